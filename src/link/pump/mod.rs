@@ -78,7 +78,7 @@ pub struct Pump<T> {
     /// Streams that end as soon as their final bytes are sent.
     closing: Vec<StreamId>,
     /// Streams with records without data to be sent.
-    telling: Vec<StreamId>,
+    control_due: Vec<StreamId>,
     events: VecDeque<Event<T>>,
     /// The link failed while the local ends were served: reported after the events.
     failed: Option<Error>,
@@ -109,7 +109,7 @@ impl<T> Pump<T> {
             reading: Reading::NotYet,
             streams: BTreeMap::new(),
             closing: Vec::new(),
-            telling: Vec::new(),
+            control_due: Vec::new(),
             events: VecDeque::new(),
             failed: None,
             out: SendQueue::new(),

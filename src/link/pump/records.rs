@@ -157,8 +157,8 @@ impl<T> Pump<T> {
     }
 
     pub(super) fn tell(&mut self, id: StreamId) {
-        if !self.telling.contains(&id) {
-            self.telling.push(id);
+        if !self.control_due.contains(&id) {
+            self.control_due.push(id);
         }
     }
 
@@ -219,7 +219,7 @@ impl<T> Pump<T> {
 
     /// Sends the records without data that are due, as far as the windows and the queue allow.
     pub(super) fn send_records(&mut self) {
-        for id in std::mem::take(&mut self.telling) {
+        for id in std::mem::take(&mut self.control_due) {
             if self.has_more_to_tell(id) {
                 self.tell(id);
             }
@@ -237,11 +237,11 @@ impl<T> Pump<T> {
                 return true;
             }
             let Some(record) = run.control(room) else {
-                let (forsaken, telling) = (run.lacks_the_end(), run.has_control());
-                if forsaken {
+                let (incomplete, has_control) = (run.lacks_the_end(), run.has_control());
+                if incomplete {
                     self.break_stream(id);
                 }
-                return telling && !forsaken;
+                return has_control && !incomplete;
             };
             let (last, serves) = (run.has_sent_all(), run.serves());
             self.send_data(id, &record);
