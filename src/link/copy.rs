@@ -49,12 +49,12 @@ enum Waited {
     Idle,
 }
 
-/// Waits until a descriptor is ready: for `idle` at most when there are no buffers (`cold`), else
+/// Waits until a descriptor is ready: for `idle` at most where the buffers are freed already, else
 /// only for as long as those are kept.
-fn wait(polls: &mut [Poll], cold: bool, idle: Option<Duration>) -> Result<Waited, Error> {
-    let timeout = if cold { idle } else { Some(BUFFERS_KEPT) };
+fn wait(polls: &mut [Poll], buffers_freed: bool, idle: Option<Duration>) -> Result<Waited, Error> {
+    let timeout = if buffers_freed { idle } else { Some(BUFFERS_KEPT) };
     let ready = poll::wait(polls, timeout).map_err(Error::System)?;
-    Ok(match (ready, cold && idle.is_some()) {
+    Ok(match (ready, buffers_freed && idle.is_some()) {
         (1.., _) => Waited::Ready,
         (0, true) => Waited::Idle,
         (0, false) => Waited::Quiet,

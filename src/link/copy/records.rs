@@ -104,8 +104,8 @@ impl Copy<'_> {
                 errors.filter(|_| sent).map_or(Poll::none(), |fd| Poll::new(fd, true, false)),
                 other.map_or(Poll::none(), |fd| Poll::new(fd, true, false)),
             ];
-            let cold = self.out.0.capacity() == 0 && !self.link.has_buffers();
-            match wait(&mut polls, cold, idle)? {
+            let buffers_freed = self.out.0.capacity() == 0 && !self.link.has_buffers();
+            match wait(&mut polls, buffers_freed, idle)? {
                 Waited::Ready => {}
                 Waited::Idle if sent && !blocked => return Ok(Copied::Idle),
                 Waited::Idle | Waited::Quiet => {

@@ -42,10 +42,10 @@ impl<T> Pump<T> {
             for (id, s) in &self.streams {
                 s.poll(room && self.mux.send_window(*id) > s.head(), &mut polls);
             }
-            let warm = link.has_buffers() || self.out.has_buffers() && !backlog;
+            let has_buffers = link.has_buffers() || self.out.has_buffers() && !backlog;
             let timeout = match () {
                 () if now_already => Duration::ZERO,
-                () if warm => BUFFERS_KEPT.min(due.saturating_sub(self.now)),
+                () if has_buffers => BUFFERS_KEPT.min(due.saturating_sub(self.now)),
                 () => due.saturating_sub(self.now),
             };
             let any = poll::wait(&mut polls, Some(timeout)).map_err(Error::System)? > 0;
@@ -68,7 +68,7 @@ impl<T> Pump<T> {
             if any || now_already {
                 return Ok(true);
             }
-            if !warm || self.now >= due {
+            if !has_buffers || self.now >= due {
                 return Ok(false);
             }
             link.release_buffers();
