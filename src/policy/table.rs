@@ -100,7 +100,7 @@ pub struct Table {
     /// By name in lower case: the rows of that name, those of a host before those of `[*]`.
     by_name: HashMap<Box<[u8]>, Vec<(HostScope, ServiceId)>>,
     by_host: HashMap<String, HostId>,
-    setting_lines: SettingLines,
+    set_at: SettingLines,
 }
 
 /// The length of the longest name that a service can have, in bytes.
@@ -112,7 +112,7 @@ impl Table {
         hosts: Vec<Host>,
         services: Vec<Service>,
         groups: Vec<String>,
-        setting_lines: SettingLines,
+        set_at: SettingLines,
     ) -> Table {
         let mut by_name: HashMap<Box<[u8]>, Vec<_>> = HashMap::with_capacity(services.len());
         for (i, s) in services.iter().enumerate() {
@@ -133,7 +133,7 @@ impl Table {
                 h.names.iter().map(move |n| (n.to_ascii_lowercase(), HostId(i as u32)))
             })
             .collect();
-        Table { settings, hosts, services, groups, by_name, by_host, setting_lines }
+        Table { settings, hosts, services, groups, by_name, by_host, set_at }
     }
 
     /// This row, which could not be served as it stands, is as one with `disable = yes`.
@@ -160,7 +160,7 @@ impl Table {
     pub fn place(&self, host: HostId, setting: &str) -> String {
         let whole = || self.host(host).map_or((String::new(), 0), |h| (h.file.clone(), h.line));
         let (file, line) = self
-            .setting_lines
+            .set_at
             .get(&(host, setting.into()))
             .map_or_else(whole, |(file, line)| (file.to_string(), *line));
         format!("{file}:{line}")

@@ -77,7 +77,7 @@ pub struct Builder<'a> {
     defaults: Attributes,
     /// The rows of each name.
     rows_named: HashMap<(HostScope, String), Vec<usize>>,
-    setting_lines: SettingLines,
+    set_at: SettingLines,
 }
 
 impl<'a> Builder<'a> {
@@ -101,7 +101,7 @@ impl<'a> Builder<'a> {
             given: Attributes::default(),
             defaults: Attributes::default(),
             rows_named: HashMap::new(),
-            setting_lines: SettingLines::new(),
+            set_at: SettingLines::new(),
         }
     }
 
@@ -138,9 +138,7 @@ impl<'a> Builder<'a> {
 
     /// Was this setting of fived as a whole given by a file? (Line 0 is an option.)
     pub fn is_given(&self, setting: &str) -> bool {
-        self.setting_lines
-            .get(&(HostId::DEFAULT, setting.into()))
-            .is_some_and(|(_, line)| *line != 0)
+        self.set_at.get(&(HostId::DEFAULT, setting.into())).is_some_and(|(_, line)| *line != 0)
     }
 
     /// The table of everything that was right, and all mistakes.
@@ -153,8 +151,7 @@ impl<'a> Builder<'a> {
             self.settings.listen.clear();
         }
         let settings = self.settings.complete();
-        let table =
-            Table::new(settings, self.hosts, self.services, self.groups, self.setting_lines);
+        let table = Table::new(settings, self.hosts, self.services, self.groups, self.set_at);
         (table, self.mistakes.into_vec())
     }
 
@@ -232,9 +229,7 @@ impl<'a> Builder<'a> {
             Err(Wrong::new(name, self.unknown(name)).into())
         };
         match done {
-            Ok(()) => {
-                drop(self.setting_lines.insert((host, name.into()), (file.clone(), pair.line)))
-            }
+            Ok(()) => drop(self.set_at.insert((host, name.into()), (file.clone(), pair.line))),
             Err(all) => self.wrong_value(file, pair, all),
         }
     }
