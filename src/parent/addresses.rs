@@ -31,16 +31,16 @@ pub struct UnixClient {
 }
 
 impl Addresses {
-    /// Those of a connection that a net process has handed over. `doors`: the paths where fived
+    /// Those of a connection that a net process has handed over. `own_paths`: those where fived
     /// itself listens, of each table under which the client can have come. Errors: its client has
     /// gone; or it is one of a Unix socket, and did not come to one where fived itself listens. (A
     /// net process can make pairs of Unix sockets, and be its own client.)
-    pub fn of(connection: BorrowedFd, doors: &[&[String]]) -> io::Result<Addresses> {
+    pub fn of(connection: BorrowedFd, own_paths: &[&[String]]) -> io::Result<Addresses> {
         match socket::peer(connection) {
             Ok(peer) => Ok(Addresses::Internet { peer, local: socket::local(connection)? }),
             Err(e) if socket::is_of_another_family(&e) => {
                 let ours = |path: &Vec<u8>| {
-                    doors.iter().flat_map(|of| of.iter()).any(|d| d.as_bytes() == path)
+                    own_paths.iter().flat_map(|of| of.iter()).any(|d| d.as_bytes() == path)
                 };
                 match local::own_path(connection).filter(ours) {
                     Some(_) => Addresses::of_unix(connection),
@@ -85,15 +85,15 @@ mod tests {
     fn a_net_process_cannot_be_a_client_of_its_own() {
         let (ours, _theirs) = socket::pair().expect("a pair");
         let path = std::env::temp_dir().join(format!("fived-addresses-{}", std::process::id()));
-        let doors = [path.to_str().expect("text").to_string()];
-        assert!(Addresses::of(ours.as_fd(), &[&doors[..]]).is_err());
+        let own_paths = [path.to_str().expect("text").to_string()];
+        assert!(Addresses::of(ours.as_fd(), &[&own_paths[..]]).is_err());
         let listener = UnixListener::bind(&path).expect("bind");
         let _client = UnixStream::connect(&path).expect("connect");
         let (accepted, _) = listener.accept().expect("accept");
         std::fs::remove_file(&path).expect("remove");
         assert!(Addresses::of(accepted.as_fd(), &[]).is_err());
         let uid = crate::sys::identity::effective_uid();
-        let found = Addresses::of(accepted.as_fd(), &[&doors[..]]).expect("a client");
+        let found = Addresses::of(accepted.as_fd(), &[&own_paths[..]]).expect("a client");
         assert_eq!((found.peer(), found.internet()), (Peer::User(uid), None));
     }
 }

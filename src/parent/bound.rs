@@ -2,7 +2,7 @@
 //! nothing has changed, and every address that could not be bound is told.
 
 use super::config::Config;
-use super::listeners::{FreshDoor, Listeners};
+use super::listeners::{self, Listeners};
 use super::options::Options;
 use super::port_listeners::{self, PortListeners};
 use super::tls_ports;
@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 pub struct Bound {
     pub ports: port_listeners::Fresh,
     tls: tls_ports::Fresh,
-    door: FreshDoor,
+    own: listeners::Fresh,
 }
 
 impl Bound {
@@ -36,12 +36,12 @@ impl Bound {
         } else {
             "-l".into()
         };
-        let wanted = door(config, options);
+        let wanted = own_addresses(config, options);
         let wanted = (&wanted[..], place.as_str());
         match listeners.bind(wanted, config.table.settings.mptcp, &beside) {
-            Ok(door) if wrong.is_empty() => {
+            Ok(own) if wrong.is_empty() => {
                 drop(beside);
-                Ok(Bound { ports: fresh, tls: fresh_tls, door })
+                Ok(Bound { ports: fresh, tls: fresh_tls, own })
             }
             Ok(_) => Err(wrong),
             Err(more) => {
@@ -60,7 +60,7 @@ impl Bound {
         ports: &mut PortListeners,
         listeners: &mut Listeners,
     ) -> Vec<String> {
-        listeners.adopt(&door(config, options), self.door);
+        listeners.adopt(&own_addresses(config, options), self.own);
         let mut addresses = ports.adopt(&config.ports.plain, self.ports);
         let tls = listeners.tls.adopt(&config.ports.tls, self.tls);
         addresses.extend(tls.iter().map(ToString::to_string));
@@ -69,6 +69,6 @@ impl Bound {
 }
 
 /// The addresses of fived's own port.
-fn door(config: &Config, options: &Options) -> Vec<SocketAddr> {
-    config.table.settings.door(&options.listen)
+fn own_addresses(config: &Config, options: &Options) -> Vec<SocketAddr> {
+    config.table.settings.own_addresses(&options.listen)
 }

@@ -77,7 +77,7 @@ impl Parent {
 
     /// Accepts one client at a port of a service's own. False: there is none now.
     pub fn port_client(&mut self, token: usize) -> bool {
-        if self.ports.listeners.is_door(token) && !self.takes_local_clients() {
+        if self.ports.listeners.is_own(token) && !self.takes_local_clients() {
             self.cx.retries.add(token);
             return false;
         }

@@ -18,7 +18,7 @@ impl Parent {
         notify::stopping();
         log::say("stopping");
         self.leaving = false;
-        self.close_doors(true);
+        self.close_listeners(true);
         self.cx.after(self.cx.config.table.settings.shutdown_timeout, Timer::Shutdown);
     }
 
@@ -30,7 +30,7 @@ impl Parent {
         }
         log::say("leaving");
         self.leaving = true;
-        self.close_doors(false);
+        self.close_listeners(false);
         // They have the ports, too.
         self.services.running.end_waits();
         self.left(clock::monotonic() + WAITS_END);
@@ -50,7 +50,7 @@ impl Parent {
     }
 
     /// Gives up all listeners. `last`: sessions in which no service runs end.
-    fn close_doors(&mut self, last: bool) {
+    fn close_listeners(&mut self, last: bool) {
         self.cx.stopping = true;
         self.cx.spawner.end_spare();
         self.not_reloaded();

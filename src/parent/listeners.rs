@@ -11,17 +11,17 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The address in the configuration or after -l. None: the service manager handed it over.
-type Door = Listener<Option<SocketAddr>>;
+type OwnListener = Listener<Option<SocketAddr>>;
 
 /// Sockets that are bound, and that nobody uses yet.
-pub struct FreshDoor(Vec<Door>);
+pub struct Fresh(Vec<OwnListener>);
 
 #[derive(Default)]
 pub struct Listeners {
-    now: Vec<Door>,
+    now: Vec<OwnListener>,
     /// Those that the current table does not have, while a net process of an older table may still
     /// have them. Their addresses are not free, but a reload can take them back.
-    given_up: Vec<Door>,
+    given_up: Vec<OwnListener>,
     /// Those at services' own ports where TLS is expected.
     pub tls: TlsPorts,
 }
@@ -52,9 +52,9 @@ impl Listeners {
         (wanted, place): (&[SocketAddr], &str),
         mptcp: bool,
         beside: &[(SocketAddr, BorrowedFd)],
-    ) -> Result<FreshDoor, Vec<String>> {
+    ) -> Result<Fresh, Vec<String>> {
         if self.are_handed() {
-            return Ok(FreshDoor(Vec::new()));
+            return Ok(Fresh(Vec::new()));
         }
         if wanted.len() > LISTEN_MAX {
             let n = wanted.len();
@@ -96,11 +96,11 @@ impl Listeners {
                 Err(e) => wrong.push(bind_error::line(place, "listen", address, &e, false)),
             }
         }
-        if wrong.is_empty() { Ok(FreshDoor(fresh)) } else { Err(wrong) }
+        if wrong.is_empty() { Ok(Fresh(fresh)) } else { Err(wrong) }
     }
 
     /// Listens on these addresses and no others, from now on.
-    pub fn adopt(&mut self, wanted: &[SocketAddr], FreshDoor(mut fresh): FreshDoor) {
+    pub fn adopt(&mut self, wanted: &[SocketAddr], Fresh(mut fresh): Fresh) {
         if self.are_handed() {
             return;
         }
@@ -160,8 +160,8 @@ impl Listeners {
 
     /// Every listener, also those that were given up and those at services' own ports.
     pub fn all(&self) -> Vec<(SocketAddr, BorrowedFd<'_>)> {
-        let door = self.now.iter().chain(&self.given_up).map(|l| (l.address, l.socket()));
-        door.chain(self.tls.all()).collect()
+        let own = self.now.iter().chain(&self.given_up).map(|l| (l.address, l.socket()));
+        own.chain(self.tls.all()).collect()
     }
 
     /// Closes those that were given up. No net process may have one of them any more.

@@ -52,9 +52,9 @@ impl Parent {
         let asked = client.asked_for.as_ref().is_some_and(|c| Rc::ptr_eq(c, &config));
         if user.is_none() && !asked {
             client.asked_for = Some(config.clone());
-            let then = Then::Door(client);
+            let then = Then::LocalClient(client);
             let looked_up = self.accounts.look_up(&mut self.cx, Missing::Uid(uid), &config, then);
-            if let Err((Then::Door(client), StartError { reason, .. })) = looked_up {
+            if let Err((Then::LocalClient(client), StartError { reason, .. })) = looked_up {
                 self.refuse_local(&client, reason);
             }
             return;

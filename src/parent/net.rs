@@ -99,8 +99,8 @@ pub struct Net {
     /// The token of the socket that its lines for the log come over (`net_log`).
     pub log: usize,
     pub listeners: ListenerCopies,
-    /// Where they listen: those of fived's own, and those at services' own ports by number.
-    pub door: Vec<SocketAddr>,
+    /// Where they listen: at fived's own ports, and at services' own ports by number.
+    pub own_ports: Vec<SocketAddr>,
     pub tls_ports: Vec<SocketAddr>,
     pub life: Life,
     /// What it counts. None: there was no memory for that.
@@ -118,7 +118,7 @@ impl Net {
             pinged: None,
             log,
             listeners: ListenerCopies::NotGiven,
-            door: Vec::new(),
+            own_ports: Vec::new(),
             tls_ports: Vec::new(),
             life: Life::Running,
             gauges: None,
@@ -136,11 +136,11 @@ impl Net {
 
     /// Hands it the listeners.
     pub fn give(&mut self, cx: &Context, listeners: &Listeners) -> Result<(), Broken> {
-        self.door = listeners.addresses().collect();
+        self.own_ports = listeners.addresses().collect();
         self.tls_ports = listeners.tls.addresses().collect();
-        let door = listeners.sockets().map(|socket| (None, socket));
+        let own = listeners.sockets().map(|socket| (None, socket));
         let tls = listeners.tls.sockets().zip(0..).map(|(socket, n)| (Some(n), socket));
-        for (tls_port, socket) in door.chain(tls) {
+        for (tls_port, socket) in own.chain(tls) {
             self.channel.send(cx.registry(), &ToNet::Listener { tls_port }, &[socket])?;
         }
         Ok(())
@@ -164,7 +164,7 @@ impl Net {
         };
         match tls_port {
             Some(n) => self.tls_ports.get(n as usize).is_some_and(takes),
-            None => self.door.iter().any(takes) || !self.tls_ports.iter().any(takes),
+            None => self.own_ports.iter().any(takes) || !self.tls_ports.iter().any(takes),
         }
     }
 

@@ -279,7 +279,7 @@ impl Parent {
             match then {
                 Then::Start(a) => self.arrive(*a, Some(&name)),
                 Then::Identify(a) => self.arrive(a.identified(), None),
-                Then::Door(client) => self.local_client(client),
+                Then::LocalClient(client) => self.local_client(client),
                 Then::Login(proved) => {
                     self.logins.succeeded(&self.cx, &mut self.sessions, &proved);
                 }

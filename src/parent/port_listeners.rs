@@ -241,7 +241,7 @@ impl PortListeners {
     }
 
     /// Is it one where fived itself listens?
-    pub fn is_door(&self, token: usize) -> bool {
+    pub fn is_own(&self, token: usize) -> bool {
         let at = self.places.get(&token).and_then(|at| self.now.get(*at));
         at.is_some_and(|l| l.port.service.is_none())
     }

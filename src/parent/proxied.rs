@@ -22,8 +22,8 @@ pub fn addresses(
     client: BorrowedFd,
     proxied: Option<ProxyAddresses>,
 ) -> Result<Option<Addresses>, Broken> {
-    let doors = [&config.ports.doors[..], &now.ports.doors];
-    let Ok(own) = Addresses::of(client, &doors) else { return Ok(None) };
+    let own_paths = [&config.ports.own_paths[..], &now.ports.own_paths];
+    let Ok(own) = Addresses::of(client, &own_paths) else { return Ok(None) };
     let proxies = &config.table.settings.proxy_from;
     believed(proxies, own, proxied).map(Some).ok_or(Broken::Forbidden)
 }

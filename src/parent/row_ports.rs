@@ -119,7 +119,7 @@ pub struct RowPorts {
     pub plain: Vec<Port>,
     pub tls: Vec<TlsPort>,
     /// The paths among `plain` where fived itself listens.
-    pub doors: Vec<String>,
+    pub own_paths: Vec<String>,
 }
 
 /// What a table names.
@@ -135,17 +135,17 @@ pub struct Found {
 /// The ports that a table names, and the Unix sockets of fived's own. `given`: the addresses and
 /// paths of -l.
 pub fn of(table: &Table, given: &[Listen], catalog: &Catalog) -> Found {
-    let door: Vec<SocketAddr> = given.iter().filter_map(Listen::internet).collect();
+    let own: Vec<SocketAddr> = given.iter().filter_map(Listen::internet).collect();
     let mut collector = PortCollector {
         table,
-        door: &door,
+        own: &own,
         catalog,
         ports: RowPorts::default(),
         on_port: HashMap::new(),
         shared: HashSet::new(),
     };
     let (mut wrong, mut left_out) = (Vec::new(), Vec::new());
-    wrong.extend(collector.doors(given));
+    wrong.extend(collector.own_sockets(given));
     for (n, service) in table.services().iter().enumerate() {
         let row = Row { service, id: ServiceId(n as u32) };
         let before = collector.ports.plain.len();
@@ -193,7 +193,7 @@ impl Row<'_> {
 
 struct PortCollector<'a> {
     table: &'a Table,
-    door: &'a [SocketAddr],
+    own: &'a [SocketAddr],
     catalog: &'a Catalog,
     ports: RowPorts,
     /// What is taken already, by its port, and the first row that has it.
@@ -204,7 +204,7 @@ struct PortCollector<'a> {
 
 impl PortCollector<'_> {
     /// Adds the Unix sockets of fived's own. Returns the mistakes, one line each.
-    fn doors(&mut self, given: &[Listen]) -> Vec<String> {
+    fn own_sockets(&mut self, given: &[Listen]) -> Vec<String> {
         let settings = &self.table.settings;
         let (all, from) = match given {
             [] => (&settings.listen[..], self.table.place(HostId::DEFAULT, "listen")),
@@ -217,7 +217,7 @@ impl PortCollector<'_> {
             let taken =
                 self.path_is_not_taken(&wanted.path).map_err(|w| format!("{from}: listen: {w}"));
             wrong.extend(taken.err());
-            self.ports.doors.push(wanted.path.clone());
+            self.ports.own_paths.push(wanted.path.clone());
             let (at, socket) = (At::Path(Box::new(wanted)), ProgramSocket::Connection);
             let place = RowPlace::whole(&from);
             self.ports.plain.push(Port { at, service: None, socket, free: None, place });
@@ -344,7 +344,7 @@ impl PortCollector<'_> {
             return Err(format!("expected each address and port once, found it at {at}"));
         }
         let listen = self.table.settings.listen.iter().filter_map(Listen::internet);
-        match meets_door(wanted, listen.chain(self.door.iter().copied())) {
+        match meets_own(wanted, listen.chain(self.own.iter().copied())) {
             Some(l) => Err(format!("expected a port that `listen` and -l leave, found {l}")),
             None => Ok(()),
         }
@@ -381,12 +381,12 @@ fn wanted(s: &Service, p: &policy::Port) -> Result<Wanted, String> {
     Ok(Wanted { protocol, address: (ip, number).into(), only_v6, backlog })
 }
 
-/// The address of the door that takes this one, too.
-fn meets_door(wanted: &Wanted, mut door: impl Iterator<Item = SocketAddr>) -> Option<SocketAddr> {
+/// The address of fived's own port that takes this one, too.
+fn meets_own(wanted: &Wanted, mut own: impl Iterator<Item = SocketAddr>) -> Option<SocketAddr> {
     let protocol = Protocol::Tcp;
     let as_wanted =
         |l: &SocketAddr| Wanted { protocol, address: *l, only_v6: false, backlog: None };
-    door.find(|l| wanted.address.port() != 0 && meets(&as_wanted(l), wanted))
+    own.find(|l| wanted.address.port() != 0 && meets(&as_wanted(l), wanted))
 }
 
 /// Are they the same address and port, for one family at least?

@@ -53,7 +53,7 @@ pub enum Then {
     /// A client at a row's Unix socket, of a user who was not known.
     Identify(Box<Arrival>),
     /// The same, at a Unix socket of fived's own.
-    Door(LocalClient),
+    LocalClient(LocalClient),
 }
 
 /// The parent: its parts, none of which knows another.

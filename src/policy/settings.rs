@@ -68,7 +68,7 @@ entries! {
 
 impl Settings {
     /// The addresses where fived itself listens; those of -l, if there are any, go before.
-    pub fn door(&self, given: &[Listen]) -> Vec<SocketAddr> {
+    pub fn own_addresses(&self, given: &[Listen]) -> Vec<SocketAddr> {
         let all = if given.is_empty() { &self.listen } else { given };
         all.iter().filter_map(Listen::internet).collect()
     }

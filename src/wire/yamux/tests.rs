@@ -319,7 +319,7 @@ fn silence_is_asked_about_and_then_ends() {
 }
 
 #[test]
-fn go_away_closes_the_door_and_nothing_else() {
+fn go_away_ends_new_streams_and_nothing_else() {
     for ours in [true, false] {
         let mut mux = session();
         receive_all(&mut mux, &data(SYN, 1, b""));

@@ -59,7 +59,7 @@ pub fn read(builder: &mut Builder, path: &str) {
         etc,
         defaults: Draft::default(),
         rules: Vec::new(),
-        door: Door::None,
+        tcpmux: Tcpmux::None,
     };
     let first = blocks.iter().position(|b| b.kind == blocks::Kind::Defaults);
     if let Some(n) = first {
@@ -75,9 +75,9 @@ pub fn read(builder: &mut Builder, path: &str) {
         blocks::Kind::Service(name) => Some(name.clone()),
         blocks::Kind::Defaults => None,
     };
-    let (door, rows): (Vec<Block>, Vec<Block>) =
+    let (tcpmux, rows): (Vec<Block>, Vec<Block>) =
         blocks.into_iter().partition(|b| name(b).is_some_and(|n| n.eq_ignore_ascii_case(TCPMUX)));
-    for block in door.iter().chain(&rows) {
+    for block in tcpmux.iter().chain(&rows) {
         if let Some(name) = name(block) {
             reader.service(&name, block);
         }
@@ -86,7 +86,7 @@ pub fn read(builder: &mut Builder, path: &str) {
 
 /// The service `tcpmux`, which in xinetd is a service like others.
 #[derive(Debug)]
-enum Door {
+enum Tcpmux {
     None,
     SwitchedOff,
     /// With these rules.
@@ -100,7 +100,7 @@ struct XinetdReader<'a, 'b> {
     defaults: Draft,
     /// Names of fived's attributes that it gave.
     rules: Vec<String>,
-    door: Door,
+    tcpmux: Tcpmux,
 }
 
 impl XinetdReader<'_, '_> {
@@ -192,7 +192,7 @@ impl XinetdReader<'_, '_> {
         off: bool,
     ) {
         if off {
-            self.door = Door::SwitchedOff;
+            self.tcpmux = Tcpmux::SwitchedOff;
             return remarks.tell(&mut self.builder.mistakes, &block.file, Weight::LeftOut, off);
         }
         for pair in own.iter().filter(|p| LIMITS.contains(&p.name.as_str())) {
@@ -211,22 +211,22 @@ impl XinetdReader<'_, '_> {
         let broken = remarks.switch_off() || block.broken;
         remarks.tell(&mut self.builder.mistakes, &block.file, Weight::LeftOut, off);
         let rules = own.into_iter().filter(|p| RULES.contains(&p.name.as_str())).collect();
-        self.door = if broken { Door::SwitchedOff } else { Door::On(rules) };
+        self.tcpmux = if broken { Tcpmux::SwitchedOff } else { Tcpmux::On(rules) };
     }
 
     /// A service that is reached by its name.
     fn by_name(&self, name: &str, block: &Block, own: &mut Vec<Pair>, remarks: &mut Remarks) {
-        match &self.door {
-            Door::None => {
+        match &self.tcpmux {
+            Tcpmux::None => {
                 let what =
                     "is reached by its name at fived's own port; xinetd asks for a service tcpmux";
                 remarks.push(Kind::Differs, block.line, name, what);
             }
-            Door::SwitchedOff => {
+            Tcpmux::SwitchedOff => {
                 let what = "a TCPMUX service, while the service tcpmux is switched off";
                 remarks.push(Kind::NotServed, block.line, name, what);
             }
-            Door::On(rules) => {
+            Tcpmux::On(rules) => {
                 for rule in rules {
                     if let Some(pair) = own.iter().find(|p| p.name == rule.name) {
                         let what = format!(

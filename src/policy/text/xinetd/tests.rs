@@ -62,12 +62,12 @@ fn printed(table: &Table, name: &str) -> String {
 
 #[test]
 fn a_service_is_a_row_with_a_port() {
-    let more = " server_args = -i  -x\n only_from = 10.0.0.0 net\n id = door\n BIND = ::1\n env = A=b\n env += C=d\n";
+    let more = " server_args = -i  -x\n only_from = 10.0.0.0 net\n id = other\n BIND = ::1\n env = A=b\n env += C=d\n";
     let (table, remarks) =
         read(&[("/x", &service("ssh", more)), ("/etc/networks", "net 192.0.2.0 # a\n")]);
     assert_eq!(remarks, []);
     let [row] = table.services() else { panic!("one row") };
-    assert_eq!((row.name.as_str(), row.line), ("door", 1));
+    assert_eq!((row.name.as_str(), row.line), ("other", 1));
     let Backend::Exec { program, arguments } = &row.backend else { panic!("a program") };
     assert_eq!((program.as_str(), arguments.join(" ").as_str()), ("/s/d", "d -i -x"));
     for (name, value) in [
