@@ -1,4 +1,4 @@
-//! Real daemons, unchanged, behind the door: plain, inside TLS, and as streams of a MULTIPLEX
+//! Real daemons, unchanged, as services of fived: plain, inside TLS, and as streams of a MULTIPLEX
 //! session.
 
 #[path = "support/forward.rs"]
@@ -9,7 +9,7 @@ mod tls;
 #[path = "support/yamux_client.rs"]
 mod yamux_client;
 
-use forward::{door, encrypted, multiplexed, plain};
+use forward::{encrypted, forward, multiplexed, plain};
 use std::path::Path;
 use std::process::Command;
 use support::*;
@@ -29,9 +29,9 @@ fn sh(script: &str) -> String {
 /// The ports of one service, by every way there is.
 fn ways(d: &Daemon, service: &str) -> Vec<u16> {
     vec![
-        door(d, service, plain),
-        door(d, service, encrypted),
-        door(d, service, multiplexed(d.address())),
+        forward(d, service, plain),
+        forward(d, service, encrypted),
+        forward(d, service, multiplexed(d.address())),
     ]
 }
 

@@ -177,17 +177,17 @@ fn another_backlog_is_given_to_the_listener_that_stands() {
 }
 
 #[test]
-fn the_door_may_move_to_a_port_that_a_row_gives_up() {
+fn fived_may_move_to_a_port_that_a_row_gives_up() {
     let free = || TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("address");
     let (a, b) = (free(), free());
-    let conf = |door: SocketAddr, row: SocketAddr| {
+    let conf = |own: SocketAddr, row: SocketAddr| {
         format!(
-            "listen = {door}\nhello stream tcp nowait @USER@ /bin/echo echo hello\n port = {row}\n"
+            "listen = {own}\nhello stream tcp nowait @USER@ /bin/echo echo hello\n port = {row}\n"
         )
     };
     let d = Daemon::with(&conf(a, b)).listen("").start();
     assert!(!d.reload(&conf(b, a)).contains("refused"));
-    until("the door is there", || {
+    until("fived listens there", || {
         let mut c = Client::connect(b);
         c.send("hello\r\n");
         c.read_any() == b"+Go\r\nhello\n"
@@ -196,19 +196,19 @@ fn the_door_may_move_to_a_port_that_a_row_gives_up() {
 }
 
 #[test]
-fn the_door_and_a_row_never_share_a_port() {
+fn fived_and_a_row_never_share_a_port() {
     let there = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("address");
     let row = |port: &str| format!("echo stream tcp nowait @USER@ internal\n port = {port}\n");
-    let said = |d: support::Builder, door: &str| {
+    let said = |d: support::Builder, own: &str| {
         let (code, text) = d.fails();
         assert_eq!(code, 1, "{text}");
-        let what = format!("expected a port that `listen` and -l leave, found {door}\n");
+        let what = format!("expected a port that `listen` and -l leave, found {own}\n");
         assert!(text.contains(&what), "{text}");
     };
     let there = there.to_string();
     said(Daemon::with(&row(&there)).listen(&there), &there);
-    for (door, port) in [("0.0.0.0:7001", "7001"), ("[::]:7001", "0.0.0.0:7001")] {
-        said(Daemon::with(&format!("listen = {door}\n{}", row(port))).listen(""), door);
+    for (own, port) in [("0.0.0.0:7001", "7001"), ("[::]:7001", "0.0.0.0:7001")] {
+        said(Daemon::with(&format!("listen = {own}\n{}", row(port))).listen(""), own);
     }
 }
 

@@ -358,7 +358,7 @@ fn a_path_may_change_between_a_program_fived_and_a_row_at_a_reload() {
     let program = "import socket\ns = socket.socket(fileno=0)\nc, _ = s.accept()\nwhile True:\n d = c.recv(99)\n if not d: break\n c.sendall(b'program ' + d)\n";
     let wait = "listen = 127.0.0.1:0\nany stream tcp nowait @USER@ internal echo\nown stream unix wait @USER@ /usr/bin/env env python3 @DIR@/own\n port = @DIR@/s\n";
     let nowait = "listen = 127.0.0.1:0\nany stream tcp nowait @USER@ internal echo\nown stream unix nowait @USER@ internal echo\n port = @DIR@/s\n";
-    let door = "listen = 127.0.0.1:0 @DIR@/s\nany stream tcp nowait @USER@ internal echo\n";
+    let own = "listen = 127.0.0.1:0 @DIR@/s\nany stream tcp nowait @USER@ internal echo\n";
     let d = Daemon::with(wait).file("own", program).listen("").start();
     let path = d.place.at("s");
     let mut first = connect(&path);
@@ -366,7 +366,7 @@ fn a_path_may_change_between_a_program_fived_and_a_row_at_a_reload() {
     // A reload that is refused for another reason changes nothing.
     std::fs::write(d.place.at("mine"), "mine").expect("file");
     let other = "other stream unix nowait @USER@ internal echo\n port = @DIR@/mine\n";
-    for kind in [nowait, door] {
+    for kind in [nowait, own] {
         assert!(d.reload(&[kind, other].concat()).contains("refused"));
         first.send("b").expect("program b");
     }
@@ -376,15 +376,15 @@ fn a_path_may_change_between_a_program_fived_and_a_row_at_a_reload() {
         // The program has what it had; the log says that nobody comes there any more.
         first.send("c").expect("program c");
         d.wait_logs("keeps the socket that it has, where no new clients come", 2 * round - 1);
-        assert!(d.reload(door).contains("services=1"));
+        assert!(d.reload(own).contains("services=1"));
         assert_eq!(ask(connect(&path), "any\r\nx"), "+Go\r\nx");
         first.send("d").expect("program d").half_close().end();
         d.wait_log("EXIT service=own");
         assert!(d.reload(wait).contains("services=2"));
         first = connect(&path);
         first.send("e").expect("program e");
-        // From `wait` to the door at once, and back to it.
-        assert!(d.reload(door).contains("services=1"));
+        // From `wait` to a socket of fived's own at once, and back to it.
+        assert!(d.reload(own).contains("services=1"));
         assert_eq!(ask(connect(&path), "any\r\ny"), "+Go\r\ny");
         first.send("f").expect("program f").half_close().end();
         assert!(d.reload(wait).contains("services=2"));
@@ -400,14 +400,14 @@ fn a_path_may_change_between_a_program_fived_and_a_row_at_a_reload() {
 const ACTIVATED: &str = "exec 3<&0 0</dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\"";
 
 #[test]
-fn a_socket_of_systemd_is_that_of_the_row_or_the_door_that_names_it() {
+fn a_socket_of_systemd_is_that_of_the_row_or_the_setting_that_names_it() {
     let given = |conf: &str| {
         let b = Daemon::with(conf).listen("").under(&["sh", "-c", ACTIVATED]);
         let socket = UnixListener::bind(b.place.at("s")).expect("bind");
         b.stdin(socket.into())
     };
     let own = "listen = 127.0.0.1:0\nany stream tcp nowait @USER@ internal echo\nown stream unix nowait @USER@ internal echo\n port = @DIR@/s\n";
-    let door = "listen = 127.0.0.1:0 @DIR@/s\nany stream tcp nowait @USER@ internal echo\n";
+    let own = "listen = 127.0.0.1:0 @DIR@/s\nany stream tcp nowait @USER@ internal echo\n";
     let none = "listen = 127.0.0.1:0\nown stream tcp nowait @USER@ internal echo\n";
     let mut d = given(own).start();
     let path = d.place.at("s");
@@ -419,19 +419,19 @@ fn a_socket_of_systemd_is_that_of_the_row_or_the_door_that_names_it() {
     waits.send("b");
     d.reload(own);
     waits.expect("b").half_close().end();
-    d.reload(door);
+    d.reload(own);
     assert_eq!(ask(connect(&path), "any\r\nx"), "+Go\r\nx");
     d.signal(Signal::SIGTERM);
     assert_eq!(d.wait(), 0);
     assert!(Path::new(&path).exists(), "it is systemd's");
-    let d = given(door).start();
+    let d = given(own).start();
     assert_eq!(ask(connect(&d.place.at("s")), "any\r\nx"), "+Go\r\nx");
     // A program of `wait` gets it, and fived never accepts there again.
     let wait = "listen = 127.0.0.1:0\nany stream tcp nowait @USER@ internal echo\nown stream unix wait @USER@ /bin/sh sh -c 'exec sleep 600'\n port = @DIR@/s\n";
     d.reload(wait);
     let _client = connect(&d.place.at("s"));
     d.wait_log("START service=own");
-    let line = d.reload(door);
+    let line = d.reload(own);
     assert!(line.contains("refused"), "{line}");
     d.wait_log("has had this socket of the service manager: restart fived");
 }
@@ -464,7 +464,7 @@ fn a_socket_of_systemd_that_nothing_names_or_that_is_no_listener_is_refused() {
 
 #[test]
 fn a_directory_where_others_can_write_is_a_warning() {
-    let conf = "listen = 127.0.0.1:0 @DIR@/d/door\nown stream unix nowait @USER@ internal echo\n port = @DIR@/d/s\n";
+    let conf = "listen = 127.0.0.1:0 @DIR@/d/fived\nown stream unix nowait @USER@ internal echo\n port = @DIR@/d/s\n";
     let place = Place::new();
     let directory = place.at("d");
     std::fs::create_dir(&directory).expect("directory");
@@ -534,7 +534,7 @@ fn rules_on_addresses_do_not_match_a_client_without_one() {
     ];
     let conf: String = all.iter().map(|(name, rule, _)| row(name, rule)).collect();
     let d = Daemon::with(&format!(
-        "listen = 127.0.0.1:0 @DIR@/door\n{conf}four stream tcp4 nowait @USER@ internal echo\n"
+        "listen = 127.0.0.1:0 @DIR@/fived\n{conf}four stream tcp4 nowait @USER@ internal echo\n"
     ))
     .listen("")
     .start();
@@ -546,23 +546,23 @@ fn rules_on_addresses_do_not_match_a_client_without_one() {
     }
     d.wait_log(&format!("REFUSE service=near host= from=uid:{} reason=address", me()));
     // Nor has it a family.
-    same(ask(connect(&d.place.at("door")), "four\r\nx").into_bytes(), NOT_AVAILABLE);
+    same(ask(connect(&d.place.at("fived")), "four\r\nx").into_bytes(), NOT_AVAILABLE);
     same(d.ask("four\r\nx"), "+Go\r\nx");
 }
 
 /// A daemon with a Unix socket of its own; what clients may use there.
-const DOOR: &str = "listen = 127.0.0.1:0 @DIR@/door\n\
+const OWN_SOCKET: &str = "listen = 127.0.0.1:0 @DIR@/fived\n\
 env stream tcp nowait @USER@ /usr/bin/env env\n\
 secret stream tcp nowait @USER@ internal echo\n require = tls\n";
 
-fn door(conf: &str) -> Daemon {
-    Daemon::with(&format!("{DOOR}{conf}")).listen("").start()
+fn with_own_socket(conf: &str) -> Daemon {
+    Daemon::with(&format!("{OWN_SOCKET}{conf}")).listen("").start()
 }
 
 #[test]
-fn the_door_has_names_and_its_sessions_are_logged_in_and_count_as_encrypted() {
-    let d = door("[www]\nhere stream tcp nowait @USER@ internal echo\n");
-    let path = d.place.at("door");
+fn fiveds_own_socket_has_names_and_its_sessions_are_logged_in_and_count_as_encrypted() {
+    let d = with_own_socket("[www]\nhere stream tcp nowait @USER@ internal echo\n");
+    let path = d.place.at("fived");
     d.wait_log(&format!("listening on {path}"));
     assert_eq!(mode(&path), 0o666);
     let name = nix::unistd::User::from_uid(me().into()).expect("passwd").expect("a user").name;
@@ -611,12 +611,12 @@ fn a_row_of_root_with_users_is_a_sudo_for_one_program() {
     if !root() {
         return skip("needs root");
     }
-    let d = door(
+    let d = with_own_socket(
         "sudo stream tcp nowait root /usr/bin/id id -un\n users = games\n\
          group stream tcp nowait root /usr/bin/id id -un\n users = @games\n\
          self stream tcp nowait * /usr/bin/id id -un\n",
     );
-    let path = d.place.at("door");
+    let path = d.place.at("fived");
     let as_games = |request: &str| ask(connect_as(GAMES, &path), request);
     for (request, answer) in [("sudo\r\n", "root"), ("group\r\n", "root"), ("self\r\n", "games")] {
         assert_eq!(as_games(request), format!("+Go\r\n{answer}\n"));
@@ -648,10 +648,11 @@ fn waiting_clients_and_sessions_are_counted_by_user() {
     if !root() {
         return skip("needs root");
     }
-    let d = Daemon::with(&format!("max_connections = 3\nmax_sessions_per_source = 1\n{DOOR}"))
-        .listen("")
-        .start();
-    let path = d.place.at("door");
+    let d =
+        Daemon::with(&format!("max_connections = 3\nmax_sessions_per_source = 1\n{OWN_SOCKET}"))
+            .listen("")
+            .start();
+    let path = d.place.at("fived");
     let mut session = connect_as(GAMES, &path);
     session.send("HOST\r\n\r\n").expect("+ Success\r\nWhich VHOST? Host  selected\r\n");
     same(ask(connect_as(GAMES, &path), "HOST\r\n"), BUSY);
@@ -668,7 +669,7 @@ fn waiting_clients_and_sessions_are_counted_by_user() {
 }
 
 #[test]
-fn the_door_is_where_the_setting_or_the_option_says() {
+fn fiveds_own_socket_is_where_the_setting_or_the_option_says() {
     let d = Daemon::with("listen_mode = 0600\necho stream tcp nowait @USER@ internal\n");
     let path = d.place.at("by-option");
     let mut d = d.arg("-l").arg("@DIR@/by-option").start();
@@ -694,9 +695,9 @@ fn the_door_is_where_the_setting_or_the_option_says() {
 }
 
 #[test]
-fn five_reaches_the_door_of_this_computer() {
-    let d = door("who stream tcp nowait @USER@ /bin/sh sh -c 'cat; echo $FIVED_USER'\n");
-    let (path, five) = (d.place.at("door"), Five::new(&d));
+fn five_reaches_fived_at_its_own_socket() {
+    let d = with_own_socket("who stream tcp nowait @USER@ /bin/sh sh -c 'cat; echo $FIVED_USER'\n");
+    let (path, five) = (d.place.at("fived"), Five::new(&d));
     let run = |words: &[&str]| {
         let out = five.command(words).stdin(std::process::Stdio::null()).output().expect("five");
         let text = |bytes| String::from_utf8(bytes).expect("UTF-8");

@@ -1,4 +1,4 @@
-//! A door on this computer: whoever connects to its port has a service of fived's, through whatever
+//! A port of this computer that a test forwards: whoever connects to its port has a service of fived's, through whatever
 //! is between. So any program that speaks TCP is a peer in the tests.
 
 #![allow(dead_code)] // Each test file uses its own part of this.
@@ -24,7 +24,7 @@ impl Sink for TcpStream {
     }
 }
 
-/// A connection to fived's door, plain.
+/// A plain connection to fived's own port.
 pub fn plain(to: SocketAddr) -> Ends {
     let c = TcpStream::connect(to).expect("connect");
     (Box::new(c.try_clone().expect("clone")), Box::new(c))
@@ -117,8 +117,12 @@ impl Sink for TlsWriter {
     }
 }
 
-/// A port of this computer behind which that service is. Its threads end with the test.
-pub fn door(d: &Daemon, service: &str, open: impl Fn(SocketAddr) -> Ends + Send + 'static) -> u16 {
+/// A port of this computer that leads to that service. Its threads end with the test.
+pub fn forward(
+    d: &Daemon,
+    service: &str,
+    open: impl Fn(SocketAddr) -> Ends + Send + 'static,
+) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
     let port = listener.local_addr().expect("address").port();
     let (to, service) = (d.address(), service.to_string());
