@@ -261,10 +261,12 @@ fn many_services_at_once() {
 fn of_many_at_once_each_has_its_own_answer() {
     let place = Place::new();
     // What nobody may read is found out by exec alone, after the greeting.
-    let (lie, dark) =
-        (place.write("lie", "no program\n", 0o755), place.write("dark", "no program\n", 0o111));
+    let (lie, unreadable) = (
+        place.write("lie", "no program\n", 0o755),
+        place.write("unreadable", "no program\n", 0o111),
+    );
     let conf = format!(
-        "{CONF}lie stream tcp nowait @USER@ {lie} lie\ndark stream tcp nowait @USER@ {dark} dark\n"
+        "{CONF}lie stream tcp nowait @USER@ {lie} lie\nunreadable stream tcp nowait @USER@ {unreadable} unreadable\n"
     );
     let d = Daemon::with(&conf).start();
     same(d.ask("hello\r\n"), HELLO);
@@ -274,7 +276,7 @@ fn of_many_at_once_each_has_its_own_answer() {
     let kinds = [
         ("hello\r\n", HELLO),
         ("lie\r\n", "-Service failed\r\n"),
-        ("dark\r\n", "+Go\r\n"),
+        ("unreadable\r\n", "+Go\r\n"),
         ("cat\r\nx", "+Go\r\nx"),
     ];
     let mut all: Vec<_> = (0..48).map(|n| (d.connect(), kinds[n % 4])).collect();
@@ -285,7 +287,7 @@ fn of_many_at_once_each_has_its_own_answer() {
     all.iter_mut().for_each(|(c, (_, wanted))| same(c.read_all(), wanted));
     for (line, n) in [
         ("REFUSE service=lie", 12),
-        ("REFUSE service=dark", 12),
+        ("REFUSE service=unreadable", 12),
         ("EXIT service=cat", 12),
         ("EXIT service=hello", 13),
     ] {

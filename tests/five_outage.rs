@@ -1,7 +1,7 @@
 //! five while the network is away, and while its computer sleeps: two computers, as network
 //! namespaces with a link between them.
 //!
-//! In `make test` it is dark for a few seconds, and `keepalive` is as much shorter.
+//! In `make test` the network is away for a few seconds, and `keepalive` is as much shorter.
 
 #[path = "support/computers.rs"]
 mod computers;
@@ -26,15 +26,15 @@ zeros  stream tcp nowait @USER@ /bin/sh  sh -c \"echo ready; while dd if=/dev/ze
 /// The server's address on the link.
 const H: &str = "10.77.0.1";
 
-/// How long it is dark, and is that long beside the usual `keepalive`? The server keeps a lost
+/// How long the network is away, and is that long beside the usual `keepalive`? The server keeps a lost
 /// session of somebody who has not logged in for 60 s.
-fn dark() -> (Duration, bool) {
+fn outage() -> (Duration, bool) {
     let seconds = trial_size("outage", 4, 45);
     (Duration::from_secs(seconds as u64), seconds > 30)
 }
 
 fn daemon(l: &Link) -> Daemon {
-    let keepalive = if dark().1 { "" } else { "keepalive = 4\n" };
+    let keepalive = if outage().1 { "" } else { "keepalive = 4\n" };
     l.serve(Daemon::with(&format!("{keepalive}{CONF}")).listen(&format!("{H}:0")))
 }
 
@@ -61,7 +61,7 @@ fn link_down_at(computer: fn(&Link) -> &str) {
     let mut line = String::new();
     messages.read_line(&mut line).expect("a line");
     assert!(line.ends_with(": no answer: waiting until the network is back\n"), "{line}");
-    sleep(dark().0);
+    sleep(outage().0);
     l.set(computer(&l), "up");
     silent.expect("while the link is down");
     silent.echo("still here");
@@ -72,7 +72,7 @@ fn link_down_at(computer: fn(&Link) -> &str) {
         (out.status.code(), String::from_utf8_lossy(&out.stdout).as_ref()),
         (Some(0), "a new call")
     );
-    let (seconds, at) = (dark().0.as_secs(), computer(&l));
+    let (seconds, at) = (outage().0.as_secs(), computer(&l));
     trial("outage", format!("{seconds} s without a link at {at}, every stream goes on"));
 }
 
@@ -96,10 +96,10 @@ fn a_computer_that_slept_goes_on() {
     let holder = Pid::from_raw(f.holder());
     l.set(&l.client, "down");
     kill(holder, Signal::SIGSTOP).expect("stopped");
-    sleep(dark().0);
+    sleep(outage().0);
     kill(holder, Signal::SIGCONT).expect("continued");
     l.set(&l.client, "up");
     silent.echo("still here");
-    let seconds = dark().0.as_secs();
+    let seconds = outage().0.as_secs();
     trial("outage", format!("{seconds} s asleep without a link, the stream goes on"));
 }

@@ -156,21 +156,21 @@ fn it_is_away_and_comes_back_when_it_is_told_to() {
     let (d, cutter) = world("");
     let f = five(&d, &cutter);
     let mut dialogue = start(&f, &["-v", H, "cat"]);
-    cutter.dark(true);
+    cutter.refuse_new(true);
     cutter.cut(Cut::Reset);
     until("it is noticed", || state(&f) == "away");
     let (code, _, err) = f.run(&["-O", "resume", H]);
     assert_eq!(code, 255);
     assert!(err.starts_with(&format!("five: {H}:{}: ", f.port())) && err.len() > 40, "{err}");
-    dialogue.send("into the dark");
+    dialogue.send("while it is away");
     let (pid, before) = (f.holder(), proc::ticks(f.holder()));
     thread::sleep(std::time::Duration::from_millis(1000));
     assert!(proc::ticks(pid) - before <= 20, "it turns without a reason");
     let mut waits = f.start(&["-q", H, "hello"]);
-    cutter.dark(false);
+    cutter.refuse_new(false);
     assert_eq!(f.run(&["-O", "resume", H]), (0, String::new(), String::new()));
     assert_eq!(state(&f), "up");
-    dialogue.expect("into the dark");
+    dialogue.expect("while it is away");
     dialogue.echo("still here");
     drop(waits.stdin.take());
     assert_eq!(ended(waits), (0, "hello\n".into(), String::new()));
@@ -225,13 +225,13 @@ fn a_session_that_is_away_for_too_long_is_lost() {
     let mut call = f.start(&[H, "cat"]);
     call.stdin.as_mut().expect("piped").write_all(b"x").expect("written");
     call.stdout.as_mut().expect("piped").read_exact(&mut [0]).expect("an answer");
-    cutter.dark(true);
+    cutter.refuse_new(true);
     cutter.cut(Cut::Reset);
     let (code, _, err) = finish(call, b"");
     assert_eq!(code, 255);
     let why = format!("five: {H}:{}: the session was lost: ", f.port());
     assert!(err.lines().any(|l| l.starts_with(&why) && l.ends_with("(2 s)")), "{err}");
-    cutter.dark(false);
+    cutter.refuse_new(false);
     assert_eq!(f.run(&["-q", H, "hello"]).1, "hello\n");
 }
 

@@ -156,10 +156,10 @@ fn a_link_that_comes_back_is_used_at_once() {
     let mut dialogue = Dialogue::new(l.five(&f, &["-q", H, "cat"]));
     dialogue.echo("ready");
     l.set(&l.client, "down");
-    dialogue.send("into the dark");
+    dialogue.send("while it is away");
     std::thread::sleep(Duration::from_secs(3));
     l.set(&l.client, "up");
-    dialogue.expect("into the dark");
+    dialogue.expect("while it is away");
     d.wait_logs("RESUME session=", 1);
 }
 

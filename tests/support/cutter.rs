@@ -26,7 +26,7 @@ pub enum Cut {
 #[derive(Default)]
 struct State {
     /// New connections are closed at once.
-    dark: AtomicBool,
+    refuses_new: AtomicBool,
     /// A connection is cut after about so many bytes; 0: never.
     every: AtomicU64,
     /// Some pieces are held for so many microseconds at most.
@@ -65,7 +65,7 @@ impl Cutter {
         let all = state.clone();
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                if all.dark.load(Ordering::SeqCst) {
+                if all.refuses_new.load(Ordering::SeqCst) {
                     reset(&client);
                     continue;
                 }
@@ -100,8 +100,8 @@ impl Cutter {
     }
 
     /// From now on new connections are closed at once, or not.
-    pub fn dark(&self, dark: bool) {
-        self.state.dark.store(dark, Ordering::SeqCst);
+    pub fn refuse_new(&self, refuse: bool) {
+        self.state.refuses_new.store(refuse, Ordering::SeqCst);
     }
 
     /// How many connections were cut by themselves.
