@@ -85,7 +85,7 @@ fn a_mapped_address_is_an_ipv4_address() {
 fn hours() {
     let hour = std::process::Command::new("date").arg("+%H").output().expect("date").stdout;
     let day = matches!(String::from_utf8_lossy(&hour).trim().parse(), Ok(6..18));
-    let (near, far) = if day {
+    let (open, closed) = if day {
         ("05:00-19:00", "20:00-21:00")
     } else {
         ("17:00-23:59 00:00-07:00", "12:00-13:00")
@@ -98,9 +98,9 @@ fn hours() {
         );
         answer.rsplit(' ').next().expect("a word").to_string()
     };
-    assert!(decide(near).ends_with(":1"));
-    assert_eq!(decide(far), "hours");
-    assert!(decide(&format!("{far} {near}")).ends_with(":1"));
+    assert!(decide(open).ends_with(":1"));
+    assert_eq!(decide(closed), "hours");
+    assert!(decide(&format!("{closed} {open}")).ends_with(":1"));
 }
 
 #[test]

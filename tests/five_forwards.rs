@@ -29,7 +29,7 @@ fn ask(path: &str, text: &str) -> String {
 #[test]
 fn the_holder_has_them_as_long_as_its_session_stands() {
     let d = Daemon::with(CONF).start();
-    let path = d.place.at("near");
+    let path = d.place.at("local");
     let f = Five::new(&d).config(&format!("forward = {path}:cat\n"));
     assert_eq!(f.run(&["-q", H, "hello"]), (0, "hello\n".into(), String::new()));
     // That five has ended.
@@ -46,7 +46,7 @@ fn the_holder_has_them_as_long_as_its_session_stands() {
 #[test]
 fn the_next_session_has_them_after_a_reload() {
     let d = Daemon::with(CONF).start();
-    let path = d.place.at("near");
+    let path = d.place.at("local");
     let f = Five::new(&d).config(&format!("forward = {path}:cat\n"));
     assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
     let mut busy = UnixStream::connect(&path).expect("connect");
@@ -68,7 +68,7 @@ fn the_next_session_has_them_after_a_reload() {
 #[test]
 fn a_forward_that_fails_is_reported_once_and_ends_nothing() {
     let d = Daemon::with(CONF).start();
-    let (taken, path) = (TcpListener::bind("127.0.0.1:0").expect("a port"), d.place.at("near"));
+    let (taken, path) = (TcpListener::bind("127.0.0.1:0").expect("a port"), d.place.at("local"));
     let port = taken.local_addr().expect("address").port();
     let f = Five::new(&d).config(&format!("forward = {port}:cat\nforward = {path}:cat\n"));
     let (code, out, err) = f.run(&[H, "hello"]);
@@ -82,7 +82,7 @@ fn a_forward_that_fails_is_reported_once_and_ends_nothing() {
 #[test]
 fn without_a_shared_session_they_last_as_long_as_the_call() {
     let d = Daemon::with(CONF).start();
-    let path = d.place.at("near");
+    let path = d.place.at("local");
     let f = Five::new(&d).config(&format!("forward = {path}:hello\n"));
     let mut call = f.start(&["-q", "-x", H, "cat"]);
     until("it listens", || Path::new(&path).exists());
@@ -95,7 +95,7 @@ fn without_a_shared_session_they_last_as_long_as_the_call() {
 #[test]
 fn a_forwarded_connection_keeps_the_session_and_costs_nothing_while_it_is_silent() {
     let d = Daemon::with(CONF).start();
-    let path = d.place.at("near");
+    let path = d.place.at("local");
     let f = Five::new(&d).config(&format!("persist = 1\nforward = {path}:cat\n"));
     assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
     let state = f.run(&["-O", "check", H]).1;
@@ -129,7 +129,7 @@ fn order(f: &Five, words: &[&str]) -> String {
 #[test]
 fn an_order_adds_a_forward_that_keeps_the_session_until_it_is_cancelled() {
     let d = Daemon::with(CONF).start();
-    let (path, other) = (d.place.at("near"), d.place.at("other"));
+    let (path, other) = (d.place.at("local"), d.place.at("other"));
     let f = Five::new(&d).config(&format!("persist = 1\nforward = {other}:hello\n"));
     assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
     assert_eq!(order(&f, &["forward", "-L", &format!("{path}:cat")]), "");
@@ -159,7 +159,7 @@ fn an_order_adds_a_forward_that_keeps_the_session_until_it_is_cancelled() {
 #[test]
 fn an_ordered_forward_goes_to_the_next_session() {
     let d = Daemon::with(CONF).start();
-    let path = d.place.at("near");
+    let path = d.place.at("local");
     let f = Five::new(&d);
     assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
     order(&f, &["forward", "-L", &format!("{path}:cat")]);
@@ -206,7 +206,7 @@ fn an_ordered_forward_goes_to_the_next_session() {
 fn an_ordered_forward_waits_for_a_server_and_can_be_cancelled_meanwhile() {
     for last in [&["exit"][..], &["cancel"]] {
         let d = Daemon::with(&format!("resume_timeout_anonymous = 1\n{CONF}")).start();
-        let path = d.place.at("near");
+        let path = d.place.at("local");
         let f = Five::new(&d);
         assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
         let forward = format!("{path}:cat");
@@ -261,7 +261,7 @@ fn an_order_that_cannot_be_carried_out_says_why() {
         assert_eq!((code, out.as_str()), (255, ""), "{words:?}");
         assert!(err.contains(why), "{words:?}: {err}");
     };
-    let path = d.place.at("near");
+    let path = d.place.at("local");
     let forward = format!("{path}:cat");
     fails(&["-O", "forward", "-L", &forward], "no session");
     assert!(!Path::new(&path).exists(), "nothing stays of it");

@@ -62,7 +62,7 @@ fn an_application_that_goes_ends_its_service() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
     let path = d.place.at("app");
-    let (child, near) = f.forwards(&[
+    let (child, addresses) = f.forwards(&[
         "-L",
         "127.0.0.1:0:tick",
         "-L",
@@ -72,14 +72,14 @@ fn an_application_that_goes_ends_its_service() {
         "-L",
         &format!("{path}:tick"),
     ]);
-    for address in &near[..2] {
+    for address in &addresses[..2] {
         TcpStream::connect(address.as_str())
             .expect("connect")
             .read_exact(&mut [0; 2])
             .expect("answer");
     }
     // What it was told is not read: its system says so at once.
-    let app = TcpStream::connect(near[2].as_str()).expect("connect");
+    let app = TcpStream::connect(addresses[2].as_str()).expect("connect");
     app.peek(&mut [0; 1]).expect("answer");
     drop(app);
     let mut app = UnixStream::connect(&path).expect("connect");
@@ -96,9 +96,9 @@ fn an_application_that_has_sent_all_still_gets_its_answer() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
     let path = d.place.at("app");
-    let (child, near) = f.forwards(&["-L", "127.0.0.1:0:slow", "-L", &format!("{path}:slow")]);
+    let (child, addresses) = f.forwards(&["-L", "127.0.0.1:0:slow", "-L", &format!("{path}:slow")]);
     let (mut tcp, mut unix) = (
-        TcpStream::connect(near[0].as_str()).expect("connect"),
+        TcpStream::connect(addresses[0].as_str()).expect("connect"),
         UnixStream::connect(&path).expect("connect"),
     );
     tcp.shutdown(Shutdown::Write).expect("half-close");

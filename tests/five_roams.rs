@@ -225,7 +225,7 @@ fn a_transaction_of_psql_goes_on() {
         "chown nobody {home}; cd /
          {nobody} {bin}/initdb -D {home}/data -U alice -A trust --no-sync >/dev/null
          mkdir {}",
-        d.place.at("near")
+        d.place.at("local")
     ));
     let mut c = Command::new("sh");
     let options = format!("-D {home}/data -k {home} -h '' -F");
@@ -234,11 +234,11 @@ fn a_transaction_of_psql_goes_on() {
     until("PostgreSQL's socket", || Path::new(&format!("{home}/.s.PGSQL.5432")).exists());
     let router = l.router(&d);
     let f = Five::at(&d.place, router.address);
-    let near = format!("{}/.s.PGSQL.5432", d.place.at("near"));
-    let forward = Dialogue::new(l.five(&f, &["-q", "-N", "-L", &format!("{near}:pg"), H]));
-    until("the forward", || Path::new(&near).exists());
+    let local = format!("{}/.s.PGSQL.5432", d.place.at("local"));
+    let forward = Dialogue::new(l.five(&f, &["-q", "-N", "-L", &format!("{local}:pg"), H]));
+    until("the forward", || Path::new(&local).exists());
     let mut c = f.program("psql");
-    c.args(["-X", "-A", "-t", "-q", "-h", &d.place.at("near"), "-U", "alice", "-d", "postgres"]);
+    c.args(["-X", "-A", "-t", "-q", "-h", &d.place.at("local"), "-U", "alice", "-d", "postgres"]);
     let mut psql = Dialogue::new(piped(&mut c));
     let ask = |psql: &mut Dialogue, sql: &str, answer: &str| {
         psql.send(sql);

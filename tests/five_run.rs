@@ -104,43 +104,43 @@ fn without_run(d: &Daemon) -> (SocketAddr, Arc<AtomicUsize>) {
     let (config, seen) = (Arc::new(config), Arc::new(AtomicUsize::new(0)));
     let its = seen.clone();
     thread::spawn(move || {
-        for near in listener.incoming().flatten() {
+        for client in listener.incoming().flatten() {
             let (config, seen) = (config.clone(), its.clone());
             // It ends with either side.
-            thread::spawn(move || relay(near, behind, config, &seen));
+            thread::spawn(move || relay(client, behind, config, &seen));
         }
     });
     (address, seen)
 }
 
 fn relay(
-    mut near: TcpStream,
+    mut client: TcpStream,
     to: SocketAddr,
     config: Arc<ServerConfig>,
     seen: &AtomicUsize,
 ) -> io::Result<()> {
-    near.read_exact(&mut [0; b"SSL\r\n".len()])?;
-    near.write_all(b"+ Success\r\n")?;
+    client.read_exact(&mut [0; b"SSL\r\n".len()])?;
+    client.write_all(b"+ Success\r\n")?;
     let server = ServerConnection::new(config).map_err(io::Error::other)?;
-    let mut near = StreamOwned::new(server, near);
-    while near.conn.is_handshaking() {
-        near.conn.complete_io(&mut near.sock)?;
+    let mut client = StreamOwned::new(server, client);
+    while client.conn.is_handshaking() {
+        client.conn.complete_io(&mut client.sock)?;
     }
-    let mut far = Tls::start(TcpStream::connect(to)?, "localhost").0;
+    let mut server = Tls::start(TcpStream::connect(to)?, "localhost").0;
     // One thread has both directions, and looks at each in turn.
     let turn = Some(Duration::from_millis(2));
-    near.sock.set_read_timeout(turn)?;
-    far.sock.set_read_timeout(turn)?;
+    client.sock.set_read_timeout(turn)?;
+    server.sock.set_read_timeout(turn)?;
     let mut bytes = vec![0; 65_536];
     loop {
-        let n = read(&mut near, &mut bytes)?;
+        let n = read(&mut client, &mut bytes)?;
         if let Some(at) = bytes[..n].windows(5).position(|w| w == b"RUN\r\n") {
             bytes[at..at + 3].copy_from_slice(b"OLD");
             seen.fetch_add(1, Ordering::SeqCst);
         }
-        far.write_all(&bytes[..n])?;
-        let n = read(&mut far, &mut bytes)?;
-        near.write_all(&bytes[..n])?;
+        server.write_all(&bytes[..n])?;
+        let n = read(&mut server, &mut bytes)?;
+        client.write_all(&bytes[..n])?;
     }
 }
 

@@ -279,9 +279,11 @@ fn applications_reach_services_by_a_port_of_this_computer() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
     assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
-    let (mut child, near) = f.forwards(&["-L", "127.0.0.1:0:cat", "-L", "0:late"]);
+    let (mut child, addresses) = f.forwards(&["-L", "127.0.0.1:0:cat", "-L", "0:late"]);
     for _ in 0..3 {
-        for (address, wanted) in [(&near[0], "through and back"), (&near[1], "after the end\n")] {
+        for (address, wanted) in
+            [(&addresses[0], "through and back"), (&addresses[1], "after the end\n")]
+        {
             let mut app = TcpStream::connect(address.as_str()).expect("connect");
             app.write_all(b"through and back").expect("written");
             app.shutdown(Shutdown::Write).expect("half-close");
@@ -291,7 +293,7 @@ fn applications_reach_services_by_a_port_of_this_computer() {
         }
     }
     // Another one may not have the port, and is told so.
-    let port = near[0].rsplit_once(':').expect("port").1;
+    let port = addresses[0].rsplit_once(':').expect("port").1;
     let (code, _, err) = f.run(&["-N", "-L", &format!("{port}:cat"), H]);
     assert_eq!((code, err), (255, format!("five: -L {port}:cat: Address already in use\n")));
     child.kill().expect("kill");
@@ -303,7 +305,7 @@ fn asking_whether_a_forward_s_socket_is_in_use_starts_no_service() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
     assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
-    let forward = format!("{}:cat", d.place.at("near"));
+    let forward = format!("{}:cat", d.place.at("local"));
     let (mut child, _) = f.forwards(&["-L", &forward]);
     let (code, _, err) = f.run(&["-N", "-L", &forward, H]);
     assert!(code == 255 && err.contains("Address already in use"), "{err}");
@@ -323,10 +325,10 @@ fn a_forward_outlives_its_session() {
     let proxy = Proxy::new(d.address(), Duration::ZERO);
     let f = Five::at(&d.place, proxy.address);
     assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
-    let (mut child, near) = f.forwards(&["-L", "127.0.0.1:0:hello"]);
+    let (mut child, addresses) = f.forwards(&["-L", "127.0.0.1:0:hello"]);
     let ask = || {
         let mut all = String::new();
-        TcpStream::connect(near[0].as_str())
+        TcpStream::connect(addresses[0].as_str())
             .expect("connect")
             .read_to_string(&mut all)
             .expect("answer");
@@ -347,8 +349,8 @@ fn a_socket_in_the_file_system_is_a_forward_too() {
     let f = Five::new(&d);
     assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
     let path = d.place.at("app");
-    let (child, near) = f.forwards(&["-L", &format!("{path}:cat")]);
-    assert_eq!(near, std::slice::from_ref(&path));
+    let (child, addresses) = f.forwards(&["-L", &format!("{path}:cat")]);
+    assert_eq!(addresses, std::slice::from_ref(&path));
     assert_eq!(std::fs::metadata(&path).expect("socket").mode() & 0o777, 0o600);
     let mut app = UnixStream::connect(&path).expect("connect");
     app.write_all(b"x").expect("written");
@@ -471,10 +473,10 @@ fn a_long_list_is_whole() {
     ))
     .start();
     let f = Five::new(&d);
-    let (mut child, near) = f.forwards(&["-L", "127.0.0.1:0:ready"]);
+    let (mut child, addresses) = f.forwards(&["-L", "127.0.0.1:0:ready"]);
     let apps: Vec<TcpStream> = (0..250)
         .map(|_| {
-            let mut app = TcpStream::connect(near[0].as_str()).expect("connect");
+            let mut app = TcpStream::connect(addresses[0].as_str()).expect("connect");
             app.read_exact(&mut [0; 6]).expect("ready");
             app
         })

@@ -21,8 +21,8 @@ none stream tcp nowait @USER@ /bin/sh sh -c 'tty; read x; echo got $x'
 
 /// A five on a terminal of its own, and whoever sits there.
 struct Person {
-    near: File,
-    far: File,
+    master: File,
+    terminal: File,
     five: Child,
     seen: String,
     before: String,
@@ -30,19 +30,19 @@ struct Person {
 
 impl Person {
     fn calls(f: &Five, words: &[&str]) -> Person {
-        let (near, far) = pty::open(geteuid().as_raw(), 24, 80).expect("a terminal");
-        let far = File::from(far);
-        let end = || far.try_clone().expect("a descriptor");
-        let before = modes(&far);
+        let (master, terminal) = pty::open(geteuid().as_raw(), 24, 80).expect("a terminal");
+        let terminal = File::from(terminal);
+        let end = || terminal.try_clone().expect("a descriptor");
+        let before = modes(&terminal);
         let mut c = f.program("setsid");
         c.args(["-c", env!("CARGO_BIN_EXE_five"), "--accept-new", "-q", "-p", &f.port()]);
         c.args(words).env("TERM", "vt220").stdin(end()).stdout(end()).stderr(end());
         let five = c.spawn().expect("five");
-        Person { near: File::from(near), far, five, seen: String::new(), before }
+        Person { master: File::from(master), terminal, five, seen: String::new(), before }
     }
 
     fn types(&mut self, text: &str) -> &mut Person {
-        self.near.write_all(text.as_bytes()).expect("the terminal");
+        self.master.write_all(text.as_bytes()).expect("the terminal");
         self
     }
 
@@ -52,7 +52,7 @@ impl Person {
         while !self.seen.contains(what) {
             assert!(Instant::now() < end, "expected {what:?}, found {:?}", self.seen);
             let mut bytes = [0; 4096];
-            match self.near.read(&mut bytes) {
+            match self.master.read(&mut bytes) {
                 Ok(n) => self.seen += &String::from_utf8_lossy(&bytes[..n]),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
                     std::thread::sleep(Duration::from_millis(5));
@@ -70,12 +70,12 @@ impl Person {
         use std::os::unix::process::ExitStatusExt;
         until("five has ended", || self.five.try_wait().expect("five").is_some());
         let status = self.five.wait().expect("five");
-        assert_eq!(modes(&self.far), self.before, "the terminal's settings");
+        assert_eq!(modes(&self.terminal), self.before, "the terminal's settings");
         status.code().unwrap_or_else(|| -status.signal().unwrap_or(0))
     }
 
     fn is_raw(&self) -> bool {
-        modes(&self.far) != self.before
+        modes(&self.terminal) != self.before
     }
 }
 
@@ -105,7 +105,7 @@ fn a_shell_has_a_terminal_that_follows_the_person_s() {
     let mut p = Person::calls(&f, &["-x", H, "sh"]);
     p.types("PS1=; stty -echo; echo be$((1))gin; stty size\n").sees("be1gin\r\n24 80\r\n");
     assert!(p.is_raw());
-    pty::resize(p.near.as_fd(), 50, 132).expect("resize");
+    pty::resize(p.master.as_fd(), 50, 132).expect("resize");
     // The size is on its way: the shell waits for it.
     p.types("until [ \"$(stty size)\" = '50 132' ]; do sleep 0.05; done; echo lar$((1))ger\n");
     p.sees("lar1ger\r\n");
@@ -160,13 +160,13 @@ fn an_escape_is_obeyed_at_once_while_the_holder_takes_nothing() {
     // More than the socket between five and the holder takes.
     let (line, mut left) = ([b'x'; 1024], 700);
     until("everything is typed", || {
-        while left > 0 && p.near.write_all(&line).is_ok() {
+        while left > 0 && p.master.write_all(&line).is_ok() {
             left -= 1;
         }
         left == 0
     });
-    until("the rest is typed", || p.near.write_all(b"\r").is_ok());
-    until("the escape is typed", || p.near.write_all(b"~.").is_ok());
+    until("the rest is typed", || p.master.write_all(b"\r").is_ok());
+    until("the escape is typed", || p.master.write_all(b"~.").is_ok());
     let ended = p.ended();
     kill(holder, Signal::SIGCONT).expect("kill");
     assert_eq!(ended, 255);

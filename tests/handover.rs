@@ -130,9 +130,9 @@ fn the_message_tells_of_the_connection_and_the_socket_is_the_clients_own() {
     c.send("chat\r\nfirst words").expect("+Go\r\nwelcome\n");
     let (text, mut connection, uid) = take(&listener);
     assert_eq!(uid, nix::unistd::User::from_name(&user()).unwrap().unwrap().uid.as_raw());
-    let (near, far) = (c.0.local_addr().unwrap(), c.0.peer_addr().unwrap());
-    assert_eq!(connection.0.peer_addr().unwrap(), near);
-    let (port, local) = (near.port(), far.port());
+    let (client, server) = (c.0.local_addr().unwrap(), c.0.peer_addr().unwrap());
+    assert_eq!(connection.0.peer_addr().unwrap(), client);
+    let (port, local) = (client.port(), server.port());
     same(
         text,
         format!(

@@ -255,8 +255,8 @@ fn a_port_of_its_own_hears_the_header_too() {
     }
     let line = d.wait_log("START service=at");
     assert!(line.contains(" from=192.0.2.7"), "{line}");
-    let far = "PROXY TCP4 198.51.100.7 192.0.2.1 4711 99\r\n";
-    same(at(here[1]).send(far).read_any(), "");
+    let beyond = "PROXY TCP4 198.51.100.7 192.0.2.1 4711 99\r\n";
+    same(at(here[1]).send(beyond).read_any(), "");
     let line = d.wait_log("REFUSE service=only");
     assert!(line.contains(" from=198.51.100.7 reason=address"), "{line}");
     // Of anybody else no byte is read: it is the service's.

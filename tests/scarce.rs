@@ -229,8 +229,8 @@ fn a_refused_client_s_socket_waits_until_net_has_a_number_for_it() {
 const UNDER_WAY: &str = "
 import os, socket, sys
 os.setgroups([]); os.setresgid(*[int(sys.argv[1])] * 3); os.setresuid(*[int(sys.argv[1])] * 3)
-near, far = socket.socketpair()
-for _ in range(50): socket.send_fds(near, [b'x'], [0, 0])
+ours, theirs = socket.socketpair()
+for _ in range(50): socket.send_fds(ours, [b'x'], [0, 0])
 print('there', flush=True)
 sys.stdin.read()
 ";

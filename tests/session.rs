@@ -175,24 +175,24 @@ fn sessions_of_older_tables_take_no_room_from_new_ones() {
 fn auth_is_refused_from_afar_without_tls() {
     // A second address of this computer is not the loopback's: asked with -C no socket is needed,
     // but the wire is what counts.
-    let Some(far) = far_address() else {
+    let Some(outside) = outside_address() else {
         return skip("this computer has no address but the loopback's");
     };
     let d = Daemon::with("").listen("0.0.0.0:0").start();
     let ask = |text: &str| {
-        let to = std::net::SocketAddr::new(far, d.address().port());
+        let to = std::net::SocketAddr::new(outside, d.address().port());
         Client::connect(to).send(text).half_close().read_all()
     };
     same(ask("AUTH\r\nx\r\ny\r\nHELP\r\n"), "- AUTH needs SSL first\r\n");
-    d.wait_log(&format!("REFUSE service=AUTH host= from={far} reason=tls"));
+    d.wait_log(&format!("REFUSE service=AUTH host= from={outside} reason=tls"));
     same(ask("PUBKEY\r\n"), "- PUBKEY needs SSL first\r\n");
-    d.wait_log(&format!("REFUSE service=PUBKEY host= from={far} reason=tls"));
+    d.wait_log(&format!("REFUSE service=PUBKEY host= from={outside} reason=tls"));
     same(ask("HELP\r\n"), "HOST\r\nMULTIPLEX\r\nRUN\r\nSSL\r\n");
     d.reload("plaintext_login = yes\n");
     until("the new table", || ask("HELP\r\n") == BUILTINS.as_bytes());
 }
 
-fn far_address() -> Option<std::net::IpAddr> {
+fn outside_address() -> Option<std::net::IpAddr> {
     let probe = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
     probe.connect("192.0.2.1:9").ok()?;
     let ip = probe.local_addr().ok()?.ip();

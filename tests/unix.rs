@@ -639,8 +639,8 @@ fn a_row_of_root_with_users_is_a_sudo_for_one_program() {
     assert!(said.ends_with("- Authentication failed\r\n-Service not available\r\n"), "{said}");
     assert!(d.wait_log("PENALTY ").contains("from=uid:5 "));
     assert!(as_games("AUTH\r\n").starts_with("- Try again later"));
-    let far = ask(connect(&path), "AUTH\r\nroot\r\nwrong\r\n");
-    assert!(far.ends_with("- Authentication failed\r\n"), "another user has no penalty: {far}");
+    let other = ask(connect(&path), "AUTH\r\nroot\r\nwrong\r\n");
+    assert!(other.ends_with("- Authentication failed\r\n"), "another user has no penalty: {other}");
 }
 
 #[test]

@@ -24,9 +24,9 @@ fn all_children(parent: i32) -> impl Iterator<Item = i32> {
 
 /// Children, their children, and so on.
 pub fn descendants(parent: i32) -> Vec<i32> {
-    let near = children(parent);
-    let far: Vec<i32> = near.iter().flat_map(|&pid| descendants(pid)).collect();
-    [near, far].concat()
+    let own = children(parent);
+    let theirs: Vec<i32> = own.iter().flat_map(|&pid| descendants(pid)).collect();
+    [own, theirs].concat()
 }
 
 /// The fields of /proc/PID/stat from the state (field 3 of proc(5)) on. None for a process that is
