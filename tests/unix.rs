@@ -407,7 +407,7 @@ fn a_socket_of_systemd_is_that_of_the_row_or_the_setting_that_names_it() {
         b.stdin(socket.into())
     };
     let own = "listen = 127.0.0.1:0\nany stream tcp nowait @USER@ internal echo\nown stream unix nowait @USER@ internal echo\n port = @DIR@/s\n";
-    let own = "listen = 127.0.0.1:0 @DIR@/s\nany stream tcp nowait @USER@ internal echo\n";
+    let setting = "listen = 127.0.0.1:0 @DIR@/s\nany stream tcp nowait @USER@ internal echo\n";
     let none = "listen = 127.0.0.1:0\nown stream tcp nowait @USER@ internal echo\n";
     let mut d = given(own).start();
     let path = d.place.at("s");
@@ -419,19 +419,19 @@ fn a_socket_of_systemd_is_that_of_the_row_or_the_setting_that_names_it() {
     waits.send("b");
     d.reload(own);
     waits.expect("b").half_close().end();
-    d.reload(own);
+    d.reload(setting);
     assert_eq!(ask(connect(&path), "any\r\nx"), "+Go\r\nx");
     d.signal(Signal::SIGTERM);
     assert_eq!(d.wait(), 0);
     assert!(Path::new(&path).exists(), "it is systemd's");
-    let d = given(own).start();
+    let d = given(setting).start();
     assert_eq!(ask(connect(&d.place.at("s")), "any\r\nx"), "+Go\r\nx");
     // A program of `wait` gets it, and fived never accepts there again.
     let wait = "listen = 127.0.0.1:0\nany stream tcp nowait @USER@ internal echo\nown stream unix wait @USER@ /bin/sh sh -c 'exec sleep 600'\n port = @DIR@/s\n";
     d.reload(wait);
     let _client = connect(&d.place.at("s"));
     d.wait_log("START service=own");
-    let line = d.reload(own);
+    let line = d.reload(setting);
     assert!(line.contains("refused"), "{line}");
     d.wait_log("has had this socket of the service manager: restart fived");
 }
