@@ -470,7 +470,7 @@ fn wrong_passwords_come_to_an_end() {
 }
 
 #[test]
-fn a_login_by_key_costs_no_flight_of_its_own() {
+fn a_login_by_key_costs_no_round_trip_of_its_own() {
     if without("ssh-agent") {
         return;
     }
@@ -485,7 +485,7 @@ fn a_login_by_key_costs_no_flight_of_its_own() {
     let mut said = [0; BY_KEY.len()];
     std::io::Read::read_exact(call.stdout.as_mut().expect("piped"), &mut said).expect("answer");
     assert_eq!(&said, BY_KEY.as_bytes());
-    assert_eq!(proxy.ways().last().expect("a connection").flights.load(Ordering::SeqCst), 2);
+    assert_eq!(proxy.ways().last().expect("a connection").round_trips.load(Ordering::SeqCst), 2);
     drop(call.stdin.take());
     assert_eq!(ended(call).0, 0);
 }

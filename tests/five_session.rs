@@ -395,20 +395,20 @@ fn forwards_speak_rfc_1078_too() {
 
 /// SPEC 1.3, counted where it matters: between the computers.
 #[test]
-fn a_new_session_costs_two_flights_and_a_call_on_it_one() {
+fn a_new_session_costs_two_round_trips_and_a_call_on_it_one() {
     let d = Daemon::with(&keeps_none()).start();
     let proxy = Proxy::new(d.address(), Duration::from_millis(60));
     let f = Five::at(&d.place, proxy.address);
     assert_eq!(f.run(&["-q", "-x", H, "hello"]).0, 0);
     let first = open(&f, &["-q"]);
     let way = proxy.ways().pop().expect("a connection");
-    let flights = || way.flights.load(Ordering::SeqCst);
+    let round_trips = || way.round_trips.load(Ordering::SeqCst);
     // ClientHello; then everything else.
-    assert_eq!(flights(), 2);
+    assert_eq!(round_trips(), 2);
     let second = open(&f, &["-q"]);
-    assert_eq!(flights(), 3);
+    assert_eq!(round_trips(), 3);
     let third = open(&f, &["-q", "-H", "main"]);
-    assert_eq!(flights(), 4);
+    assert_eq!(round_trips(), 4);
     for call in [first, second, third] {
         assert_eq!(finish(call, b"").0, 0);
     }
@@ -416,16 +416,17 @@ fn a_new_session_costs_two_flights_and_a_call_on_it_one() {
 
 /// It acknowledges what it has had, at a time of its own: what comes before that is counted.
 #[test]
-fn a_session_that_can_be_resumed_costs_no_more_flights() {
+fn a_session_that_can_be_resumed_costs_no_more_round_trips() {
     let d = Daemon::with(CONF).start();
     let proxy = Proxy::new(d.address(), Duration::from_millis(5));
     let f = Five::at(&d.place, proxy.address);
     assert_eq!(f.run(&["-q", "-x", H, "hello"]).0, 0);
     let counted = || {
         let call = open(&f, &["-q", "-x"]);
-        let flights = proxy.ways().pop().expect("a connection").flights.load(Ordering::SeqCst);
+        let round_trips =
+            proxy.ways().pop().expect("a connection").round_trips.load(Ordering::SeqCst);
         assert_eq!(finish(call, b"").0, 0);
-        flights
+        round_trips
     };
     let all: Vec<usize> = std::iter::repeat_with(counted).take(10).collect();
     assert!(all.contains(&2), "{all:?}");
@@ -438,12 +439,12 @@ fn input_that_is_there_goes_with_the_request() {
     let f = Five::at(&d.place, proxy.address);
     let call = open(&f, &["-q"]);
     let way = proxy.ways().pop().expect("a connection");
-    let before = way.flights.load(Ordering::SeqCst);
+    let before = way.round_trips.load(Ordering::SeqCst);
     let mut c = f.command(&["-p", &f.port(), H, "cat"]);
     let mut echo = c.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("five");
     echo.stdin.as_mut().expect("piped").write_all(b"echo").expect("written");
     echo.stdout.as_mut().expect("piped").read_exact(&mut [0; 4]).expect("echo");
-    assert_eq!(way.flights.load(Ordering::SeqCst), before + 1);
+    assert_eq!(way.round_trips.load(Ordering::SeqCst), before + 1);
     assert_eq!(finish(echo, b"").0, 0);
     assert_eq!(finish(call, b"").0, 0);
 }

@@ -17,8 +17,8 @@ pub struct Way {
     frozen: AtomicBool,
     /// How often the client has said something that it could not have said before the server's last
     /// words came.
-    pub flights: AtomicUsize,
-    /// The server's words have come since the client's last flight began.
+    pub round_trips: AtomicUsize,
+    /// The server's words have come since the client's last round trip began.
     heard: AtomicBool,
 }
 
@@ -76,7 +76,7 @@ fn pass(mut from: TcpStream, mut to: TcpStream, way: &Way, of_client: bool, dela
             }
         }
         if of_client && n > 0 && (way.heard.swap(false, Ordering::SeqCst) || first) {
-            way.flights.fetch_add(1, Ordering::SeqCst);
+            way.round_trips.fetch_add(1, Ordering::SeqCst);
             first = false;
         }
         thread::sleep(delay);
