@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::process::Stdio;
 use std::thread;
 use support::five::{ended, finish};
-use support::{Daemon, Five, Place, TIMEOUT, until};
+use support::{Daemon, Five, Place, TIMEOUT, kill_and_wait, until};
 
 const CONF: &str = "
 date   stream tcp nowait @USER@ /bin/date date
@@ -320,8 +320,7 @@ fn a_call_that_is_killed_ends_its_service() {
     let f = Five::new(&d);
     let mut child = f.start(&[H, "cat"]);
     d.service("cat");
-    child.kill().expect("kill");
-    child.wait().expect("wait");
+    kill_and_wait(&mut child);
     until("the service ends", || d.services().is_empty());
     assert_eq!(f.run(&["-q", H, "hello"]).1, "hello\n");
 }

@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Stdio};
-use support::{Daemon, Five, until};
+use support::{Daemon, Five, kill_and_wait, until};
 
 const CONF: &str = "
 tick   stream tcp nowait @USER@ /bin/sh  sh -c \"while echo x; do sleep 0.1; done\"
@@ -33,8 +33,7 @@ fn streams(f: &Five, n: u32) {
 }
 
 fn end(mut child: Child) {
-    child.kill().expect("kill");
-    child.wait().expect("wait");
+    kill_and_wait(&mut child);
 }
 
 #[test]

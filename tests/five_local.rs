@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use support::five::{ended, finish, piped};
-use support::{Daemon, Five, installed, root, skip, until};
+use support::{Daemon, Five, installed, kill_and_wait, root, skip, until};
 
 const CONF: &str = "
 authorized_keys = @KEYS@/%u
@@ -257,8 +257,7 @@ fn calls_report_a_stopped_holder_too() {
     assert_eq!(f.run(&["-q", H, "hello"]).1, "hello\n");
     assert_eq!(f.holder(), pid);
     assert_eq!(starts(), before + 1, "{}", d.log());
-    forwards.kill().expect("kill");
-    forwards.wait().expect("wait");
+    kill_and_wait(&mut forwards);
 }
 
 #[test]

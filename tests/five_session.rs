@@ -15,7 +15,7 @@ use std::process::{Child, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use support::five::{ended, finish};
-use support::{Daemon, Five, TIMEOUT, until};
+use support::{Daemon, Five, TIMEOUT, kill_and_wait, until};
 
 const CONF: &str = "
 cat    stream tcp nowait @USER@ /bin/cat  cat
@@ -296,8 +296,7 @@ fn applications_reach_services_by_a_port_of_this_computer() {
     let port = addresses[0].rsplit_once(':').expect("port").1;
     let (code, _, err) = f.run(&["-N", "-L", &format!("{port}:cat"), H]);
     assert_eq!((code, err), (255, format!("five: -L {port}:cat: Address already in use\n")));
-    child.kill().expect("kill");
-    child.wait().expect("wait");
+    kill_and_wait(&mut child);
 }
 
 #[test]
@@ -311,12 +310,10 @@ fn asking_whether_a_forward_s_socket_is_in_use_starts_no_service() {
     assert!(code == 255 && err.contains("Address already in use"), "{err}");
     assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
     assert!(!d.log().contains("START service=cat"), "{}", d.log());
-    child.kill().expect("kill");
-    child.wait().expect("wait");
+    kill_and_wait(&mut child);
     // One that was left behind is replaced.
     let (mut child, _) = f.forwards(&["-L", &forward]);
-    child.kill().expect("kill");
-    child.wait().expect("wait");
+    kill_and_wait(&mut child);
 }
 
 #[test]
@@ -339,8 +336,7 @@ fn a_forward_outlives_its_session() {
     assert_eq!(ask(), "hello\n");
     proxy.freeze();
     assert_eq!(ask(), "hello\n");
-    child.kill().expect("kill");
-    child.wait().expect("wait");
+    kill_and_wait(&mut child);
 }
 
 #[test]
@@ -389,8 +385,7 @@ fn forwards_speak_rfc_1078_too() {
     let mut all = String::new();
     app.read_to_string(&mut all).expect("answer");
     assert_eq!(all, "plain");
-    child.kill().expect("kill");
-    child.wait().expect("wait");
+    kill_and_wait(&mut child);
 }
 
 /// SPEC 1.3, counted where it matters: between the computers.
@@ -489,6 +484,5 @@ fn a_long_list_is_whole() {
         "{out}"
     );
     drop(apps);
-    child.kill().expect("kill");
-    child.wait().expect("wait");
+    kill_and_wait(&mut child);
 }

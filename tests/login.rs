@@ -36,9 +36,12 @@ fn yes(name: &str) -> String {
     format!("{ASKED}Authentication as {name} successful\r\n")
 }
 
-/// The hash of `demopass`, for other names.
-fn hash() -> &'static str {
-    PASSWD.lines().nth(1).and_then(|l| l.split(':').nth(1)).expect("hash")
+/// With these rows, and these users of the system, who all have the password `demopass`.
+fn with_users(rows: &str, names: &[&str]) -> Daemon {
+    let hash = PASSWD.lines().nth(1).and_then(|l| l.split(':').nth(1)).expect("hash");
+    let passwd: String = names.iter().map(|name| format!("{name}:{hash}\n")).collect();
+    let conf = format!("passwords = @DIR@/passwd\n{rows}");
+    Daemon::with(&conf).file("passwd", &passwd).start()
 }
 
 /// What the service answers to a user who logs in.
@@ -237,11 +240,10 @@ fn a_row_of_whoever_logged_in() {
     if !root() {
         return skip("only root can run a service as another user");
     }
-    let d = Daemon::with(
-        "passwords = @DIR@/passwd\nme stream tcp nowait * /bin/sh sh -c 'id -un; echo $HOME $USER $LOGNAME; pwd'\nroot stream tcp nowait * /usr/bin/id id -un\n users = root\n",
+    let d = with_users(
+        "me stream tcp nowait * /bin/sh sh -c 'id -un; echo $HOME $USER $LOGNAME; pwd'\nroot stream tcp nowait * /usr/bin/id id -un\n users = root\n",
+        &["daemon", "root", "ghost"],
     );
-    let hash = hash();
-    let d = d.file("passwd", &format!("daemon:{hash}\nroot:{hash}\nghost:{hash}\n")).start();
     let ask = |name, service| ask_as(&d, name, service);
     same(ask("daemon", "me"), "+Go\r\ndaemon\n/usr/sbin daemon daemon\n/usr/sbin\n");
     same(ask("root", "me"), NOT_AVAILABLE);
@@ -255,11 +257,10 @@ fn groups_decide() {
     if !root() {
         return skip("needs users of several groups");
     }
-    let d = Daemon::with(
-        "passwords = @DIR@/passwd\ng stream tcp nowait nobody /bin/echo echo g\n users = @daemon\nn stream tcp nowait nobody /bin/echo echo n\n users = @daemon @bin !daemon\n",
+    let d = with_users(
+        "g stream tcp nowait nobody /bin/echo echo g\n users = @daemon\nn stream tcp nowait nobody /bin/echo echo n\n users = @daemon @bin !daemon\n",
+        &["daemon", "bin"],
     );
-    let hash = hash();
-    let d = d.file("passwd", &format!("daemon:{hash}\nbin:{hash}\n")).start();
     let ask = |name, service| ask_as(&d, name, service);
     same(ask("daemon", "g"), "+Go\r\ng\n");
     same(ask("bin", "g"), NOT_AVAILABLE);

@@ -398,8 +398,7 @@ time.sleep(120)";
         .expect("kill");
     d.wait_logs("END session=", 2);
     until("nothing is left open", || proc::descriptors(d.parent_pid()).len() == idle);
-    keeper.kill().expect("kill");
-    keeper.wait().expect("reaped");
+    kill_and_wait(&mut keeper);
 }
 
 /// What a captured net could say: its own channel is written to, and sessions are begun on channels

@@ -549,8 +549,7 @@ fn a_reload_without_a_running_fived_is_an_error() {
     let (code, _, err) = said(&other.id().to_string());
     assert!(code == 1 && err.contains("expected fived, found \"sleep\""), "{err}");
     assert!(other.try_wait().expect("wait").is_none(), "it runs");
-    other.kill().expect("kill");
-    other.wait().expect("wait");
+    kill_and_wait(&mut other);
 }
 
 /// A start that was asked for under the table before is refused in its words, though the process

@@ -21,7 +21,7 @@ mod trial;
 pub use client::{Client, connect_from};
 pub use daemon::{Builder, Daemon};
 pub use five::Five;
-pub use place::{Place, read, run, run_with};
+pub use place::{Place, kill_and_wait, read, run, run_with};
 pub use trial::{trial, trial_size};
 
 use std::time::{Duration, Instant};

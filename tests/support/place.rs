@@ -123,6 +123,13 @@ pub fn run_with(words: &[&str], input: &[u8]) -> (i32, String, String) {
     ended(child)
 }
 
+/// Kills a program and waits for its end.
+#[track_caller]
+pub fn kill_and_wait(child: &mut Child) {
+    child.kill().expect("kill");
+    child.wait().expect("wait");
+}
+
 /// The end of a program whose input is given: exit status (128 and a signal's number), standard
 /// output, standard error.
 #[track_caller]
