@@ -64,7 +64,7 @@ pub enum Reason {
 /// them.
 pub const EVICTED: Refusal = Refusal { service: None, reason: Reason::Connections };
 
-/// A load balancer did not say in time, or not rightly, who its client is.
+/// A load balancer did not say in time who its client is, or its header is not valid.
 pub const NO_HEADER: Refusal = Refusal { service: None, reason: Reason::Proxy };
 
 /// Decides about the text of a request line; or about a name after RUN, where no built-in has a

@@ -84,7 +84,7 @@ pub struct Prepared {
     groups: bool,
     /// Of a redirected service: which upstream has its turn.
     pub turn: Cell<usize>,
-    /// What was tried last, of a program that is none of fived's own.
+    /// What was tried last, of a program that is not one of fived's own.
     pub tried: Option<Tried>,
 }
 
@@ -213,7 +213,7 @@ impl Catalog {
 struct Runs {
     program: CString,
     argv: CList,
-    /// It is none of fived's own.
+    /// It is not one of fived's own.
     foreign: bool,
     /// As in [`Prepared`].
     socket: Option<Address>,

@@ -36,7 +36,7 @@ impl Parent {
         self.left(clock::monotonic() + WAITS_END);
     }
 
-    /// The ports are free, or programs of `wait` have had their moment.
+    /// The ports are free, or programs of `wait` have had [`WAITS_END`] to end.
     pub fn left(&mut self, until: Duration) {
         let has_waits = self.services.running.waits().next().is_some();
         if has_waits && self.cx.now < until {

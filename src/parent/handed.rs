@@ -1,4 +1,5 @@
-//! Clients' sockets that the parent hands to a net process: to be answered, heard out, or relayed.
+//! Clients' sockets that the parent hands to a net process: to be answered, to be
+//! closed after what they still send was discarded, or to be relayed.
 
 use super::config::Config;
 use super::context::Context;

@@ -330,7 +330,8 @@ impl Offer {
     }
 
     /// May its user offer this service? Groups are compared by their names: the service may be of a
-    /// newer table. A group that was not known when the user logged in counts against him.
+    /// newer table. If a group was not known when the user logged in, the user counts
+    /// as a member where that refuses the user, and not where it would admit the user.
     fn may_offer(&self, service: &Service) -> bool {
         let (login, known) = (&self.user.login, self.config.table.groups());
         let by = &service.attributes.offered_by;

@@ -58,7 +58,7 @@ impl Parent {
         Arrival { config, service, who, client: Some(client), passed_libwrap: false, run: None }
     }
 
-    /// Somebody wants a service: whether he has it is decided here, and delivered or refused.
+    /// A client asks for a service: it is decided here whether the client gets it.
     /// `asked`: this name was looked up for it already.
     pub fn arrive(&mut self, a: Arrival, asked: Option<&Missing>) {
         if let Some(no) = self.sensors.refuse(&a, self.cx.now) {
@@ -228,8 +228,8 @@ impl Parent {
                 self.ports.not_started(&mut self.cx, port, why);
             }
             (From::Port, Err(Some(_))) => {
-                // Without a word it is closed; after one it is heard out, so that no reset
-                // overtakes that.
+                // Where there is a text, what the client still sends is discarded for a while,
+                // so that no reset overtakes the text.
                 let client = a.with.client.filter(|_| !a.text.is_empty());
                 if let Some(client) = client
                     && socket::send(client.as_fd(), &a.text).is_ok()

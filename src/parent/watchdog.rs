@@ -105,7 +105,7 @@ fn sleep(cx: &Context, listeners: &Listeners) -> io::Result<()> {
         let added = cx.registry().register(&mut SourceFd(&socket), LISTENERS, Interest::READABLE);
         if let Err(e) = added {
             for socket in watched(listeners) {
-                // Those that were not registered yet are none of the poll's.
+                // This fails for those that were not registered yet.
                 let _ = cx.registry().deregister(&mut SourceFd(&socket));
             }
             return Err(e);

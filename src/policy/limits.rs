@@ -140,7 +140,7 @@ impl Limits {
         table.usable(id, facts).map_err(Refusal::Denied)?;
         let service = table.service(id).ok_or(Refusal::Denied(Denied::Unknown))?;
         // A program that gets the socket itself is nobody's in particular: whoever sends the first
-        // datagram must not keep it from all others by a limit of his own.
+        // datagram must not keep it from all others by reaching a limit.
         let source = match service.endpoint.socket.waits() {
             true => Source::of(Peer::Nobody),
             false => Source::of(facts.peer),

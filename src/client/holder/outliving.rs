@@ -2,7 +2,7 @@
 //! and after it has ended.
 
 use super::state::{Holder, Phase};
-use super::successor::{Left, LeftForward, Legacy, Successor};
+use super::successor::{Left, LeftForward, Successor, ToHandOn};
 use super::wait::Found;
 use crate::client::error::Error;
 use crate::client::forward::Listener;
@@ -16,7 +16,7 @@ impl Holder {
             taken.forwards.iter().for_each(|f| self.forwards.handed_on(f));
             self.left.drain(..taken.applications);
         }
-        if !self.has_legacy() {
+        if !self.has_something_to_hand_on() {
             self.successor = None;
             return;
         }
@@ -34,13 +34,13 @@ impl Holder {
             let (host, service, ahead) = (l.host.clone(), l.service.clone(), l.ahead.clone());
             Some(Left { host, service, fd: l.fd.try_clone().ok()?, ahead })
         };
-        let legacy = Legacy {
+        let all = ToHandOn {
             forwards: forwards.collect(),
             // Without a descriptor for one, those after it wait, too.
             applications: self.left.iter().map_while(copy).collect(),
         };
         let waited = !self.left.is_empty() || self.forwards.somebody_waits();
-        successor.start(&self.target, legacy, waited, now);
+        successor.start(&self.target, all, waited, now);
     }
 
     /// The session has ended, and nobody has a call any more: the holder goes on until the next
@@ -52,13 +52,13 @@ impl Holder {
         self.phase = Phase::Outliving;
         (self.away, self.gate, self.network) = (None, None, None);
         let _ = socket::shutdown_both(self.link.socket());
-        // Who has made calls hears of the end of the holder, and turns to another one.
+        // Callers notice that their channel has ended, and look for another holder.
         self.callers.all.clear();
         loop {
             self.now = clock::monotonic();
             self.hand_on();
             self.callers.unreachable().into_iter().for_each(|id| self.caller_gone(id));
-            if self.phase == Phase::Ending || !self.has_legacy() {
+            if self.phase == Phase::Ending || !self.has_something_to_hand_on() {
                 return Ok(());
             }
             let found = self.wait_outliving(&signals).map_err(Error::system("poll"))?;

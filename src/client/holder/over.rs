@@ -14,7 +14,7 @@ pub enum Over {
 impl From<LinkError> for Over {
     fn from(e: LinkError) -> Over {
         match &e {
-            // What is no record may be anybody's fault, but it will not be right the next time.
+            // Whichever side is wrong about records, it would be wrong on another connection too.
             LinkError::NoRecord(_) => Over::Ended(lost(&e)),
             LinkError::Closed
             | LinkError::Truncated

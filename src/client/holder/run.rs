@@ -50,7 +50,7 @@ impl Holder {
             // session now.
             let _ = socket::drop_unsent(self.link.socket());
         }
-        let outlives = self.socket.is_some() && self.has_legacy();
+        let outlives = self.socket.is_some() && self.has_something_to_hand_on();
         let outlived = if outlives { self.outlive_the_session() } else { Ok(()) };
         self.close_for_good();
         u8::from(ended.is_err() || outlived.is_err())
@@ -100,13 +100,13 @@ impl Holder {
 
     fn is_over(&self) -> bool {
         let empty = self.pump.is_empty() && self.waiting.is_empty();
-        let leaving = self.mux().is_going_away() && empty && !self.has_legacy();
+        let leaving = self.mux().is_going_away() && empty && !self.has_something_to_hand_on();
         leaving || self.over_at().is_some_and(|at| self.now >= at)
     }
 
     /// When the holder ends because nobody needs it. None: somebody does.
     pub(super) fn over_at(&self) -> Option<Duration> {
-        let kept = || self.has_legacy() || self.offers_keep_the_holder();
+        let kept = || self.has_something_to_hand_on() || self.offers_keep_the_holder();
         let unneeded = self.callers.is_empty() && self.has_nothing_open() && !kept();
         unneeded.then(|| self.idle.saturating_add(self.persist))
     }

@@ -143,7 +143,7 @@ impl Holder {
     }
 
     /// Is there something that the next session's holder is to have?
-    pub(super) fn has_legacy(&self) -> bool {
+    pub(super) fn has_something_to_hand_on(&self) -> bool {
         self.forwards.keep_the_holder() || !self.left.is_empty()
     }
 

@@ -42,7 +42,7 @@ pub struct Left {
 }
 
 /// All that is to be handed on.
-pub struct Legacy {
+pub struct ToHandOn {
     pub forwards: Vec<LeftForward>,
     pub applications: Vec<Left>,
 }
@@ -103,7 +103,7 @@ impl Successor {
     }
 
     /// Makes one. `waited`: an application waits.
-    pub fn start(&mut self, t: &Target, all: Legacy, waited: bool, now: Duration) {
+    pub fn start(&mut self, t: &Target, all: ToHandOn, waited: bool, now: Duration) {
         (self.next, self.pause) = (now + self.pause, (self.pause * 2).min(PAUSE_MAX));
         let longest = if waited { MAKE_MAX_WAITED } else { MAKE_MAX };
         let makes = self.made.is_none_or(|at| at + self.make_pause.min(longest) <= now);
@@ -117,7 +117,7 @@ impl Successor {
 }
 
 impl Attempt {
-    fn start(t: Target, all: Legacy, makes: bool) -> io::Result<Attempt> {
+    fn start(t: Target, all: ToHandOn, makes: bool) -> io::Result<Attempt> {
         let (over, end) = socket::pair()?;
         let (to, taken) = results();
         thread::Builder::new().name("successor".into()).spawn(move || {
@@ -131,7 +131,7 @@ impl Attempt {
 
 /// Hands all to the holder of the session that takes calls; returns what that has taken. `makes`:
 /// if there is no such session, a five is run to make it.
-fn hand_on(t: &Target, all: Legacy, makes: bool) -> Result<Taken, Error> {
+fn hand_on(t: &Target, all: ToHandOn, makes: bool) -> Result<Taken, Error> {
     let path = t.socket()?;
     let mut holder = channel::find(&path)?;
     if holder.is_none() && makes {

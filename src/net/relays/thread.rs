@@ -27,7 +27,7 @@ const ARRIVALS: usize = 32;
 /// What a thread needs of a stack.
 const STACK: usize = 128 * 1024;
 /// How long the means of copying are kept when nothing moves.
-const COOL: Duration = Duration::from_millis(50);
+const MEANS_KEPT: Duration = Duration::from_millis(50);
 /// When the parent's next message is tried again, for which there was no descriptor or memory.
 const RETRY: Duration = Duration::from_millis(10);
 
@@ -138,7 +138,7 @@ impl Thread {
             _ if !self.ready.is_empty() => Some(Duration::ZERO),
             Inbox::Unread => Some(Duration::ZERO),
             Inbox::Scarce => Some(RETRY),
-            _ if !self.means.is_empty() => Some(COOL),
+            _ if !self.means.is_empty() => Some(MEANS_KEPT),
             Inbox::Empty | Inbox::Closed => None,
         }
     }

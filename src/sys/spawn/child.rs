@@ -209,10 +209,10 @@ pub(super) fn own_session() -> Step {
     step(Stage::Session, unsafe { syscall!(Sysno::setsid) })
 }
 
-/// A session keyring of its own (keyrings(7)): what another service put into its own, or whoever
-/// started fived into his, is not found through it. Joined before the ids change, so that it counts
-/// in root's quota: a user's is 200 keyrings, fewer than services may run. A kernel without
-/// keyrings, or a filter that refuses the call, has none to keep apart.
+/// A session keyring of its own (keyrings(7)): what another service has put into its own, and what
+/// is in that of whoever started fived, is not found through it. Joined before the ids change, so
+/// that it counts in root's quota: a user's is 200 keyrings, fewer than services may run. A kernel
+/// without keyrings, or a filter that refuses the call, has none to keep apart.
 pub(super) fn join_keyring() -> Step {
     const KEYCTL_JOIN_SESSION_KEYRING: usize = 1;
     let (call, anonymous) = (Sysno::keyctl, ptr::null::<u8>());

@@ -73,7 +73,7 @@ pub enum ToNet {
     Gauges,
 }
 
-/// The user who logged in, as the rules know him.
+/// What the rules ask about the user who logged in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownLogin {
     pub name: Data,

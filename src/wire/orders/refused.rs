@@ -19,7 +19,7 @@ pub enum Reason {
     Connections,
     /// No descriptor was left for it.
     Descriptors,
-    /// A load balancer did not say in time, or not rightly, who its client is.
+    /// A load balancer did not say in time who its client is, or its header is not valid.
     Proxy,
 }
 

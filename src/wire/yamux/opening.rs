@@ -15,8 +15,8 @@ pub(super) enum Side {
 
 impl Mux {
     /// Opens a stream: SYN is queued, and data may follow at once. None: all 2^31 numbers are used;
-    /// of a client, also where one side has sent go-away; of a server, where its client has sent
-    /// it, or where `max_streams` streams are open that the server has opened.
+    /// or this side is a client, and one of the sides has sent go-away; or it is a server, and its
+    /// client has sent go-away, or `max_streams` streams are open that the server has opened.
     pub fn open(&mut self, now: Duration) -> Option<StreamId> {
         let may = match self.side {
             Side::Client => self.phase == Phase::Open,
