@@ -124,8 +124,8 @@ fn without_a_namespace_a_warning_is_logged_and_clients_are_served() {
         c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
         same(Mux::new(c.0).ask("x\r\n").read_all(), format!("{GO}served\n"));
         let log = d.log();
-        let said = log.lines().filter(|l| l.starts_with("WARN ") && l.contains("get Unix sockets"));
-        assert_eq!(said.count(), 1, "{way:?}: {log}");
+        let got = log.lines().filter(|l| l.starts_with("WARN ") && l.contains("get Unix sockets"));
+        assert_eq!(got.count(), 1, "{way:?}: {log}");
     }
 }
 
@@ -141,16 +141,16 @@ fn rsync_s_hosts_allow_goes_by_the_client_s_address() {
     for (from, answer) in
         [("127.0.0.9", "@RSYNCD: OK"), ("127.0.0.8", "@ERROR: access denied to files from ")]
     {
-        let said = "x\r\n@RSYNCD: 29\nfiles\n";
+        let got = "x\r\n@RSYNCD: 29\nfiles\n";
         let mut c = Tls::start(d.connect_from(from).0, "localhost");
-        c.send(said.as_bytes());
+        c.send(got.as_bytes());
         c.half_close();
         let text = String::from_utf8_lossy(&c.read_all()).into_owned();
         assert!(text.contains(answer), "{from}: {text}");
         let mut c = d.connect_from(from);
         c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
         let m = Mux::new(c.0);
-        let mut s = m.ask(said);
+        let mut s = m.ask(got);
         s.finish();
         let text = String::from_utf8_lossy(&s.read_all()).into_owned();
         assert!(text.contains(answer), "{from}: {text}");
@@ -208,11 +208,11 @@ fn a_truncation_is_a_reset() {
         for asked in ["x\r\n", "HOST\r\nmain\r\nx\r\n"] {
             let _ = std::fs::remove_file(d.place.at("how"));
             let mut s = m.ask(asked);
-            let mut said = Vec::new();
-            while !said.ends_with(format!("{GO}x").as_bytes()) {
+            let mut got = Vec::new();
+            while !got.ends_with(format!("{GO}x").as_bytes()) {
                 let mut byte = [0];
                 std::io::Read::read_exact(&mut s, &mut byte).expect("a byte");
-                said.push(byte[0]);
+                got.push(byte[0]);
             }
             if whole {
                 s.finish();

@@ -73,9 +73,9 @@ exec \"$0\" \"$@\"";
 
 /// Seconds since 1900, which is what the service says (RFC 868).
 fn seen(d: &Daemon) -> i64 {
-    let said = d.ask("time\r\n");
+    let answer = d.ask("time\r\n");
     let four: [u8; 4] =
-        said.strip_prefix(GO.as_bytes()).and_then(|b| b.try_into().ok()).expect("four bytes");
+        answer.strip_prefix(GO.as_bytes()).and_then(|b| b.try_into().ok()).expect("four bytes");
     i64::from(u32::from_be_bytes(four))
 }
 

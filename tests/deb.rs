@@ -139,8 +139,8 @@ fn the_units_are_clean_and_give_a_reason_for_each_restriction_that_they_leave_ou
     }
     let mut verify = Command::new("systemd-analyze");
     let out = verify.args(["verify", "--man=no"]).args(&paths).output().expect("systemd-analyze");
-    let said = String::from_utf8_lossy(&out.stderr);
-    assert!(out.status.success() && said.is_empty(), "{said}");
+    let errors = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success() && errors.is_empty(), "{errors}");
     let mut security = Command::new("systemd-analyze");
     let found = output(security.args([
         "security",

@@ -31,12 +31,12 @@ fn client(d: &Daemon, n: usize) -> (Box<dyn std::any::Any>, Vec<u8>) {
         _ => {
             let t = tls::Tls::with(c.0, "nobody.example", tls::config(&[]));
             let Ok(mut t) = t else { return (Box::new(()), Vec::new()) };
-            let said = t.0.write_all(b"cat\r\nx").and_then(|()| t.0.read_exact(&mut first));
-            return (Box::new(t), said.map_or(Vec::new(), |()| first.to_vec()));
+            let result = t.0.write_all(b"cat\r\nx").and_then(|()| t.0.read_exact(&mut first));
+            return (Box::new(t), result.map_or(Vec::new(), |()| first.to_vec()));
         }
     };
-    let said = c.0.read_exact(&mut first);
-    (Box::new(c), said.map_or(Vec::new(), |()| first.to_vec()))
+    let result = c.0.read_exact(&mut first);
+    (Box::new(c), result.map_or(Vec::new(), |()| first.to_vec()))
 }
 
 #[test]

@@ -76,7 +76,7 @@ fn questions_and_answers_take_turns() {
         let mut call = f.start(&[more, &["-q", H, "cat"]].concat());
         let (mut to, mut from) =
             (call.stdin.take().expect("piped"), call.stdout.take().expect("piped"));
-        let (said, answers) = std::sync::mpsc::channel();
+        let (answered, answers) = std::sync::mpsc::channel();
         thread::spawn(move || {
             let mut part = [0; 64];
             // As ssh does it: who waits in poll(2) comes to read(2) after whoever wrote has gone
@@ -85,7 +85,7 @@ fn questions_and_answers_take_turns() {
                 .is_ok()
             {
                 let Ok(n @ 1..) = from.read(&mut part) else { break };
-                let _ = said.send(part[..n].to_vec());
+                let _ = answered.send(part[..n].to_vec());
             }
         });
         for n in 0..50 {
@@ -291,10 +291,11 @@ fn xinetds_nul_is_not_the_services() {
     }
     let l = server(b"-Service name not found\r\n\0");
     let f = Five::at(&place, l.local_addr().expect("address"));
-    let told = |name: &str| (254, String::new(), format!("five: {name}: Service name not found\n"));
-    assert_eq!(f.run(&["--plain", H, "x"]), told("x"));
+    let not_found =
+        |name: &str| (254, String::new(), format!("five: {name}: Service name not found\n"));
+    assert_eq!(f.run(&["--plain", H, "x"]), not_found("x"));
     // It knows no HELP.
-    assert_eq!(f.run(&["--plain", H]), told("HELP"));
+    assert_eq!(f.run(&["--plain", H]), not_found("HELP"));
 }
 
 #[test]

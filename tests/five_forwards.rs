@@ -51,8 +51,8 @@ fn the_next_session_has_them_after_a_reload() {
     assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
     let mut busy = UnixStream::connect(&path).expect("connect");
     busy.write_all(b"before").expect("written");
-    let mut said = [0; 6];
-    busy.read_exact(&mut said).expect("an answer");
+    let mut answer = [0; 6];
+    busy.read_exact(&mut answer).expect("an answer");
     d.signal(Signal::SIGHUP);
     d.wait_log("RELOAD file=");
     until("another session has them", || {
@@ -61,8 +61,8 @@ fn the_next_session_has_them_after_a_reload() {
     assert_eq!(ask(&path, "after"), "after");
     // What was there goes on in the old session.
     busy.write_all(b"still!").expect("written");
-    busy.read_exact(&mut said).expect("an answer");
-    assert_eq!(&said, b"still!");
+    busy.read_exact(&mut answer).expect("an answer");
+    assert_eq!(&answer, b"still!");
 }
 
 #[test]
@@ -104,16 +104,16 @@ fn a_forwarded_connection_keeps_the_session_and_costs_nothing_while_it_is_silent
         .find_map(|w| w.strip_prefix("pid=")?.parse().ok())
         .expect("the holder's process id");
     let mut app = UnixStream::connect(&path).expect("connect");
-    let mut said = [0; 3];
+    let mut answer = [0; 3];
     app.write_all(b"one").expect("written");
-    app.read_exact(&mut said).expect("an answer");
+    app.read_exact(&mut answer).expect("an answer");
     // Long past `persist`.
     std::thread::sleep(std::time::Duration::from_millis(2500));
     let before = proc::ticks(pid);
     std::thread::sleep(std::time::Duration::from_millis(1000));
     assert!(proc::ticks(pid) - before <= 5, "it turns without a reason");
     app.write_all(b"two").expect("written");
-    app.read_exact(&mut said).expect("an answer");
+    app.read_exact(&mut answer).expect("an answer");
     drop(app);
     until("nobody needs it any more", || !Path::new(&path).exists());
 }
@@ -141,15 +141,15 @@ fn an_order_adds_a_forward_that_keeps_the_session_until_it_is_cancelled() {
     // Long past `persist`.
     std::thread::sleep(std::time::Duration::from_millis(2500));
     let mut app = UnixStream::connect(&path).expect("connect");
-    let mut said = [0; 3];
+    let mut answer = [0; 3];
     app.write_all(b"one").expect("written");
-    app.read_exact(&mut said).expect("an answer");
+    app.read_exact(&mut answer).expect("an answer");
     assert_eq!(order(&f, &["cancel", "-L", &format!("{path}:cat")]), "");
     assert!(UnixStream::connect(&path).is_err() && !Path::new(&path).exists());
     // What was open goes on to its end.
     app.write_all(b"two").expect("written");
-    app.read_exact(&mut said).expect("an answer");
-    assert_eq!(&said, b"two");
+    app.read_exact(&mut answer).expect("an answer");
+    assert_eq!(&answer, b"two");
     assert_eq!(order(&f, &["cancel", "-L", &format!("{other}:hello")]), "");
     assert!(!Path::new(&other).exists(), "those of the configuration can be cancelled, too");
     drop(app);
@@ -164,9 +164,9 @@ fn an_ordered_forward_goes_to_the_next_session() {
     assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
     order(&f, &["forward", "-L", &format!("{path}:cat")]);
     let mut busy = UnixStream::connect(&path).expect("connect");
-    let mut said = [0; 6];
+    let mut answer = [0; 6];
     busy.write_all(b"before").expect("written");
-    busy.read_exact(&mut said).expect("an answer");
+    busy.read_exact(&mut answer).expect("an answer");
     // Nobody else makes a session; whoever connects meanwhile waits for it.
     d.signal(Signal::SIGHUP);
     d.wait_log("RELOAD file=");
@@ -175,7 +175,7 @@ fn an_ordered_forward_goes_to_the_next_session() {
     });
     assert_eq!(ask(&path, "after"), "after");
     busy.write_all(b"still!").expect("written");
-    busy.read_exact(&mut said).expect("an answer");
+    busy.read_exact(&mut answer).expect("an answer");
     drop(busy);
     let forward = format!("forward={path} service=cat host= by=order\n");
     until("the old session is over", || order(&f, &["list"]) == forward);

@@ -79,8 +79,8 @@ fn a_session_two_gates_away_is_held_and_so_is_each_hop() {
     // It is used again; it can be left without ending the gates' sessions.
     let mut call = f.start(&["-q", "-J", &way, H, "cat"]);
     call.stdin.as_mut().expect("piped").write_all(b"one").expect("written");
-    let mut said = [0; 3];
-    call.stdout.as_mut().expect("piped").read_exact(&mut said).expect("an answer");
+    let mut answer = [0; 3];
+    call.stdout.as_mut().expect("piped").read_exact(&mut answer).expect("an answer");
     assert_eq!([&w.first, &w.second].map(passed), before);
     assert_eq!(finish(call, b""), (0, String::new(), String::new()));
     assert_eq!(f.run(&["-J", &way, "-O", "exit", H]).0, 0);

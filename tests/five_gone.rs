@@ -192,13 +192,13 @@ fn a_pipeline_ends_whatever_becomes_of_the_holder() {
     assert_eq!(ends(pipeline("hello")), "hello\nover\n");
     let holder = Pid::from_raw(f.holder());
     kill(holder, Signal::SIGSTOP).expect("kill");
-    let said = ends(pipeline("hello"));
+    let outcome = ends(pipeline("hello"));
     kill(holder, Signal::SIGCONT).expect("kill");
-    assert!(said.contains("was stopped") && said.ends_with("\nover\n"), "{said}");
+    assert!(outcome.contains("was stopped") && outcome.ends_with("\nover\n"), "{outcome}");
     // It is killed under a call.
     let mut open = pipeline("banner");
     open.stdout.as_mut().expect("piped").read_exact(&mut [0; 7]).expect("an answer");
     kill(holder, Signal::SIGKILL).expect("kill");
-    let said = ends(open);
-    assert!(said.contains("the holder of the session was ended\nover\n"), "{said}");
+    let outcome = ends(open);
+    assert!(outcome.contains("the holder of the session was ended\nover\n"), "{outcome}");
 }

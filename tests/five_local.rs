@@ -44,9 +44,9 @@ fn before(d: &Daemon, f: Five, name: &str, text: &str) -> Five {
 /// A call that is open: its service has answered.
 fn open(f: &Five, words: &[&str]) -> Child {
     let mut child = f.start(&[words, &[H, "ready"]].concat());
-    let mut said = [0; 6];
-    child.stdout.as_mut().expect("piped").read_exact(&mut said).expect("an answer");
-    assert_eq!(&said, b"ready\n");
+    let mut answer = [0; 6];
+    child.stdout.as_mut().expect("piped").read_exact(&mut answer).expect("an answer");
+    assert_eq!(&answer, b"ready\n");
     child
 }
 
@@ -243,11 +243,11 @@ fn calls_report_a_stopped_holder_too() {
     for child in calls {
         let (code, out, err) = ended(child);
         assert_eq!((code, out.as_str()), (255, ""));
-        let told = format!(
+        let expected = format!(
             "five: {H}:{}: the holder of the session does not answer: its process {pid} was stopped, kill -CONT {pid} lets it go on\n",
             f.port()
         );
-        assert_eq!(err, told);
+        assert_eq!(err, expected);
     }
     // Its connection ends, too.
     assert_eq!(app.read(&mut [0; 9]).expect("an end"), 0);
@@ -272,12 +272,12 @@ fn a_waiting_call_reports_a_stopped_holder() {
     let mut c = f.command(&["-v", "-p", &f.port(), H, "hello"]);
     let mut third =
         c.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("five");
-    let (mut said, mut byte) = (String::new(), [0]);
-    while !said.ends_with('\n') {
+    let (mut answer, mut byte) = (String::new(), [0]);
+    while !answer.ends_with('\n') {
         third.stderr.as_mut().expect("piped").read_exact(&mut byte).expect("a line");
-        said.push(byte[0].into());
+        answer.push(byte[0].into());
     }
-    assert!(said.contains("using the session"), "{said}");
+    assert!(answer.contains("using the session"), "{answer}");
     // It has handed its call over when it sleeps: it waits for an answer.
     until("it waits", || state(third.id() as i32) == Some('S'));
     assert!(third.try_wait().expect("wait").is_none());
@@ -302,11 +302,11 @@ fn who_waits_for_another_to_make_the_session_says_so() {
     assert_eq!(f.run(&["-O", "exit", H]).0, 0);
     lock.lock().expect("lock");
     let mut child = f.start(&[H, "hello"]);
-    let told =
+    let expected =
         format!("five: {H}:{}: another five is making the session: waiting for it\n", f.port());
-    let mut said = vec![0; told.len()];
-    child.stderr.as_mut().expect("piped").read_exact(&mut said).expect("a line");
-    assert_eq!(String::from_utf8_lossy(&said), told);
+    let mut answer = vec![0; expected.len()];
+    child.stderr.as_mut().expect("piped").read_exact(&mut answer).expect("a line");
+    assert_eq!(String::from_utf8_lossy(&answer), expected);
     drop(lock);
     assert_eq!(finish(child, b""), (0, "hello\n".into(), String::new()));
 }
@@ -353,18 +353,18 @@ fn a_forward_that_is_refused_names_its_service() {
         "-L",
         &format!("{}:hello", d.place.at("b")),
     ]);
-    for (path, said) in [(&all[0], ""), (&all[1], "hello\n")] {
+    for (path, answer) in [(&all[0], ""), (&all[1], "hello\n")] {
         let mut text = String::new();
         UnixStream::connect(path).expect("forward").read_to_string(&mut text).expect("an end");
-        assert_eq!(text, said);
+        assert_eq!(text, answer);
     }
     kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).expect("kill");
     let mut err = String::new();
     child.stderr.as_mut().expect("piped").read_to_string(&mut err).expect("read");
     child.wait().expect("wait");
-    let told = format!(
+    let expected = format!(
         "five: {}: nosuch: Service not available (nobody is logged in: -l USER may change that)\n",
         all[0]
     );
-    assert!(err.contains(&told), "{err}");
+    assert!(err.contains(&expected), "{err}");
 }

@@ -111,10 +111,10 @@ fn an_unknown_key_is_never_taken_silently() {
         (format!("{H}:{}", f.port()), key_of(&d), f.config_path("known_hosts"));
     let (code, out, err) = typed(&f, &[H, "who"]);
     assert_eq!((code, out.as_str()), (255, ""));
-    let told =
+    let expected =
         format!("five: {place}: its key is not known, and there is no terminal to ask: {key}\n");
     assert!(
-        err.starts_with(&told)
+        err.starts_with(&expected)
             && err.ends_with(&format!("or add this line to {file}:\n{place} {key}\n")),
         "{err}"
     );
@@ -157,9 +157,9 @@ fn what_is_accepted_counts_also_where_it_cannot_be_written_down() {
         (format!("{H}:{}", f.port()), key_of(&d), f.config_path("known_hosts"));
     std::os::unix::fs::symlink("/nonexistent/known_hosts", &file).expect("link");
     let (code, out, err) = typed(&f, &["--accept-new", H, "who"]);
-    let told =
+    let expected =
         format!("five: {place}: {key} is used this once: {file}: No such file or directory\n");
-    assert_eq!((code, out.as_str(), err), (0, "user= by=\n", told));
+    assert_eq!((code, out.as_str(), err), (0, "user= by=\n", expected));
 }
 
 #[test]
@@ -482,9 +482,9 @@ fn a_login_by_key_costs_no_round_trip_of_its_own() {
     let f = Five::at(&d.place, proxy.address).env("SSH_AUTH_SOCK", &agent.1);
     assert_eq!(f.run(&["-q", "-x", H, "who"]).0, 0);
     let mut call = f.start(&["-q", "-l", "demo", H, "stay"]);
-    let mut said = [0; BY_KEY.len()];
-    std::io::Read::read_exact(call.stdout.as_mut().expect("piped"), &mut said).expect("answer");
-    assert_eq!(&said, BY_KEY.as_bytes());
+    let mut answer = [0; BY_KEY.len()];
+    std::io::Read::read_exact(call.stdout.as_mut().expect("piped"), &mut answer).expect("answer");
+    assert_eq!(&answer, BY_KEY.as_bytes());
     assert_eq!(proxy.ways().last().expect("a connection").round_trips.load(Ordering::SeqCst), 2);
     drop(call.stdin.take());
     assert_eq!(ended(call).0, 0);

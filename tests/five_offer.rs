@@ -84,8 +84,8 @@ fn services_behind_a_nat_are_reached_as_long_as_five_runs() {
         for n in 0..30 {
             let (d, text) = (&d, "x".repeat(n * 10_000));
             s.spawn(move || {
-                let said = client(d, "pg", &text);
-                assert!(said == format!("{GO}unix\n{text}"), "{n}: {}", said.len());
+                let message = client(d, "pg", &text);
+                assert!(message == format!("{GO}unix\n{text}"), "{n}: {}", message.len());
             });
         }
     });
@@ -122,8 +122,8 @@ fn what_cannot_be_reached_or_offered_is_said() {
     f.run(&["-O", "exit", &demo()]);
     let (code, _, err) = f.run(&[H, "web"]);
     assert_eq!(code, 254, "{err}");
-    let said = format!("five: -R {offer}: Not offered");
-    assert!(err.lines().filter(|l| *l == said).count() <= 1, "{err}");
+    let message = format!("five: -R {offer}: Not offered");
+    assert!(err.lines().filter(|l| *l == message).count() <= 1, "{err}");
 }
 
 #[test]

@@ -37,9 +37,9 @@ fn keeps_none() -> String {
 /// A call that is open: its service has answered.
 fn open(f: &Five, words: &[&str]) -> Child {
     let mut child = f.start(&[words, &[H, "ready"]].concat());
-    let mut said = [0; 6];
-    child.stdout.as_mut().expect("piped").read_exact(&mut said).expect("an answer");
-    assert_eq!(&said, b"ready\n");
+    let mut answer = [0; 6];
+    child.stdout.as_mut().expect("piped").read_exact(&mut answer).expect("an answer");
+    assert_eq!(&answer, b"ready\n");
     child
 }
 
@@ -67,8 +67,8 @@ fn twenty_may_race_to_be_the_first() {
     assert_eq!(f.run(&["-q", "-x", H, "hello"]).0, 0);
     assert_eq!(f.sessions().len(), 0);
     let all: Vec<Child> = (0..20).map(|_| f.start(&["-q", H, "number"])).collect();
-    let said: Vec<_> = all.into_iter().map(|c| finish(c, b"")).collect();
-    assert!(said.iter().all(|s| s.0 == 0 && s.1 == said[0].1), "{said:?}");
+    let answer: Vec<_> = all.into_iter().map(|c| finish(c, b"")).collect();
+    assert!(answer.iter().all(|s| s.0 == 0 && s.1 == answer[0].1), "{answer:?}");
 }
 
 #[test]

@@ -55,8 +55,8 @@ impl Tmux<'_> {
 
     fn does(&self, words: &[&str]) -> String {
         let out = self.tmux(words).output().expect("tmux");
-        let said = String::from_utf8_lossy(&out.stderr).into_owned();
-        assert!(out.status.success(), "{words:?}: {said}");
+        let messages = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(out.status.success(), "{words:?}: {messages}");
         String::from_utf8_lossy(&out.stdout).into_owned()
     }
 

@@ -150,11 +150,11 @@ fn an_invalid_line_of_known_hosts_is_reported_with_its_number() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
     let file = known_hosts(&f, &format!("# mine\n\n{H}:{} garbage\nother sha256//x\n", f.port()));
-    let told = format!(
+    let expected = format!(
         "five: {file}:3: garbage: expected sha256//BASE64, as fived --fingerprint prints it, or `vouched`\nfive: {file}:4: other: expected \
          HOST:PORT\n"
     );
-    assert_eq!(f.run(&[H, "hello"]), (255, String::new(), told));
+    assert_eq!(f.run(&[H, "hello"]), (255, String::new(), expected));
 }
 
 #[test]
@@ -210,8 +210,8 @@ fn a_port_after_the_hosts_name_says_the_option() {
     let place = Place::new();
     let f = Five::at(&place, "127.0.0.1:1".parse().expect("address"));
     let (code, _, err) = typed(&f, &["me@server.example:1001", "date"]);
-    let told = "five: me@server.example:1001: the port is an option of its own: five -p 1001 me@server.example\nusage: five ";
-    assert!(code == 255 && err.starts_with(told), "{err}");
+    let expected = "five: me@server.example:1001: the port is an option of its own: five -p 1001 me@server.example\nusage: five ";
+    assert!(code == 255 && err.starts_with(expected), "{err}");
 }
 
 #[test]
@@ -325,11 +325,11 @@ fn a_certificate_of_version_1_says_so() {
     let place = Place::new();
     let f = Five::at(&place, server(old.clone(), &key));
     let (code, _, err) = f.run(&["-q", H, "hello"]);
-    let told = format!(
+    let expected = format!(
         "five: {H}:{}: its certificate is refused: it is an X.509 certificate of version 1, expected version 3\n",
         f.port()
     );
-    assert!(code == 255 && err.starts_with(&told), "{err}");
+    assert!(code == 255 && err.starts_with(&expected), "{err}");
     // The server's own check.
     let (c, k) = (place.write("cert", &pem(&old), 0o644), place.write("key", &key, 0o600));
     let conf = place.write("fived.conf", &format!("certificate = {c}\nkey = {k}\n{CONF}"), 0o644);
@@ -361,8 +361,11 @@ fn the_check_warns_of_a_certificate_whose_time_is_over() {
             );
             let (code, out, err) = run(&["-t", "-f", &conf]);
             assert_eq!((code, out.as_str()), (0, "configuration OK\n"), "{err}");
-            let told = format!("warning: {conf}:{line}: {c}: {what}");
-            assert!(if what.is_empty() { !err.contains(&c) } else { err.contains(&told) }, "{err}");
+            let expected = format!("warning: {conf}:{line}: {c}: {what}");
+            assert!(
+                if what.is_empty() { !err.contains(&c) } else { err.contains(&expected) },
+                "{err}"
+            );
         }
     }
 }

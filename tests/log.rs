@@ -108,14 +108,14 @@ fn lines_are_bounded() {
 
 #[test]
 fn debugging_says_more_and_much_more() {
-    let said = |d: &[&str]| {
+    let debug_lines = |d: &[&str]| {
         let d = d.iter().fold(Daemon::with(CONF), |b, a| b.arg(a)).start();
         same(d.ask("hello\r\n"), HELLO);
         same(d.ask("x\x1b\r\n"), NOT_AVAILABLE);
         d.wait_log("REFUSE service=x");
         d.log()
     };
-    let (none, some, much) = (said(&[]), said(&["-d"]), said(&["-dd"]));
+    let (none, some, much) = (debug_lines(&[]), debug_lines(&["-d"]), debug_lines(&["-dd"]));
     assert!(
         !none.contains("DEBUG")
             && some.contains(

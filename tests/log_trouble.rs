@@ -31,7 +31,7 @@ fn ask(d: &Daemon, numbers: std::ops::Range<usize>) {
 }
 
 /// The requests that these lines are about, and how many lines are lost.
-fn told(lines: &[String]) -> (BTreeSet<usize>, usize) {
+fn written_and_lost(lines: &[String]) -> (BTreeSet<usize>, usize) {
     let (mut numbers, mut lost) = (BTreeSet::new(), 0);
     for line in lines {
         if let Some((_, after)) = line.split_once("REFUSE service=") {
@@ -69,7 +69,7 @@ fn a_full_disk_holds_up_nobody_and_each_line_is_there_or_counted() {
     ask(&d, n - 5..n);
     let mut told_of = (BTreeSet::new(), 0);
     until("each line is there or counted", || {
-        told_of = told(&lines());
+        told_of = written_and_lost(&lines());
         told_of.0.len() + told_of.1 == n
     });
     assert!(told_of.0.contains(&0) && written.len() < n, "{told_of:?}");
@@ -118,7 +118,7 @@ fn a_syslog_that_comes_and_goes_holds_up_nobody_and_each_line_is_there_or_counte
     let mut told_of = (BTreeSet::new(), 0);
     until("each line is there or counted", || {
         take(&syslog, &mut lines);
-        told_of = told(&lines);
+        told_of = written_and_lost(&lines);
         told_of.0.len() + told_of.1 == n
     });
     let (there, lost) = (told_of.0.len(), told_of.1);

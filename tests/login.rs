@@ -100,17 +100,20 @@ fn every_failure_looks_alike() {
 #[test]
 fn a_failed_try_leaves_nobody_and_another_login_replaces() {
     let d = with(CONF);
-    let said = d.ask("AUTH\ndemo\ndemopass\nAUTH\nsix\ndemopass\nwho\n");
-    same(said, format!("{}{}+Go\r\nuser=six remote=six auth=password\n", yes("demo"), yes("six")));
-    let said = d.ask("AUTH\ndemo\ndemopass\nAUTH\nsix\nwrong\nwho\n");
-    same(said, format!("{}{ASKED}{FAILED_LOGIN}+Go\r\nuser= remote= auth=\n", yes("demo")));
+    let answer = d.ask("AUTH\ndemo\ndemopass\nAUTH\nsix\ndemopass\nwho\n");
+    same(
+        answer,
+        format!("{}{}+Go\r\nuser=six remote=six auth=password\n", yes("demo"), yes("six")),
+    );
+    let answer = d.ask("AUTH\ndemo\ndemopass\nAUTH\nsix\nwrong\nwho\n");
+    same(answer, format!("{}{ASKED}{FAILED_LOGIN}+Go\r\nuser= remote= auth=\n", yes("demo")));
 }
 
 #[test]
 fn three_failures_end_the_session_and_a_penalty_follows() {
     let d = with(CONF);
-    let said = d.ask("AUTH\ndemo\n1\nAUTH\ndemo\n2\nAUTH\ndemo\n3\nwho\n");
-    same(said, format!("{ASKED}{FAILED_LOGIN}").repeat(3));
+    let answer = d.ask("AUTH\ndemo\n1\nAUTH\ndemo\n2\nAUTH\ndemo\n3\nwho\n");
+    same(answer, format!("{ASKED}{FAILED_LOGIN}").repeat(3));
     // One at each failure; time has paid off a little of the first ones.
     let line = d.wait_logs("PENALTY from=127.0.0.1", 3).pop().expect("a line");
     let seconds: u64 = word(&line, "seconds").parse().expect("a number");
@@ -136,8 +139,8 @@ fn three_failures_end_the_session_and_a_penalty_follows() {
 
 /// `- Try again later (N s)`, and N is one of these.
 #[track_caller]
-fn try_later(said: Vec<u8>, seconds: std::ops::RangeInclusive<u64>) {
-    let text = String::from_utf8(said).expect("text");
+fn try_later(answer: Vec<u8>, seconds: std::ops::RangeInclusive<u64>) {
+    let text = String::from_utf8(answer).expect("text");
     let n = text
         .strip_prefix("- Try again later (")
         .and_then(|t| t.strip_suffix(" s)\r\n"))
@@ -550,10 +553,10 @@ fn status_is_the_operators_own_door() {
     let d = with(&conf);
     let mut busy = d.connect();
     busy.send("sleep\r\n").expect(GO);
-    let said = String::from_utf8(d.ask("AUTH\ndemo\ndemopass\nstatus\n"))
+    let answer = String::from_utf8(d.ask("AUTH\ndemo\ndemopass\nstatus\n"))
         .expect("text")
         .replace(&yes("demo"), "");
-    assert!(said.starts_with(GO), "{said}");
+    assert!(answer.starts_with(GO), "{answer}");
     for part in [
         "\nsession=",
         "user=demo method=password",
@@ -561,7 +564,7 @@ fn status_is_the_operators_own_door() {
         "starts=",
         "refused=",
     ] {
-        assert!(said.contains(part), "{part} in {said}");
+        assert!(answer.contains(part), "{part} in {answer}");
     }
     same(d.ask("status\r\n"), NOT_AVAILABLE);
     d.signal(Signal::SIGUSR1);

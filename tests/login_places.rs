@@ -46,8 +46,8 @@ fn idle_dialogues_keep_no_place_to_hash_in() {
 fn key_is_looked_at(d: &Daemon, source: &str) {
     let mut c = d.connect_from(source);
     c.send("PUBKEY\r\ndemo AAAA\r\n").half_close();
-    let said = String::from_utf8(c.read_all()).expect("text");
-    assert!(said.ends_with("- Authentication failed\r\n"), "{said:?}");
+    let answer = String::from_utf8(c.read_all()).expect("text");
+    assert!(answer.ends_with("- Authentication failed\r\n"), "{answer:?}");
     d.wait_log(&format!("LOGIN user=demo method=pubkey result=bad-signature from={source}"));
 }
 

@@ -98,10 +98,10 @@ fn pages_are_clean() {
             .current_dir(top().join("man"))
             .output()
             .expect("mandoc");
-        let said = String::from_utf8_lossy(&out.stdout).into_owned();
+        let errors = String::from_utf8_lossy(&out.stdout).into_owned();
         // Which of the system's own manuals are installed is not the page's fault.
         let ours = |l: &&str| !l.contains("referenced manual not found") || l.contains("Xr five");
-        assert_eq!(said.lines().filter(ours).collect::<Vec<_>>(), Vec::<&str>::new());
+        assert_eq!(errors.lines().filter(ours).collect::<Vec<_>>(), Vec::<&str>::new());
     }
 }
 

@@ -145,11 +145,11 @@ fn relayed(d: &Daemon) -> [u64; 2] {
     let counted = ["in", "out"]
         .map(|way| all[&format!("fived_relayed_bytes_total{{direction=\"{way}\"}}")] as u64);
     let status = String::from_utf8(d.ask("status\r\n")).expect("UTF-8");
-    let told = ["bytes_in=", "bytes_out="].map(|name| {
+    let counts = ["bytes_in=", "bytes_out="].map(|name| {
         let line = status.lines().find_map(|l| l.strip_prefix(name)).expect("a line");
         line.parse::<u64>().expect("a number")
     });
-    assert_eq!(counted, told);
+    assert_eq!(counted, counts);
     counted
 }
 
@@ -218,8 +218,8 @@ fn promtool(words: &[&str], input: &str) -> (bool, String) {
         .expect("promtool");
     child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("written");
     let out = child.wait_with_output().expect("it ends");
-    let said = [out.stdout, out.stderr].concat();
-    (out.status.success(), String::from_utf8_lossy(&said).into_owned())
+    let messages = [out.stdout, out.stderr].concat();
+    (out.status.success(), String::from_utf8_lossy(&messages).into_owned())
 }
 
 #[test]
@@ -233,8 +233,8 @@ fn promtool_finds_nothing() {
     d.wait_logs("REFUSE", 1);
     assert_eq!(promtool(&["check", "metrics"], &text(&d)), (true, String::new()));
     let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/etc/fived-prometheus.rules.yml");
-    let (good, said) = promtool(&["check", "rules", rules], "");
-    assert!(good, "{said}");
+    let (good, messages) = promtool(&["check", "rules", rules], "");
+    assert!(good, "{messages}");
 }
 
 /// The dashboard and the alert rules ask for nothing that fived does not tell.
@@ -299,9 +299,9 @@ fn a_prometheus_scrapes_it() {
         .stdout(Stdio::null())
         .spawn()
         .expect("prometheus");
-    let mut said = BufReader::new(child.stderr.take().expect("piped")).lines();
+    let mut messages = BufReader::new(child.stderr.take().expect("piped")).lines();
     let _prometheus = Prometheus(child);
-    let web: SocketAddr = said
+    let web: SocketAddr = messages
         .by_ref()
         .map_while(Result::ok)
         .find_map(|l| {
@@ -310,7 +310,7 @@ fn a_prometheus_scrapes_it() {
         })
         .expect("where it listens");
     // It must not wait for somebody to read what it logs.
-    std::thread::spawn(move || said.for_each(drop));
+    std::thread::spawn(move || messages.for_each(drop));
     let asked = |query: &str| {
         let mut s = TcpStream::connect(web).expect("connect");
         let request = format!("GET /api/v1/query?query={query} HTTP/1.0\r\nHost: here\r\n\r\n");

@@ -88,9 +88,9 @@ fn host_and_login_inside_a_stream_are_that_streams_alone() {
         mux.ask("HOST\r\nmain\r\nSSL\r\n").read_all(),
         "+ Success\r\nWhich VHOST? Host main selected\r\n- Not inside MULTIPLEX\r\n",
     );
-    let said = mux.ask("AUTH\r\nx\r\ny\r\nwho\r\n").read_all();
+    let answer = mux.ask("AUTH\r\nx\r\ny\r\nwho\r\n").read_all();
     same(
-        said,
+        answer,
         "+ Success\r\nEnter Username: Enter Password: - Authentication failed\r\n+Go\r\nhost= user= tls=\n",
     );
 }
@@ -273,13 +273,13 @@ fn every_refused_stream_gets_the_reason() {
             .map(|i| [&yamux_raw::header(DATA, SYN, 2 * i + 1, 6)[..], b"fail\r\n"].concat())
             .collect();
         r.send(&asked.concat());
-        let (mut said, mut ended) = (BTreeMap::<u32, Vec<u8>>::new(), 0);
+        let (mut answer, mut ended) = (BTreeMap::<u32, Vec<u8>>::new(), 0);
         while ended < asked.len() {
             let mut f = r.next();
-            said.entry(f.stream).or_default().append(&mut f.payload);
+            answer.entry(f.stream).or_default().append(&mut f.payload);
             ended += usize::from(f.flags & (FIN | RST) != 0);
         }
-        for (stream, bytes) in said {
+        for (stream, bytes) in answer {
             assert_eq!(String::from_utf8_lossy(&bytes), FAILED, "stream {stream}");
         }
     }
@@ -340,9 +340,9 @@ fn what_breaks_the_protocol_ends_the_session_with_code_1() {
 #[test]
 fn a_half_closed_connection_is_the_end_of_every_stream_s_input() {
     let d = Daemon::with(CONF).start();
-    let check = |said: &mut dyn FnMut() -> Option<yamux_raw::Frame>| {
+    let check = |answer: &mut dyn FnMut() -> Option<yamux_raw::Frame>| {
         let mut all = BTreeMap::<u32, (Vec<u8>, u16)>::new();
-        while let Some(mut f) = said() {
+        while let Some(mut f) = answer() {
             let stream = all.entry(f.stream).or_default();
             stream.0.append(&mut f.payload);
             stream.1 |= f.flags;
@@ -371,10 +371,10 @@ fn a_login_in_a_stream_is_that_stream_s_alone() {
     let d = d.file("passwd", &format!("demo:{hash}\n")).start();
     let mut r = raw(&d);
     r.data(SYN, 1, "sleep\r\n").data(SYN, 3, "AUTH\r\ndemo\r\nwrong\r\n");
-    let mut said = String::new();
+    let mut answer = String::new();
     let mut until = |r: &mut Raw<TcpStream>, end: &str| {
-        while !said.ends_with(end) {
-            said += &String::from_utf8_lossy(&r.until(DATA, 0, 3).payload);
+        while !answer.ends_with(end) {
+            answer += &String::from_utf8_lossy(&r.until(DATA, 0, 3).payload);
         }
     };
     until(&mut r, "- Authentication failed\r\n");
@@ -494,18 +494,18 @@ fn dialogues_that_come_and_go_are_all_served() {
     const CALLS: u32 = 600;
     let d = Daemon::with(&format!("max_streams = 8\n{CONF}")).start();
     let mut r = raw(&d);
-    let (mut said, mut asked, mut ended) = (BTreeMap::<u32, Vec<u8>>::new(), 0, 0);
+    let (mut answer, mut asked, mut ended) = (BTreeMap::<u32, Vec<u8>>::new(), 0, 0);
     while ended < CALLS {
         while asked < CALLS && asked - ended < 8 {
             r.data(SYN | FIN, 2 * asked + 1, "HOST\r\nmain\r\nown\r\n");
             asked += 1;
         }
         let mut frame = r.next();
-        said.entry(frame.stream).or_default().append(&mut frame.payload);
+        answer.entry(frame.stream).or_default().append(&mut frame.payload);
         assert_eq!(frame.flags & RST, 0, "{frame:?}");
         if frame.flags & FIN != 0 {
             same(
-                &said[&frame.stream],
+                &answer[&frame.stream],
                 "+ Success\r\nWhich VHOST? Host main selected\r\n+Go\r\nown\n",
             );
             ended += 1;
@@ -558,8 +558,8 @@ fn what_follows_a_dialogue_arrives_whole_once_and_in_order() {
         for (id, len) in [(1, 0), (3, 1), (5, 5_000), (7, 60_000)] {
             let bytes = [&b"HOST\r\nmain\r\nmcat\r\n"[..], &noise(len, id)].concat();
             r.data(SYN | FIN, id, bytes);
-            let said = r.stream(id).0;
-            assert!(said.ends_with(&[&b"+Go\r\n"[..], &noise(len, id)].concat()), "{kind} {len}");
+            let answer = r.stream(id).0;
+            assert!(answer.ends_with(&[&b"+Go\r\n"[..], &noise(len, id)].concat()), "{kind} {len}");
         }
         r.data(SYN, 9, "HOST\r\nmain\r\nmcat\r\nab");
         while !r.next().payload.ends_with(b"ab") {}

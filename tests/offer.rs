@@ -175,8 +175,8 @@ fn what_may_not_be_offered_is_as_what_is_not_there() {
     let d = daemon(&rows);
     same(d.ask("OFFER\r\nweb\r\n"), "- OFFER needs MULTIPLEX\r\n");
     let login = "AUTH\r\nalice\r\ndemopass\r\n";
-    let said = d.ask(format!("{login}OFFER\r\nweb\r\n"));
-    assert!(said.ends_with(b"- OFFER needs MULTIPLEX\r\n"));
+    let output = d.ask(format!("{login}OFFER\r\nweb\r\n"));
+    assert!(output.ends_with(b"- OFFER needs MULTIPLEX\r\n"));
     let mut m = d.connect();
     m.send("MULTIPLEX\r\n").expect("+ Success\r\n");
     let m = Mux::new(m.0);
@@ -207,9 +207,9 @@ fn what_may_not_be_offered_is_as_what_is_not_there() {
     let mut a = Computer::of(&d, "alice");
     let id = a.ask("HELP\r\n");
     a.hears(id, "web\r\necho\r\nAUTH\r\nHOST\r\nOFFER\r\nPUBKEY\r\nRUN\r\n");
-    for said in [OFFERS, NOT_OFFERED] {
+    for output in [OFFERS, NOT_OFFERED] {
         let id = a.ask("OFFER\r\nweb\r\n");
-        a.hears(id, said);
+        a.hears(id, output);
     }
     let id = a.ask("HOST\r\nother\r\nOFFER\r\nthere\r\n");
     a.hears(id, "+ Success\r\nWhich VHOST? Host other selected\r\n+ Success\r\nOffering there\r\n");
@@ -554,12 +554,12 @@ fn mistakes_are_told() {
         ),
     ] {
         let conf = place.write("fived.conf", row, 0o644);
-        let (code, _, said) = run(&["-t", "-f", &conf]);
-        assert!(code == 1 && said.contains(wanted), "{row}: {said}");
+        let (code, _, output) = run(&["-t", "-f", &conf]);
+        assert!(code == 1 && output.contains(wanted), "{row}: {output}");
     }
     let conf = place.write("fived.conf", &row("web", "alice @staff", ""), 0o644);
-    let (code, printed, said) = run(&["-T", "-f", &conf]);
-    assert!(code == 0, "{said}");
+    let (code, printed, output) = run(&["-T", "-f", &conf]);
+    assert!(code == 0, "{output}");
     assert!(printed.contains("\nweb stream tcp nowait - offer\n"), "{printed}");
     assert!(printed.contains("\toffered_by = alice @staff\n"), "{printed}");
 }

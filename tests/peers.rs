@@ -97,10 +97,10 @@ fn sshd() {
         "mkdir -p /run/sshd; ssh-keygen -q -t ed25519 -N '' -f {dir}/host; ssh-keygen -q -t ed25519 -N '' -f {dir}/user"
     ));
     for port in ways(&d, "ssh") {
-        let said = sh(&format!(
+        let printed = sh(&format!(
             "ssh -q -F none -p {port} -i {dir}/user -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o BatchMode=yes root@127.0.0.1 'echo through; head -c 2000000 /dev/zero | wc -c'"
         ));
-        assert_eq!(said.split_whitespace().collect::<Vec<_>>(), ["through", "2000000"]);
+        assert_eq!(printed.split_whitespace().collect::<Vec<_>>(), ["through", "2000000"]);
     }
 }
 

@@ -132,12 +132,12 @@ impl Device {
         let head = [string(b"fived"), string(b""), string(b"sha512")].concat();
         let message = [b"SSHSIG", &head[..], &string(hash.as_ref())].concat();
         let tail = [&[flags][..], &7u32.to_be_bytes()].concat();
-        let told =
+        let expected =
             [digest(&SHA256, b"ssh:").as_ref(), &tail, digest(&SHA256, &message).as_ref()].concat();
         let signature = match self {
-            Device::Ed25519(k) => k.sign(&told).as_ref().to_vec(),
+            Device::Ed25519(k) => k.sign(&expected).as_ref().to_vec(),
             Device::P256(k) => {
-                let rs = k.sign(&SystemRandom::new(), &told).expect("a signature");
+                let rs = k.sign(&SystemRandom::new(), &expected).expect("a signature");
                 let number = |n: &[u8]| string(&[&[0], n].concat()[usize::from(n[0] < 0x80)..]);
                 [number(&rs.as_ref()[..32]), number(&rs.as_ref()[32..])].concat()
             }
@@ -212,8 +212,8 @@ fn over_tls_both_lines_at_once() {
     // The same signature is worth nothing on another connection.
     let mut c = Tls::start(d.connect().0, "x.example");
     c.send(format!("PUBKEY\r\n{signed}who\r\n").as_bytes());
-    let said = String::from_utf8(c.read_all()).expect("text");
-    assert!(said.ends_with(&format!("{FAILED_LOGIN}+Go\r\nuser= auth=\n")), "{said}");
+    let answer = String::from_utf8(c.read_all()).expect("text");
+    assert!(answer.ends_with(&format!("{FAILED_LOGIN}+Go\r\nuser= auth=\n")), "{answer}");
 }
 
 /// A server that is in the middle can hand out the exporter of its own connection to another server
@@ -408,9 +408,13 @@ fn logs_in(d: &Daemon, n: u8) -> bool {
     let mut c = d.connect_from(&format!("127.0.4.{n}"));
     let nonce = challenge(&mut c);
     c.send(line(d, "demo", &nonce)).half_close();
-    let said = c.read_all();
-    assert!(said == YES.as_bytes() || said == FAILED_LOGIN.as_bytes(), "{}", said.escape_ascii());
-    said == YES.as_bytes()
+    let answer = c.read_all();
+    assert!(
+        answer == YES.as_bytes() || answer == FAILED_LOGIN.as_bytes(),
+        "{}",
+        answer.escape_ascii()
+    );
+    answer == YES.as_bytes()
 }
 
 fn mode(path: &Path, mode: u32) {
@@ -551,10 +555,10 @@ fn a_lease_on_a_file_of_keys_holds_up_nobody() {
     let mut c = Command::new("perl");
     let mut perl =
         c.args(["-e", hold, &file]).stdout(std::process::Stdio::piped()).spawn().expect("perl");
-    let mut said = String::new();
+    let mut answer = String::new();
     let mut out = std::io::BufReader::new(perl.stdout.take().expect("piped"));
-    std::io::BufRead::read_line(&mut out, &mut said).expect("what it says");
-    let held = said == "held\n";
+    std::io::BufRead::read_line(&mut out, &mut answer).expect("what it says");
+    let held = answer == "held\n";
     if held {
         assert!(logs_in(&d, 1));
         d.wait_log(&format!("WARN {file}: this file of keys does not count: {file}: another process holds a lease on it"));
@@ -577,12 +581,12 @@ fn why_a_file_does_not_count_is_logged_once_a_minute() {
     c.send(line(&d, "stranger", &nonce)).expect(FAILED_LOGIN);
     d.wait_logs("LOGIN user=demo", 3);
     d.wait_log("LOGIN user=stranger");
-    let said: Vec<String> =
+    let answer: Vec<String> =
         d.log().lines().filter(|l| l.starts_with("WARN ")).map(String::from).collect();
     let file = d.place.keys().join("demo");
     let wanted = "expected that only its owner can write it, found mode 0666: run `chmod go-w`";
     assert_eq!(
-        said,
+        answer,
         [format!("WARN {0}: this file of keys does not count: {0}: {wanted}", file.display())]
     );
 }

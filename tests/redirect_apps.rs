@@ -131,6 +131,6 @@ fn haproxy_reads_the_header() {
     let port = c.0.sock.local_addr().expect("an address").port();
     c.send(format!("v2\r\n{get}").as_bytes());
     let all = String::from_utf8(c.read_all()).expect("text");
-    let told = format!("\r\n\r\n127.0.0.1 {port} 127.0.0.1 host=www.example.org id=2");
-    assert!(all.ends_with(&told), "{all}");
+    let expected = format!("\r\n\r\n127.0.0.1 {port} 127.0.0.1 host=www.example.org id=2");
+    assert!(all.ends_with(&expected), "{all}");
 }

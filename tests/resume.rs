@@ -80,9 +80,9 @@ fn a_client_written_from_the_manual_loses_no_byte() {
         .args([client, &port, "2000000", &cuts.to_string()])
         .output()
         .expect("python3");
-    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    let printed = String::from_utf8_lossy(&out.stdout).into_owned();
     assert!(out.status.success(), "{}\n{}", String::from_utf8_lossy(&out.stderr), d.log());
-    assert!(said.ends_with(&format!(" {cuts} True\n")), "{said:?}");
+    assert!(printed.ends_with(&format!(" {cuts} True\n")), "{printed:?}");
     assert_eq!(d.wait_logs("RESUME session=", cuts).len(), cuts);
     d.wait_log("reason=closed");
     let starts = d.log().matches("START ").count();
@@ -152,8 +152,8 @@ fn a_claim_that_is_wrong_gets_one_answer_and_a_penalty() {
     ];
     for make in wrong {
         let mut tls = encrypted(&d);
-        let (began, said) = (Instant::now(), make(&s, &tls, &other));
-        tls.send(format!("RESUME\r\n{said}").as_bytes());
+        let (began, printed) = (Instant::now(), make(&s, &tls, &other));
+        tls.send(format!("RESUME\r\n{printed}").as_bytes());
         same(line(&mut tls), "+ Success\r\n");
         same(line(&mut tls), NO_SUCH_SESSION);
         assert!(began.elapsed() >= Duration::from_millis(200));

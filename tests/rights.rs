@@ -56,10 +56,12 @@ fn without_what_it_cannot_do_without_it_ends_with_a_sentence() {
     for right in ["setuid", "setgid"] {
         for background in [false, true] {
             let Some(builder) = without(right) else { return };
-            let (code, said) = if background { builder.arg("-b").fails() } else { builder.fails() };
+            let (code, message) =
+                if background { builder.arg("-b").fails() } else { builder.fails() };
             assert!(
-                code == 111 && said.contains(&format!("CAP_{} is missing: ", right.to_uppercase())),
-                "{code} {said}"
+                code == 111
+                    && message.contains(&format!("CAP_{} is missing: ", right.to_uppercase())),
+                "{code} {message}"
             );
         }
     }
@@ -91,10 +93,10 @@ fn a_network_process_that_can_never_be_had_ends_the_start() {
             "-e",
             "inject=epoll_create1:error=EIO:when=2",
         ]);
-        let (code, said) = if background { builder.arg("-b").fails() } else { builder.fails() };
+        let (code, message) = if background { builder.arg("-b").fails() } else { builder.fails() };
         assert!(
-            code == 111 && said.contains("no network process was ready in 5 tries"),
-            "{code} {said}"
+            code == 111 && message.contains("no network process was ready in 5 tries"),
+            "{code} {message}"
         );
     }
 }

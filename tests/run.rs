@@ -332,10 +332,10 @@ echo stream tcp nowait @USER@ internal
     for on in ALL {
         let request = [b"RUN\r\necho pty xterm 24 80\r\n", &input(b"x\n")[..], &END].concat();
         assert_eq!(ran(&ask(&d, on, &request), GO).out, "x\n", "no program: {on:?}");
-        let said = "RUN\r\nsh pty xterm+x 24 300\r\n";
+        let lines = "RUN\r\nsh pty xterm+x 24 300\r\n";
         let script = "stty -echo; echo $TERM $(stty size) $(ps -o tty= -p $$) $(tty); \
                       [ -O $(tty) ] && echo own; echo err >&2; exit 9\n";
-        let bytes = [said.as_bytes(), &input(script.as_bytes())].concat();
+        let bytes = [lines.as_bytes(), &input(script.as_bytes())].concat();
         let answer = ask(&d, on, &bytes);
         let told = [GO.as_bytes(), &[0; 4]].concat();
         assert!(answer.starts_with(&told), "it has a terminal: {on:?}");

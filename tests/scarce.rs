@@ -251,8 +251,8 @@ fn requests_wait_where_net_s_user_has_too_many_descriptors_under_way() {
         .stdout(Stdio::piped())
         .spawn()
         .expect("python3");
-    let mut said = [0; 6];
-    others.stdout.take().expect("output").read_exact(&mut said).expect("they are under way");
+    let mut reply = [0; 6];
+    others.stdout.take().expect("output").read_exact(&mut reply).expect("they are under way");
     let mut waiting: Vec<Client> = (0..3).map(|_| d.connect()).collect();
     for c in &mut waiting {
         c.send("hello\r\n");

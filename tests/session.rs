@@ -32,9 +32,9 @@ fn host_chooses_by_any_name_and_answers_by_the_first() {
 #[test]
 fn host_can_be_sent_at_once_and_changed_again() {
     let d = Daemon::with(HOSTS).start();
-    let said = d.ask("HOST\nmain\nHOST\nnowhere\nHOST\n\nall\n");
+    let answer = d.ask("HOST\nmain\nHOST\nnowhere\nHOST\n\nall\n");
     same(
-        said,
+        answer,
         "+ Success\r\nWhich VHOST? Host Main selected\r\n+ Success\r\nWhich VHOST? - No such host\r\n+ Success\r\nWhich VHOST? Host  selected\r\n+Go\r\ndefault\n",
     );
     same(
@@ -55,8 +55,8 @@ fn help_shows_what_this_host_has() {
 fn everything_after_the_last_line_reaches_the_service() {
     let d = Daemon::with("[main]\ncat stream tcp nowait @USER@ /bin/cat cat\n").start();
     let body = "x\n".repeat(100_000);
-    let said = d.ask(format!("HOST\r\nmain\r\ncat\r\n{body}"));
-    same(said, format!("+ Success\r\nWhich VHOST? Host main selected\r\n+Go\r\n{body}"));
+    let answer = d.ask(format!("HOST\r\nmain\r\ncat\r\n{body}"));
+    same(answer, format!("+ Success\r\nWhich VHOST? Host main selected\r\n+Go\r\n{body}"));
 }
 
 #[test]
@@ -85,8 +85,8 @@ fn a_service_s_socket_is_as_any_other_also_after_a_dialogue() {
 #[test]
 fn a_line_that_is_too_long_closes() {
     let d = Daemon::with(HOSTS).start();
-    let said = d.ask(format!("HOST\r\n{}\r\nall\r\n", "x".repeat(513)));
-    same(said, format!("+ Success\r\nWhich VHOST? {TOO_LONG}"));
+    let answer = d.ask(format!("HOST\r\n{}\r\nall\r\n", "x".repeat(513)));
+    same(answer, format!("+ Success\r\nWhich VHOST? {TOO_LONG}"));
     same(
         d.ask(format!("HOST\r\n{}\r\nall\r\n", "x".repeat(512))),
         "+ Success\r\nWhich VHOST? - No such host\r\n+Go\r\ndefault\n",
@@ -100,8 +100,8 @@ fn a_line_that_is_too_long_closes() {
 #[test]
 fn a_session_bears_one_number() {
     let d = Daemon::with(WHERE).start();
-    let said = String::from_utf8(d.ask("HOST\r\n\r\nwhere\r\n")).expect("text");
-    let number = said
+    let answer = String::from_utf8(d.ask("HOST\r\n\r\nwhere\r\n")).expect("text");
+    let number = answer
         .split("session=")
         .nth(1)
         .and_then(|s| s.split(' ').next())
@@ -125,11 +125,11 @@ fn a_session_that_chooses_nothing_is_closed() {
 fn a_session_whose_service_does_not_start_is_refused() {
     let conf = "gone stream tcp nowait @USER@ @DIR@/none\nfull stream tcp nowait @USER@ /bin/sleep sleep 60\n instances = 1\n";
     let d = Daemon::with(conf).start();
-    let said = |end: &str| format!("+ Success\r\nWhich VHOST? Host  selected\r\n{end}");
-    same(d.ask("HOST\r\n\r\ngone\r\n"), said(FAILED));
+    let answer = |end: &str| format!("+ Success\r\nWhich VHOST? Host  selected\r\n{end}");
+    same(d.ask("HOST\r\n\r\ngone\r\n"), answer(FAILED));
     let mut first = d.connect();
     first.send("full\r\n").expect(GO);
-    same(d.ask("HOST\r\n\r\nfull\r\n"), said(BUSY));
+    same(d.ask("HOST\r\n\r\nfull\r\n"), answer(BUSY));
     assert!(d.wait_logs("END ", 2).iter().all(|l| l.contains(" reason=refused ")), "{}", d.log());
 }
 

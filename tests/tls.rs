@@ -220,8 +220,8 @@ fn a_record_that_is_none_gets_its_alert() {
         c.send(request.as_bytes());
         c.0.sock.write_all(&[&[0x17, 3, 3, 0, 32][..], &[7; 32]].concat()).expect("send");
         let mut rest = Vec::new();
-        let said = c.0.read_to_end(&mut rest).expect_err("an alert").to_string();
-        assert!(said.to_lowercase().contains("badrecordmac"), "{request:?}: {said}");
+        let error = c.0.read_to_end(&mut rest).expect_err("an alert").to_string();
+        assert!(error.to_lowercase().contains("badrecordmac"), "{request:?}: {error}");
     }
 }
 

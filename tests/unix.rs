@@ -72,13 +72,13 @@ fn a_row_has_a_socket_and_is_told_who_connected() {
     let path = d.place.at("env.sock");
     d.wait_log(&format!("listening on {path}"));
     assert_eq!(mode(&path), 0o666);
-    let said = text(connect(&path));
+    let reply = text(connect(&path));
     let (uid, gid) = (me(), nix::unistd::getegid());
     let name = nix::unistd::User::from_uid(uid.into()).expect("passwd").expect("a user").name;
     let who = format!("PROTO=IPC\nIPCREMOTEEUID={uid}\nIPCREMOTEEGID={gid}\nFIVED_SERVICE=env\n");
-    assert!(said.contains(&who), "{said}");
-    assert!(said.contains(&format!("\nREMOTE_USER={name}\nFIVED_AUTH=peer\n")), "{said}");
-    assert!(!said.contains("TCP") && !said.contains("REMOTE_ADDR"), "{said}");
+    assert!(reply.contains(&who), "{reply}");
+    assert!(reply.contains(&format!("\nREMOTE_USER={name}\nFIVED_AUTH=peer\n")), "{reply}");
+    assert!(!reply.contains("TCP") && !reply.contains("REMOTE_ADDR"), "{reply}");
     let line = d.wait_log("START service=env");
     assert!(line.contains(&format!(" from=uid:{uid} ")), "{line}");
     assert!(line.ends_with(&format!(" user={name}")), "{line}");
@@ -96,8 +96,8 @@ fn a_row_has_a_socket_and_is_told_who_connected() {
     let raw = std::os::fd::AsRawFd::as_raw_fd(&fd);
     nix::sys::socket::bind(raw, &address(&own)).expect("bind");
     nix::sys::socket::connect(raw, &address(&path)).expect("connect");
-    let said = text(client(fd.into()));
-    assert!(said.contains(&format!("\nIPCREMOTEPATH={own}\n")), "{said}");
+    let reply = text(client(fd.into()));
+    assert!(reply.contains(&format!("\nIPCREMOTEPATH={own}\n")), "{reply}");
     // It is not reached by its name.
     same(d.ask("env\r\n"), NOT_AVAILABLE);
 }
@@ -112,12 +112,12 @@ fn users_are_told_apart_and_have_their_own_limits() {
     ))
     .start();
     let at = |name: &str| d.place.at(name);
-    let said = text(connect_as(GAMES, &at("env.sock")));
-    assert!(said.contains("IPCREMOTEEUID=5\nIPCREMOTEEGID=5\n"), "{said}");
-    assert!(said.contains("\nFIVED_USER=games\nREMOTE_USER=games\n"), "{said}");
-    let said = text(connect_as(NO_ACCOUNT, &at("env.sock")));
-    assert!(said.contains(&format!("IPCREMOTEEUID={NO_ACCOUNT}\n")), "{said}");
-    assert!(!said.contains("REMOTE_USER") && !said.contains("FIVED_AUTH"), "{said}");
+    let reply = text(connect_as(GAMES, &at("env.sock")));
+    assert!(reply.contains("IPCREMOTEEUID=5\nIPCREMOTEEGID=5\n"), "{reply}");
+    assert!(reply.contains("\nFIVED_USER=games\nREMOTE_USER=games\n"), "{reply}");
+    let reply = text(connect_as(NO_ACCOUNT, &at("env.sock")));
+    assert!(reply.contains(&format!("IPCREMOTEEUID={NO_ACCOUNT}\n")), "{reply}");
+    assert!(!reply.contains("REMOTE_USER") && !reply.contains("FIVED_AUTH"), "{reply}");
 
     let mut first = connect_as(GAMES, &at("echo.sock"));
     first.send("a").expect("a");
@@ -511,10 +511,10 @@ fn every_kind_of_service_can_be_there() {
         .expect("mode");
     let _client = connect(&d.place.at("chat.sock"));
     let (mut from, _) = chat.accept().expect("accept");
-    let mut said = [0; 4096];
-    let n = from.read(&mut said).expect("a message");
-    let said = String::from_utf8_lossy(&said[..n]).into_owned();
-    assert!(said.starts_with(&format!("PROTO=IPC\nIPCREMOTEEUID={}\n", me())), "{said}");
+    let mut reply = [0; 4096];
+    let n = from.read(&mut reply).expect("a message");
+    let reply = String::from_utf8_lossy(&reply[..n]).into_owned();
+    assert!(reply.starts_with(&format!("PROTO=IPC\nIPCREMOTEEUID={}\n", me())), "{reply}");
 }
 
 #[test]
@@ -541,8 +541,8 @@ fn rules_on_addresses_do_not_match_a_client_without_one() {
     for (name, rule, served) in all {
         let mut c = connect(&d.place.at(&format!("{name}.sock")));
         // Nothing is read of who is refused: the end may be a reset.
-        let said = c.try_send(b"x").read_any_of(1);
-        assert_eq!(said, if served { "x" } else { "" }.as_bytes(), "{rule}");
+        let reply = c.try_send(b"x").read_any_of(1);
+        assert_eq!(reply, if served { "x" } else { "" }.as_bytes(), "{rule}");
     }
     d.wait_log(&format!("REFUSE service=near host= from=uid:{} reason=address", me()));
     // Nor has it a family.
@@ -568,11 +568,11 @@ fn fiveds_own_socket_has_names_and_its_sessions_are_logged_in_and_count_as_encry
     let name = nix::unistd::User::from_uid(me().into()).expect("passwd").expect("a user").name;
     let built_ins = "AUTH\r\nHOST\r\nMULTIPLEX\r\nPUBKEY\r\nRUN\r\n";
     assert_eq!(ask(connect(&path), "HELP\r\n"), format!("env\r\nsecret\r\n{built_ins}"));
-    let said = ask(connect(&path), "env\r\n");
+    let reply = ask(connect(&path), "env\r\n");
     let who = format!("PROTO=IPC\nIPCREMOTEEUID={}\n", me());
-    assert!(said.starts_with("+Go\r\n") && said.contains(&who), "{said}");
+    assert!(reply.starts_with("+Go\r\n") && reply.contains(&who), "{reply}");
     let login = format!("\nFIVED_USER={name}\nREMOTE_USER={name}\nFIVED_AUTH=peer\n");
-    assert!(said.contains(&login) && !said.contains("SSL_"), "{said}");
+    assert!(reply.contains(&login) && !reply.contains("SSL_"), "{reply}");
     // Bytes right behind the request are the service's.
     assert_eq!(ask(connect(&path), "secret\r\nall of it"), "+Go\r\nall of it");
     assert_eq!(
@@ -593,9 +593,9 @@ fn fiveds_own_socket_has_names_and_its_sessions_are_logged_in_and_count_as_encry
     c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
     let mux = Mux::new(c.0);
     for _ in 0..3 {
-        let said = String::from_utf8(mux.ask("env\r\n").read_all()).expect("UTF-8");
-        assert!(said.starts_with("+Go\r\n") && said.contains(&who), "{said}");
-        assert!(said.contains(&login), "{said}");
+        let reply = String::from_utf8(mux.ask("env\r\n").read_all()).expect("UTF-8");
+        assert!(reply.starts_with("+Go\r\n") && reply.contains(&who), "{reply}");
+        assert!(reply.contains(&login), "{reply}");
     }
     let mut echo = mux.open();
     echo.write_all(b"secret\r\nin a stream").expect("send");
@@ -635,8 +635,8 @@ fn a_row_of_root_with_users_is_a_sudo_for_one_program() {
     c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
     same(Mux::new(c.0).ask("sudo\r\n").read_all(), NOT_AVAILABLE);
     // Whom a login makes somebody else is no longer who connected.
-    let said = as_games("AUTH\r\nroot\r\nwrong\r\nsudo\r\n");
-    assert!(said.ends_with("- Authentication failed\r\n-Service not available\r\n"), "{said}");
+    let reply = as_games("AUTH\r\nroot\r\nwrong\r\nsudo\r\n");
+    assert!(reply.ends_with("- Authentication failed\r\n-Service not available\r\n"), "{reply}");
     assert!(d.wait_log("PENALTY ").contains("from=uid:5 "));
     assert!(as_games("AUTH\r\n").starts_with("- Try again later"));
     let other = ask(connect(&path), "AUTH\r\nroot\r\nwrong\r\n");
@@ -656,8 +656,8 @@ fn waiting_clients_and_sessions_are_counted_by_user() {
     let mut session = connect_as(GAMES, &path);
     session.send("HOST\r\n\r\n").expect("+ Success\r\nWhich VHOST? Host  selected\r\n");
     same(ask(connect_as(GAMES, &path), "HOST\r\n"), BUSY);
-    let said = ask(connect_as(NO_ACCOUNT, &path), "HOST\r\n\r\n");
-    assert!(said.starts_with("+ Success"), "{said}");
+    let reply = ask(connect_as(NO_ACCOUNT, &path), "HOST\r\n\r\n");
+    assert!(reply.starts_with("+ Success"), "{reply}");
     // Who has most clients that wait loses the oldest of his.
     let mut honest = connect(&path);
     let mut crowd: Vec<Client> = (0..4).map(|_| connect_as(GAMES, &path)).collect();

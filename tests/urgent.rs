@@ -140,11 +140,11 @@ for _ in range(7): os.write(1, s.recv(1, socket.MSG_WAITALL))
             send(c.0.as_raw_fd(), urgent.as_bytes(), MsgFlags::MSG_OOB).expect("send");
         }
         c.send(&"told\r\n"[urgent.len()..]);
-        let mut said = Vec::new();
-        while !said.ends_with(b"+Go\r\n") {
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"+Go\r\n") {
             let mut byte = [0];
             c.0.read_exact(&mut byte).expect("an answer");
-            said.extend(byte);
+            answer.extend(byte);
         }
         c.send("for");
         send(c.0.as_raw_fd(), b"!", MsgFlags::MSG_OOB).expect("send");
