@@ -154,8 +154,8 @@ pub fn read(
 
 /// May a client begin TLS anywhere?
 fn offers_tls(table: &Table, ports: &RowPorts, listen: &[Listen]) -> bool {
-    let door = table.settings.door(listen);
-    !(door.is_empty() && ports.doors.is_empty() && ports.tls.is_empty())
+    let own = table.settings.own_addresses(listen);
+    !(own.is_empty() && ports.own_paths.is_empty() && ports.tls.is_empty())
 }
 
 /// The messages about the text of a table, one line each.
