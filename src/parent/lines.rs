@@ -66,7 +66,7 @@ pub fn relay_exit(
 }
 
 /// What `EXIT` says about a service.
-pub struct Ended<'a> {
+pub struct ExitLine<'a> {
     pub pid: i32,
     pub exit: Exit,
     pub duration: Duration,
@@ -78,7 +78,7 @@ pub struct Ended<'a> {
 }
 
 /// `EXIT service= pid= status= duration= session=`
-pub fn exit(e: &Ended) {
+pub fn exit(e: &ExitLine) {
     let what = &e.service.attributes.log_on_success;
     if !(what.exit || what.duration || what.traffic) {
         return;

@@ -40,7 +40,7 @@ pub struct Offer {
 
 /// Those who offer a service, the oldest offer first, and whose turn was last.
 #[derive(Default)]
-struct Row {
+struct Offerers {
     offers: Vec<u32>,
     last: u32,
 }
@@ -87,7 +87,7 @@ pub struct Waiting {
 #[derive(Default)]
 pub struct Offers {
     all: BTreeMap<u32, Offer>,
-    rows: HashMap<Name, Row>,
+    offerers: HashMap<Name, Offerers>,
     last: u32,
     /// By the numbers that their relays will have.
     waiting: HashMap<u32, Box<Waiting>>,
@@ -124,7 +124,7 @@ impl Offers {
             return None;
         }
         let number = next(&mut self.last, |n| self.all.contains_key(&n));
-        self.rows.entry(name.clone()).or_default().offers.push(number);
+        self.offerers.entry(name.clone()).or_default().offers.push(number);
         let offer = Offer {
             name,
             config,
@@ -144,10 +144,10 @@ impl Offers {
     pub fn end(&mut self, offer: u32, root: usize) -> Option<Offer> {
         self.all.get(&offer).filter(|o| o.session == root)?;
         let ended = self.all.remove(&offer)?;
-        if let Some(row) = self.rows.get_mut(&ended.name) {
+        if let Some(row) = self.offerers.get_mut(&ended.name) {
             row.offers.retain(|n| *n != offer);
             if row.offers.is_empty() {
-                self.rows.remove(&ended.name);
+                self.offerers.remove(&ended.name);
             }
         }
         Some(ended)
@@ -184,7 +184,7 @@ impl Offers {
     /// last those that took nobody of late.
     fn turn(&mut self, a: &Arrival, is_up: impl Fn(usize) -> bool, now: Duration) -> VecDeque<u32> {
         let Some(service) = a.config.table.service(a.service) else { return VecDeque::new() };
-        let Some(row) = self.rows.get_mut(&name(&a.config.table, service)) else {
+        let Some(row) = self.offerers.get_mut(&name(&a.config.table, service)) else {
             return VecDeque::new();
         };
         let after = row.offers.partition_point(|n| *n <= row.last);

@@ -17,7 +17,7 @@ pub const CLAIMS_MAX: usize = 16;
 
 /// Of whom only so many lost sessions are kept.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Owner {
+pub enum SessionOwner {
     User(String),
     /// Nobody has logged in.
     Source(Source),
@@ -27,7 +27,7 @@ pub enum Owner {
 pub struct Resumable {
     pub id: Id,
     /// The connection is lost: whose session it was then, and the number of the loss.
-    pub lost: Option<(Owner, u64)>,
+    pub lost: Option<(SessionOwner, u64)>,
     /// The connections that it was offered, the oldest first.
     pub claims: VecDeque<Claimant>,
 }
@@ -48,7 +48,7 @@ pub struct Resumables {
     /// Tokens, and the keys of proofs.
     all: HashMap<Id, (usize, [u8; KEY])>,
     /// The lost ones, by the numbers of their losses.
-    lost: HashMap<Owner, BTreeMap<u64, usize>>,
+    lost: HashMap<SessionOwner, BTreeMap<u64, usize>>,
     last: u64,
 }
 
@@ -74,7 +74,7 @@ impl Resumables {
 
     /// A session is lost. Returns the number of the loss, and the session that must go, by its
     /// token, if there are more than `most` of that owner.
-    pub fn lost(&mut self, owner: &Owner, token: usize, most: u32) -> (u64, Option<usize>) {
+    pub fn lost(&mut self, owner: &SessionOwner, token: usize, most: u32) -> (u64, Option<usize>) {
         self.last += 1;
         let all = self.lost.entry(owner.clone()).or_default();
         all.insert(self.last, token);
@@ -83,7 +83,7 @@ impl Resumables {
     }
 
     /// It has a connection again, or has ended.
-    pub fn found(&mut self, (owner, number): &(Owner, u64)) {
+    pub fn found(&mut self, (owner, number): &(SessionOwner, u64)) {
         if let Some(all) = self.lost.get_mut(owner) {
             all.remove(number);
             if all.is_empty() {
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn the_oldest_of_an_owner_goes() {
         let mut all = Resumables::default();
-        let user = |name: &str| Owner::User(name.into());
+        let user = |name: &str| SessionOwner::User(name.into());
         let first = all.lost(&user("a"), 1, 2).0;
         assert_eq!(all.lost(&user("a"), 2, 2).1, None);
         assert_eq!(all.lost(&user("b"), 3, 2).1, None);

@@ -2,7 +2,7 @@
 
 use super::channel::Broken;
 use super::lines;
-use super::resumables::{CLAIMS_MAX, Claimant, Owner};
+use super::resumables::{CLAIMS_MAX, Claimant, SessionOwner};
 use super::run::Parent;
 use super::session::SessionRecord;
 use crate::policy::Source;
@@ -116,9 +116,9 @@ impl Parent {
     }
 }
 
-fn owner(s: &SessionRecord) -> Owner {
+fn owner(s: &SessionRecord) -> SessionOwner {
     match &s.user {
-        Some(user) => Owner::User(user.login.name.clone()),
-        None => Owner::Source(Source::of(s.addresses.peer())),
+        Some(user) => SessionOwner::User(user.login.name.clone()),
+        None => SessionOwner::Source(Source::of(s.addresses.peer())),
     }
 }

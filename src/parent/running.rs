@@ -233,7 +233,7 @@ impl Runs {
 
 fn log_exit(r: &Running, exit: Exit, at: Duration) {
     let Some(service) = r.service() else { return };
-    lines::exit(&lines::Ended {
+    lines::exit(&lines::ExitLine {
         pid: r.child.pid,
         exit,
         duration: at.saturating_sub(r.started),

@@ -35,7 +35,7 @@ impl fmt::Debug for SelfSigned {
 }
 
 /// The pair, as it was found or made.
-pub struct Found {
+pub struct FoundPair {
     pub pair: Pair,
     pub secret: Secret,
     /// A line about it for the log.
@@ -56,7 +56,7 @@ pub fn read(
     make_it: bool,
     before: Option<SelfSigned>,
     inspector: &mut Inspector,
-) -> Result<Option<Found>, String> {
+) -> Result<Option<FoundPair>, String> {
     let directory = state_directory(table);
     let (certificate, key) = (directory.join(CERTIFICATE), directory.join(KEY));
     // fived has never kept a pair in a home directory that its user cannot enter.
@@ -78,7 +78,7 @@ pub fn read(
                     key.display()
                 )
             });
-            Ok(Some(Found { pair, secret, note, unkept: None }))
+            Ok(Some(FoundPair { pair, secret, note, unkept: None }))
         }
         // A pair is never replaced while either of its files may exist: clients have pinned it.
         (Err(c), Err(k)) if is_missing(&c) && is_missing(&k) && make_it => {
@@ -96,7 +96,7 @@ fn keep_or_make(
     directory: &Path,
     before: Option<SelfSigned>,
     inspector: &mut Inspector,
-) -> Result<Found, String> {
+) -> Result<FoundPair, String> {
     let SelfSigned(c, k) = match before {
         Some(pair) => pair,
         None => make().map_err(|e| format!("certificate: {e}"))?,
@@ -114,7 +114,7 @@ fn keep_or_make(
             (note, Some(SelfSigned(c, k)))
         }
     };
-    Ok(Found { pair, secret, note: Some(note), unkept })
+    Ok(FoundPair { pair, secret, note: Some(note), unkept })
 }
 
 /// The directory for the files that fived itself writes.
