@@ -81,7 +81,7 @@ fn each_datagram_that_waits_when_a_program_ends_gets_the_next_program() {
     let d = Daemon::with(&row("own", "dgram udp wait", "own", ""))
         .file("own", &python("SOCK_DGRAM", "b, a = s.recvfrom(99)\ns.sendto(b, a)\n"))
         .start();
-    let (at, c) = (d.ports()[0], udp());
+    let (at, c) = (d.port(0), udp());
     for n in 0..6 {
         c.send_to(&[n], at).expect("send");
     }
