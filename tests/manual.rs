@@ -437,7 +437,7 @@ fn each_promise_of_the_readme_names_tests_that_exist() {
 fn the_trials_of_the_readme_are_those_of_the_makefile_and_of_the_tests() {
     let (readme, makefile) = (text("README.md"), text("Makefile"));
     let table = readme.split("| trial |").nth(1).expect("a table");
-    let told: BTreeSet<String> = table
+    let in_readme: BTreeSet<String> = table
         .lines()
         .skip(2)
         .take_while(|line| line.starts_with('|'))
@@ -458,8 +458,8 @@ fn the_trials_of_the_readme_are_those_of_the_makefile_and_of_the_tests() {
         let size = sizes.iter().find(of).unwrap_or_else(|| panic!("trial_size of {name}"));
         format!("{trial} {}", size.1)
     });
-    assert_eq!(told, listed.collect());
-    assert_eq!(told.len(), sizes.len(), "each trial is told: {sizes:?}");
+    assert_eq!(in_readme, listed.collect());
+    assert_eq!(in_readme.len(), sizes.len(), "each trial is in README.md: {sizes:?}");
 }
 
 /// Each `trial_size` of the tests: the name, and the small and the full size.

@@ -242,25 +242,32 @@ enum State {
     Broken,
 }
 
+/// How much the sender has sent of what it sends in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Progress {
+    /// No record has come.
+    Nothing,
+    Open,
+    /// The input, or the output, has ended.
+    Ended,
+    /// The status has come.
+    Over,
+}
+
 /// Reads the records of one side, split anywhere.
 #[derive(Debug)]
 pub struct Decoder {
     from: Sender,
     state: State,
     control: [u8; CONTROL_MAX],
-    /// No record has come.
-    first: bool,
-    /// The input, or the output, has ended.
-    ended: bool,
-    /// The status has come.
-    over: bool,
+    progress: Progress,
 }
 
 impl Decoder {
     /// Reads what this side sends.
     pub fn new(from: Sender) -> Decoder {
         let (state, control) = (State::Control(0), [0; CONTROL_MAX]);
-        Decoder { from, state, control, first: true, ended: false, over: false }
+        Decoder { from, state, control, progress: Progress::Nothing }
     }
 
     /// Reads the next bytes: how many of them it took (data is taken by the caller), and what they
@@ -309,7 +316,7 @@ impl Decoder {
 
     /// Has the input, or the output, ended?
     pub fn has_ended(&self) -> bool {
-        self.ended
+        self.progress >= Progress::Ended
     }
 
     /// Does a record end here, so that nothing is missing if the sender sends no more?
@@ -322,16 +329,19 @@ impl Decoder {
         let [kind, a, b, c, rest @ ..] = self.control;
         let length = u32::from_be_bytes([0, a, b, c]);
         self.state = State::Control(0);
-        let first = std::mem::take(&mut self.first);
+        let before = self.progress;
+        self.progress = before.max(Progress::Open);
         match (self.from, kind, length) {
-            _ if self.over => {}
-            (Sender::Server, MAIN, 0) if first => return Some(Part::Terminal),
-            (_, MAIN, _) if !self.ended => {
+            _ if before == Progress::Over => {}
+            (Sender::Server, MAIN, 0) if before == Progress::Nothing => {
+                return Some(Part::Terminal);
+            }
+            (_, MAIN, _) if before < Progress::Ended => {
                 self.state = State::Data(Data::Main, length);
                 return None;
             }
-            (_, END, 0) if !self.ended => {
-                self.ended = true;
+            (_, END, 0) if before < Progress::Ended => {
+                self.progress = Progress::Ended;
                 return Some(Part::End);
             }
             (Sender::Server, ERRORS, _) => {
@@ -347,9 +357,9 @@ impl Decoder {
                 let (rows, columns) = (u16::from_be_bytes([r, s]), u16::from_be_bytes([c, d]));
                 return Some(Part::Size(Size { rows, columns }));
             }
-            (Sender::Server, STATUS, 4) if self.ended => {
+            (Sender::Server, STATUS, 4) if before == Progress::Ended => {
                 if let Some(status) = Status::from_number(u32::from_be_bytes(rest)) {
-                    self.over = true;
+                    self.progress = Progress::Over;
                     return Some(Part::Status(status));
                 }
             }
