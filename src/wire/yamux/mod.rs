@@ -48,7 +48,7 @@ mod used;
 use frame::{ACK, FIN, Header, Kind, RST, SYN};
 use keepalive::{Due, Keepalive};
 use opening::Side;
-use phase::Phase;
+use phase::{Failure, Phase};
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::time::Duration;
@@ -133,9 +133,8 @@ pub struct Mux {
     drains: VecDeque<(Duration, u32)>,
     keepalive: Keepalive,
     phase: Phase,
-    /// The session has failed: nothing more is read. `silent`: because nothing came.
-    broken: bool,
-    silent: bool,
+    /// The session has failed: nothing more is read.
+    failure: Option<Failure>,
 }
 
 impl Mux {
@@ -159,8 +158,7 @@ impl Mux {
             drains: VecDeque::new(),
             keepalive: Keepalive::new(keepalive, now),
             phase: Phase::Open,
-            broken: false,
-            silent: false,
+            failure: None,
         }
     }
 
@@ -294,7 +292,9 @@ impl Mux {
     /// still serves streams that its client opened before it read that: a ping follows go-away, and
     /// until its answer has come (at most [`GO_AWAY_TIME`]) streams may begin.
     pub fn go_away(&mut self, now: Duration) {
-        if self.broken || matches!(self.phase, Phase::GoAwayUnread { .. } | Phase::Closed) {
+        if self.failure.is_some()
+            || matches!(self.phase, Phase::GoAwayUnread { .. } | Phase::Closed)
+        {
             return;
         }
         self.queue(Kind::GoAway, 0, 0, NORMAL);
@@ -337,7 +337,7 @@ impl Mux {
 
     /// Does what is due. The event, if any, is [`Event::Broken`].
     pub fn tick(&mut self, now: Duration) -> Option<Event<'static>> {
-        if self.broken {
+        if self.failure.is_some() {
             return None;
         }
         while let Some((_, id)) = self.drains.front().filter(|(at, _)| *at <= now) {
@@ -348,7 +348,7 @@ impl Mux {
             Due::Nothing => {}
             Due::Ping(value) => self.queue(Kind::Ping, SYN, 0, value),
             Due::PeerDead => {
-                (self.broken, self.silent) = (true, true);
+                self.failure = Some(Failure::Silence);
                 return Some(Event::Broken("silence"));
             }
         }

@@ -21,7 +21,9 @@ impl Mux {
         let may = match self.side {
             Side::Client => self.phase == Phase::Open,
             Side::Server => {
-                !self.broken && !self.peer_went_away && self.own < self.max_streams as usize
+                self.failure.is_none()
+                    && !self.peer_went_away
+                    && self.own < self.max_streams as usize
             }
         };
         let id = self.next.filter(|_| may)?;

@@ -1,4 +1,5 @@
-//! Whether streams may still be opened, from the first frame to the go-away of both sides.
+//! Whether streams may still be opened, from the first frame to the go-away of both sides, and why
+//! nothing more is read.
 
 use std::time::Duration;
 
@@ -18,6 +19,15 @@ pub(super) enum Phase {
     },
     /// No more: this side has sent go-away.
     Closed,
+}
+
+/// Why nothing more is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// The peer broke the protocol.
+    Protocol,
+    /// Nothing came for too long. The peer may come back on another connection.
+    Silence,
 }
 
 impl Phase {

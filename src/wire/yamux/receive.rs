@@ -25,7 +25,7 @@ pub(super) struct FrameReader {
 impl Mux {
     /// The peer is there again, after a silence that would have ended the session.
     pub fn peer_is_back(&mut self, now: Duration) {
-        self.broken &= !std::mem::take(&mut self.silent);
+        self.failure = self.failure.filter(|f| *f != Failure::Silence);
         self.peer_is_alive(now);
     }
 
@@ -38,7 +38,7 @@ impl Mux {
             self.keepalive.peer_is_alive(now);
         }
         let mut rest = bytes;
-        while !self.broken {
+        while self.failure.is_none() {
             let event = if self.reader.left > 0 {
                 if rest.is_empty() {
                     break;
@@ -65,7 +65,7 @@ impl Mux {
     }
 
     fn fail(&mut self, why: &'static str) -> Event<'static> {
-        (self.broken, self.phase) = (true, Phase::Closed);
+        (self.failure, self.phase) = (Some(Failure::Protocol), Phase::Closed);
         self.queue(Kind::GoAway, 0, 0, PROTOCOL_ERROR);
         Event::Broken(why)
     }
