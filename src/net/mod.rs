@@ -63,7 +63,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use world::World;
 
-/// The life of this process. Returns its exit status: 0 when the parent told it to end, 111 when it
+/// Runs this process. Returns its exit status: 0 when the parent told it to end, 111 when it
 /// cannot go on.
 pub fn main() -> i32 {
     process::set_name(roles::NET);

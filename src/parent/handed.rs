@@ -3,7 +3,7 @@
 
 use super::config::Config;
 use super::context::Context;
-use super::net::{Life, State};
+use super::net::{ProcessState, State};
 use super::nets::Nets;
 use crate::policy::ServiceId;
 use crate::sys::shared::Shared;
@@ -15,8 +15,10 @@ impl Nets {
     /// The net process that serves, and its configuration, if it is there and reads its orders:
     /// clients are given to no other.
     pub fn takes_clients(&self) -> Option<(usize, Rc<Config>)> {
-        let (token, net) =
-            self.all.iter().find(|(_, n)| n.state == State::Serving && n.life == Life::Running)?;
+        let (token, net) = self
+            .all
+            .iter()
+            .find(|(_, n)| n.state == State::Serving && n.process == ProcessState::Running)?;
         let takes = !net.channel.is_behind() && net.channel.is_open();
         takes.then(|| (*token, net.config.clone()))
     }

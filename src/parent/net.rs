@@ -43,7 +43,7 @@ pub enum ListenerCopies {
 
 /// Is its process there?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Life {
+pub enum ProcessState {
     Running,
     /// The parent has ended it for an error, which is logged.
     BeingEnded,
@@ -102,7 +102,7 @@ pub struct Net {
     /// Where they listen: at fived's own ports, and at services' own ports by number.
     pub own_ports: Vec<SocketAddr>,
     pub tls_ports: Vec<SocketAddr>,
-    pub life: Life,
+    pub process: ProcessState,
     /// What it counts. None: there was no memory for that.
     pub gauges: Option<Gauges>,
 }
@@ -120,7 +120,7 @@ impl Net {
             listeners: ListenerCopies::NotGiven,
             own_ports: Vec::new(),
             tls_ports: Vec::new(),
-            life: Life::Running,
+            process: ProcessState::Running,
             gauges: None,
         }
     }

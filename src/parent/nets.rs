@@ -10,7 +10,7 @@ use super::children::Role;
 use super::context::{Context, Timer};
 use super::descriptors::own;
 use super::listeners::Listeners;
-use super::net::{self, Life, ListenerCopies, Net, Request, State};
+use super::net::{self, ListenerCopies, Net, ProcessState, Request, State};
 use super::net_log::NetLog;
 use super::starts::{PAUSE, STARTS, Starts};
 use crate::log;
@@ -255,7 +255,7 @@ impl Nets {
     /// Is it there, and will it read what it is handed?
     pub fn takes_relays(&self, token: usize) -> bool {
         let over = |n: &Net| matches!(n.state, State::Left | State::Killed);
-        self.all.get(&token).is_some_and(|n| n.life == Life::Running && !over(n))
+        self.all.get(&token).is_some_and(|n| n.process == ProcessState::Running && !over(n))
     }
 
     /// Orders a net process to drain.
@@ -304,11 +304,11 @@ impl Nets {
             }
             return;
         }
-        if net.life != Life::Running {
+        if net.process != ProcessState::Running {
             // Only the first error is logged.
             return;
         }
-        net.life = Life::BeingEnded;
+        net.process = ProcessState::BeingEnded;
         let what = match why {
             Broken::Closed => None,
             Broken::Forbidden => Some("a forbidden order"),
@@ -346,7 +346,7 @@ impl Nets {
     /// it are dropped, because while there are any its orders are not read.
     pub fn has_ended(&mut self, cx: &Context, token: usize) {
         if let Some(net) = self.all.get_mut(&token) {
-            net.life = Life::Ended;
+            net.process = ProcessState::Ended;
             let _ = net.channel.flush(cx.registry());
         }
     }

@@ -10,7 +10,7 @@ use super::super::arrival::{Arrival, From, StartError};
 use super::super::catalog::{self, Prepared};
 use super::super::context::Context;
 use super::exec;
-use super::on_its_way::{News, OnItsWay, Waiting, Wanted};
+use super::on_its_way::{OnItsWay, WaitEnd, Waiting, Wanted};
 use super::targets::{Failed, Target, targets};
 use crate::policy::{Permit, Service, Upstream};
 use crate::sys::identity::{Identity, effective_uid};
@@ -224,9 +224,9 @@ impl Connects {
             return;
         };
         let tried = match news {
-            News::Connected => Tried::Connected(c, target, socket),
-            News::Refused(e) => Tried::refused(c, target, &e),
-            News::Left => return self.outcomes.push(Outcome::Failed(c, gone())),
+            WaitEnd::Connected => Tried::Connected(c, target, socket),
+            WaitEnd::Refused(e) => Tried::refused(c, target, &e),
+            WaitEnd::Left => return self.outcomes.push(Outcome::Failed(c, gone())),
         };
         if let Some(c) = self.tried(cx.now, tried) {
             self.next(cx, c);

@@ -23,8 +23,8 @@ pub struct Waiting<T> {
     client: Option<usize>,
 }
 
-/// What has become of one.
-pub enum News {
+/// How the wait for one has ended.
+pub enum WaitEnd {
     Connected,
     Refused(io::Error),
     /// Its client is gone.
@@ -93,15 +93,15 @@ impl<T: Wanted> OnItsWay<T> {
     }
 
     /// The poll says something of a connection or of a client. None: nothing that matters.
-    pub fn ready(&mut self, cx: &mut Context, token: usize) -> Option<(Waiting<T>, News)> {
+    pub fn ready(&mut self, cx: &mut Context, token: usize) -> Option<(Waiting<T>, WaitEnd)> {
         if let Some(of) = self.clients.get(&token).copied() {
             let gone = self.all.get(&of)?.what.client().is_none_or(is_gone);
-            return gone.then(|| self.take(cx, of)).flatten().map(|w| (w, News::Left));
+            return gone.then(|| self.take(cx, of)).flatten().map(|w| (w, WaitEnd::Left));
         }
         let news = match dial::look(self.all.get(&token)?.socket.as_fd()) {
-            Ok(true) => News::Connected,
+            Ok(true) => WaitEnd::Connected,
             Ok(false) => return None,
-            Err(e) => News::Refused(e),
+            Err(e) => WaitEnd::Refused(e),
         };
         self.take(cx, token).map(|w| (w, news))
     }
