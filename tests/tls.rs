@@ -241,12 +241,12 @@ fn a_handshake_has_its_time_and_no_more() {
 fn a_key_that_cannot_be_kept_is_this_run_s_also_after_a_reload() {
     let d = Daemon::with("state_directory = /proc/no\n").start();
     let key = |line: String| line.split("sha256//").nth(1).expect("a key").to_string();
-    let first = key(d.wait_log("lives for this run only"));
+    let first = key(d.wait_log("is kept for this run only"));
     d.signal(nix::sys::signal::Signal::SIGHUP);
-    assert_eq!(key(d.wait_logs("lives for this run only", 2).pop().expect("a line")), first);
+    assert_eq!(key(d.wait_logs("is kept for this run only", 2).pop().expect("a line")), first);
     let (code, out, err) = run(&["-f", &d.place.at("fived.conf"), "--fingerprint"]);
     assert!(
-        code == 111 && out.is_empty() && err.contains("lives for this run only"),
+        code == 111 && out.is_empty() && err.contains("is kept for this run only"),
         "{code} {out}{err}"
     );
 }

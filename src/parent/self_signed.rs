@@ -109,7 +109,7 @@ fn keep_or_make(
             (format!("made {} with key {print}", directory.join(CERTIFICATE).display()), None)
         }
         Err(e) => {
-            let what = "the certificate lives for this run only";
+            let what = "the certificate is kept for this run only";
             let note = format!("{}: {e}: {what}, with key {print}", directory.display());
             (note, Some(SelfSigned(c, k)))
         }
