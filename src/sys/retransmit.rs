@@ -10,14 +10,14 @@ use std::time::Duration;
 const OFTEN: libc::c_int = 1000;
 /// For so many milliseconds nothing may be acknowledged: what tcp(7) has without options
 /// (tcp_retries2), where it is counted by retransmissions.
-const PATIENCE: libc::c_int = 924_600;
+const GIVE_UP_AFTER: libc::c_int = 924_600;
 
 /// From now on what was not acknowledged is sent again every second at least. Without this the
 /// pauses grow to two minutes, and a network that was away for a while is not used again for about
 /// as long, if nobody says that it is back. It is given up no earlier than without this.
 pub fn often(fd: BorrowedFd) {
     // The kernel has no such option (before Linux 6.15), or it is no TCP socket.
-    if options::set(fd, USER_TIMEOUT, [PATIENCE, 0]).is_ok()
+    if options::set(fd, USER_TIMEOUT, [GIVE_UP_AFTER, 0]).is_ok()
         && options::set(fd, RTO_MAX, [OFTEN, 0]).is_err()
     {
         // What is counted by retransmissions stays as it was.
@@ -59,10 +59,10 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let tcp = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let value = |option| options::get(tcp.as_fd(), option)[0];
-        let (before, patience) = (value(RTO_MAX), value(USER_TIMEOUT));
+        let (before, timeout) = (value(RTO_MAX), value(USER_TIMEOUT));
         often(tcp.as_fd());
         let has = before != 0;
-        let wanted = if has { (OFTEN, PATIENCE) } else { (before, patience) };
+        let wanted = if has { (OFTEN, GIVE_UP_AFTER) } else { (before, timeout) };
         assert_eq!((value(RTO_MAX), value(USER_TIMEOUT)), wanted);
         often(std::os::unix::net::UnixStream::pair().unwrap().0.as_fd());
     }
