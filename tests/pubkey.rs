@@ -132,12 +132,12 @@ impl Device {
         let head = [string(b"fived"), string(b""), string(b"sha512")].concat();
         let message = [b"SSHSIG", &head[..], &string(hash.as_ref())].concat();
         let tail = [&[flags][..], &7u32.to_be_bytes()].concat();
-        let expected =
+        let to_sign =
             [digest(&SHA256, b"ssh:").as_ref(), &tail, digest(&SHA256, &message).as_ref()].concat();
         let signature = match self {
-            Device::Ed25519(k) => k.sign(&expected).as_ref().to_vec(),
+            Device::Ed25519(k) => k.sign(&to_sign).as_ref().to_vec(),
             Device::P256(k) => {
-                let rs = k.sign(&SystemRandom::new(), &expected).expect("a signature");
+                let rs = k.sign(&SystemRandom::new(), &to_sign).expect("a signature");
                 let number = |n: &[u8]| string(&[&[0], n].concat()[usize::from(n[0] < 0x80)..]);
                 [number(&rs.as_ref()[..32]), number(&rs.as_ref()[32..])].concat()
             }
