@@ -99,6 +99,19 @@ fn each_datagram_that_waits_when_a_program_ends_gets_the_next_program() {
 }
 
 #[test]
+fn a_load_balancer_at_a_program_that_accepts_by_itself_is_warned_of() {
+    let rows =
+        row("own", "stream tcp wait", "own", "") + &row("other", "dgram udp wait", "own", "");
+    let d = Daemon::with(&format!("proxy_from = 127.0.0.9\n{rows}")).start();
+    let line = d.wait_log("its program accepts by itself");
+    assert!(line.starts_with("WARN ") && line.contains(": own: "), "{line}");
+    // Warnings come before the first address that it listens on.
+    assert!(!d.log().contains(": other: "), "{}", d.log());
+    let log = Daemon::with(&rows).start().log();
+    assert!(!log.contains("its program accepts by itself"), "{log}");
+}
+
+#[test]
 fn a_datagram_of_one_who_may_not_is_dropped_and_logged() {
     let conf = "echo dgram udp wait @USER@ internal\n port = 127.0.0.1:0\n only_from = 127.0.0.2\n";
     let d = Daemon::with(conf).start();

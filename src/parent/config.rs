@@ -7,6 +7,7 @@ use super::descriptors::own;
 use super::disk::Disk;
 use super::keys::{Keys, Make};
 use super::own_users::OwnUsers;
+use super::port_rules;
 use super::programs::{self, Programs};
 use super::row_ports::{self, RowPorts};
 use super::self_signed::state_directory;
@@ -109,6 +110,7 @@ pub fn read(
     let ports = found.ports;
     wrong.extend(found.wrong);
     warnings.extend(socket_directories::warnings(&ports.plain, &table, &catalog));
+    warnings.extend(port_rules::warnings(&table));
     left_out |= !found.left_out.is_empty();
     for (service, why) in found.left_out {
         table.switch_off(service);

@@ -1,6 +1,6 @@
-//! The mistakes that concern all ports of a row: what cannot be together.
+//! The mistakes that concern all ports of a row: what cannot be together; and a warning.
 
-use crate::policy::{Backend, Family, Libwrap, ProgramSocket, Service};
+use crate::policy::{Backend, Family, Libwrap, ProgramSocket, Service, Table};
 
 /// Each with the word that is wrong.
 pub fn mistakes(s: &Service) -> Vec<(&str, String)> {
@@ -41,6 +41,22 @@ pub fn mistakes(s: &Service) -> Vec<(&str, String)> {
         wrong.push((&*s.name, what));
     }
     wrong
+}
+
+/// Rows whose programs accept what load balancers connect, one line each.
+pub fn warnings(table: &Table) -> impl Iterator<Item = String> {
+    let balanced = !table.settings.proxy_from.is_empty();
+    let accepts = move |s: &&Service| {
+        let endpoint = &s.endpoint;
+        let by_itself = endpoint.socket == ProgramSocket::Listener && !s.attributes.disable;
+        balanced && by_itself && endpoint.family != Family::Unix
+    };
+    table.services().iter().filter(accepts).map(|s| {
+        format!(
+            "{}:{}: {}: its program accepts by itself, so it gets the header of a load balancer (`proxy_from`) as input",
+            s.file, s.line, s.name
+        )
+    })
 }
 
 /// Has a row of `wait` no program that could get its socket?

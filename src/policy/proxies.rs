@@ -14,6 +14,10 @@ use ipnet::IpNet;
 pub struct Proxies(Vec<IpNet>);
 
 impl Proxies {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Is it a load balancer? `peer`: a connection's own.
     pub fn contains(&self, peer: Peer) -> bool {
         let at = |address| self.0.iter().any(|net| net.contains(&address));
