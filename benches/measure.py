@@ -445,12 +445,15 @@ def datagrams():
     g = peer("inetutils-inetd", "sbin/inetutils-inetd", "-R", "2000000000", CONF + "/dgram.inetd")
     others = [x and Server("xinetd", x, "127.0.1.42", [], **{"dgram.xinetd": conf}),
               g and Server("GNU inetd", [g[0], "-d", *g[1:]], "127.0.1.43", [], **{"dgram.inetd": f"127.0.1.43:7200 dgram udp wait root {ONE} one\n"})]
-    with Up(Server("bare poll and vfork", [BARE, "dgram", "-a", at, "-p", "7200", "-x", ONE], at, []), fived(), *others) as servers:
+    owed = "the same with what each program is owed"
+    bares = [Server(name, [BARE, mode, "-a", a, "-p", "7200", "-x", ONE], a, []) for name, mode, a in (("bare poll and vfork", "dgram", at), (owed, "wait", "127.0.1.41"))]
+    with Up(*bares, fived(), *others) as servers:
         time.sleep(1)
         for clients, title in ((CLIENTS, f"{CLIENTS} clients at a time"), ("1", "one client at a time")):
             rate = lambda s: took(s, "rate", LOAD, "-h", s.address, "-p", "7200", "-c", clients, "-d", SECS, "-w", "0.1", "dgram")
             rows = [Row(s.name, rate(s), "bare poll and vfork", 0.9 if s.name == "fived" else None) for s in servers if s]
-            table(f"datagrams, each to a program that answers one and exits (dgram wait), {title}", "answers/s", rows)
+            rows += [Row("fived to that", rate(s), owed) for s in servers if s and s.name == "fived"]
+            table(f"datagrams, each to a program that answers one and exits (dgram wait), {title}", "answers/s", rows, 3 * ROUNDS)
 
 
 def proxy():
@@ -512,12 +515,12 @@ def redirect():
         musts = {"haproxy, mode tcp": 1, "xinetd, redirect": 10}
         rows += [Row(s.name, many(s), "the server itself") for s in all_ if s]
         rows += [Row(f"fived to {s.name}", many(own), s.name, musts[s.name]) for s in all_[1:] if s]
-        table(f"redirected connections, {CLIENTS} clients at a time", "connections/s", rows)
+        table(f"redirected connections, {CLIENTS} clients at a time", "connections/s", rows, 2 * ROUNDS)
         bytes_ = lambda s: took(s, "bytes_per_s", LOAD, "-h", s.address, "-p", "7102", "bulk", "-", str(BULK)) if s else None
         rows = [Row("a bare splice loop", bytes_(splice)), Row("fived, redirect", bytes_(own), "a bare splice loop", 0.9)]
         for s in filter(None, all_[1:]):
             rows += [Row(s.name, bytes_(s), "a bare splice loop"), Row(f"fived to {s.name}", bytes_(own), s.name, 1)]
-        table(f"redirected bytes, one connection, {BULK >> 20} MiB to the client", "MB/s", rows, scale=1e-6)
+        table(f"redirected bytes, one connection, {BULK >> 20} MiB to the client", "MB/s", rows, 3 * ROUNDS, scale=1e-6)
 
     def idle(k):
         def measure():

@@ -8,6 +8,9 @@
  *        hold   accept and hold (likewise)
  *        line   accept, write a line, close (what a redirect leads to)
  *        dgram  datagrams: poll, vfork + execve PROGRAM on the socket, wait for its end
+ *        wait   the same with what a superserver owes to each program and to its log: no other
+ *               descriptors, a session and a keyring of its own, a directory, a look at the
+ *               program's file, two lines to standard error
  *        splice ADDR:PORT   accept, connect there from a forked child, splice its bytes to the client
  *
  * One epoll loop, one thread. No error handling beyond what keeps a measurement honest: it exits loudly. */
@@ -23,10 +26,12 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum mode { HELP, VFORK, SRC, HOLD, LINE, SPLICE, DGRAM };
+enum mode { HELP, VFORK, SRC, HOLD, LINE, SPLICE, DGRAM, WAIT };
 static enum mode mode;
 static char **prog;
 static unsigned long long srcbytes;
@@ -60,6 +65,8 @@ static void start(int fd)
 
 static void datagrams(int fd)
 {
+    static const char lines[] = "START service=one host= pid=12345 from=127.0.0.1 session=123456\n"
+                                "EXIT service=one pid=12345 status=0 duration=0.000 session=123456\n";
     for (;;) {
         struct pollfd p = { .fd = fd, .events = POLLIN };
         if (poll(&p, 1, -1) < 0)
@@ -69,11 +76,21 @@ static void datagrams(int fd)
             dup2(fd, 0);
             dup2(fd, 1);
             dup2(fd, 2);
+            if (mode == WAIT) {
+                struct stat st;
+                syscall(SYS_close_range, 3u, ~0u, 0u);
+                setsid();
+                syscall(SYS_keyctl, 1 /* KEYCTL_JOIN_SESSION_KEYRING */, 0);
+                if (chdir("/") || stat(prog[0], &st))
+                    _exit(127);
+            }
             execve(prog[0], prog, environ);
             _exit(127);
         }
         if (child < 0 || waitpid(child, 0, 0) < 0)
             die("vfork");
+        if (mode == WAIT && write(2, lines, sizeof lines - 1) < 0)
+            die("write");
     }
 }
 
@@ -187,10 +204,10 @@ static void loop(int lfd)
 
 int main(int argc, char **argv)
 {
-    static const char *names[] = { "help", "vfork", "src", "hold", "line", "splice", "dgram" };
+    static const char *names[] = { "help", "vfork", "src", "hold", "line", "splice", "dgram", "wait" };
     const char *addr = "127.0.0.1";
     int port = 1, i = 2, m = -1;
-    for (int k = 0; argc > 1 && k < 7; k++)
+    for (int k = 0; argc > 1 && k < 8; k++)
         if (!strcmp(argv[1], names[k]))
             m = k;
     if (m < 0)
@@ -221,16 +238,16 @@ int main(int argc, char **argv)
     }
     signal(SIGPIPE, SIG_IGN);
     struct sigaction sa = { .sa_handler = SIG_DFL, .sa_flags = SA_NOCLDWAIT };
-    if (mode != DGRAM)
+    if (mode != DGRAM && mode != WAIT)
         sigaction(SIGCHLD, &sa, 0);
-    int lfd = socket(AF_INET, (mode == DGRAM ? SOCK_DGRAM : SOCK_STREAM | SOCK_NONBLOCK) | SOCK_CLOEXEC, 0), one = 1;
+    int lfd = socket(AF_INET, (mode == DGRAM || mode == WAIT ? SOCK_DGRAM : SOCK_STREAM | SOCK_NONBLOCK) | SOCK_CLOEXEC, 0), one = 1;
     setsockopt(lfd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     struct sockaddr_in sin = { .sin_family = AF_INET, .sin_port = htons((unsigned short)port) };
     if (inet_pton(AF_INET, addr, &sin.sin_addr) != 1)
         return 2;
     if (bind(lfd, (struct sockaddr *)&sin, sizeof sin))
         die("bind");
-    if (mode == DGRAM)
+    if (mode == DGRAM || mode == WAIT)
         datagrams(lfd);
     if (listen(lfd, 4096))
         die("listen");
