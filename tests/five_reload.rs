@@ -21,6 +21,9 @@ cat    stream tcp nowait @USER@ /bin/cat  cat
 tiny   stream tcp nowait @USER@ /bin/echo echo tiny
 ";
 const H: &str = "127.0.0.1";
+/// What a call says whose session another one makes, where the machine is so busy that this takes
+/// two seconds.
+const WAITS: &str = "another five is making the session: waiting for it";
 
 /// Has the configuration read again at this pace for as long as `work` lasts.
 fn reloading<T>(d: &Daemon, pace: Duration, work: impl FnOnce() -> T) -> T {
@@ -133,7 +136,7 @@ fn calls_that_cross_a_reload_are_served_once() {
                 return application(&at[0], &says);
             }
             match f.run_with(&[H, "cat"], says.as_bytes()) {
-                (0, out, err) if out == says && err.is_empty() => Ok(()),
+                (0, out, err) if out == says && err.lines().all(|l| l.ends_with(WAITS)) => Ok(()),
                 got => Err(format!("{got:?}")),
             }
         })

@@ -12,7 +12,7 @@ use super::request::Request;
 use super::target::Target;
 use super::{forward, gate, messages};
 use crate::sys::{clock, local, process, socket};
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -23,8 +23,9 @@ const QUIET_WAIT: Duration = Duration::from_secs(2);
 /// How often a gate's session is made again: a gate that reloads its configuration ends its
 /// sessions.
 const GATE_TRIES: u32 = 5;
-/// How often the lock is tried until then.
+/// How often the lock is tried, and the session looked for, until then, and after that.
 const LOCK_INTERVAL: Duration = Duration::from_millis(5);
+const LATER_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A channel to the holder of the target's session. If there is no session, it is opened, and the
 /// first call's request is sent with it. To be called while this process has one thread.
@@ -46,28 +47,38 @@ pub fn channel(t: &Target, first: Option<&Request>) -> Result<Channel, Error> {
         .mode(0o600)
         .open(&lock)
         .map_err(failed())?;
-    if !locked_soon(&file) {
-        // The other five may be waiting for its user to answer a prompt.
-        messages::info(&format!("{}: another five is making the session: waiting for it", t.who()));
-        file.lock().map_err(failed())?;
-    }
-    if let Some(found) = find(&path)? {
+    if let Some(found) = found_or_locked(&file, &path, t)? {
         messages::step(&format!("using the session to {} ({})", t.who(), path.display()));
         return Ok(found);
     }
     create(t, first, Some(&path))
 }
 
-/// Locks a file, if the process that has the lock releases it soon.
-fn locked_soon(file: &File) -> bool {
-    let end = clock::monotonic() + QUIET_WAIT;
-    while file.try_lock().is_err() {
-        if clock::monotonic() >= end {
-            return false;
+/// Waits for the lock, or until another five has made the session: whichever comes first, so that
+/// none waits for those that wait for the lock with it. Some: the session that was found. None: this
+/// process has the lock, and there is no session.
+fn found_or_locked(file: &File, path: &Path, t: &Target) -> Result<Option<Channel>, Error> {
+    let begun = clock::monotonic();
+    let (mut pause, mut told) = (LOCK_INTERVAL, false);
+    loop {
+        match file.try_lock() {
+            Ok(()) => return find(path),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(e)) => {
+                return Err(Error::system(path.with_extension("lock").display().to_string())(e));
+            }
         }
-        std::thread::sleep(LOCK_INTERVAL);
+        if let Some(found) = find(path)? {
+            return Ok(Some(found));
+        }
+        if !told && clock::monotonic() - begun >= QUIET_WAIT {
+            // The other five may be waiting for its user to answer a prompt.
+            let who = t.who();
+            messages::info(&format!("{who}: another five is making the session: waiting for it"));
+            (told, pause) = (true, LATER_INTERVAL);
+        }
+        std::thread::sleep(pause);
     }
-    true
 }
 
 /// Connects with the server, directly or through the gate before it.
