@@ -323,3 +323,38 @@ fn a_prometheus_scrapes_it() {
     assert!(asked("up").contains(",\"1\"]"), "{}", asked("up"));
     assert!(asked("fived_start_seconds_count").contains("\"value\""));
 }
+
+/// More rows than the parent composes at a time: each service is there once, and so it is for all
+/// who ask at the same time, and for `status`.
+#[test]
+fn thousands_of_services_are_told_in_parts() {
+    const ALL: usize = 1500;
+    let rows: String =
+        (0..ALL).map(|i| format!("s{i} stream tcp nowait @USER@ internal echo\n")).collect();
+    let d =
+        Daemon::with(&format!("cps = UNLIMITED\nmax_services_per_source = 1000\n{ROWS}status stream tcp nowait @USER@ internal\n{rows}"))
+            .start();
+    for i in 0..ALL {
+        assert_eq!(d.ask(format!("s{i}\r\n")), GO.as_bytes());
+    }
+    let of_services = |all: &BTreeMap<String, f64>| {
+        let one = |i| format!("fived_starts_total{{service=\"s{i}\",host=\"\"}}");
+        assert!((0..ALL).all(|i| all.get(&one(i)) == Some(&1.0)));
+    };
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (0..8).map(|_| scope.spawn(|| samples(&d))).collect();
+        all.into_iter().for_each(|one| of_services(&one.join().expect("samples")));
+    });
+    let held: Vec<_> = (0..300)
+        .map(|i| {
+            let mut c = d.connect();
+            c.send(format!("s{i}\r\n")).expect(GO);
+            c
+        })
+        .collect();
+    let status = String::from_utf8(d.ask("status\r\n")).expect("UTF-8");
+    let told: BTreeSet<_> = status.lines().filter(|l| l.starts_with("service=s")).collect();
+    assert!(told.len() > held.len(), "{}", told.len());
+    assert_eq!(status.lines().last(), Some("penalties=0"));
+    assert_eq!(sum(&samples(&d), "fived_services_running", "service=\"s1\""), 1.0);
+}

@@ -16,7 +16,7 @@ pub mod http;
 mod rfcs;
 
 use crate::sys::libwrap::{self, Libwrap};
-use crate::sys::{clock, identity, inherit, memfd, program, resolve};
+use crate::sys::{clock, identity, inherit, memfd, message, program, resolve};
 use crate::wire::internal::Internal;
 use crate::wire::lookups::{self, LibwrapAnswer};
 use crate::wire::roles::{self, LookUp};
@@ -94,13 +94,19 @@ fn chargen() -> io::Result<()> {
 }
 
 fn status() -> io::Result<()> {
-    let text = inherit::take(roles::STATUS)?;
-    print(&memfd::read(text.as_fd())?)
+    print(&told()?)
 }
 
 fn metrics() -> io::Result<()> {
-    let text = inherit::take(roles::STATUS)?;
-    print(&http::answer(&memfd::read(text.as_fd())?)?)
+    print(&http::answer(&told()?)?)
+}
+
+/// What the parent tells about fived, once it has composed it.
+fn told() -> io::Result<Vec<u8>> {
+    let channel = inherit::take(roles::STATUS)?;
+    let (_, mut files) = message::receive_message(channel.as_fd(), &mut [0; 1], true)?;
+    let text = files.take().ok_or(ErrorKind::UnexpectedEof)?;
+    memfd::read(text.as_fd())
 }
 
 /// Not a service: prints the name of an address, for the parent; nothing if it has none.

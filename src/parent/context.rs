@@ -6,7 +6,7 @@ use super::children::Children;
 use super::config::Config;
 use super::descriptors::{Descriptors, NotStarted};
 use super::options::Options;
-use super::tallies::Tallies;
+use super::tallies::{Counted, Tallies};
 use crate::log;
 use crate::sys::clock;
 use crate::sys::spawn::Spawner;
@@ -84,10 +84,11 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Counts a service that has started, or a relay that has begun.
-    pub fn started(&mut self, service: &str, host: &str) {
+    /// Counts a service that has started, or a relay that has begun. It counts as one that runs
+    /// until what is returned is dropped.
+    pub fn started(&mut self, service: &str, host: &str) -> Counted {
         self.starts += 1;
-        self.tallies.started(service, host);
+        self.tallies.started(service, host)
     }
 
     /// Counts a refusal. `service`: its name and the host's; None: the request named none.

@@ -29,6 +29,7 @@ const WARN_EVERY: Duration = Duration::from_secs(60);
 /// keys process, of a configuration, of an answer to a request that is being served already.
 pub mod own {
     use crate::sys::gauges::Gauges;
+    use crate::sys::memfd::Unsealed;
     use crate::sys::shared::Shared;
     use crate::sys::{memfd, socket};
     use std::io;
@@ -42,6 +43,11 @@ pub mod own {
     /// A sealed file of these bytes.
     pub fn file(bytes: &[u8]) -> io::Result<OwnedFd> {
         memfd::sealed(bytes)
+    }
+
+    /// An empty file of this process, to be written and sealed.
+    pub fn unsealed() -> io::Result<Unsealed> {
+        Unsealed::new()
     }
 
     /// What a net process counts, for this one to look at, and its descriptor for that process.

@@ -1,32 +1,66 @@
 //! What the service `metrics` prints: fived's counts, and what there is now.
 
+use super::reports::{Kinds, Metric, MetricsPart as Part, ROWS};
 use super::run::Parent;
-use super::tallies::BOUNDS;
-use crate::policy::{Backend, Internal, Service};
-use crate::sys::gauges::Now;
+use super::tallies::{BOUNDS, Place};
 use crate::sys::process;
 use crate::wire::exposition::{Exposition, Kind};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-impl Parent {
-    /// What this service prints of fived's state, if it is one that does.
-    pub fn state_report(&mut self, service: &Service) -> Option<String> {
-        match service.backend {
-            Backend::Internal(Internal::Status) => Some(self.state()),
-            Backend::Internal(Internal::Metrics) => Some(self.metrics()),
-            _ => None,
+impl Metric {
+    fn begin(self, e: &mut Exposition) {
+        match self {
+            Metric::Starts => e.begin("fived_starts_total", Kind::Counter, "Services started."),
+            Metric::Refusals => {
+                let help = "Requests refused; no service: the table has none of it.";
+                e.begin("fived_refusals_total", Kind::Counter, help);
+            }
+            Metric::Now => {
+                let help = "Services that run, relays among them.";
+                e.begin("fived_services_running", Kind::Gauge, help);
+            }
         }
     }
 
-    fn metrics(&mut self) -> String {
+    fn next(self) -> Part {
+        match self {
+            Metric::Starts => Part::Services(Metric::Refusals, None),
+            Metric::Refusals => Part::Services(Metric::Now, None),
+            Metric::Now => Part::Starts,
+        }
+    }
+}
+
+impl Parent {
+    /// A part of the text. Returns the part that follows.
+    pub fn metrics(&mut self, part: Part, out: &mut String) -> Option<Part> {
         let mut e = Exposition::default();
-        let now = self.nets.gauges();
-        self.counts(&mut e, &now);
-        self.of_services(&mut e);
-        self.start_times(&mut e);
-        self.sessions_now(&mut e, &now);
-        self.descriptors_now(&mut e);
+        let next = match part {
+            Part::Counts => {
+                self.counts(&mut e);
+                Some(Part::Services(Metric::Starts, None))
+            }
+            Part::Services(metric, last) => Some(self.of_services(&mut e, metric, last)),
+            Part::Starts => {
+                self.start_times(&mut e);
+                Some(Part::Sessions(self.count_sessions()))
+            }
+            Part::Sessions(count) => {
+                Some(self.count(count).map_or_else(Part::Sessions, Part::Rest))
+            }
+            Part::Rest(kinds) => {
+                self.sessions_now(&mut e, &kinds);
+                self.descriptors_now(&mut e);
+                self.build(&mut e);
+                None
+            }
+        };
+        *out += &e.finish();
+        next
+    }
+
+    fn build(&self, e: &mut Exposition) {
         let (name, version) = ("fived_build_info", env!("CARGO_PKG_VERSION"));
         e.begin(name, Kind::Gauge, "Which fived this is.");
         e.sample(name, &[("version", version)], 1);
@@ -46,11 +80,10 @@ impl Parent {
         ] {
             e.single(name, Kind::Gauge, help, value);
         }
-        e.finish()
     }
 
-    fn counts(&self, e: &mut Exposition, now: &Now) {
-        let c = &self.cx.counters;
+    fn counts(&self, e: &mut Exposition) {
+        let (c, now) = (&self.cx.counters, self.nets.gauges());
         let name = "fived_requests_total";
         e.begin(name, Kind::Counter, "Requests for services, by what became of them.");
         for (outcome, n) in [("started", c.starts), ("refused", c.refused)] {
@@ -70,38 +103,28 @@ impl Parent {
         e.single(name, Kind::Counter, help, self.logins.penalties_given());
     }
 
-    fn of_services(&self, e: &mut Exposition) {
+    /// Some rows of services, those after `last`.
+    fn of_services(&self, e: &mut Exposition, metric: Metric, last: Option<Place>) -> Part {
         let t = &self.cx.counters.tallies;
-        let name = "fived_starts_total";
-        e.begin(name, Kind::Counter, "Services started.");
-        for (service, host, of) in t.services() {
-            e.sample(name, &[("service", service), ("host", host)], of.starts);
+        if last.is_none() {
+            metric.begin(e);
+            if metric == Metric::Refusals {
+                refusals(e, ("", ""), &t.nameless);
+            }
         }
-        let name = "fived_refusals_total";
-        e.begin(name, Kind::Counter, "Requests refused; no service: the table has none of it.");
-        let nameless = t.nameless.iter().map(|(reason, n)| ("", "", reason, n));
-        let named = t
-            .services()
-            .flat_map(|(s, h, of)| of.refusals.iter().map(move |(reason, n)| (s, h, reason, n)));
-        for (service, host, reason, n) in nameless.chain(named) {
-            e.sample(name, &[("service", service), ("host", host), ("reason", reason)], n);
+        let mut now = None;
+        for (service, host, of) in t.services_after(last.as_ref()).take(ROWS) {
+            let labels = [("service", service), ("host", host)];
+            match metric {
+                Metric::Starts => e.sample("fived_starts_total", &labels, of.starts),
+                Metric::Refusals => refusals(e, (service, host), &of.refusals),
+                Metric::Now => e.sample("fived_services_running", &labels, of.now()),
+            }
+            now = Some((service, host));
         }
-        let mut now: HashMap<(&str, &str), u64> = HashMap::new();
-        let running = self.services.running.iter().map(|(_, r)| (r.service(), &r.record));
-        let relays = self.relays.iter().map(|(_, r)| (r.service(), &r.record));
-        for (service, record) in running.chain(relays) {
-            let Some(service) = service else { continue };
-            *now.entry((&service.name, &record.host)).or_default() += 1;
-        }
-        let name = "fived_services_running";
-        e.begin(name, Kind::Gauge, "Services that run, relays among them.");
-        for (service, host, _) in t.services() {
-            let n = now.remove(&(service, host)).unwrap_or_default();
-            e.sample(name, &[("service", service), ("host", host)], n);
-        }
-        // Those of names that a reload has taken from the table.
-        for ((service, host), n) in now {
-            e.sample(name, &[("service", service), ("host", host)], n);
+        match now {
+            Some((service, host)) => Part::Services(metric, Some((service.into(), host.into()))),
+            None => metric.next(),
         }
     }
 
@@ -118,15 +141,12 @@ impl Parent {
         e.sample("fived_start_seconds_count", &[], t.took_count);
     }
 
-    fn sessions_now(&self, e: &mut Exposition, now: &Now) {
-        let roots = || self.sessions.iter().map(|(_, s)| s).filter(|s| s.parent.is_none());
-        let name = "fived_sessions";
+    fn sessions_now(&self, e: &mut Exposition, kinds: &Kinds) {
+        let (name, now) = ("fived_sessions", self.nets.gauges());
         e.begin(name, Kind::Gauge, "Sessions, by kind; one may be of several.");
-        for (kind, n) in [
-            ("plain", roots().filter(|s| s.tls.is_none()).count()),
-            ("encrypted", roots().filter(|s| s.tls.is_some()).count()),
-            ("lost", roots().filter(|s| s.is_lost()).count()),
-        ] {
+        for (kind, n) in
+            [("plain", kinds.plain), ("encrypted", kinds.encrypted), ("lost", kinds.lost)]
+        {
             e.sample(name, &[("kind", kind)], n);
         }
         e.sample(name, &[("kind", "multiplexed")], now.multiplexed);
@@ -143,6 +163,14 @@ impl Parent {
         }
         let (name, help) = ("fived_descriptors_max", "Descriptors that each process may have.");
         e.single(name, Kind::Gauge, help, process::nofile());
+    }
+}
+
+/// Refusals of one service of one host, by reason.
+fn refusals(e: &mut Exposition, (service, host): (&str, &str), all: &BTreeMap<&str, u64>) {
+    for (reason, n) in all {
+        let labels = [("service", service), ("host", host), ("reason", reason)];
+        e.sample("fived_refusals_total", &labels, n);
     }
 }
 

@@ -47,6 +47,7 @@
 //! | `given_paths` `socket_directories` | Unix sockets that the service manager has bound; who else can put one in the place of another |
 //! | `bound` `bind_error` | all that a configuration listens on, bound; why an address could not be |
 //! | `reload` `state` `ending` | SIGHUP, SIGUSR1, and the signals that end it |
+//! | `reports` `reporting` | what fived tells about itself, a few rows in a turn of the loop |
 //! | `metrics` `tallies` | what the service `metrics` prints, and its counts |
 //!
 //! No part calls another: each returns its requests, and `pipeline` and `dispatch` route them.
@@ -110,6 +111,8 @@ mod relay_threads;
 mod relays;
 mod reload;
 mod replay;
+mod reporting;
+mod reports;
 mod resumables;
 mod resumption;
 mod row_ports;

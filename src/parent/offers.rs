@@ -94,8 +94,8 @@ pub struct Offers {
 }
 
 impl Offers {
-    pub fn iter(&self) -> impl Iterator<Item = &Offer> {
-        self.all.values()
+    pub fn numbers(&self) -> impl Iterator<Item = u32> {
+        self.all.keys().copied()
     }
 
     pub fn get(&self, offer: u32) -> Option<&Offer> {

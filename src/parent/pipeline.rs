@@ -136,7 +136,6 @@ impl Parent {
     /// What was permitted is laid out and started: a permit goes in by value.
     fn deliver(&mut self, permit: Permit, mut a: Arrival, asked: Option<&Missing>) {
         let config = a.config.clone();
-        let state = config.table.service(a.service).and_then(|s| self.state_report(s));
         let prepared = config.catalog.prepared(&config.table, permit.service());
         match (&prepared, config.table.service(a.service).map(|s| &s.backend)) {
             (Ok(prepared), Some(Backend::Redirect(_))) => {
@@ -145,7 +144,9 @@ impl Parent {
             (Ok(_), Some(Backend::Offer)) => return self.offered(permit, a),
             _ => {}
         }
-        let plan = prepared.map(|prepared| Plan::new(&a, prepared, state, &self.cx.descriptors));
+        let told = config.table.service(a.service).map_or(Ok(None), |s| self.told(s));
+        let told = told.map_err(|e| StartError::busy("descriptors", Some(e.to_string())));
+        let plan = prepared.map(|prepared| told.and_then(|told| Plan::new(&a, prepared, told)));
         let no = match plan {
             Ok(Ok(plan)) => match self.connection(&mut a, &plan) {
                 Ok(given) => {

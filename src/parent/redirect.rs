@@ -113,11 +113,10 @@ impl Parent {
         (number, owner, until): (u32, Owner, Option<(Duration, Shared)>),
     ) {
         let (service, started, record) = (a.service, self.cx.now, a.record(self.cx.now));
-        if let Some(s) = a.config.table.service(service) {
-            self.cx.counters.started(&s.name, &record.host);
-        }
+        let counted = a.config.table.service(service);
+        let counted = counted.map(|s| self.cx.counters.started(&s.name, &record.host));
         let (config, ticket) = (a.config.clone(), permit.into_ticket());
-        let relay = Relay { config, service, ticket, record, to, started, until, owner };
+        let relay = Relay { config, service, ticket, counted, record, to, started, until, owner };
         self.relays.begin(&mut self.cx, number, relay);
     }
 

@@ -7,6 +7,7 @@ use super::backend::targets::Target;
 use super::config::Config;
 use super::context::{Context, Timer};
 use super::lines;
+use super::tallies::Counted;
 use crate::policy::{Service, ServiceId, Ticket};
 use crate::sys::shared::Shared;
 use crate::sys::socket;
@@ -29,6 +30,8 @@ pub struct Relay {
     pub config: Rc<Config>,
     pub service: ServiceId,
     pub ticket: Ticket,
+    /// None: the table does not have its service.
+    pub counted: Option<Counted>,
     pub record: Record,
     pub to: Target,
     pub started: Duration,
@@ -80,6 +83,10 @@ impl Relays {
         self.all.iter().map(|(number, relay)| (*number, relay))
     }
 
+    pub fn get(&self, number: u32) -> Option<&Relay> {
+        self.all.get(&number)
+    }
+
     /// Records that a relay is over, and logs it. `traffic`: bytes to the upstream and from it, if
     /// they are known. None: this owner has no such relay.
     pub fn end(
@@ -90,7 +97,8 @@ impl Relays {
         traffic: Option<(u64, u64)>,
     ) -> Option<Ticket> {
         self.all.get(&number).filter(|r| r.owner == owner)?;
-        let relay = self.all.remove(&number)?;
+        let mut relay = self.all.remove(&number)?;
+        drop(relay.counted.take());
         if let Some((until, _)) = &relay.until {
             cx.cancel(*until, Timer::RelayLate { relay: number });
         }

@@ -17,6 +17,7 @@ use super::ports::Ports;
 use super::queue::Queue;
 use super::relay_threads::RelayThreads;
 use super::relays::Relays;
+use super::reports::Reports;
 use super::sensors::Sensors;
 use super::services::Services;
 use super::sessions::Sessions;
@@ -78,6 +79,8 @@ pub struct Parent {
     pub accounts: Accounts<Then>,
     pub wrap: Wrap,
     pub sensors: Sensors,
+    /// What fived is telling about itself.
+    pub reports: Reports,
     /// Those who asked for a reload and wait until the new table is served, each with the warnings
     /// of that reload.
     pub askers: Vec<(Asker, Vec<String>)>,
@@ -114,6 +117,7 @@ impl Parent {
             accounts: Accounts::new(),
             wrap: Wrap::default(),
             sensors: Sensors::default(),
+            reports: Reports::default(),
             askers: Vec::new(),
             announce: None,
             signals,
@@ -176,6 +180,7 @@ impl Parent {
                 self.ready.add(t);
             }
             self.turn();
+            self.report();
             self.connects.look(&mut self.cx);
             self.relieve();
             self.logins.start(&mut self.cx, &mut self.sessions);
@@ -200,7 +205,7 @@ impl Parent {
 
     /// How long the poll may wait.
     fn wait(&self) -> Option<Duration> {
-        if !self.ready.is_empty() {
+        if !self.ready.is_empty() || !self.reports.is_empty() {
             return Some(Duration::ZERO);
         }
         let until = |at: Duration| at.saturating_sub(self.cx.now) + Duration::from_millis(1);
@@ -303,7 +308,7 @@ impl Parent {
                     self.route();
                     self.reload(value.map(Asker));
                 }
-                Signal::Usr1 => self.log_state(),
+                Signal::Usr1 => self.reports.log(),
                 Signal::Term if !self.cx.stopping || self.leaving => self.stop(),
                 Signal::Usr2 => self.leave(),
                 Signal::Term | Signal::Int => self.over = true,

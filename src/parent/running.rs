@@ -3,6 +3,7 @@
 use super::arrival::{From, Record, Stream};
 use super::config::Config;
 use super::lines;
+use super::tallies::Counted;
 use crate::policy::{Service, ServiceId, Ticket};
 use crate::sys::process::{self, Exit};
 use crate::sys::shared::Shared;
@@ -20,6 +21,8 @@ pub struct Running {
     pub service: ServiceId,
     /// None: it was released.
     pub ticket: Option<Ticket>,
+    /// None: it has ended.
+    pub counted: Option<Counted>,
     pub record: Record,
     /// The relay that counts its bytes. None: it has the client's own socket, or nobody counts.
     pub stream: Option<Stream>,
@@ -99,6 +102,10 @@ impl Runs {
 
     pub fn iter(&self) -> impl Iterator<Item = (i32, &Running)> {
         self.all.iter().map(|(pid, r)| (*pid, r))
+    }
+
+    pub fn get(&self, pid: i32) -> Option<&Running> {
+        self.all.get(&pid)
     }
 
     pub fn remove(&mut self, pid: i32) -> Option<Running> {

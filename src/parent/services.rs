@@ -211,7 +211,7 @@ impl Services {
         if let Some(s) = config.table.service(id)
             && let Backend::Handover { path } = &s.backend
         {
-            cx.counters.started(&s.name, &record.host);
+            drop(cx.counters.started(&s.name, &record.host));
             lines::start_at(s, path, &record);
         }
         let with = Ends { client: None, net_ends, ends: false };
@@ -230,7 +230,7 @@ impl Services {
         let (pid, started) = (child.pid, record.at);
         ::log::debug!("pid {pid} runs {:?} after it was asked for", cx.now.saturating_sub(started));
         let Some(service) = config.table.service(id) else { return };
-        cx.counters.started(&service.name, &record.host);
+        let counted = cx.counters.started(&service.name, &record.host);
         cx.counters.tallies.took(cx.now.saturating_sub(started));
         lines::start(service, pid, &record);
         let until = service.attributes.server_timeout.map(|s| {
@@ -259,6 +259,7 @@ impl Services {
             config,
             service: id,
             ticket: Some(ticket),
+            counted: Some(counted),
             record,
             stream,
             started,
@@ -279,6 +280,7 @@ impl Services {
         if let Some(ticket) = running.ticket.take() {
             self.limits.release(ticket);
         }
+        running.counted = None;
         if let Some(session) = running.record.reports_to {
             self.ends.push((session, status(exit)));
         }

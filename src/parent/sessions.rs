@@ -83,6 +83,10 @@ impl Sessions {
         self.all.contains_key(&token)
     }
 
+    pub fn get(&self, token: usize) -> Option<&SessionRecord> {
+        self.all.get(&token)
+    }
+
     pub fn get_mut(&mut self, token: usize) -> Option<&mut SessionRecord> {
         self.all.get_mut(&token)
     }

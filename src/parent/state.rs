@@ -2,10 +2,10 @@
 //! `status`.
 
 use super::arrival::Record;
-use super::lines;
 use super::net::State;
 use super::offers::Offer;
 use super::relays::Relay;
+use super::reports::{Count, Kinds, StatePart as Part, rows};
 use super::run::Parent;
 use super::running::Running;
 use super::session::SessionRecord;
@@ -13,15 +13,79 @@ use crate::policy::Service;
 use crate::sys::clock;
 use std::fmt::Write;
 use std::time::Duration;
-
-/// Lines of the log that one SIGUSR1 may take; the service `status` has them all.
-const LOG_LINES: usize = 400;
+use std::vec::IntoIter;
 
 impl Parent {
-    /// `key=value` lines: fived itself, its counters, sessions, and services.
-    pub fn state(&mut self) -> String {
-        self.services.settle_all(&mut self.cx);
-        let mut out = self.counters();
+    /// A part of `key=value` lines: fived itself, its counters, sessions, and services. Returns the
+    /// part that follows.
+    pub fn state(&mut self, part: Part, out: &mut String) -> Option<Part> {
+        Some(match part {
+            Part::Begin => {
+                // What was answered with `+Go` is told.
+                self.services.settle_all(&mut self.cx);
+                Part::Counters(self.count_sessions())
+            }
+            Part::Counters(count) => match self.count(count) {
+                Err(count) => Part::Counters(count),
+                Ok(kinds) => {
+                    self.counters(&kinds, out);
+                    self.net_lines(out);
+                    let all = self.sessions.iter().map(|(token, s)| (s.number, *token));
+                    Part::Sessions(sorted(all))
+                }
+            },
+            Part::Sessions(all) => {
+                let each =
+                    |token| out.extend(self.sessions.get(token).map(|s| self.session_line(s)));
+                let all_services =
+                    || sorted(self.services.running.iter().map(|(pid, r)| (r.started, pid)));
+                rows(all, each).map_or_else(|| Part::Services(all_services()), Part::Sessions)
+            }
+            Part::Services(all) => {
+                let running = &self.services.running;
+                let each = |pid| out.extend(running.get(pid).map(|r| self.service_line(pid, r)));
+                let relays = || sorted(self.relays.iter().map(|(n, r)| (r.started, n)));
+                rows(all, each).map_or_else(|| Part::Relays(relays()), Part::Services)
+            }
+            Part::Relays(all) => {
+                let each = |n| out.extend(self.relays.get(n).map(|r| self.relay_line(r)));
+                let offers = || self.offers.numbers().collect::<Vec<_>>().into_iter();
+                rows(all, each).map_or_else(|| Part::Offers(offers()), Part::Relays)
+            }
+            Part::Offers(all) => {
+                let each = |n| out.extend(self.offers.get(n).map(|o| self.offer_line(o)));
+                rows(all, each).map_or(Part::Penalties, Part::Offers)
+            }
+            Part::Penalties => {
+                // Writing to a string cannot fail, here and below.
+                let _ = writeln!(out, "penalties={}", self.logins.penalties(self.cx.now));
+                return None;
+            }
+        })
+    }
+
+    /// The sessions, to be counted.
+    pub fn count_sessions(&self) -> Count {
+        let all: Vec<usize> = self.sessions.iter().map(|(token, _)| *token).collect();
+        Count { rest: all.into_iter(), kinds: Kinds::default() }
+    }
+
+    /// Counts some more of them. Ok: it has counted all.
+    pub fn count(&self, count: Count) -> Result<Kinds, Count> {
+        let Count { rest, mut kinds } = count;
+        let each = |token| {
+            let Some(s) = self.sessions.get(token).filter(|s| s.parent.is_none()) else { return };
+            kinds.lost += usize::from(s.is_lost());
+            let of = if s.tls.is_some() { &mut kinds.encrypted } else { &mut kinds.plain };
+            *of += 1;
+        };
+        match rows(rest, each) {
+            Some(rest) => Err(Count { rest, kinds }),
+            None => Ok(kinds),
+        }
+    }
+
+    fn net_lines(&self, out: &mut String) {
         for net in self.nets.iter() {
             let stage = match net.state {
                 State::Starting => "starting",
@@ -31,29 +95,17 @@ impl Parent {
             };
             let _ = writeln!(out, "net={} stage={stage}", net.child.pid);
         }
-        let mut sessions: Vec<_> = self.sessions.iter().collect();
-        sessions.sort_by_key(|(token, s)| (s.number, **token));
-        sessions.into_iter().for_each(|(_, s)| out += &self.session_line(s));
-        let mut running: Vec<_> = self.services.running.iter().collect();
-        running.sort_by_key(|(pid, r)| (r.started, *pid));
-        running.into_iter().for_each(|(pid, r)| out += &self.service_line(pid, r));
-        let mut relays: Vec<_> = self.relays.iter().collect();
-        relays.sort_by_key(|(number, r)| (r.started, *number));
-        relays.into_iter().for_each(|(_, r)| out += &self.relay_line(r));
-        self.offers.iter().for_each(|o| out += &self.offer_line(o));
-        let _ = writeln!(out, "penalties={}", self.logins.penalties(self.cx.now));
-        out
     }
 
-    fn counters(&self) -> String {
+    fn counters(&self, sessions: &Kinds, out: &mut String) {
         let (c, relayed) = (&self.cx.counters, self.nets.gauges());
-        let mut out = format!(
-            "fived={} pid={} config={}\n",
+        let _ = writeln!(
+            out,
+            "fived={} pid={} config={}",
             env!("CARGO_PKG_VERSION"),
             std::process::id(),
             word(&self.cx.config.origin.to_string())
         );
-        let sessions = || self.sessions.iter().filter(|(_, s)| s.parent.is_none());
         for (name, n) in [
             ("sessions", c.sessions),
             ("starts", c.starts),
@@ -65,13 +117,11 @@ impl Parent {
             ("bytes_out", relayed.from),
             ("services_now", (self.services.running.len() + self.relays.len()) as u64),
             ("timers_now", self.cx.timers() as u64),
-            ("sessions_now", sessions().count() as u64),
-            ("sessions_lost_now", sessions().filter(|(_, s)| s.is_lost()).count() as u64),
+            ("sessions_now", (sessions.plain + sessions.encrypted) as u64),
+            ("sessions_lost_now", sessions.lost as u64),
         ] {
-            // Writing to a string cannot fail, here and below.
             let _ = writeln!(out, "{name}={n}");
         }
-        out
     }
 
     fn session_line(&self, s: &SessionRecord) -> String {
@@ -131,17 +181,13 @@ impl Parent {
             clock::stamp(started, self.cx.now)
         )
     }
+}
 
-    /// SIGUSR1: the state, to the log.
-    pub fn log_state(&mut self) {
-        let state = self.state();
-        for line in state.lines().take(LOG_LINES) {
-            lines::state(line);
-        }
-        if let more @ 1.. = state.lines().count().saturating_sub(LOG_LINES) {
-            lines::state(&format!("and {more} lines more"));
-        }
-    }
+/// In this order. It takes some 0.3 ms for 10,000 of them.
+fn sorted<K: Ord, T: Ord>(all: impl Iterator<Item = (K, T)>) -> IntoIter<T> {
+    let mut all: Vec<(K, T)> = all.collect();
+    all.sort_unstable();
+    all.into_iter().map(|(_, row)| row).collect::<Vec<T>>().into_iter()
 }
 
 /// A value as one word, as the log escapes it.

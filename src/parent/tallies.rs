@@ -4,7 +4,10 @@
 
 use crate::policy::Table;
 use crate::sys::clock;
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet};
+use std::ops::Bound;
+use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 /// Upper bounds of the histogram of start times, in microseconds, and as they are printed in
@@ -26,7 +29,29 @@ pub const BOUNDS: [(u128, &str); 9] = [
 pub struct OfService {
     pub starts: u64,
     pub refusals: BTreeMap<&'static str, u64>,
+    /// How many run.
+    now: Rc<Cell<u64>>,
 }
+
+impl OfService {
+    /// How many run.
+    pub fn now(&self) -> u64 {
+        self.now.get()
+    }
+}
+
+/// One that runs is counted for as long as this exists.
+#[derive(Debug)]
+pub struct Counted(Rc<Cell<u64>>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}
+
+/// The name of a service, and that of its host: the place of a row of counts among the others.
+pub type Place = (String, String);
 
 /// See the module.
 #[derive(Debug)]
@@ -60,8 +85,12 @@ impl Default for Tallies {
 }
 
 impl Tallies {
-    pub fn started(&mut self, service: &str, host: &str) {
-        self.of(service, host).starts += 1;
+    /// One more has started. It counts as one that runs until what is returned is dropped.
+    pub fn started(&mut self, service: &str, host: &str) -> Counted {
+        let of = self.of(service, host);
+        of.starts += 1;
+        of.now.set(of.now.get().saturating_add(1));
+        Counted(of.now.clone())
     }
 
     pub fn refused(&mut self, service: Option<(&str, &str)>, reason: &'static str) {
@@ -85,25 +114,75 @@ impl Tallies {
         self.reloaded = (clock::wall(), good);
     }
 
-    /// There is a new table: the counts of names that it does not have are forgotten.
+    /// There is a new table: the counts of names that it does not have are forgotten, unless
+    /// something of such a name still runs.
     pub fn keep(&mut self, table: &Table) {
         let services: HashSet<&str> = table.services().iter().map(|s| s.name.as_str()).collect();
         let hosts: HashSet<&str> = table.hosts().iter().map(|h| h.name.as_str()).collect();
-        self.services.retain(|name, _| services.contains(name.as_str()));
-        for of in self.services.values_mut() {
-            of.retain(|name, _| hosts.contains(name.as_str()));
-        }
+        self.services.retain(|service, of_hosts| {
+            let known = services.contains(service.as_str());
+            of_hosts.retain(|host, of| known && hosts.contains(host.as_str()) || of.now() > 0);
+            !of_hosts.is_empty()
+        });
     }
 
-    /// The service's name, the host's, and their counts.
-    pub fn services(&self) -> impl Iterator<Item = (&str, &str, &OfService)> {
-        self.services
-            .iter()
-            .flat_map(|(s, hosts)| hosts.iter().map(move |(h, of)| (s.as_str(), h.as_str(), of)))
+    /// The service's name, the host's, and their counts: those that come after `last`, in order.
+    pub fn services_after(
+        &self,
+        last: Option<&Place>,
+    ) -> impl Iterator<Item = (&str, &str, &OfService)> {
+        let from = last.map_or(Bound::Unbounded, |(s, _)| Bound::Included(s.as_str()));
+        self.services.range::<str, _>((from, Bound::Unbounded)).flat_map(move |(s, hosts)| {
+            let of_last = last.filter(|(service, _)| service == s);
+            let from = of_last.map_or(Bound::Unbounded, |(_, host)| Bound::Excluded(host.as_str()));
+            let rest = hosts.range::<str, _>((from, Bound::Unbounded));
+            rest.map(move |(h, of)| (s.as_str(), h.as_str(), of))
+        })
     }
 
     fn of(&mut self, service: &str, host: &str) -> &mut OfService {
         let hosts = self.services.entry(service.into()).or_default();
         hosts.entry(host.into()).or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Files, Grammar, Origin, load};
+
+    /// A configuration without rows.
+    struct Empty;
+
+    impl Files for Empty {
+        fn read(&mut self, _: &str) -> Result<Vec<u8>, String> {
+            Ok(Vec::new())
+        }
+
+        fn list(&mut self, _: &str) -> Result<Vec<String>, String> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[test]
+    fn rows_go_on_after_any_of_them_whatever_has_come_or_gone() {
+        let mut t = Tallies::default();
+        let running: Vec<_> = [("a", "x"), ("a", "y"), ("b", ""), ("c", "z")]
+            .map(|(service, host)| t.started(service, host))
+            .into();
+        let all = |t: &Tallies, last: Option<(&str, &str)>| {
+            let last = last.map(|(s, h)| (s.to_string(), h.to_string()));
+            let rows = t.services_after(last.as_ref());
+            rows.map(|(s, h, of)| format!("{s}{h}{}", of.now())).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(all(&t, None), "ax1 ay1 b1 cz1");
+        assert_eq!(all(&t, Some(("a", "x"))), "ay1 b1 cz1");
+        assert_eq!(all(&t, Some(("a", "z"))), "b1 cz1");
+        assert_eq!(all(&t, Some(("aa", ""))), "b1 cz1");
+        assert_eq!(all(&t, Some(("c", "z"))), "");
+        drop(running);
+        let _runs = t.started("b", "");
+        t.keep(&load(&Origin::new(Grammar::Fived, "c"), &mut Empty).0);
+        assert_eq!(all(&t, None), "b1", "what runs is told, whatever the table has");
     }
 }

@@ -12,18 +12,39 @@ pub const SIZE_MAX: u64 = 1 << 30;
 
 /// A sealed file of these bytes, with its offset at the beginning.
 pub fn sealed(bytes: &[u8]) -> io::Result<OwnedFd> {
-    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
-    // SAFETY: the name is a C string.
-    let fd = check(unsafe { libc::memfd_create(c"fived".as_ptr(), flags) })?;
-    // SAFETY: the descriptor was just made and is nobody else's.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    let mut file = File::from(fd);
-    file.write_all(bytes)?;
-    file.rewind()?;
-    let seals = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
-    // SAFETY: F_ADD_SEALS takes an int.
-    check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) })?;
-    Ok(file.into())
+    let mut file = Unsealed::new()?;
+    file.write(bytes)?;
+    file.seal()
+}
+
+/// Such a file while it is written, piece by piece.
+#[derive(Debug)]
+pub struct Unsealed(File);
+
+impl Unsealed {
+    /// An empty one.
+    pub fn new() -> io::Result<Unsealed> {
+        let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+        // SAFETY: the name is a C string.
+        let fd = check(unsafe { libc::memfd_create(c"fived".as_ptr(), flags) })?;
+        // SAFETY: the descriptor was just made and is nobody else's.
+        Ok(Unsealed(File::from(unsafe { OwnedFd::from_raw_fd(fd) })))
+    }
+
+    /// Writes these bytes after the others.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes)
+    }
+
+    /// From now on nobody can change it. Its offset is at the beginning.
+    pub fn seal(mut self) -> io::Result<OwnedFd> {
+        self.0.rewind()?;
+        let seals =
+            libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
+        // SAFETY: F_ADD_SEALS takes an int.
+        check(unsafe { libc::fcntl(self.0.as_raw_fd(), libc::F_ADD_SEALS, seals) })?;
+        Ok(self.0.into())
+    }
 }
 
 /// All of its bytes, whatever the descriptor's offset.

@@ -39,7 +39,8 @@ pub const CHANNEL: i32 = 3;
 pub const CONFIGURATION: i32 = 4;
 /// Login: the descriptor of its channel to the parent.
 pub const REPORTS: i32 = 4;
-/// The internal service `status`: the descriptor of the sealed file with its text.
+/// The internal services `status` and `metrics`: the channel on which a sealed file with the text
+/// comes when that is complete.
 pub const STATUS: i32 = 3;
 
 /// Environment variables, each a name and a value.

@@ -3,7 +3,6 @@
 
 use super::super::arrival::{Arrival, From, Given, StartError};
 use super::super::catalog::{Account, Prepared};
-use super::super::descriptors::Descriptors;
 use super::super::environment::{self, Remote};
 use crate::policy::{Backend, ProgramSocket, Reached, Service};
 use crate::sys::identity::{Identity, effective_uid};
@@ -36,31 +35,24 @@ pub struct Plan {
     /// What a daemon is told that is given the connection.
     message: Option<Vec<u8>>,
     home: Option<CString>,
-    state: Option<OwnedFd>,
+    told: Option<OwnedFd>,
     greets: Greets,
     /// The size of its terminal, if it gets one.
     terminal: Option<Size>,
 }
 
 impl Plan {
-    /// Prepares what an arrival's service needs. `state`: fived's, for the service that prints it.
+    /// Prepares what an arrival's service needs. `told`: where its process waits
+    /// for what it prints, if that is told by fived.
     /// Err: why the service cannot be started.
     pub fn new(
         a: &Arrival,
         prepared: Rc<Prepared>,
-        state: Option<String>,
-        descriptors: &Descriptors,
+        told: Option<OwnedFd>,
     ) -> Result<Plan, StartError> {
         let (config, who) = (&a.config, &a.who);
         let service = config.table.service(a.service).ok_or("no such service")?;
         let (account, own) = owner(a, &prepared)?;
-        let state =
-            match state {
-                Some(text) => Some(descriptors.file(text.as_bytes()).map_err(|e| {
-                    StartError::busy("descriptors", Some(format!("memory file: {e}")))
-                })?),
-                None => None,
-            };
         let message = match prepared.socket {
             Some(_) => Some(environment::message(service, &remote(a))?),
             None => None,
@@ -77,7 +69,7 @@ impl Plan {
             message,
             home: directory(service, &prepared, account),
             own,
-            state,
+            told,
             terminal: terminal.map(|t| t.size),
             greets: match (who.from, who.facts.reached) {
                 (From::Wait(_), _) => Greets::Not,
@@ -91,7 +83,7 @@ impl Plan {
 
     /// Does the child get more than its connection? Only one such start can be pending at a time.
     pub fn has_extra(&self) -> bool {
-        self.state.is_some()
+        self.told.is_some()
     }
 
     /// Is the connection given to a daemon, so that no process of its own is left?
@@ -115,7 +107,7 @@ impl Plan {
     }
 
     pub fn launch<'a>(&'a self, given: &'a Given) -> Launch<'a> {
-        let Plan { prepared: p, own, env, home, state, .. } = self;
+        let Plan { prepared: p, own, env, home, told, .. } = self;
         Launch {
             program: &p.program,
             argv: &p.argv,
@@ -137,7 +129,7 @@ impl Plan {
             connection: Some(given.connection.as_fd()),
             errors: given.errors.as_ref().map(AsFd::as_fd),
             terminal: self.terminal.is_some(),
-            extra: state.as_ref().map(AsFd::as_fd),
+            extra: told.as_ref().map(AsFd::as_fd),
             second: None,
             new_session: true,
             instead: p
