@@ -100,20 +100,53 @@ fn the_service_manager_gets_another_main_process() {
     let mut plain = d.connect();
     plain.send("cat\r\nx").expect("+Go\r\nx");
     d.signal(Signal::SIGUSR2);
-    let pid = loop {
-        let mut bytes = [0; 4096];
-        let n = socket.recv(&mut bytes).expect("a message");
-        let text = String::from_utf8_lossy(&bytes[..n]).into_owned();
-        if let Some(pid) = text.strip_prefix("MAINPID=") {
-            break pid.parse().expect("a number");
-        }
-    };
+    let pid = main_pid(&socket);
     // It holds nothing of fived's, and ends when it is told to.
-    until("it has let go", || proc::descriptors(pid).len() == 3);
+    until("it has let go", || holds_no_socket(pid));
     kill(Pid::from_raw(pid), Signal::SIGTERM).expect("its end");
     until("it has ended", || !proc::alive(pid));
     plain.send("y").expect("y").half_close().end();
     assert_eq!(d.wait(), 0);
+}
+
+/// The service manager must not take the unit for active when nobody serves any more.
+#[test]
+fn the_other_main_process_ends_with_fived() {
+    for how in [None, Some(Signal::SIGKILL)] {
+        let place = Place::new();
+        let path = place.at("notify");
+        let socket = UnixDatagram::bind(&path).expect("socket");
+        socket.set_read_timeout(Some(TIMEOUT)).expect("timeout");
+        let mut d = Daemon::with(CONF).env("NOTIFY_SOCKET", &path).start();
+        let mut plain = d.connect();
+        plain.send("cat\r\nx").expect("+Go\r\nx");
+        d.signal(Signal::SIGUSR2);
+        let pid = main_pid(&socket);
+        until("it has let go", || holds_no_socket(pid));
+        match how {
+            Some(signal) => d.signal(signal),
+            None => {
+                plain.send("y").expect("y").half_close().end();
+                assert_eq!(d.wait(), 0);
+            }
+        }
+        until("it has ended", || !proc::alive(pid));
+    }
+}
+
+fn main_pid(socket: &UnixDatagram) -> i32 {
+    loop {
+        let mut bytes = [0; 4096];
+        let n = socket.recv(&mut bytes).expect("a message");
+        let text = String::from_utf8_lossy(&bytes[..n]).into_owned();
+        if let Some(pid) = text.strip_prefix("MAINPID=") {
+            return pid.parse().expect("a number");
+        }
+    }
+}
+
+fn holds_no_socket(pid: i32) -> bool {
+    proc::descriptors(pid).iter().all(|(_, what)| !what.starts_with("socket:"))
 }
 
 fn tls(d: &Daemon) -> Tls {

@@ -44,8 +44,9 @@ impl Parent {
         }
         self.services.running.warn_of_waits();
         // The service manager starts the other one when the main process has ended.
-        if let Err(e) = notify::stand_in() {
-            log::warn(&format!("no process can stand in for this one: {e}"));
+        match notify::stand_in() {
+            Ok(other) => self.stand_in = other,
+            Err(e) => log::warn(&format!("no process can stand in for this one: {e}")),
         }
     }
 

@@ -27,6 +27,7 @@ use super::watchdog::{self, Watchdog};
 use super::wrap::Wrap;
 use crate::log;
 use crate::sys::clock;
+use crate::sys::notify::StandIn;
 use crate::sys::outcome::Asker;
 use crate::sys::signal::{Received, Signal, Signals};
 use mio::unix::SourceFd;
@@ -93,6 +94,8 @@ pub struct Parent {
     over: bool,
     /// It has made room for another fived, and finishes what it has (`ending`).
     pub leaving: bool,
+    /// The service manager's main process meanwhile.
+    pub stand_in: Option<StandIn>,
 }
 
 impl Parent {
@@ -125,6 +128,7 @@ impl Parent {
             ready: Queue::default(),
             over: false,
             leaving: false,
+            stand_in: None,
         })
     }
 

@@ -1,8 +1,9 @@
 //! systemd: the sockets that it opened for fived (sd_listen_fds(3)), and the state that fived
 //! reports to it (sd_notify(3)). Without systemd these functions do nothing.
 
-use super::signal::{self, Signal};
-use super::{check, clock, local, process, socket};
+use super::poll::{self, Poll};
+use super::signal::{Signal, Signals};
+use super::{check, clock, local, pipe, process, socket};
 use nix::sys::socket::{SockType, getsockopt, sockopt};
 use std::env;
 use std::io;
@@ -93,18 +94,30 @@ pub fn stopping() {
     send("STOPPING=1");
 }
 
+/// The unit's main process in place of this one. It ends when this is dropped, and so when this
+/// process ends: it holds the other end of the pipe.
+#[derive(Debug)]
+pub struct StandIn(#[expect(dead_code, reason = "it is closed when it is dropped")] OwnedFd);
+
 /// Names another process as the unit's main process: one that does nothing, and ends when it is
 /// told to. So the service manager can end that one and start fived anew, while this process
-/// finishes what it has. Without a service manager, nothing is done. To be called while this
-/// process has one thread. Errors: no process can be made.
-pub fn stand_in() -> io::Result<()> {
+/// finishes what it has. If nobody does, the unit ends with this process. Without a service manager,
+/// nothing is done. To be called while this process has one thread. Errors: no process can be made.
+pub fn stand_in() -> io::Result<Option<StandIn>> {
     if env::var_os("NOTIFY_SOCKET").is_none() {
-        return Ok(());
+        return Ok(None);
     }
-    let wait = || signal::wait_for(&[Signal::Term, Signal::Int]).map_or(1, |()| 0);
-    let pid = process::branch(&[], wait)?;
+    let (reader, writer) = pipe::ends()?;
+    let wait = || {
+        let ended = Signals::new(&[Signal::Term, Signal::Int]).and_then(|signals| {
+            let ends = [signals.as_fd(), reader.as_fd()];
+            poll::wait(&mut ends.map(|fd| Poll::new(fd, true, false)), None)
+        });
+        u8::from(ended.is_err())
+    };
+    let pid = process::branch(&[reader.as_raw_fd()], wait)?;
     send(&format!("MAINPID={pid}"));
-    Ok(())
+    Ok(Some(StandIn(writer)))
 }
 
 /// Errors are ignored: a service manager that does not listen needs no state.

@@ -251,16 +251,6 @@ pub fn end_by_broken_pipe() {
     }
 }
 
-/// Waits until one of these signals comes, which this thread has blocked ([`Signals::new`]).
-pub fn wait_for(signals: &[Signal]) -> io::Result<()> {
-    let (set, mut number) = (set(signals), 0);
-    // SAFETY: the set is valid, and one int is written.
-    match unsafe { libc::sigwait(&set, &mut number) } {
-        0 => Ok(()),
-        code => Err(io::Error::from_raw_os_error(code)),
-    }
-}
-
 fn set(signals: &[Signal]) -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
     // SAFETY: sigemptyset fills the set, the others add to a filled one; the numbers are signals.
