@@ -55,8 +55,8 @@ pub fn channel(t: &Target, first: Option<&Request>) -> Result<Channel, Error> {
 }
 
 /// Waits for the lock, or until another five has made the session: whichever comes first, so that
-/// none waits for those that wait for the lock with it. Some: the session that was found. None: this
-/// process has the lock, and there is no session.
+/// none waits for those that wait for the lock with it. Some: the session that was found. None:
+/// this process has the lock, and there is no session.
 fn found_or_locked(file: &File, path: &Path, t: &Target) -> Result<Option<Channel>, Error> {
     let begun = clock::monotonic();
     let (mut pause, mut told) = (LOCK_INTERVAL, false);
