@@ -331,9 +331,9 @@ fn thousands_of_services_are_told_in_parts() {
     const ALL: usize = 1500;
     let rows: String =
         (0..ALL).map(|i| format!("s{i} stream tcp nowait @USER@ internal echo\n")).collect();
-    let d =
-        Daemon::with(&format!("cps = UNLIMITED\nmax_services_per_source = 1000\n{ROWS}status stream tcp nowait @USER@ internal\n{rows}"))
-            .start();
+    let settings = "cps = UNLIMITED\nmax_services_per_source = 1000\n";
+    let status = "status stream tcp nowait @USER@ internal\n";
+    let d = Daemon::with(&format!("{settings}{ROWS}{status}{rows}")).start();
     for i in 0..ALL {
         assert_eq!(d.ask(format!("s{i}\r\n")), GO.as_bytes());
     }

@@ -101,8 +101,9 @@ pub struct StandIn(#[expect(dead_code, reason = "it is closed when it is dropped
 
 /// Names another process as the unit's main process: one that does nothing, and ends when it is
 /// told to. So the service manager can end that one and start fived anew, while this process
-/// finishes what it has. If nobody does, the unit ends with this process. Without a service manager,
-/// nothing is done. To be called while this process has one thread. Errors: no process can be made.
+/// finishes what it has. If nobody does, the unit ends with this process. Without a service
+/// manager, nothing is done. To be called while this process has one thread. Errors: no process can
+/// be made.
 pub fn stand_in() -> io::Result<Option<StandIn>> {
     if env::var_os("NOTIFY_SOCKET").is_none() {
         return Ok(None);
