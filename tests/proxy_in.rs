@@ -75,6 +75,28 @@ fn the_client_is_who_the_balancer_says() {
     same(balancer(&d).send(six).half_close().read_all(), format!("{GO}{seen}"));
 }
 
+/// Header and request in one segment, which is one read of fived's; and one after the other.
+#[test]
+fn what_comes_with_the_header_is_the_request() {
+    let d = Daemon::with(&format!("{FROM}cat stream tcp nowait @USER@ /bin/cat cat\n")).start();
+    // As much as a balancer may say beside the addresses.
+    let more = [&v2_client()[16..28], &[4, 0x0f, 0xf1], &[0; 4081]].concat();
+    let long = v2(0x21, 0x11, &more);
+    for header in [v2_client(), long] {
+        let ask = |request: &str| [&header[..], request.as_bytes()].concat();
+        let mut c = balancer(&d);
+        c.send(ask("cat\r\nrest")).expect("+Go\r\nrest").half_close().end();
+        let list = balancer(&d).send(ask("HELP\r\n")).half_close().read_all();
+        assert!(list.starts_with(b"cat\r\n"), "{list:?}");
+        let refused = balancer(&d).send(ask("unknown\r\n")).half_close().read_all();
+        assert!(refused.starts_with(b"-"), "{refused:?}");
+        let mut c = balancer(&d);
+        c.send(ask("MULTIPLEX\r\n")).expect("+ Success\r\n");
+        let mut c = balancer(&d);
+        c.send(ask("ca")).send("t\r\nrest").expect("+Go\r\nrest").half_close().end();
+    }
+}
+
 #[test]
 fn a_balancer_that_speaks_for_itself_is_its_own_client() {
     let d = Daemon::with(&(FROM.to_string() + &who("who", ""))).start();

@@ -1,5 +1,5 @@
 //! The header with which a load balancer says who its client is: peeked at until it is complete,
-//! and only then read. What follows it stays in the socket.
+//! and only then read: with the request, if that has come with it.
 
 use super::Loop;
 use super::parent::peer_of;
@@ -61,13 +61,12 @@ impl Loop {
             Read::More | Read::Wrong => return self.no_header(slot),
             Read::Header { addresses, length } => (addresses, length),
         };
-        if !socket::receive(client.socket.as_fd(), &mut bytes[..length]).is_ok_and(|n| n == length)
-        {
-            return self.close(slot);
-        }
         let proxied = addresses.filter(|proxied| !Proxies::gives_itself(peer, proxied));
         self.clients.identify(slot, proxied, Loop::state_of(then));
-        self.begin(slot, then);
+        let whole = then == Then::Request && self.request_after_header(slot, &bytes[..n], length);
+        if !whole && self.take(slot, length) {
+            self.begin(slot, then);
+        }
     }
 
     /// There is no header, or a wrong one, or not in time.

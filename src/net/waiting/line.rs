@@ -66,6 +66,35 @@ impl Loop {
         }
     }
 
+    /// Handles the request that has come with a load balancer's header of so many bytes, which is
+    /// still in the socket: one read takes both. False: the header has to be read alone first.
+    pub(super) fn request_after_header(&mut self, slot: Slot, bytes: &[u8], header: usize) -> bool {
+        let urgent = self.clients.get(slot).is_none_or(|client| client.urgent.is_some());
+        let rest = &bytes[header..];
+        if urgent || rest.first().is_none_or(|first| *first == TLS_HANDSHAKE) {
+            return false;
+        }
+        let mut line = Line::new(NAME_MAX);
+        let Fed::Line { text, taken } = line.feed(rest) else { return false };
+        let Some(facts) = self.facts(slot) else { return false };
+        match request::decide(&self.world, &facts, Where::Connection, text, &Way::Plain) {
+            // What is discarded then begins with the header.
+            Decision::Help(bytes) => self.answer_and_close(slot, bytes),
+            Decision::Builtin(b) => {
+                if self.take(slot, header + taken) {
+                    self.session(slot, First::Builtin(b));
+                }
+            }
+            Decision::Start(service) => {
+                if self.take(slot, header + taken) {
+                    self.start(slot, service, facts.host);
+                }
+            }
+            Decision::LookUp | Decision::Refuse { .. } => return false,
+        }
+        true
+    }
+
     /// Waits until a handshake begins, at the services' own port of this number. TLS itself answers
     /// whatever begins instead.
     pub(super) fn handshake(&mut self, slot: Slot, port: u32) {
@@ -92,10 +121,21 @@ impl Loop {
 
     /// Reads the line that was peeked at. False: the client is gone.
     fn take_line(&mut self, slot: Slot, taken: usize) -> bool {
+        let held = self.clients.get(slot).and_then(|c| c.urgent.as_ref()).map_or(0, Vec::len);
+        self.take(slot, taken - held)
+    }
+
+    /// Reads so many bytes that were peeked at: a header, a line, or both. False: the client is
+    /// gone.
+    pub(super) fn take(&mut self, slot: Slot, all: usize) -> bool {
         let mut bytes: Buffer = [0; NAME_MAX + 3];
         let took = self.clients.get(slot).is_some_and(|c| {
-            let left = taken - c.urgent.as_ref().map_or(0, Vec::len);
-            socket::receive(c.socket.as_fd(), &mut bytes[..left]).is_ok_and(|n| n == left)
+            match bytes.get_mut(..all) {
+                Some(bytes) => socket::receive(c.socket.as_fd(), bytes),
+                // A long header.
+                None => socket::discard(c.socket.as_fd(), all),
+            }
+            .is_ok_and(|n| n == all)
         });
         if !took {
             self.close(slot);
