@@ -20,7 +20,7 @@ TARGET  = $(or $(CARGO_TARGET_DIR),target)
 PROGRAM = $(TARGET)/release/fived
 CLIENT  = $(TARGET)/release/five
 
-.PHONY: all run test trials tools install uninstall deb deb-trial bench fuzz
+.PHONY: all run test trials tools install uninstall deb deb-trial bench fuzz asan miri
 
 all:
 	$(CARGO) build --release --locked
@@ -140,3 +140,17 @@ fuzz:
 			--target $$host --bin $$t -- fuzz/corpus/$$t -artifact_prefix=fuzz/artifacts/$$t/ \
 			-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -verbosity=0 -print_final_stats=1; \
 	done
+
+# The tests with the address sanitizer, which finds what Rust does not see: memory of the C library, of unsafe code, of C tests. ASAN names
+# test files (`ASAN="--lib --test service"`); all of them unless said. Leaks are not looked for: a child that ends before its exec has memory
+# of its parent. With --target, so that build scripts and macros, which run in the compiler, have no sanitizer.
+ASAN ?=
+asan: tools
+	@host=$$(rustc -vV | sed -n 's/^host: //p'); \
+	ASAN_OPTIONS=detect_leaks=0 RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address --cfg asan" CARGO_TARGET_DIR=$(TARGET)/asan \
+		$(CARGO) test --locked --target $$host $(ASAN)
+
+# The pure sides (they ask the system for nothing) in Miri, which finds undefined behaviour. Only some toolchains have it.
+miri:
+	@$(CARGO) miri --version >/dev/null 2>&1 || { echo "make miri wants cargo miri, which this toolchain does not have: rustup +nightly component add miri, then CARGO='cargo +nightly' make miri" >&2; exit 1; }
+	MIRIFLAGS=-Zmiri-disable-isolation CARGO_TARGET_DIR=$(TARGET)/miri $(CARGO) miri test --locked --lib -- wire:: policy::
