@@ -144,9 +144,10 @@ impl Parent {
             (Ok(_), Some(Backend::Offer)) => return self.offered(permit, a),
             _ => {}
         }
-        let told = config.table.service(a.service).map_or(Ok(None), |s| self.told(s));
-        let told = told.map_err(|e| StartError::busy("descriptors", Some(e.to_string())));
-        let plan = prepared.map(|prepared| told.and_then(|told| Plan::new(&a, prepared, told)));
+        let report = config.table.service(a.service).map_or(Ok(None), |s| self.state_report(s));
+        let report = report.map_err(|e| StartError::busy("descriptors", Some(e.to_string())));
+        let plan =
+            prepared.map(|prepared| report.and_then(|report| Plan::new(&a, prepared, report)));
         let no = match plan {
             Ok(Ok(plan)) => match self.connection(&mut a, &plan) {
                 Ok(given) => {

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 impl Parent {
     /// The end of a channel at which the process of this service waits for what it prints. None: it
     /// prints nothing of fived's. Err: no descriptors are left.
-    pub fn told(&mut self, service: &Service) -> io::Result<Option<OwnedFd>> {
+    pub fn state_report(&mut self, service: &Service) -> io::Result<Option<OwnedFd>> {
         let kind = match service.backend {
             Backend::Internal(Internal::Status) => Kind::Status,
             Backend::Internal(Internal::Metrics) => Kind::Metrics,

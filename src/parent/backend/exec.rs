@@ -35,20 +35,20 @@ pub struct Plan {
     /// What a daemon is told that is given the connection.
     message: Option<Vec<u8>>,
     home: Option<CString>,
-    told: Option<OwnedFd>,
+    report: Option<OwnedFd>,
     greets: Greets,
     /// The size of its terminal, if it gets one.
     terminal: Option<Size>,
 }
 
 impl Plan {
-    /// Prepares what an arrival's service needs. `told`: where its process waits
+    /// Prepares what an arrival's service needs. `report`: where its process waits
     /// for what it prints, if that is told by fived.
     /// Err: why the service cannot be started.
     pub fn new(
         a: &Arrival,
         prepared: Rc<Prepared>,
-        told: Option<OwnedFd>,
+        report: Option<OwnedFd>,
     ) -> Result<Plan, StartError> {
         let (config, who) = (&a.config, &a.who);
         let service = config.table.service(a.service).ok_or("no such service")?;
@@ -69,7 +69,7 @@ impl Plan {
             message,
             home: directory(service, &prepared, account),
             own,
-            told,
+            report,
             terminal: terminal.map(|t| t.size),
             greets: match (who.from, who.facts.reached) {
                 (From::Wait(_), _) => Greets::Not,
@@ -83,7 +83,7 @@ impl Plan {
 
     /// Does the child get more than its connection? Only one such start can be pending at a time.
     pub fn has_extra(&self) -> bool {
-        self.told.is_some()
+        self.report.is_some()
     }
 
     /// Is the connection given to a daemon, so that no process of its own is left?
@@ -107,7 +107,7 @@ impl Plan {
     }
 
     pub fn launch<'a>(&'a self, given: &'a Given) -> Launch<'a> {
-        let Plan { prepared: p, own, env, home, told, .. } = self;
+        let Plan { prepared: p, own, env, home, report, .. } = self;
         Launch {
             program: &p.program,
             argv: &p.argv,
@@ -129,7 +129,7 @@ impl Plan {
             connection: Some(given.connection.as_fd()),
             errors: given.errors.as_ref().map(AsFd::as_fd),
             terminal: self.terminal.is_some(),
-            extra: told.as_ref().map(AsFd::as_fd),
+            extra: report.as_ref().map(AsFd::as_fd),
             second: None,
             new_session: true,
             instead: p
