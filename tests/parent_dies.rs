@@ -81,12 +81,18 @@ fn until_refused(address: std::net::SocketAddr) -> bool {
     true
 }
 
-/// Starts services as fast as it can until fived has a process ready for the next one.
+/// Starts services, many at a time, until fived has a process ready for the next one. No start is
+/// under way then, so it stays the next one's.
 fn spare(d: &Daemon) -> i32 {
     let mut found = None;
-    until("a process made in advance", || {
-        (0..16).for_each(|_| same(d.ask("hello\r\n"), "+Go\r\nhello\n"));
-        found = proc::spares(d.parent_pid()).first().copied();
+    until("a process that was made in advance", || {
+        let ask = || (0..5).for_each(|_| same(d.ask("hello\r\n"), "+Go\r\nhello\n"));
+        std::thread::scope(|s| (0..8).for_each(|_| drop(s.spawn(ask))));
+        // It is made when the last start is over, and has its name a moment later.
+        let end = Instant::now() + Duration::from_millis(300);
+        while found.is_none() && Instant::now() < end {
+            found = proc::spares(d.parent_pid()).first().copied();
+        }
         found.is_some()
     });
     found.expect("found")
@@ -97,6 +103,7 @@ fn a_process_that_was_made_in_advance_ends_with_it() {
     let mut d = Daemon::with(CONF).start();
     let killed = spare(&d);
     kill(Pid::from_raw(killed), Signal::SIGKILL).expect("kill");
+    until("it has ended", || !proc::alive(killed));
     same(d.ask("hello\r\n"), "+Go\r\nhello\n");
     let made = spare(&d);
     d.signal(Signal::SIGKILL);

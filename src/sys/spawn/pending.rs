@@ -234,7 +234,9 @@ impl Begun {
         drop(gate);
         let stopped = Fault { stage: Stage::Stopped, errno: libc::ETIMEDOUT };
         let ends = order.launch.instead.is_some();
-        let failed = order.fault.take().or((self.killed && !ends).then_some(stopped));
+        // One without its greeting was ended by somebody else before its exec.
+        let no_exec = self.killed || !order.launch.greeting.is_empty() && !order.greeted.get();
+        let failed = order.fault.take().or((no_exec && !ends).then_some(stopped));
         let result = match failed {
             None => {
                 if ends && !reaped {

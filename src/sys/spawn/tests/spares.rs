@@ -117,6 +117,26 @@ fn a_spare_takes_nobodys_place() {
     }
 }
 
+/// Its client has no answer yet, and gets one.
+#[test]
+fn one_that_is_ended_before_its_exec_has_failed() {
+    let mut spawner = busy_spawner(STARTS);
+    let made = spare(&spawner).unwrap();
+    wait_until_it_sleeps(made);
+    // SAFETY: no memory is handed over.
+    check(unsafe { libc::kill(made, libc::SIGSTOP) }).unwrap();
+    let payload = Box::new((World::new(":"), who(&spawner)));
+    let start = spawner.begin(payload, |(w, who)| Launch {
+        identity: Some(who),
+        greeting: b"+Go ",
+        ..w.launch()
+    });
+    assert_eq!(start.pid(), Some(made));
+    raise_at(made, Signal::Kill);
+    let why = spawner.finish(start, false).1.unwrap_err();
+    assert_eq!((why.stage, why.greeted), (Stage::Stopped, false));
+}
+
 #[test]
 fn where_services_are_started_seldom_there_is_none() {
     let second = Duration::from_secs(1);
