@@ -123,9 +123,8 @@ fn without_a_namespace_a_warning_is_logged_and_clients_are_served() {
         let mut c = d.connect();
         c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
         same(Mux::new(c.0).ask("x\r\n").read_all(), format!("{GO}served\n"));
-        let log = d.log();
-        let got = log.lines().filter(|l| l.starts_with("WARN ") && l.contains("get Unix sockets"));
-        assert_eq!(got.count(), 1, "{way:?}: {log}");
+        let got = d.wait_logs("get Unix sockets", 1);
+        assert!(got.len() == 1 && got[0].starts_with("WARN "), "{way:?}: {got:?}");
     }
 }
 

@@ -24,7 +24,7 @@ fn hold(mut c: Client) -> Client {
 
 #[test]
 fn a_request_has_a_deadline_however_its_bytes_drip() {
-    let d = Daemon::with(&format!("request_timeout = 1\n{CONF}")).start();
+    let d = Daemon::with(&format!("request_timeout = 3\n{CONF}")).start();
     let (begun, mut c) = (Instant::now(), d.connect());
     let mut writer = Client(c.0.try_clone().expect("clone"));
     let over = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
@@ -38,12 +38,12 @@ fn a_request_has_a_deadline_however_its_bytes_drip() {
     same(c.read_any(), "");
     over.store(true, std::sync::atomic::Ordering::Relaxed);
     dripping.join().expect("dripped");
-    assert!((0.9..10.0).contains(&begun.elapsed().as_secs_f32()), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() > Duration::from_millis(2900), "{:?}", begun.elapsed());
 }
 
 #[test]
 fn the_deadline_is_of_the_request_alone() {
-    let d = Daemon::with(&format!("request_timeout = 1\n{CONF}")).start();
+    let d = Daemon::with(&format!("request_timeout = 3\n{CONF}")).start();
     let mut service = hold(d.connect());
     same(d.connect().read_any(), "");
     service.send("still there").expect("still there");

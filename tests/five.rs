@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::process::Stdio;
 use std::thread;
 use support::five::{ended, finish};
-use support::{Daemon, Five, Place, TIMEOUT, kill_and_wait, until};
+use support::{Daemon, Five, Place, TIMEOUT, free_address, kill_and_wait, until};
 
 const CONF: &str = "
 date   stream tcp nowait @USER@ /bin/date date
@@ -212,7 +212,7 @@ fn nobody_reads_the_output() {
 #[test]
 fn each_way_of_not_connecting_has_its_message() {
     let place = Place::new();
-    let free = TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("address");
+    let free = free_address();
     let f = Five::at(&place, free);
     let port = f.port();
     let (code, err) = output_of(&f, &["-p", &port, H, "date"]);

@@ -92,7 +92,7 @@ fn bash_asks_an_open_session_and_nobody_else() {
     assert!(offered(&f, &line).is_empty());
     assert!(!d.log().contains("SESSION"), "no session was made:\n{}", d.log());
     assert_eq!(f.run(&["127.0.0.1"]).0, 0);
-    let sessions = d.log().matches("SESSION").count();
+    let sessions = d.wait_logs("SESSION", 1).len();
     assert_eq!(offered(&f, &line), ["date", "daytime"]);
     assert_eq!(offered(&f, &line.replace("-p ", "-np")), ["date", "daytime"]);
     // Another session's; a service that is there already; no service is wanted.

@@ -97,6 +97,8 @@ fn a_forwarded_connection_keeps_the_session_and_costs_nothing_while_it_is_silent
     let d = Daemon::with(CONF).start();
     let path = d.place.at("local");
     let f = Five::new(&d).config(&format!("persist = 1\nforward = {path}:cat\n"));
+    // A call keeps the session until something else does.
+    let call = f.start(&["-q", H, "cat"]);
     assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
     let state = f.run(&["-O", "check", H]).1;
     let pid: i32 = state
@@ -107,6 +109,7 @@ fn a_forwarded_connection_keeps_the_session_and_costs_nothing_while_it_is_silent
     let mut answer = [0; 3];
     app.write_all(b"one").expect("written");
     app.read_exact(&mut answer).expect("an answer");
+    assert_eq!(support::five::finish(call, b"").0, 0);
     // Long past `persist`.
     std::thread::sleep(std::time::Duration::from_millis(2500));
     let before = proc::ticks(pid);
@@ -131,8 +134,11 @@ fn an_order_adds_a_forward_that_keeps_the_session_until_it_is_cancelled() {
     let d = Daemon::with(CONF).start();
     let (path, other) = (d.place.at("local"), d.place.at("other"));
     let f = Five::new(&d).config(&format!("persist = 1\nforward = {other}:hello\n"));
+    // A call keeps the session until something else does.
+    let call = f.start(&["-q", H, "cat"]);
     assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
     assert_eq!(order(&f, &["forward", "-L", &format!("{path}:cat")]), "");
+    assert_eq!(support::five::finish(call, b"").0, 0);
     let forwards = format!(
         "forward={other} service=hello host= by=configuration\n\
          forward={path} service=cat host= by=order\n"

@@ -96,7 +96,8 @@ fn trust_and_login_are_between_the_two_ends() {
     let f = f.env("SSH_ASKPASS", &ask);
     let (code, out, err) = f.run(&["-q", "-J", &w.way(), &format!("demo@{H}"), "who"]);
     assert_eq!((code, out.as_str(), err.as_str()), (0, "user=demo\n", ""));
-    assert!(w.last.log().contains("user=demo") && !w.first.log().contains("demo"));
+    w.last.wait_log("user=demo");
+    assert!(!w.first.log().contains("demo"));
     // Each server's key is known by its own name.
     let known = std::fs::read_to_string(f.config_path("known_hosts")).expect("known_hosts");
     for d in [&w.first, &w.second, &w.last] {

@@ -14,7 +14,7 @@ const H: &str = "127.0.0.1";
 
 fn rows(names: &[&str]) -> String {
     let row = |name: &&str| {
-        format!("{name} stream tcp nowait - offer\n offered_by = demo\n connect_timeout = 3\n")
+        format!("{name} stream tcp nowait - offer\n offered_by = demo\n connect_timeout = 5\n")
     };
     format!("authorized_keys = @KEYS@/%u\n{}", names.iter().map(row).collect::<String>())
 }
@@ -130,11 +130,14 @@ fn what_cannot_be_reached_or_offered_is_said() {
 fn an_offer_of_the_configuration_and_of_an_order_is_the_holder_s() {
     let tcp = upstream::counts("tcp");
     let d = Daemon::with(
-        &(rows(&["web", "own"]) + "hello stream tcp nowait @USER@ /bin/echo echo hello\n"),
+        &(rows(&["web", "own"])
+            + "hello stream tcp nowait @USER@ /bin/echo echo hello\ncat stream tcp nowait @USER@ /bin/cat cat\n"),
     )
     .start();
     let f = person(&d, Five::new(&d));
     let f = f.config(&format!("user = demo\npersist = 2\noffer = own:{tcp}\n"));
+    // A call keeps the session until something else does.
+    let call = f.start(&["-q", H, "cat"]);
     assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
     d.wait_log("OFFER service=own ");
     assert_eq!(client(&d, "own", "a"), format!("{GO}this is tcp\n1 bytes: a"));
@@ -145,6 +148,7 @@ fn an_offer_of_the_configuration_and_of_an_order_is_the_holder_s() {
         out
     };
     assert_eq!(order(&["forward", "-R", &offer]), "");
+    assert_eq!(support::five::finish(call, b"").0, 0);
     d.wait_log("OFFER service=web ");
     let (code, _, err) = f.run(&["-O", "forward", "-R", &offer, H]);
     assert_eq!((code, err.contains("this session offers that service already")), (255, true));
@@ -192,9 +196,7 @@ fn a_web_server_at_home_has_a_port_on_the_server() {
     if !installed("curl") || !installed("python3") {
         return skip("curl or python3 is not installed");
     }
-    let free =
-        || std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("it");
-    let (port, home) = (free().port(), free().port());
+    let (port, home) = (free_port(), free_port());
     let d = Daemon::with(&(rows(&["web"]) + &format!(" port = 127.0.0.1:{port}\n"))).start();
     std::fs::create_dir(d.place.at("www")).expect("www");
     d.place.write("www/page", "a page of this computer\n", 0o644);

@@ -144,7 +144,7 @@ fn idle_streams_go_on() {
         all.iter_mut().for_each(|dialogue| dialogue.send(what));
         all.iter_mut().for_each(|dialogue| dialogue.expect(what));
     });
-    assert!(d.log().matches("RESUME session=").count() >= 3, "{}", d.log());
+    d.wait_logs("RESUME session=", 3);
 }
 
 /// Before anybody has given up the old connection: TCP alone would wait for seconds.

@@ -80,7 +80,7 @@ fn scripts_see_it() {
     assert_eq!(script(&text), (Some(0), "254\n143\n".into()));
     let text = format!("set -o pipefail; echo x | {call} nothing 2>/dev/null | cat");
     assert_eq!(script(&text), (Some(254), String::new()));
-    let nobody = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+    let nobody = free_address();
     let text = format!("$FIVE -q -p {} 127.0.0.1 backup </dev/null || exit", nobody.port());
     assert_eq!(script(&text), (Some(255), String::new()));
     // Standard error goes where the caller's goes, and closing it harms nobody.

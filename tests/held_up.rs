@@ -65,7 +65,7 @@ fn a_start_that_hangs_holds_up_no_other() {
     }
     until("all are late", || d.ask(STUCK) == b"-Service busy\r\n");
     same(d.ask("hello\r\n"), HELLO);
-    assert!(d.log().contains("reason=processes"), "{}", d.log());
+    d.wait_log("reason=processes");
     // Whoever hangs for too long is killed.
     stuck.iter_mut().for_each(|c| same(c.read_all(), "-Service failed\r\n"));
     assert!(
@@ -101,5 +101,5 @@ fn a_program_on_a_file_system_that_does_not_answer() {
         (0..3).for_each(|_| same(d.ask("hello\r\n"), HELLO));
         same(stuck.read_all(), "-Service failed\r\n");
     }
-    assert!(d.log().contains("no answer within"), "{}", d.log());
+    d.wait_log("no answer within");
 }

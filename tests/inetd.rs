@@ -6,24 +6,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
 use std::io::Read;
-use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 use support::*;
-
-/// Ports that nobody has, and that the system gives to nobody who asks for any: below its range of
-/// these (ip_local_port_range in tcp(7)). No other test has them, and hardly another run.
-fn free(n: usize) -> Vec<u16> {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let first = std::process::id() * 97;
-    let next = || 20_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
-    let nobodys = |port: &u16| {
-        let any = (Ipv6Addr::UNSPECIFIED, *port);
-        TcpListener::bind(any).is_ok() && UdpSocket::bind(any).is_ok()
-    };
-    std::iter::repeat_with(|| next() as u16).filter(nobodys).take(n).collect()
-}
 
 fn at(port: u16) -> Client {
     Client::connect(SocketAddr::from(([127, 0, 0, 1], port)))
@@ -286,7 +272,7 @@ fn a_link_is_inetd_and_moves_to_a_new_port_at_each_reload() {
     }
     let place = Place::new();
     let (conf, pid) = (place.at("inetd.conf"), place.at("inetd.pid"));
-    let all = free(6);
+    let all = [0; 6].map(|_| free_port());
     let write = |port: u16| {
         let row = format!(
             "127.0.0.1:{port} stream tcp4 nowait @USER@ /bin/sh sh -c 'echo Your address is $TCPREMOTEIP.'\n"
@@ -320,7 +306,7 @@ fn a_row_is_added_at_a_reload() {
     }
     let place = Place::new();
     let (conf, pid) = (place.at("inetd.conf"), place.at("inetd.pid"));
-    let all = free(10);
+    let all = [0; 10].map(|_| free_port());
     let row = |n: usize| {
         let (port, tcp) = (all[n], ["tcp", "tcp4", "tcp46"][n % 3]);
         format!("{port} stream {tcp} nowait @USER@ /bin/echo echo row {n}\n")
@@ -342,7 +328,7 @@ fn a_row_is_added_at_a_reload() {
 #[test]
 fn options_of_inetd_hold_for_every_row() {
     let place = Place::new();
-    let (conf, pid, port) = (place.at("inetd.conf"), place.at("inetd.pid"), free(1)[0]);
+    let (conf, pid, port) = (place.at("inetd.conf"), place.at("inetd.pid"), free_port());
     let row = format!("127.0.0.1:{port} stream tcp nowait @USER@ /bin/echo echo go\n");
     place.write("inetd.conf", &row, 0o644);
     for (words, wanted) in [
@@ -373,7 +359,7 @@ fn with_a_rows_listen_at_one_address() {
         return skip("needs unshare, as root");
     }
     let place = Place::new();
-    let (conf, pid, port) = (place.at("inetd.conf"), place.at("inetd.pid"), free(1)[0]);
+    let (conf, pid, port) = (place.at("inetd.conf"), place.at("inetd.pid"), free_port());
     let row = |n| format!("{port} stream {n} nowait @USER@ /bin/echo echo go\n");
     place.write("inetd.conf", &(row("tcp") + &row("tcp6")), 0o644);
     let (code, err) = called(&place, "inetd", &["-a", "127.0.0.3", "-p", &pid, &conf]);
@@ -394,7 +380,7 @@ fn with_a_rows_listen_at_one_address() {
 #[test]
 fn a_link_is_xinetd() {
     let place = Place::new();
-    let (pid, log, port) = (place.at("xinetd.pid"), place.at("log"), free(1)[0]);
+    let (pid, log, port) = (place.at("xinetd.pid"), place.at("log"), free_port());
     let service = format!(
         "service fast\n{{\n type = UNLISTED\n flags = NOLIBWRAP\n socket_type = stream\n protocol = tcp\n port = {port}\n bind = 127.0.0.1\n\
          wait = no\n user = @USER@\n server = /bin/sh\n server_args = -c 'echo go; cat'\n}}\n"
@@ -423,7 +409,7 @@ fn with_l_hosts_deny_holds_for_every_row() {
         return skip("needs root, unshare and libwrap0");
     }
     let place = Place::new();
-    let (conf, pid, port) = (place.at("inetd.conf"), place.at("inetd.pid"), free(1)[0]);
+    let (conf, pid, port) = (place.at("inetd.conf"), place.at("inetd.pid"), free_port());
     let row = format!("127.0.0.1:{port} stream tcp nowait @USER@ /bin/echo in.echod go\n");
     place.write("inetd.conf", &row, 0o644);
     let deny = place.write("deny", "in.echod: ALL\n", 0o644);

@@ -539,6 +539,27 @@ fn every_file_is_named_in_its_sides_map() {
     });
 }
 
+/// What a test reads must be there: a line of the log that may still come is waited for
+/// (`wait_log`), and a port that is named before anybody listens there is one of `free_port`, for
+/// the system may have given any other to a client meanwhile.
+#[test]
+fn no_test_reads_what_may_still_come() {
+    let wrong = |text: &str| -> Vec<String> {
+        let words: String = text.split_whitespace().collect();
+        let early = ["assert!(d.log().contains(", "letfree=TcpListener::bind(\"127.0.0.1:0\")"];
+        let found = early.into_iter().filter(|e| words.contains(&e.replace(' ', "")));
+        found.map(String::from).collect()
+    };
+    assert_eq!(wrong("assert!(\n    d.log().contains(\"x\")\n);").len(), 1, "it can see");
+    for entry in fs::read_dir(root().with_file_name("tests")).expect("tests").flatten() {
+        let path = entry.path();
+        if path.extension().is_some_and(|e| e == "rs") && !path.ends_with("layers.rs") {
+            let text = fs::read_to_string(&path).expect("text");
+            assert_eq!(wrong(&text), Vec::<String>::new(), "{}", path.display());
+        }
+    }
+}
+
 #[test]
 fn this_test_can_see() {
     assert_eq!(

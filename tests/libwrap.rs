@@ -154,7 +154,11 @@ fn a_datagram_whose_rules_are_slow_holds_up_nobody_and_leaves_nothing() {
         let all = proc::descendants(d.parent_pid());
         all.into_iter().filter(|&pid| proc::arguments(pid).last().is_some_and(|w| w == "61.25"))
     };
-    let sleep = sleeps().next().expect("its rule's command runs meanwhile");
+    let mut sleep = 0;
+    until("its rule's command runs meanwhile", || {
+        sleep = sleeps().next().unwrap_or(0);
+        sleep != 0
+    });
     let dropped = "the rules have not decided about its sender yet; this datagram is dropped";
     assert!(d.wait_logs(dropped, 3).iter().all(|l| l.contains(" reason=libwrap ")), "{}", d.log());
     // Who tries again when the rules have decided is served.

@@ -52,7 +52,7 @@ fn several() {
 fn the_setting() {
     let conf = format!("listen = 127.0.0.1:0\nlisten += [::1]:0\n{CONF}");
     let d = Daemon::with(&conf).listen("").start();
-    until("both", || d.log().matches("listening on").count() == 2);
+    assert_eq!(d.listening(2).len(), 2);
     same(d.ask("hello\r\n"), HELLO);
 }
 

@@ -95,9 +95,10 @@ fn a_syslog_that_comes_and_goes_holds_up_nobody_and_each_line_is_there_or_counte
     let mut lines = Vec::new();
     let bind = || {
         let syslog = UnixDatagram::bind(&path).expect("syslog");
-        syslog.set_read_timeout(Some(Duration::from_millis(300))).expect("timeout");
+        syslog.set_read_timeout(Some(Duration::from_millis(1500))).expect("timeout");
         syslog
     };
+    // Whatever has come, and for so long nothing more: what comes later to one that is away is lost.
     let take = |syslog: &UnixDatagram, lines: &mut Vec<String>| {
         let mut packet = [0; 4096];
         while let Ok(n) = syslog.recv(&mut packet) {

@@ -95,7 +95,7 @@ fn programs_that_hang_keep_only_their_source_waiting() {
 #[test]
 fn a_try_that_hangs_is_ended_with_what_it_has_started() {
     let script = "#!/bin/sh\necho $$ >@DIR@/hangs\nexec sleep 1000\n";
-    let conf = format!("checkpassword = @DIR@/check\nlogin_timeout = 3\n{ROW}");
+    let conf = format!("checkpassword = @DIR@/check\nlogin_timeout = 6\n{ROW}");
     let d = Daemon::with(&conf).file("check", script).start();
     let mut c = d.connect();
     c.send("AUTH\r\ndemo\r\nx\r\n").expect(ASKED).expect("- Authentication failed\r\n");
@@ -156,7 +156,7 @@ fn idle_dialogues_of_pam_keep_nobody_waiting() {
 fn modules_of_pam_that_hang_are_ended_and_nobody_waits_for_them() {
     let check = "#!/bin/sh\n[ $PAM_TYPE = auth ] || exit 0\ncase $(tr -d '\\000') in demopass) exit 0;; hang) echo $$ >>@DIR@/hangs; exec sleep 1000;; esac\nexit 1\n";
     let exec = "required pam_exec.so quiet expose_authtok @DIR@/check\n";
-    let Some(d) = pam_with("login_timeout = 4\n", &format!("auth {exec}account {exec}"), check)
+    let Some(d) = pam_with("login_timeout = 12\n", &format!("auth {exec}account {exec}"), check)
     else {
         return;
     };

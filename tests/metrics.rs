@@ -284,9 +284,7 @@ fn a_prometheus_scrapes_it() {
     }
     let d = Daemon::with(&ROWS.replace("internal\necho", "internal\n port = 127.0.0.1:0\necho"))
         .start();
-    let log = d.log();
-    let mut ports = log.lines().filter_map(|l| l.strip_prefix("listening on ")?.parse().ok());
-    let at: SocketAddr = ports.nth(1).expect("the row's port");
+    let at = d.port(0);
     let conf = format!(
         "global: {{scrape_interval: 1s}}\nscrape_configs:\n- job_name: fived\n  static_configs:\n  - targets: ['{at}']\n"
     );

@@ -447,7 +447,7 @@ fn a_reload_serves_what_crosses_it_and_takes_no_new_streams_then() {
 
 #[test]
 fn a_stream_without_a_request_is_closed() {
-    let d = Daemon::with(&format!("request_timeout = 1\n{CONF}")).start();
+    let d = Daemon::with(&format!("request_timeout = 3\n{CONF}")).start();
     let mut r = raw(&d);
     r.data(SYN, 1, "hel");
     let (bytes, end) = r.stream(1);

@@ -88,6 +88,15 @@ fn daemon() -> Option<Daemon> {
 #[test]
 fn only_requests_for_rows_with_rules_on_names_wait() {
     let Some(d) = daemon() else { return };
+    // On a machine that is very slow for a moment the resolver's time is over first.
+    if !others_go_before_those_who_wait(&d) {
+        drop(d);
+        assert!((0..3).any(|_| daemon().is_some_and(|d| others_go_before_those_who_wait(&d))));
+    }
+}
+
+/// Were they all answered before those who wait for the resolver?
+fn others_go_before_those_who_wait(d: &Daemon) -> bool {
     let ask = |from: &str, name: &str| {
         d.connect_from(from).send(format!("{name}\r\n")).half_close().read_all()
     };
@@ -108,10 +117,11 @@ fn only_requests_for_rows_with_rules_on_names_wait() {
     same(ask(HAS_A_NAME, "for"), GO);
     same(ask(HAS_A_NAME, "against"), NOT_AVAILABLE);
     same(ask(HAS_A_NAME, "other"), GO);
-    assert!(waits.iter_mut().all(|c| c.silent(1)), "they were to wait for the resolver");
+    let before = waits.iter_mut().all(|c| c.silent(1));
     // No name: what refuses one refuses all.
     waits.iter_mut().for_each(|c| same(c.read_all(), NOT_AVAILABLE));
     d.wait_log("REFUSE service=against host= from=127.0.0.3 reason=address");
+    before
 }
 
 #[test]

@@ -247,7 +247,7 @@ fn run_of_an_offered_service_ends_with_0() {
 
 #[test]
 fn those_who_offer_take_turns() {
-    let d = daemon(&row("web", "alice bob", " connect_timeout = 1\n"));
+    let d = daemon(&row("web", "alice bob", " connect_timeout = 5\n"));
     same(d.ask("web\r\n"), FAILED);
     let mut one = Computer::offering(&d, "alice", "web");
     let mut two = Computer::offering(&d, "bob", "web");
@@ -315,7 +315,7 @@ fn those_who_offer_take_turns() {
 fn the_rules_and_limits_of_the_row_hold() {
     let rows = row("one", "alice", " instances = 1\n")
         + &row("far", "alice", " only_from = 192.0.2.1\n")
-        + &row("short", "alice", " server_timeout = 1\n")
+        + &row("short", "alice", " server_timeout = 3\n")
         + &row("in", "alice", " users = bob\n banner = @DIR@/banner\n");
     let users = ["alice", "bob"].map(|name| format!("{name}:{HASH}\n")).concat();
     let d = Daemon::with(&format!("passwords = @DIR@/passwd\nmax_streams = 3\n{rows}"))

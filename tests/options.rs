@@ -119,6 +119,6 @@ fn a_home_that_cannot_be_entered_does_not_keep_an_ordinary_user_from_starting() 
         .stateless()
         .env("HOME", &home)
         .start();
-    assert!(d.log().contains("the certificate is kept for this run only"), "{}", d.log());
+    d.wait_log("the certificate is kept for this run only");
     same(d.connect().send("cat\r\nx").half_close().read_all(), "+Go\r\nx");
 }

@@ -88,7 +88,7 @@ fn a_session_parks_again_after_each_request_and_in_the_middle_of_none() {
 #[test]
 fn its_time_goes_on() {
     // Longer than it takes to park them.
-    let d = Daemon::with(&format!("login_timeout = 6\n{CONF}")).start();
+    let d = Daemon::with(&format!("login_timeout = 9\n{CONF}")).start();
     let mut all = park(&d, 2);
     all.plain[0].end();
     same(all.tls[0].read_all(), "");

@@ -102,7 +102,10 @@ fn no_address_is_every_address_and_a_family_is_that_family() {
         let mut c = Client::connect(format!("{host}:{port}").parse().expect("address"));
         c.send("x").expect("x");
     }
-    // The same port for each family; what was free a moment ago may be somebody else's now.
+    // The same port for each family; the system could give `port` to a client between two reloads.
+    let port = free_port();
+    d.reload(&format!("all stream tcp nowait @USER@ internal echo\n port = {port}\n"));
+    d.wait_log(&format!("listening on [::]:{port}"));
     let conf = format!(
         "four stream tcp4 nowait @USER@ /bin/echo echo four\n port = {port}\nsix stream tcp6 nowait @USER@ /bin/echo echo six\n port = {port}\n"
     );
@@ -121,8 +124,7 @@ fn no_address_is_every_address_and_a_family_is_that_family() {
 #[test]
 fn a_reload_moves_ports_and_keeps_what_stays() {
     const ROW: &str = "echo stream tcp nowait @USER@ internal\n port = ";
-    let free = || TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("address");
-    let (a, b) = (free(), free());
+    let (a, b) = (free_address(), free_address());
     let d = Daemon::with(&format!("{ROW}{a}\n")).start();
     let mut old = Client::connect(a);
     old.send("before").expect("before");
@@ -163,7 +165,7 @@ fn free_ports_of_two_rows_stay_with_their_rows_at_a_reload() {
 
 #[test]
 fn another_backlog_is_given_to_the_listener_that_stands() {
-    let free = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("address");
+    let free = free_address();
     let row = |backlog: u32| {
         format!(
             "day stream tcp nowait @USER@ internal daytime\n port = {free}\n backlog = {backlog}\n"
@@ -178,8 +180,7 @@ fn another_backlog_is_given_to_the_listener_that_stands() {
 
 #[test]
 fn fived_may_move_to_a_port_that_a_row_gives_up() {
-    let free = || TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("address");
-    let (a, b) = (free(), free());
+    let (a, b) = (free_address(), free_address());
     let conf = |own: SocketAddr, row: SocketAddr| {
         format!(
             "listen = {own}\nhello stream tcp nowait @USER@ /bin/echo echo hello\n port = {row}\n"
@@ -214,8 +215,7 @@ fn fived_and_a_row_never_share_a_port() {
 
 #[test]
 fn who_waits_at_a_port_that_is_given_up_is_served() {
-    let free = || TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("address");
-    let (stays, goes) = (free(), free());
+    let (stays, goes) = (free_address(), free_address());
     let row = |port: &str| format!("echo stream tcp nowait @USER@ internal\n port = {port}\n");
     let both = row(&format!("{stays} {goes}"));
     let d = Daemon::with(&both).start();

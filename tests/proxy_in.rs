@@ -135,7 +135,7 @@ fn nobody_else_can_say_who_he_is() {
 
 #[test]
 fn a_balancer_without_a_header_is_closed() {
-    let conf = format!("{FROM}request_timeout = 1\n{}", who("who", " port = 127.0.0.1:0\n"));
+    let conf = format!("{FROM}request_timeout = 3\n{}", who("who", " port = 127.0.0.1:0\n"));
     let d = Daemon::with(&conf).start();
     let wrong = [
         b"who\r\n".to_vec(),

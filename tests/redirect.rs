@@ -151,9 +151,11 @@ fn one_that_does_not_answer_is_passed_over_and_nobody_else_waits() {
     let line = d.wait_log("REFUSE service=hangs");
     assert!(line.contains(&format!("{silent}: no answer within 1 s")), "{line}");
     // It is tried last for a while: this one does not wait for it.
-    let began = std::time::Instant::now();
-    d.connect().send("web\r\n").expect(GO).expect("this is one\n");
-    assert!(began.elapsed() < Duration::from_secs(1) || d.log().matches("no answer").count() > 1);
+    until("nobody waits for it", || {
+        let began = std::time::Instant::now();
+        d.connect().send("web\r\n").expect(GO).expect("this is one\n");
+        began.elapsed() < Duration::from_secs(1)
+    });
     let _ = s.ended();
 }
 
@@ -265,13 +267,11 @@ fn many_that_come_at_once_reach_their_own_servers() {
         s.read_exact(&mut word).and_then(|()| s.write_all(&word)).expect("a word");
     });
     let d = Daemon::with(&row("web", &[&up], " port = 127.0.0.1:0\n instances = 99\n")).start();
-    let log = d.log();
-    let port = log.lines().filter_map(|l| l.strip_prefix("listening on ")).nth(1).expect("a port");
+    let address = d.port(0);
     let mut ended = 0;
     for n in [1, 2, 3, 40] {
         // They wait in the listener's queue, so fived accepts many of them in one turn.
         d.signal(Signal::SIGSTOP);
-        let address: SocketAddr = port.parse().expect("an address");
         let mut all: Vec<Client> = (0..n).map(|_| Client::connect(address)).collect();
         d.signal(Signal::SIGCONT);
         for (i, c) in all.iter_mut().enumerate().rev() {
@@ -307,7 +307,7 @@ fn a_long_banner_goes_before_what_the_upstream_says() {
 fn limits_hold_as_for_programs() {
     let up = upstream::echo();
     let conf =
-        row("one", &[&up], " instances = 1\n") + &row("short", &[&up], " server_timeout = 1\n");
+        row("one", &[&up], " instances = 1\n") + &row("short", &[&up], " server_timeout = 3\n");
     let d = Daemon::with(&conf).start();
     let mut first = d.connect();
     first.send("one\r\nx").expect("+Go\r\nx");
@@ -505,7 +505,7 @@ fn when_the_net_process_dies_its_relays_are_over_and_their_places_free() {
 fn relays_outlive_a_reload_and_end_with_fived() {
     let up = upstream::echo();
     let conf = row("echo", &[&up], "");
-    let mut d = Daemon::with(&format!("shutdown_timeout = 1\n{conf}")).start();
+    let mut d = Daemon::with(&format!("shutdown_timeout = 4\n{conf}")).start();
     let mut c = d.connect();
     c.send("echo\r\nx").expect("+Go\r\nx");
     let old = d.net_pid();
@@ -517,7 +517,7 @@ fn relays_outlive_a_reload_and_end_with_fived() {
     d.wait_log("EXIT service=echo");
     until("the old net process has ended", || d.nets().len() == 1);
 
-    d.reload(&format!("shutdown_timeout = 1\n{conf}"));
+    d.reload(&format!("shutdown_timeout = 4\n{conf}"));
     let mut c = d.connect();
     until("the third table is served", || {
         c = d.connect();

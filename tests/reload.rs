@@ -261,7 +261,7 @@ fn term_drains() {
 
 #[test]
 fn plain_services_keep_their_connections_beyond_the_end() {
-    let mut d = Daemon::with(&format!("shutdown_timeout = 1\n{CONF}")).start();
+    let mut d = Daemon::with(&format!("shutdown_timeout = 3\n{CONF}")).start();
     let mut running = d.connect();
     running.send("cat\r\nx").expect("+Go\r\nx");
     d.signal(Signal::SIGTERM);
@@ -421,10 +421,7 @@ impl Drop for Detached {
 #[test]
 fn in_the_background_it_serves_when_the_command_has_ended() {
     let place = Place::new();
-    let free = std::net::TcpListener::bind("127.0.0.1:0")
-        .expect("listener")
-        .local_addr()
-        .expect("address");
+    let free = free_address();
     place.write(
         "fived.conf",
         &format!("state_directory = @DIR@\nlog_type = FILE @DIR@/log\n{CONF}"),

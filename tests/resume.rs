@@ -108,15 +108,15 @@ fn a_lost_session_has_no_thread_and_goes_on_elsewhere() {
     assert_eq!(d.service("cat"), service);
     // A new stream comes from the new address, in the same session.
     s.open(3, "who\r\n");
-    let number = d.log().split("START service=cat").nth(1).expect("a start").to_string();
-    let number = number.split("session=").nth(1).expect("its session");
+    let start = d.wait_log("START service=cat");
+    let number = start.split("session=").nth(1).expect("its session");
     let number = number.split_whitespace().next().expect("a number");
     same(s.rest(3), format!("+Go\r\nat 127.0.0.2 in {number}\n"));
     // Only its own record ends it.
     s.record(2, b"");
     let end = d.wait_log(&format!("END session={number} "));
     assert!(end.contains(" from=127.0.0.2 reason=closed"), "{end}");
-    assert!(d.log().contains("reason=resumed"), "{}", d.log());
+    d.wait_log("reason=resumed");
 }
 
 #[test]
@@ -210,8 +210,11 @@ fn a_reload_keeps_it() {
 #[test]
 fn it_ends_in_time_and_the_oldest_goes() {
     let d = Daemon::with(&format!("resume_timeout_anonymous = 1\n{CONF}")).start();
-    let s = lost(&d);
+    let mut s = begin(&d);
+    s.open(1, "cat\r\none");
+    s.expect(1, "+Go\r\none");
     let service = d.service("cat");
+    s.lose();
     assert!(d.wait_log("END ").contains("reason=lost"));
     until("its service has ended", || !proc::alive(service));
     same(s.claim(&mut encrypted(&d)), NO_SUCH_SESSION);
@@ -270,7 +273,7 @@ fn silence_is_a_loss() {
 
 #[test]
 fn it_ends_when_fived_does() {
-    let mut d = Daemon::with(&format!("shutdown_timeout = 1\n{CONF}")).start();
+    let mut d = Daemon::with(&format!("shutdown_timeout = 3\n{CONF}")).start();
     let _with_a_service = lost(&d);
     let mut without = begin(&d);
     without.lose();

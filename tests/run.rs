@@ -13,7 +13,7 @@ mod yamux_raw;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use support::*;
 use tls::Tls;
 use yamux_client::Client as Mux;
@@ -258,11 +258,19 @@ fn servers_that_run_already_end_with_0() {
 #[test]
 fn a_silent_one_costs_no_thread_and_goes_on() {
     let d = daemon();
-    let mut c = d.connect();
-    c.send("RUN\r\ncat\r\n").expect(GO);
     // It is parked after a second; the loop of the net process has threads of its own.
     let threads = || proc::threads(d.net_pid());
-    let before = threads();
+    let (mut c, before) = loop {
+        let (began, mut c) = (Instant::now(), d.connect());
+        c.send("RUN\r\ncat\r\n").expect(GO);
+        let before = threads();
+        if began.elapsed() < Duration::from_millis(900) {
+            break (c, before);
+        }
+        // Too slow: it may be parked already.
+        drop(c);
+        until("its service has ended", || d.services().is_empty());
+    };
     until("its thread has ended", || threads() < before);
     c.send(input(b"x")).expect([&[0, 0, 0, 1], &b"x"[..]].concat());
     until("its thread has ended", || threads() < before);

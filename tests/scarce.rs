@@ -175,7 +175,7 @@ fn a_service_s_time_is_over_also_where_there_was_no_descriptor_to_end_it() {
         return skip("needs root, prlimit and setpriv");
     }
     let d =
-        Daemon::with("cat stream tcp nowait @USER@ /bin/cat cat\n server_timeout = 1\n").start();
+        Daemon::with("cat stream tcp nowait @USER@ /bin/cat cat\n server_timeout = 3\n").start();
     let mut c = d.connect();
     c.send("cat\r\nx").expect("+Go\r\nx");
     allow(d.parent_pid(), 3);

@@ -388,7 +388,7 @@ fn standard_error_goes_to_the_log_or_nowhere() {
 
 #[test]
 fn a_service_over_its_time_is_ended() {
-    let d = Daemon::with("cat stream tcp nowait @USER@ /bin/cat\n server_timeout = 1\n").start();
+    let d = Daemon::with("cat stream tcp nowait @USER@ /bin/cat\n server_timeout = 3\n").start();
     let mut c = d.connect();
     c.send("cat\r\nx").expect("+Go\r\nx").end();
     assert!(d.wait_log("EXIT service=cat").contains(" signal=15 "));
@@ -396,7 +396,7 @@ fn a_service_over_its_time_is_ended() {
 
 #[test]
 fn a_service_that_will_not_end_is_killed_with_its_children() {
-    let d = Daemon::with("x stream tcp nowait @USER@ @DIR@/script\n server_timeout = 1\n")
+    let d = Daemon::with("x stream tcp nowait @USER@ @DIR@/script\n server_timeout = 3\n")
         .file(
             "script",
             "#!/bin/sh\ntrap '' TERM\necho on\nsleep 300 &\nwhile :; do sleep 300; done\n",
@@ -409,7 +409,7 @@ fn a_service_that_will_not_end_is_killed_with_its_children() {
 
 #[test]
 fn what_a_service_over_its_time_leaves_behind_is_killed_too() {
-    let d = Daemon::with("x stream tcp nowait @USER@ @DIR@/script\n server_timeout = 1\n")
+    let d = Daemon::with("x stream tcp nowait @USER@ @DIR@/script\n server_timeout = 3\n")
         .file("script", "#!/bin/sh\n(trap '' TERM; echo on; while :; do sleep 1; done) &\nwait\n")
         .start();
     let mut c = d.connect();
@@ -419,7 +419,7 @@ fn what_a_service_over_its_time_leaves_behind_is_killed_too() {
 
 #[test]
 fn fived_ends_only_when_what_is_left_behind_was_killed() {
-    let mut d = Daemon::with("x stream tcp nowait @USER@ @DIR@/script\n server_timeout = 1\n")
+    let mut d = Daemon::with("x stream tcp nowait @USER@ @DIR@/script\n server_timeout = 3\n")
         .file("script", "#!/bin/sh\n(trap '' TERM; echo on; while :; do sleep 1; done) &\nwait\n")
         .start();
     let mut c = d.connect();
@@ -480,7 +480,7 @@ fn ids_of_group(name: &str) -> String {
 
 #[test]
 fn what_has_ended_leaves_no_timer() {
-    let conf = "x stream tcp nowait @USER@ /bin/true true\n server_timeout = 1d\nstatus stream tcp nowait @USER@ internal\n";
+    let conf = "x stream tcp nowait @USER@ /bin/true true\n server_timeout = 3d\nstatus stream tcp nowait @USER@ internal\n";
     let d = Daemon::with(conf).start();
     let timers = || {
         let text = String::from_utf8(d.ask("status\r\n")).expect("UTF-8");

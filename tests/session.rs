@@ -115,7 +115,7 @@ fn a_session_bears_one_number() {
 
 #[test]
 fn a_session_that_chooses_nothing_is_closed() {
-    let d = Daemon::with("login_timeout = 1\nrequest_timeout = 1\n").start();
+    let d = Daemon::with("login_timeout = 3\nrequest_timeout = 3\n").start();
     let mut c = d.connect();
     c.send("HOST\r\n").expect("+ Success\r\nWhich VHOST? ").end();
     d.wait_log("reason=timeout");

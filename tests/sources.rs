@@ -129,7 +129,7 @@ fn sessions_of_an_older_table_count_too() {
 
 #[test]
 fn an_anonymous_session_without_a_stream_ends() {
-    let d = Daemon::with(&format!("login_timeout = 1\n{CONF}")).start();
+    let d = Daemon::with(&format!("login_timeout = 3\n{CONF}")).start();
     let (mut idle, mut busy) = (d.connect(), d.connect());
     for c in [&mut idle, &mut busy] {
         c.send("MULTIPLEX\r\n").expect("+ Success\r\n");

@@ -227,7 +227,7 @@ fn a_record_that_is_none_gets_its_alert() {
 
 #[test]
 fn a_handshake_has_its_time_and_no_more() {
-    let d = Daemon::with("request_timeout = 1\n").start();
+    let d = Daemon::with("request_timeout = 3\n").start();
     let mut c = d.connect();
     c.send([0x16, 3, 1]);
     same(c.read_any(), "");
@@ -253,7 +253,7 @@ fn a_key_that_cannot_be_kept_is_this_run_s_also_after_a_reload() {
 
 #[test]
 fn a_dialogue_out_of_time_ends_as_tls_ends() {
-    let d = Daemon::with("login_timeout = 1\n").start();
+    let d = Daemon::with("login_timeout = 3\n").start();
     let mut c = direct(&d);
     c.send(b"HOST\r\n");
     same(c.read_all(), "+ Success\r\nWhich VHOST? ");
@@ -274,7 +274,8 @@ fn a_pair_that_cannot_be_read_is_never_replaced() {
         .expect("write");
     }
     let fingerprint = || run(&["-f", &d.place.at("fived.conf"), "--fingerprint"]);
-    assert!(d.log().contains(fingerprint().1.trim()), "it is the same pair");
+    // It is the same pair.
+    d.wait_log(fingerprint().1.trim());
     for name in ["cert.pem", "key.pem"] {
         std::fs::remove_file(d.place.at(&format!("state/{name}"))).expect("remove");
         std::fs::create_dir(d.place.at(&format!("state/{name}"))).expect("directory");

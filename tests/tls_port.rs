@@ -115,7 +115,7 @@ fn a_refused_client_is_closed_after_its_banner() {
 
 #[test]
 fn who_says_nothing_or_no_tls_has_no_service() {
-    let settings = "request_timeout = 1\n";
+    let settings = "request_timeout = 3\n";
     let d = Daemon::with(&format!("{settings}{}", row("who", ""))).start();
     let address = d.port(0);
     Client::connect(address).end();

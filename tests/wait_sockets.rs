@@ -23,12 +23,6 @@ fn python(text: &str) -> String {
 const STAYS: &str =
     "while True:\n c, _ = s.accept()\n c.sendall(b'%d\\n' % os.getpid())\n c.close()\n";
 
-/// A port of the loopback that is free now.
-fn free() -> u16 {
-    let l = TcpListener::bind("127.0.0.1:0").expect("a port");
-    l.local_addr().expect("address").port()
-}
-
 /// What a socket of its own is answered there.
 fn asked(at: SocketAddr) -> Vec<u8> {
     let s = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
@@ -96,7 +90,7 @@ fn an_option_that_a_program_left_is_undone_for_the_next() {
 
 #[test]
 fn a_row_that_comes_back_takes_over_its_program_and_nobody_else_its_port() {
-    let port = free();
+    let port = free_port();
     let (at, wait) = (
         SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
         row("own", "stream tcp", &port.to_string()),
@@ -132,7 +126,7 @@ fn a_row_that_comes_back_takes_over_its_program_and_nobody_else_its_port() {
 
 #[test]
 fn a_program_that_nobody_needs_any_more_frees_its_port() {
-    let port = free();
+    let port = free_port();
     let at = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let d = Daemon::with(&row("own", "stream tcp", &port.to_string()))
         .file("own", &python(STAYS))
@@ -146,7 +140,7 @@ fn a_program_that_nobody_needs_any_more_frees_its_port() {
 
 #[test]
 fn programs_are_asked_to_end_with_fived_and_the_next_one_has_their_ports() {
-    let port = free();
+    let port = free_port();
     let at = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let conf = format!("shutdown_timeout = 1\n{}", row("own", "stream tcp", &port.to_string()));
     let mut d = Daemon::with(&conf).file("own", &python(STAYS)).start();

@@ -1,6 +1,6 @@
 //! The daemon, started as a user would start it and ended when the test is.
 
-use super::{Client, Place, TIMEOUT, connect_from, proc, root, until};
+use super::{Client, Place, TIMEOUT, connect_from, free_address, proc, root, until};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,20 @@ struct Log {
     text: Mutex<(String, bool)>,
     more: Condvar,
     gate: Mutex<()>,
+    /// Somebody wants nobody to read it.
+    unread: AtomicBool,
+}
+
+/// Nobody reads the log as long as this lives.
+pub struct Unread<'a> {
+    log: &'a Log,
+    _gate: MutexGuard<'a, ()>,
+}
+
+impl Drop for Unread<'_> {
+    fn drop(&mut self) {
+        self.log.unread.store(false, Ordering::SeqCst);
+    }
 }
 
 impl Daemon {
@@ -159,8 +174,7 @@ impl Builder {
     /// Starts it where the log goes elsewhere: at a port that was free a moment ago.
     #[track_caller]
     pub fn start_unlogged(mut self) -> Daemon {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr());
-        let address = free.expect("a free port");
+        let address = free_address();
         self.listen = vec![address.to_string()];
         let mut daemon = self.launch();
         daemon.addresses = vec![address];
@@ -333,9 +347,23 @@ impl Daemon {
             .collect()
     }
 
-    /// Standard error so far.
+    /// Standard error so far: all that was written, unless somebody wants nobody to read it. A line
+    /// that is yet to be written is waited for with `wait_log`.
     pub fn log(&self) -> String {
+        self.read_up();
         self.log.text.lock().expect("log").0.clone()
+    }
+
+    /// Waits until all that was written to standard error has been read.
+    fn read_up(&self) {
+        until("standard error is read", || {
+            if self.log.unread.load(Ordering::SeqCst) {
+                return true;
+            }
+            let _text = self.log.text.lock().expect("log");
+            let left = readable(&self.stderr, PollTimeout::ZERO);
+            !left.is_some_and(|f| f.contains(PollFlags::POLLIN))
+        });
     }
 
     /// Waits for a line with this in it, and gives it back.
@@ -375,8 +403,10 @@ impl Daemon {
     }
 
     /// From now on nobody reads the log, until this is dropped.
-    pub fn unread(&self) -> MutexGuard<'_, ()> {
-        self.log.gate.lock().expect("gate")
+    pub fn unread(&self) -> Unread<'_> {
+        let gate = self.log.gate.lock().expect("gate");
+        self.log.unread.store(true, Ordering::SeqCst);
+        Unread { log: &self.log, _gate: gate }
     }
 
     // Processes.
@@ -471,11 +501,7 @@ impl Daemon {
         loop {
             if let Some(code) = self.exited() {
                 // Its last words are in the pipe.
-                until("its last words are read", || {
-                    let _text = self.log.text.lock().expect("log");
-                    let left = readable(&self.stderr, PollTimeout::ZERO);
-                    !left.is_some_and(|f| f.contains(PollFlags::POLLIN))
-                });
+                self.read_up();
                 return code;
             }
             if Instant::now() > end {

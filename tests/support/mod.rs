@@ -13,6 +13,7 @@
 mod client;
 mod daemon;
 pub mod five;
+mod free;
 pub mod page;
 mod place;
 pub mod proc;
@@ -21,6 +22,7 @@ mod trial;
 pub use client::{Client, connect_from};
 pub use daemon::{Builder, Daemon};
 pub use five::Five;
+pub use free::{free_address, free_port};
 pub use place::{Place, kill_and_wait, read, run, run_with};
 pub use trial::{trial, trial_size};
 

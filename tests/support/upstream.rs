@@ -66,5 +66,5 @@ pub fn echo() -> SocketAddr {
 
 /// An address at which nobody listens.
 pub fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("an address")
+    super::support::free_address()
 }

@@ -154,24 +154,27 @@ impl Drop for Client {
 pub struct Stream {
     /// Locked for a look at a time, never while anybody waits.
     stream: Arc<Mutex<yamux::Stream>>,
+    waiting: Arc<Waiting>,
     finished: bool,
 }
 
 impl Stream {
     fn new(stream: yamux::Stream) -> Stream {
-        Stream { stream: Arc::new(Mutex::new(stream)), finished: false }
+        let stream = Arc::new(Mutex::new(stream));
+        Stream { stream, waiting: Arc::default(), finished: false }
     }
 
     /// The same stream, for another thread: one may read while the other writes.
     pub fn both(self) -> (Stream, Stream) {
-        (Stream { stream: self.stream.clone(), finished: true }, self)
+        let (stream, waiting) = (self.stream.clone(), self.waiting.clone());
+        (Stream { stream, waiting, finished: true }, self)
     }
 
     fn wait<T>(
         &self,
         mut so: impl FnMut(Pin<&mut yamux::Stream>, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> io::Result<T> {
-        wait(|cx| so(Pin::new(&mut *self.stream.lock().expect("stream")), cx))
+        wait(&self.waiting, |cx| so(Pin::new(&mut *self.stream.lock().expect("stream")), cx))
     }
 
     /// FIN: the other half goes on.
@@ -215,15 +218,29 @@ impl Write for Stream {
     }
 }
 
-/// Waits in this thread until it is so.
-fn wait<T>(mut so: impl FnMut(&mut Context<'_>) -> Poll<io::Result<T>>) -> io::Result<T> {
-    struct Unpark(Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
+/// The threads that have waited for a stream. All are woken: where the crate has no room for what a
+/// stream sends, it remembers one waker of the stream, the last one, be it of a reader or a writer.
+#[derive(Default)]
+struct Waiting(Mutex<Vec<Thread>>);
+
+impl Wake for Waiting {
+    fn wake(self: Arc<Self>) {
+        self.0.lock().expect("threads").iter().for_each(Thread::unpark);
     }
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+}
+
+/// Waits in this thread until it is so.
+fn wait<T>(
+    waiting: &Arc<Waiting>,
+    mut so: impl FnMut(&mut Context<'_>) -> Poll<io::Result<T>>,
+) -> io::Result<T> {
+    let here = thread::current();
+    let mut all = waiting.0.lock().expect("threads");
+    if !all.iter().any(|t| t.id() == here.id()) {
+        all.push(here);
+    }
+    drop(all);
+    let waker = Waker::from(waiting.clone());
     let end = Instant::now() + TIMEOUT;
     loop {
         if let Poll::Ready(done) = so(&mut Context::from_waker(&waker)) {
