@@ -28,6 +28,9 @@ impl Parent {
         if self.cx.stopping {
             return;
         }
+        // A program of `wait` may be on its way to exec: it has its port by then.
+        self.services.settle_all(&mut self.cx);
+        self.route();
         log::say("leaving");
         self.leaving = true;
         self.close_listeners(false);
