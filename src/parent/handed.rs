@@ -31,11 +31,12 @@ impl Nets {
         (service, why): (ServiceId, Why),
         client: Option<&Shared>,
     ) {
-        // A net process that drains may end before the answers to its orders come. Another one
-        // answers then; it has another table, in which this service's number means nothing.
-        let (token, service) = match self.has(token) {
+        // A net process that drains may be allowed to end before the answers to its orders come: a
+        // start that is late is not waited for. Another one answers then; it has another table, in
+        // which this service's number means nothing.
+        let (token, service) = match self.takes_relays(token) {
             true => (token, service.0),
-            false => (self.serving().unwrap_or(token), u32::MAX),
+            false => (self.for_relay(None).unwrap_or(token), u32::MAX),
         };
         self.tell(cx, token, &ToNet::Refuse { service, why }, client.map(AsFd::as_fd));
     }
