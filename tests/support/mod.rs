@@ -32,9 +32,6 @@ use std::time::{Duration, Instant};
 /// wrong.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The former name of [`TIMEOUT`], until the last branch that uses it has landed.
-pub const PATIENCE: Duration = TIMEOUT;
-
 pub const GO: &str = "+Go\r\n";
 pub const NOT_AVAILABLE: &str = "-Service not available\r\n";
 pub const BUSY: &str = "-Service busy\r\n";
