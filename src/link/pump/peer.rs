@@ -47,7 +47,7 @@ impl<T> Pump<T> {
     fn receive(&mut self, link: &mut Link) -> Result<bool, Error> {
         if self.pending {
             self.frames(&[]);
-            return Ok(true);
+            return Ok(self.pending || link.may_have_more());
         }
         match link.received()? {
             Received::Bytes(bytes) => {
