@@ -113,11 +113,11 @@ fn sshd_at_a_port_of_its_own() {
     sh(&format!(
         "mkdir -p /run/sshd; ssh-keygen -q -t ed25519 -N '' -f {dir}/host; ssh-keygen -q -t ed25519 -N '' -f {dir}/user"
     ));
-    let said = sh(&format!(
+    let printed = sh(&format!(
         "ssh -q -F none -p {port} -i {dir}/user -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o BatchMode=yes root@127.0.0.1 'echo $SSH_CONNECTION; head -c 2000000 /dev/zero | wc -c'"
     ));
-    let said = String::from_utf8(said).expect("text");
-    let words: Vec<&str> = said.split_whitespace().collect();
-    assert_eq!((words[0], words[2], words[4]), ("127.0.0.1", "127.0.0.1", "2000000"), "{said}");
+    let printed = String::from_utf8(printed).expect("text");
+    let words: Vec<&str> = printed.split_whitespace().collect();
+    assert_eq!((words[0], words[2], words[4]), ("127.0.0.1", "127.0.0.1", "2000000"), "{printed}");
     same(words[3], port.to_string());
 }

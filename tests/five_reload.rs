@@ -58,25 +58,25 @@ fn application(port: &str, says: &str) -> Result<(), String> {
 /// A five that forwards; what it says is read all the while.
 struct Forwards {
     child: Child,
-    said: thread::JoinHandle<String>,
+    messages: thread::JoinHandle<String>,
 }
 
 impl Forwards {
     fn start(f: &Five, words: &[&str]) -> (Forwards, Vec<String>) {
         let (mut child, at) = f.forwards(words);
         let mut err = child.stderr.take().expect("piped");
-        let said = thread::spawn(move || {
-            let mut said = String::new();
-            let _ = err.read_to_string(&mut said);
-            said
+        let messages = thread::spawn(move || {
+            let mut messages = String::new();
+            let _ = err.read_to_string(&mut messages);
+            messages
         });
-        (Forwards { child, said }, at)
+        (Forwards { child, messages }, at)
     }
 
     fn end(mut self) -> String {
         let _ = self.child.kill();
         self.child.wait().expect("wait");
-        self.said.join().expect("standard error")
+        self.messages.join().expect("standard error")
     }
 }
 

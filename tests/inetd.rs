@@ -59,10 +59,10 @@ fn a_row_of_unix_has_a_socket_at_its_path() {
     .start();
     for (name, mode) in [("plain", 0o666), ("mine", 0o620)] {
         let path = d.place.at(name);
-        let mut said = String::new();
+        let mut answer = String::new();
         let connected = std::os::unix::net::UnixStream::connect(&path);
-        connected.expect("it listens").read_to_string(&mut said).expect("an end");
-        assert!(said.contains("PROTO=IPC\nIPCREMOTEEUID="), "{said}");
+        connected.expect("it listens").read_to_string(&mut answer).expect("an end");
+        assert!(answer.contains("PROTO=IPC\nIPCREMOTEEUID="), "{answer}");
         let file = fs::metadata(&path).expect("socket");
         assert_eq!(file.permissions().mode() & 0o7777, mode, "{path}");
     }

@@ -9,7 +9,7 @@ const XINETD: &str = "defaults\n{\n instances = 3\n}\nservice trap\n{\n type = U
     service hello\n{\n type = UNLISTED\n port = 0\n bind = 127.0.0.1\n socket_type = stream\n wait = no\n user = @USER@\n server = /bin/echo\n server_args = hi  there\n}\n";
 
 /// A client from this address of the loopback at the nth port of a row: all that it is told.
-fn told(d: &Daemon, n: usize, from: u8) -> String {
+fn answer(d: &Daemon, n: usize, from: u8) -> String {
     let from: IpAddr = Ipv4Addr::new(127, 0, 0, from).into();
     String::from_utf8_lossy(&connect_from(from, d.port(n)).read_all()).into_owned()
 }
@@ -18,15 +18,15 @@ fn told(d: &Daemon, n: usize, from: u8) -> String {
 fn who_touches_a_sensor_is_refused_everywhere() {
     let conf = "xinetd = @DIR@/xinetd.conf\ndate stream tcp nowait @USER@ /bin/echo echo now\n";
     let d = Daemon::with(conf).file("xinetd.conf", XINETD).start();
-    assert_eq!(told(&d, 1, 2), "hi there\n");
+    assert_eq!(answer(&d, 1, 2), "hi there\n");
     same(d.ask("date\r\n"), "+Go\r\nnow\n");
-    assert_eq!(told(&d, 0, 1), "", "the sensor says nothing");
+    assert_eq!(answer(&d, 0, 1), "", "the sensor says nothing");
     let line = d.wait_log("PENALTY from=127.0.0.1");
     assert!(line.contains(" reason=sensor seconds=3600 "), "{line}");
     d.wait_log("REFUSE service=trap host= reason=sensor");
-    assert_eq!(told(&d, 1, 1), "", "at another port");
+    assert_eq!(answer(&d, 1, 1), "", "at another port");
     same(d.ask("date\r\n"), NOT_AVAILABLE);
-    assert_eq!(told(&d, 1, 2), "hi there\n", "from another source");
+    assert_eq!(answer(&d, 1, 2), "hi there\n", "from another source");
     // A reload forgets nobody.
     d.reload(conf);
     same(d.ask("date\r\n"), NOT_AVAILABLE);
