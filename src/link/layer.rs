@@ -82,8 +82,10 @@ impl Layer {
         match self {
             Layer::Plain => false,
             Layer::Ahead(ahead) => !ahead.part.is_empty() || ahead.is_full(),
+            // The end of TLS may have come with the last bytes, and poll(2) does not report it.
             Layer::Tls { tls, emptied } => {
-                !*emptied || tls.reader().into_first_chunk().is_ok_and(|bytes| !bytes.is_empty())
+                let first = tls.reader().into_first_chunk();
+                !*emptied || !matches!(first, Err(e) if e.kind() == ErrorKind::WouldBlock)
             }
         }
     }

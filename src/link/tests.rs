@@ -105,6 +105,28 @@ fn the_end_of_tls_is_told_from_the_end_of_its_connection() {
     }
 }
 
+/// The socket has no more, and poll(2) would report nothing.
+#[test]
+fn the_end_of_tls_that_comes_with_the_last_bytes_is_still_to_be_handled() {
+    let (mut a, mut b) = encrypted();
+    b.write_all(&Alone, b"bye", soon()).expect("write");
+    b.send_close_notify();
+    while !a.is_over() {
+        match a.received().expect("bytes") {
+            Received::Bytes(bytes) => {
+                let n = bytes.len();
+                a.consume(n);
+                assert!(a.may_have_more());
+            }
+            Received::Nothing => {
+                Alone.wait(a.socket(), true, false, soon()).expect("more");
+                a.receive().expect("a read");
+            }
+            Received::End => {}
+        }
+    }
+}
+
 #[test]
 fn what_is_no_tls_gets_an_alert() {
     let (mut a, _b) = encrypted();
