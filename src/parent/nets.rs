@@ -22,8 +22,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// How long a net process may take until it is ready.
-const READY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a net process may take until it is ready. On a busy machine one that has a table of
+/// tens of thousands of rows to read takes more than ten seconds.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// See the module.
 #[derive(Default)]

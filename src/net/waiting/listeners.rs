@@ -19,8 +19,9 @@ use std::time::Duration;
 const BATCH: usize = 64;
 /// How long no client is accepted after the system had no memory or descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long a draining process may take to accept the clients that connected before.
-const LAST_ACCEPT_TIME: Duration = Duration::from_secs(1);
+/// How long a draining process may take to accept the clients that connected before: it ends this
+/// where clients come without end, and a busy machine takes more than a second for some hundreds.
+const LAST_ACCEPT_TIME: Duration = Duration::from_secs(5);
 
 impl Loop {
     /// The poll has reported a listener.
