@@ -54,7 +54,7 @@ fn a_client_that_reads_nothing_is_not_kept_for_ever() {
     let conf: String = (0..20_000)
         .map(|n| format!("{n}-{} stream tcp nowait @USER@ /bin/cat\n", "n".repeat(200)))
         .collect();
-    let d = Daemon::with(&format!("request_timeout = 1\n{conf}")).start();
+    let d = Daemon::with(&format!("request_timeout = 3\n{conf}")).start();
     let net = d.net_pid();
     let sockets = || proc::descriptors(net).iter().filter(|f| f.1.starts_with("socket:")).count();
     let own = sockets();
@@ -65,7 +65,11 @@ fn a_client_that_reads_nothing_is_not_kept_for_ever() {
     if root() {
         until("they are let go", || sockets() <= own);
     }
-    assert_eq!(d.help().len(), 20_000);
+    // Who reads has all of it, unless the machine is so slow that the time is over first.
+    until("all of it", || {
+        let all = d.connect().send("HELP\r\n").half_close().read_any();
+        all.split(|b| *b == b'\n').count() > 20_000
+    });
 }
 
 #[test]
