@@ -29,9 +29,9 @@ all:
 run: all
 	@etc/demo.sh run "$(PROGRAM)"
 
-# Most tests wait for something most of the time: several for each processor.
+# Most tests wait for something most of the time: two for each processor.
 test: tools
-	RUST_TEST_THREADS="$${RUST_TEST_THREADS:-$$(( $$(nproc) * 3 ))}" $(CARGO) test --locked
+	RUST_TEST_THREADS="$${RUST_TEST_THREADS:-$$(( $$(nproc) * 2 ))}" $(CARGO) test --locked
 
 # The trials of README.md, as NAME:FILE:TEST[,TEST...] of tests/, which tests/manual.rs compares with that page.
 TRIALS = \
