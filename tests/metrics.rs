@@ -326,7 +326,7 @@ fn a_prometheus_scrapes_it() {
 /// who ask at the same time, and for `status`.
 #[test]
 fn thousands_of_services_are_told_in_parts() {
-    const ALL: usize = 1500;
+    const ALL: usize = 600;
     let rows: String =
         (0..ALL).map(|i| format!("s{i} stream tcp nowait @USER@ internal echo\n")).collect();
     let settings = "cps = UNLIMITED\nmax_services_per_source = 1000\n";
