@@ -143,12 +143,13 @@ fuzz:
 	done
 
 # The tests with the address sanitizer, which finds what Rust does not see: memory of the C library, of unsafe code, of C tests. ASAN names
-# test files (`ASAN="--lib --test service"`); all of them unless said. Leaks are not looked for: a child that ends before its exec has memory
-# of its parent. With --target, so that build scripts and macros, which run in the compiler, have no sanitizer.
+# test files (`ASAN="--lib --test service"`); all of them unless said. Leaks are not looked for, nor returned calls (it keeps those of a
+# thread apart, and a child that shares its parent's memory leaves its own by exec). With --target, so that build scripts and macros, which
+# run in the compiler, have no sanitizer.
 ASAN ?=
 asan: tools
 	@host=$$(rustc -vV | sed -n 's/^host: //p'); \
-	ASAN_OPTIONS=detect_leaks=0 RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address --cfg asan" CARGO_TARGET_DIR=$(TARGET)/asan \
+	ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address --cfg asan" CARGO_TARGET_DIR=$(TARGET)/asan \
 		$(CARGO) test --locked --target $$host $(ASAN)
 
 # The pure sides (they ask the system for nothing) in Miri, which finds undefined behaviour. Only some toolchains have it.

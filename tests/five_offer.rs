@@ -190,6 +190,29 @@ fn an_offer_is_made_again_after_a_reload_and_after_a_loss() {
     until("it is served again", || client(&d, "web", "x").ends_with("1 bytes: x"));
 }
 
+#[test]
+fn an_offer_that_is_refused_later_or_cancelled_ends_no_other() {
+    let tcp = upstream::counts("tcp");
+    let d = Daemon::with(&rows(&["web", "other"])).start();
+    let f = person(&d, Five::new(&d));
+    let (web, other) = (format!("web:{tcp}"), format!("other:{tcp}"));
+    let mut five = offering(&f, &[&web, &other]);
+    d.wait_logs("OFFER service=", 2);
+    let served = |name: &str| client(&d, name, "x").ends_with("1 bytes: x");
+    d.reload(&rows(&["web"]));
+    until("web is offered again", || served("web"));
+    d.reload(&rows(&["web", "other"]));
+    until("other is offered again", || served("other"));
+    until("web is offered again", || served("web"));
+    let cancel = |offer: &str| f.run(&["-O", "cancel", "-R", offer, &demo()]);
+    until("other is cancelled", || cancel(&other).0 == 0);
+    until("nobody offers it", || client(&d, "other", "x") == FAILED);
+    until("web is still offered", || served("web"));
+    // With the last one it has nothing to do.
+    until("web is cancelled", || cancel(&web).0 == 0);
+    assert_eq!(five.0.wait().expect("wait").code(), Some(255));
+}
+
 /// With curl and Python's web server, at a port of the service's own.
 #[test]
 fn a_web_server_at_home_has_a_port_on_the_server() {

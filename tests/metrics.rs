@@ -90,6 +90,7 @@ fn counts_follow_what_happens() {
     let count = now["fived_start_seconds_count"];
     assert_eq!(now["fived_start_seconds_bucket{le=\"+Inf\"}"], count);
     assert!(count >= 2.0, "{now:?}");
+    assert!(now["fived_start_seconds_sum"] > 0.0, "{now:?}");
     c.half_close().end();
     d.wait_log("EXIT service=echo");
     assert_eq!(sum(&samples(&d), "fived_services_running", "\"echo\""), 0.0);

@@ -132,6 +132,9 @@ impl Error {
             Error::NoSuchHost { host, why } => format!(
                 "{host}: no such host ({why}): look at the name, and at this computer's DNS"
             ),
+            Error::Unreached { place, why } if place.starts_with('/') => format!(
+                "{place}: no connection ({why}): is fived running there, with a listen line of that path?"
+            ),
             Error::Unreached { place, why } => format!(
                 "{place}: no connection ({why}): is fived running there? -p PORT says another port"
             ),

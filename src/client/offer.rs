@@ -9,6 +9,9 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+/// What the five that made an offer is told when `-O cancel` has ended it.
+pub const CANCELLED: &str = "it was cancelled (five -O cancel)";
+
 /// What serves it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Local {

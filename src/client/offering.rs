@@ -4,7 +4,7 @@
 use super::caller::{CallEvent, Caller, Ended};
 use super::error::Error;
 use super::messages;
-use super::offer::Offer;
+use super::offer::{CANCELLED, Offer};
 use super::target::Target;
 use crate::sys::clock;
 use std::time::Duration;
@@ -16,9 +16,11 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// One of them.
 struct Standing {
     offer: Offer,
-    /// The tag of its call. None: it has none now, and is made again at that time.
+    /// The tag of its call. Err: it has none now, and is made again at that time.
     call: Result<u32, Duration>,
     pause: Duration,
+    /// The server has taken it before.
+    was_taken: bool,
 }
 
 /// See the module.
@@ -34,7 +36,7 @@ impl Offering {
         for offer in offers {
             let offer = offer.resolved()?;
             let call = Ok(caller.offer(t.virtual_host.clone(), offer.clone())?);
-            all.push(Standing { offer, call, pause: PAUSE });
+            all.push(Standing { offer, call, pause: PAUSE, was_taken: false });
         }
         Ok(Offering { host: t.virtual_host.clone(), all })
     }
@@ -44,16 +46,25 @@ impl Offering {
         self.all.iter().any(|s| s.call == Ok(tag))
     }
 
-    /// Handles the event of one of these calls. Err: it cannot be offered.
+    /// Handles the event of one of these calls. Err: it cannot be offered, or none is left.
     pub fn event(&mut self, tag: u32, event: Result<CallEvent, Error>) -> Result<(), Error> {
         let Some(s) = self.all.iter_mut().find(|s| s.call == Ok(tag)) else { return Ok(()) };
         let name = format!("-R {}", s.offer.text());
         match event {
             Ok(CallEvent::Started) => {
-                s.pause = PAUSE;
+                (s.pause, s.was_taken) = (PAUSE, true);
                 messages::step(&format!("{name}: offered"));
             }
             Ok(CallEvent::Terminal) => {}
+            Ok(CallEvent::Ended(Ended::Refused(text))) if text == CANCELLED => {
+                s.call = Err(Duration::MAX);
+                if self.all.iter().all(|s| s.call == Err(Duration::MAX)) {
+                    return Err(Error::System { what: name, why: text });
+                }
+                messages::info(&format!("{name}: {text}"));
+            }
+            // The server has another configuration now, and may have a third one soon.
+            Ok(CallEvent::Ended(Ended::Refused(text))) if s.was_taken => s.again(&text),
             Ok(CallEvent::Ended(Ended::Refused(text))) => {
                 s.call = Err(Duration::MAX);
                 return Err(Error::System { what: name, why: text });

@@ -378,7 +378,7 @@ mod tests {
             ("-R web:80 h", "-R web:80: NAME:ADDRESS:PORT or NAME:/PATH"),
             ("--plain -R web:/x h", "--plain excludes -R: RFC 1078 has no offers"),
             ("-t -T h s", "-t and -T exclude each other"),
-            ("-t --plain h s", "--plain excludes -t: RFC 1078 has no terminals"),
+            ("-t --plain h s", "--plain and a path exclude -t: RFC 1078 has no terminals"),
             ("-N h s", "-N excludes a service"),
             (
                 "--plain u@h s",

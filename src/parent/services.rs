@@ -228,10 +228,12 @@ impl Services {
         (net_ends, text): (NetEnds, Vec<u8>),
     ) {
         let (pid, started) = (child.pid, record.at);
-        ::log::debug!("pid {pid} runs {:?} after it was asked for", cx.now.saturating_sub(started));
+        // The loop's own time may be that of the turn in which the start began.
+        let took = clock::monotonic().saturating_sub(started);
+        ::log::debug!("pid {pid} runs {} us after it was asked for", took.as_micros());
         let Some(service) = config.table.service(id) else { return };
         let counted = cx.counters.started(&service.name, &record.host);
-        cx.counters.tallies.took(cx.now.saturating_sub(started));
+        cx.counters.tallies.took(took);
         lines::start(service, pid, &record);
         let until = service.attributes.server_timeout.map(|s| {
             let until = started + Duration::from_secs(s.into());

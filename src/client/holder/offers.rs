@@ -8,7 +8,7 @@
 use super::call::{Call, Step};
 use super::callers::NOBODY;
 use super::state::Holder;
-use crate::client::offer::{self, Offer, Offered, Origin};
+use crate::client::offer::{self, CANCELLED, Offer, Offered, Origin};
 use crate::client::request::Request;
 use crate::link::pump::LocalEnd;
 use crate::sys::flow::Flow;
@@ -112,7 +112,7 @@ impl Holder {
         for id in all {
             if let Some(stream) = self.pump.close(id) {
                 let call = &stream.owner;
-                let text = "it was cancelled (five -O cancel)".into();
+                let text = CANCELLED.into();
                 self.callers.send(call.caller, &Notice::Refused { tag: call.tag, text });
             }
         }

@@ -38,6 +38,8 @@ pub(super) extern "C" fn run(gate: *mut c_void) -> c_int {
 pub(super) unsafe fn make_child(gate: *mut Gate, slot: &Slot) -> io::Result<i32> {
     let flags = libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_CHILD_CLEARTID | libc::SIGCHLD;
     let (parent_tid, tls) = (ptr::null_mut::<libc::pid_t>(), ptr::null_mut::<libc::c_void>());
+    #[cfg(asan)]
+    slot.stack.unpoison();
     let before = mask(!0);
     // SAFETY: the caller's promise. The kernel writes to `runs`, the child to its Cells.
     let made = check(unsafe {

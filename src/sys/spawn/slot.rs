@@ -76,6 +76,18 @@ impl Stack {
         }
     }
 
+    /// Forgets what the address sanitizer has noted of the last child's calls here, from which that
+    /// child never returned: it left by exec.
+    #[cfg(asan)]
+    pub fn unpoison(&self) {
+        unsafe extern "C" {
+            fn __asan_unpoison_memory_region(at: *const libc::c_void, size: usize);
+        }
+        let at = self.0.wrapping_byte_add(Self::GUARD);
+        // SAFETY: the memory is this value's own, and no child is on it.
+        unsafe { __asan_unpoison_memory_region(at, Self::SIZE - Self::GUARD) };
+    }
+
     /// Stacks grow down on every system that this runs on.
     pub fn top(&self) -> *mut libc::c_void {
         self.0.wrapping_byte_add(Self::SIZE)
