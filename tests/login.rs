@@ -555,7 +555,7 @@ fn status_is_the_operators_own_door() {
     busy.send("sleep\r\n").expect(GO);
     // A session that stays: the one that asks is handed to the service, and may be over when that answers.
     let mut stays = d.connect();
-    stays.send("AUTH\ndemo\ndemopass\n").expect(&yes("demo"));
+    stays.send("AUTH\ndemo\ndemopass\n").expect(yes("demo"));
     let answer = String::from_utf8(d.ask("AUTH\ndemo\ndemopass\nstatus\n"))
         .expect("text")
         .replace(&yes("demo"), "");
