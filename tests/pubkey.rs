@@ -492,7 +492,8 @@ fn a_homes_file_is_read_as_its_user() {
     let conf = CONF.replace("@KEYS@/%u", "%h/.ssh/authorized_keys");
     let b = Daemon::with(&conf);
     let passwd = std::fs::read_to_string("/etc/passwd").expect("passwd");
-    b.place.write("passwd", &format!("{passwd}demo:x:43210:43210::@KEYS@/home:/bin/sh\n"), 0o644);
+    // The first entry of a name counts, should this computer have a `demo` of its own.
+    b.place.write("passwd", &format!("demo:x:43210:43210::@KEYS@/home:/bin/sh\n{passwd}"), 0o644);
     let mount = "mount --bind @DIR@/passwd /etc/passwd && exec \"$0\" \"$@\"";
     let Some(d) = with_key(b.under(&["unshare", "-m", "sh", "-c", mount]), &["-t", "ed25519"], "")
     else {

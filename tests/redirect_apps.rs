@@ -19,7 +19,8 @@ const H: &str = "127.0.0.1";
 fn with_users(b: Builder) -> Builder {
     let passwd = std::fs::read_to_string("/etc/passwd").expect("passwd");
     let user = |name: &str, uid: u32| format!("{name}:x:{uid}:{uid}::/:/bin/sh\n");
-    b.place.write("passwd", &(passwd + &user("alice", 62_001) + &user("bob", 62_002)), 0o644);
+    // The first entry of a name counts, should this computer have an `alice` of its own.
+    b.place.write("passwd", &(user("alice", 62_001) + &user("bob", 62_002) + &passwd), 0o644);
     b.under(&["unshare", "-m", "sh", "-c", MOUNT])
 }
 
