@@ -87,6 +87,25 @@ const DEVICES: &str = "mkdir @DIR@/dev; mount -t tmpfs tmpfs @DIR@/dev
 for f in null zero full random urandom tty; do touch @DIR@/dev/$f; mount --bind /dev/$f @DIR@/dev/$f; done
 mount --move @DIR@/dev /dev";
 
+/// A limit of the size of files (RLIMIT_FSIZE) sends a signal to who writes more (SIGXFSZ).
+#[test]
+fn a_log_at_the_limit_of_the_size_of_files_ends_nobody() {
+    let d = Daemon::with(&format!(
+        "log_type = FILE @DIR@/log\n{CONF}ignored stream tcp nowait @USER@ /bin/grep\
+         \u{20}grep SigIgn /proc/self/status\n log_on_success =\n"
+    ));
+    let limited = "ulimit -f 4; exec \"$0\" \"$@\"";
+    let d = d.under(&["sh", "-c", limited]).start_unlogged();
+    ask(&d, 0..40);
+    // The services have that limit too, and the signal has its usual effect there.
+    same(d.ask("ignored\r\n"), "+Go\r\nSigIgn:\t0000000000000000\n");
+    let log = || std::fs::read_to_string(d.place.at("log")).unwrap_or_default();
+    let lines: Vec<String> = log().split_inclusive('\n').map(String::from).collect();
+    let whole: Vec<String> =
+        lines.iter().filter_map(|l| l.strip_suffix('\n')).map(String::from).collect();
+    assert!(log().len() <= 2048 && !written_and_lost(&whole).0.is_empty(), "{lines:?}");
+}
+
 #[test]
 fn a_syslog_that_comes_and_goes_holds_up_nobody_and_each_line_is_there_or_counted() {
     let n = 4 * trial_size("syslog", 60, 2500);

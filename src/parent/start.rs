@@ -20,7 +20,7 @@ use crate::sys::identity;
 use crate::sys::notify;
 use crate::sys::process::{self, Detached};
 use crate::sys::rights::{self, Right};
-use crate::sys::signal::{Signal, Signals};
+use crate::sys::signal::{self, Signal, Signals};
 use crate::sys::spawn::Spawner;
 
 /// Why fived cannot start: the exit status, and the lines that say why.
@@ -47,6 +47,8 @@ const SIGNALS: [Signal; 6] =
 /// Serves until a signal ends it. Err: it cannot serve.
 pub fn serve(mut options: Options) -> Result<(), Stop> {
     log::debug(options.debug);
+    // A log that cannot be written ends nothing.
+    signal::ignore_file_size();
     if options.background {
         // A daemon's working directory is `/`, so paths are made absolute before it changes.
         for path in &mut options.origin.paths {

@@ -194,6 +194,13 @@ pub fn reset_child_signal() {
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
 }
 
+/// Writing a file beyond the limit of its size (RLIMIT_FSIZE, which whoever started this process may
+/// have set) fails from now on, as a full disk does, and does not end this process (SIGXFSZ).
+pub fn ignore_file_size() {
+    // SAFETY: no handler is set.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
 /// Gives a handler that does nothing to each signal that is ignored and not blocked: exec(2) leaves
 /// an ignored signal ignored, but gives one that has a handler its default effect back. For this
 /// process nothing changes. Rust's runtime ignores SIGPIPE; who started this process may have had
