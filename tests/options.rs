@@ -1,6 +1,7 @@
 //! SPEC 3: options and exit statuses.
 
 mod support;
+use std::process::Command;
 use support::*;
 
 const CONF: &str = "hello stream tcp nowait @USER@ /bin/echo echo hello\n";
@@ -75,6 +76,24 @@ fn a_wrong_configuration_does_not_start() {
 fn a_test_says_ok() {
     let (code, out, err) = Place::new().fived(CONF, &["-t"]);
     assert_eq!((code, out.as_str(), err.as_str()), (0, "configuration OK\n", ""));
+}
+
+/// As in `fived -t 2>&1 | head -1`.
+#[test]
+fn a_standard_error_that_nobody_reads_does_not_change_the_exit_status() {
+    let wrong = "one stream tcp maybe nobody /bin/cat\n";
+    let missing = "one stream tcp nowait @USER@ /nonexistent\n";
+    for (conf, words, wanted) in [(wrong, "-t", 1), (missing, "-t", 0), (CONF, "--no-such", 1)] {
+        let place = Place::new();
+        let conf = place.write("fived.conf", &place.fill(conf), 0o644);
+        let (reader, writer) = std::io::pipe().expect("pipe");
+        drop(reader);
+        let status = Command::new(env!("CARGO_BIN_EXE_fived"))
+            .args(["-f", &conf, words])
+            .stderr(writer)
+            .status();
+        assert_eq!(status.expect("fived").code(), Some(wanted), "{conf} {words}");
+    }
 }
 
 #[test]

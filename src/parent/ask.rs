@@ -2,6 +2,7 @@
 
 use super::reload::RELOADED;
 use super::status::{SYSTEM, USAGE};
+use super::tasks::print_error;
 use crate::sys::outcome::Question;
 use crate::sys::process;
 use std::process::Command;
@@ -20,16 +21,16 @@ pub fn reload(pidfile: Option<&str>) -> i32 {
         Ok(answer) => {
             let mut lines = answer.lines();
             let good = lines.next() == Some(RELOADED);
-            lines.for_each(|l| eprintln!("{}{l}", if good { "warning: " } else { "" }));
+            let mark = if good { "warning: " } else { "" };
+            lines.for_each(|l| print_error(&format!("{mark}{l}")));
             if !good {
-                eprintln!(
-                    "fived: the reload was refused; fived still serves the configuration that it had"
-                );
+                let still = "fived still serves the configuration that it had";
+                print_error(&format!("fived: the reload was refused; {still}"));
             }
             i32::from(!good) * USAGE
         }
         Err((status, text)) => {
-            eprintln!("fived: --reload: {text}");
+            print_error(&format!("fived: --reload: {text}"));
             status
         }
     }

@@ -152,7 +152,7 @@ pub fn main(called: &str, words: &[String]) -> i32 {
     let options = match options {
         Ok(o) => o,
         Err(e) => {
-            eprintln!("fived: {e}");
+            tasks::print_error(&format!("fived: {e}"));
             return status::USAGE;
         }
     };

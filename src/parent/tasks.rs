@@ -19,7 +19,7 @@ pub fn run(options: &Options) -> i32 {
         Task::Passwd(name) => match crate::login::passwd_line(name) {
             Ok(line) => say(&format!("{line}\n")),
             Err(e) => {
-                eprintln!("fived: {e}");
+                print_error(&format!("fived: {e}"));
                 return USAGE;
             }
         },
@@ -36,7 +36,7 @@ pub fn run(options: &Options) -> i32 {
                     Ok(read) => of(task, read),
                     Err(e) => {
                         let status = e.status();
-                        e.lines().iter().for_each(|line| eprintln!("{line}"));
+                        e.lines().iter().for_each(|line| print_error(line));
                         return status;
                     }
                 }
@@ -48,7 +48,7 @@ pub fn run(options: &Options) -> i32 {
         // The reader has closed the pipe, as head(1) does. That is no failure of fived.
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => 0,
         Err(e) => {
-            eprintln!("fived: {e}");
+            print_error(&format!("fived: {e}"));
             SYSTEM
         }
     }
@@ -57,14 +57,14 @@ pub fn run(options: &Options) -> i32 {
 fn of(task: &Task, Read { config, warnings, left_out }: Read) -> io::Result<i32> {
     match task {
         Task::Test => {
-            warnings.iter().for_each(|w| eprintln!("warning: {w}"));
+            warnings.iter().for_each(|w| print_error(&format!("warning: {w}")));
             if left_out {
                 return Ok(USAGE);
             }
             say("configuration OK\n")
         }
         Task::Fingerprint => {
-            warnings.iter().chain(&config.keys.notes).for_each(|w| eprintln!("{w}"));
+            warnings.iter().chain(&config.keys.notes).for_each(|w| print_error(w));
             if config.keys.is_for_this_run() {
                 // It is lost when this command ends, so no server will have it.
                 return Ok(SYSTEM);
@@ -91,14 +91,14 @@ fn of(task: &Task, Read { config, warnings, left_out }: Read) -> io::Result<i32>
         Task::Decide(query) => match decide(&config, query) {
             Ok(answer) => say(&format!("{answer}\n")),
             Err(e) => {
-                eprintln!("fived: -C: {e}");
+                print_error(&format!("fived: -C: {e}"));
                 Ok(USAGE)
             }
         },
         _ => {
             // What is printed may serve otherwise than the program whose file was read.
             if config.origin.grammar != Grammar::Fived {
-                warnings.iter().for_each(|w| eprintln!("warning: {w}"));
+                warnings.iter().for_each(|w| print_error(&format!("warning: {w}")));
             }
             say(&config.effective().print())
         }
@@ -110,6 +110,12 @@ fn say(text: &str) -> io::Result<i32> {
     out.write_all(text.as_bytes())?;
     out.flush()?;
     Ok(0)
+}
+
+/// Prints a line on standard error. Where nobody reads that, or nothing can be written, the exit
+/// status alone says what became of the task.
+pub(super) fn print_error(line: &str) {
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
 /// The policy's decision about a query, for a client with exactly the facts in it.
