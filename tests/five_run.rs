@@ -58,6 +58,22 @@ fn its_exit_status_and_its_standard_error_are_five_s() {
 }
 
 #[test]
+fn an_input_that_cannot_be_read_is_not_taken_for_its_end() {
+    let d = Daemon::with(CONF).start();
+    let five = Five::new(&d);
+    assert_eq!(five.run(&["localhost", "cat"]).0, 0);
+    // The holder reads a directory, five itself a device.
+    for (path, why) in [("/", "Is a directory"), ("/dev/loop-control", "Invalid argument")] {
+        let Ok(input) = std::fs::File::open(path) else { continue };
+        let mut command = five.command(&["-p", &five.port(), "localhost", "cat"]);
+        let ran = command.stdin(input).output().expect("five");
+        let told = String::from_utf8_lossy(&ran.stderr);
+        assert_eq!(ran.status.code(), Some(255), "{path}: {told}");
+        assert!(told.contains(&format!("standard input: {why}")), "{path}: {told}");
+    }
+}
+
+#[test]
 fn scripts_see_it() {
     let d = Daemon::with(CONF).start();
     let five = Five::new(&d);

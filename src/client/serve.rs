@@ -1,13 +1,13 @@
 //! A service on standard input and output, and the forwards of the command line.
 
 use super::caller::{CallEvent, Caller, Ended, result_of};
-use super::error::{Error, NO_SESSION};
+use super::error::{Error, NO_SESSION, reason};
 use super::escapes::{self, Escape, Escapes};
 use super::forward::{self, Listener};
 use super::offering::Offering;
 use super::options::Options;
 use super::request::Request;
-use super::stdio::{Ready, STDIO, Stdio};
+use super::stdio::{Failed, Ready, STDIO, Stdio};
 use super::target::Target;
 use super::terminal::{self, Terminal, Typing};
 use super::{messages, plain};
@@ -89,8 +89,8 @@ fn run(t: &Target, o: &Options, listeners: Vec<Listener>) -> Result<Outcome, Err
                 forwarded(t, tag, event, &mut all);
             }
         }
-        if stdio.copy(ready).is_err() {
-            return Ok(Outcome::Ended(Ended::Unread));
+        if let Err(failed) = stdio.copy(ready) {
+            return Ok(Outcome::Ended(copy_failed(failed)));
         }
         let signal = signalled.then(|| next_signal(typing.as_ref(), signals.as_ref())).flatten();
         let escapes = stdio.escapes_typed().into_iter().map(Wish::Escape);
@@ -180,6 +180,14 @@ fn own_event(stdio: &mut Stdio, service: &str, event: CallEvent) -> Option<Ended
         }
         CallEvent::Terminal => None,
         CallEvent::Ended(ended) => Some(stdio.finish().map_or(Ended::Unread, |()| ended)),
+    }
+}
+
+/// How the service's call ends where standard input or output fails.
+fn copy_failed(failed: Failed) -> Ended {
+    match failed {
+        Failed::Input(e) => Ended::Lost(format!("standard input: {}", reason(&e))),
+        Failed::Output => Ended::Unread,
     }
 }
 

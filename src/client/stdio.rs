@@ -7,7 +7,7 @@ use super::escapes::{Escape, Escapes};
 use crate::sys::poll::{self, Poll};
 use crate::sys::{flow, process, signal, socket};
 use std::fs::File;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IsTerminal, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
 /// Bytes that are copied at once.
@@ -25,10 +25,21 @@ pub const STDIO: usize = 4;
 pub struct Stdio {
     /// Standard input, our end of a pair, and bytes that it has not taken yet.
     input: Option<(File, OwnedFd, Vec<u8>)>,
+    /// Standard input is a terminal.
+    typed: bool,
     /// Of standard output and standard error: our end of a pair, and the descriptor itself.
     outputs: [Option<(OwnedFd, File)>; 2],
     /// What is looked for in the input, if that is a terminal that passes on each byte.
     pub escapes: Option<Escapes>,
+}
+
+/// What could not be copied.
+#[derive(Debug)]
+pub enum Failed {
+    /// Standard input could not be read.
+    Input(io::Error),
+    /// Standard output, or standard error, could not be written.
+    Output,
 }
 
 /// Which of them can be copied.
@@ -53,6 +64,7 @@ impl Stdio {
                 Some(fd) => fd,
                 None => {
                     let (ours, theirs) = socket::pair()?;
+                    this.typed = input.is_terminal();
                     this.input = Some((input.into(), ours, Vec::new()));
                     theirs
                 }
@@ -114,17 +126,17 @@ impl Stdio {
         }
     }
 
-    /// Copies what has come. Err: standard output cannot be written.
-    pub fn copy(&mut self, ready: Ready) -> io::Result<()> {
+    /// Copies what has come.
+    pub fn copy(&mut self, ready: Ready) -> Result<(), Failed> {
         if ready.input {
-            self.read_input();
+            self.read_input().map_err(Failed::Input)?;
         }
         if ready.input || ready.to_service {
             self.send_input();
         }
         let both = self.outputs.iter_mut().zip(ready.outputs).filter(|(_, ready)| *ready);
         for (output, _) in both {
-            copy_output(output)?;
+            copy_output(output).map_err(|_| Failed::Output)?;
         }
         Ok(())
     }
@@ -134,8 +146,8 @@ impl Stdio {
         self.escapes.as_mut().map(Escapes::take).unwrap_or_default()
     }
 
-    fn read_input(&mut self) {
-        let Some((from, to, held)) = &mut self.input else { return };
+    fn read_input(&mut self) -> io::Result<()> {
+        let Some((from, to, held)) = &mut self.input else { return Ok(()) };
         let mut bytes = [0; CHUNK];
         match from.read(&mut bytes) {
             Ok(n @ 1..) => match &mut self.escapes {
@@ -143,12 +155,14 @@ impl Stdio {
                 None => held.extend_from_slice(&bytes[..n]),
             },
             Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
+            Err(e) if !self.typed => return Err(e),
             // The end, or a terminal that is gone.
             _ => {
                 let _ = socket::shutdown_write(to.as_fd());
                 self.input = None;
             }
         }
+        Ok(())
     }
 
     fn send_input(&mut self) {

@@ -167,7 +167,7 @@ impl Holder {
                 Event::Finished(id) => self.output_finished(id),
                 Event::OutputFailed(id, e) => self.output_failed(id, Some(e)),
                 Event::Terminal(id) => self.terminal_given(id),
-                Event::InputFailed(id) => self.input_failed(id),
+                Event::InputFailed(id, e) => self.input_failed(id, &e),
                 Event::OutputHungUp { id, broken: true } => self.output_failed(id, None),
                 Event::OutputHungUp { id, broken: false } => self.output_closed(id),
                 Event::Closed(_, stream) => {

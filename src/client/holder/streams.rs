@@ -102,11 +102,17 @@ impl Holder {
 
     // From the callers.
 
-    /// The input failed. If it is an application's connection, its output is lost, too.
-    pub(super) fn input_failed(&mut self, id: StreamId) {
+    /// The input failed. If it is an application's connection, its output is lost, too. If it is
+    /// the standard input of a call, the service must not take what came for all of it.
+    pub(super) fn input_failed(&mut self, id: StreamId, e: &io::Error) {
         match self.pump.owner(id) {
             Some(call) if call.over == OverWhen::BothEnd => self.output_failed(id, None),
-            Some(_) => self.pump.finish(id),
+            Some(_) if is_gone(e) => self.pump.finish(id),
+            Some(call) => {
+                let text = format!("standard input: {}", reason(e));
+                self.callers.send(call.caller, &Notice::Lost { tag: call.tag, text });
+                self.give_up(id);
+            }
             None => {}
         }
     }
@@ -115,9 +121,7 @@ impl Holder {
     pub(super) fn output_failed(&mut self, id: StreamId, e: Option<io::Error>) {
         // What serves an offer may still be sending.
         let Some(call) = self.pump.owner(id).filter(|call| !call.is_client()) else { return };
-        let gone =
-            |e: &io::Error| matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset);
-        let report = match e.filter(|e| call.over == OverWhen::ServiceEnds && !gone(e)) {
+        let report = match e.filter(|e| call.over == OverWhen::ServiceEnds && !is_gone(e)) {
             Some(e) => {
                 Notice::Lost { tag: call.tag, text: format!("standard output: {}", reason(&e)) }
             }
@@ -354,4 +358,9 @@ impl Holder {
             }
         }
     }
+}
+
+/// Did that happen because whoever has the other end is gone?
+fn is_gone(e: &io::Error) -> bool {
+    matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
 }

@@ -24,9 +24,9 @@ pub enum Event<T> {
     /// The local end has finished sending, and the owner had called
     /// [`Pump::ask_at_end`](super::Pump::ask_at_end).
     LocalFinished(StreamId),
-    /// Reading the input failed; the peer was not told that it has ended. (Of [`LocalEnd::Flows`]
-    /// only: an error of a socket counts as its end.)
-    InputFailed(StreamId),
+    /// Reading the input failed, with this error; the peer was not told that it has ended. (Of
+    /// [`LocalEnd::Flows`] only: an error of a socket counts as its end.)
+    InputFailed(StreamId, io::Error),
     /// The reader of the output is gone; `broken`: the descriptor reports an error. (Of
     /// [`LocalEnd::Flows`] only.) The owner must decide at once what follows: until then this is
     /// reported again in every turn.

@@ -196,9 +196,9 @@ impl<T> Pump<T> {
                 s.end_input(what);
                 self.tell(id);
             }
-            Err(_) if matches!(s.local, LocalEnd::Flows { .. }) => {
+            Err(e) if matches!(s.local, LocalEnd::Flows { .. }) => {
                 s.to_peer = ToPeer::Failed;
-                self.events.push_back(Event::InputFailed(id));
+                self.events.push_back(Event::InputFailed(id, e));
             }
             read if s.breaks.is_break(&read) => self.break_stream(id),
             _ if s.asks_at_end => {

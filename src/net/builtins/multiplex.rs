@@ -258,7 +258,7 @@ impl Multiplexer<'_> {
             // handled by the pump. The others concern descriptors that no service has.
             Event::LinkFinished
             | Event::OutputFailed(..)
-            | Event::InputFailed(_)
+            | Event::InputFailed(..)
             | Event::Terminal(_)
             | Event::OutputHungUp { .. } => {}
         }
