@@ -144,11 +144,11 @@ impl FivedReader<'_, '_> {
         if let Some(pair) = pair(&words, line.number) {
             return row.own.push(pair);
         }
-        match unspaced(&words) {
+        match mistyped(&words) {
             // A mistyped rule must not silently become an argument.
-            Some(name) => {
+            Some((name, found)) => {
                 let what = format!(
-                    "expected blanks around the = of the attribute {name}, or quotes if it is an argument"
+                    "expected `{name} = VALUE`, or quotes if {name} is an argument, found {found}"
                 );
                 self.wrong(line, &words[0].text, what);
             }
@@ -244,17 +244,15 @@ fn xinetd_block(bytes: &[u8]) -> Option<usize> {
     None
 }
 
-/// The attribute whose `=` has no blank before it or after it, where a line begins so.
-fn unspaced(words: &[Word]) -> Option<&str> {
+/// The attribute whose name a line begins with that is no attribute, and what is wrong there.
+fn mistyped(words: &[Word]) -> Option<(&str, &'static str)> {
     let first = words.first().filter(|w| !w.quoted)?.text.as_str();
-    let (name, joined) = match first.split_once('=') {
-        Some((name, _)) => (name.strip_suffix(['+', '-']).unwrap_or(name), true),
-        None => (
-            first,
-            words.get(1).is_some_and(|w| {
-                !w.quoted && w.text.trim_start_matches(['+', '-']).starts_with('=')
-            }),
-        ),
+    let operator =
+        |w: &Word| !w.quoted && w.text.trim_start_matches(['+', '-']).starts_with('=');
+    let (name, found) = match first.split_once('=') {
+        Some((name, _)) => (name.strip_suffix(['+', '-']).unwrap_or(name), "no blank around the ="),
+        None if words.get(1).is_some_and(operator) => (first, "no blank around the ="),
+        None => (first.strip_suffix(':').unwrap_or(first), "no ="),
     };
-    (joined && find(ATTRIBUTES, name).is_some()).then_some(name)
+    find(ATTRIBUTES, name).map(|entry| (entry.name, found))
 }
