@@ -1,8 +1,7 @@
 //! `fived --reload`: asks the running fived to reload, waits, and says what came of it (fived(8)).
 
 use super::reload::RELOADED;
-use super::status::{SYSTEM, USAGE};
-use super::tasks::print_error;
+use super::status::{SYSTEM, USAGE, print_error};
 use crate::sys::outcome::Question;
 use crate::sys::process;
 use std::process::Command;

@@ -152,7 +152,7 @@ pub fn main(called: &str, words: &[String]) -> i32 {
     let options = match options {
         Ok(o) => o,
         Err(e) => {
-            tasks::print_error(&format!("fived: {e}"));
+            status::print_error(&format!("fived: {e}"));
             return status::USAGE;
         }
     };

@@ -4,7 +4,7 @@
 use super::config::{self, Read};
 use super::keys::Make;
 use super::options::{Options, Task, help};
-use super::status::{SYSTEM, USAGE};
+use super::status::{SYSTEM, USAGE, print_error};
 use crate::policy::{Facts, Grammar, HostId, PeerName, Query, Reached};
 use crate::sys::clock;
 use crate::sys::spawn::Spawner;
@@ -110,12 +110,6 @@ fn say(text: &str) -> io::Result<i32> {
     out.write_all(text.as_bytes())?;
     out.flush()?;
     Ok(0)
-}
-
-/// Prints a line on standard error. Where nobody reads that, or nothing can be written, the exit
-/// status alone says what became of the task.
-pub(super) fn print_error(line: &str) {
-    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
 /// The policy's decision about a query, for a client with exactly the facts in it.

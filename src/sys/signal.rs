@@ -194,8 +194,8 @@ pub fn reset_child_signal() {
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
 }
 
-/// Writing a file beyond the limit of its size (RLIMIT_FSIZE, which whoever started this process may
-/// have set) fails from now on, as a full disk does, and does not end this process (SIGXFSZ).
+/// Writing a file beyond the limit of its size (RLIMIT_FSIZE, which whoever started this process
+/// may have set) fails from now on, as on a full disk, and does not end this process (SIGXFSZ).
 pub fn ignore_file_size() {
     // SAFETY: no handler is set.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };

@@ -247,8 +247,7 @@ fn xinetd_block(bytes: &[u8]) -> Option<usize> {
 /// The attribute whose name a line begins with that is no attribute, and what is wrong there.
 fn mistyped(words: &[Word]) -> Option<(&str, &'static str)> {
     let first = words.first().filter(|w| !w.quoted)?.text.as_str();
-    let operator =
-        |w: &Word| !w.quoted && w.text.trim_start_matches(['+', '-']).starts_with('=');
+    let operator = |w: &Word| !w.quoted && w.text.trim_start_matches(['+', '-']).starts_with('=');
     let (name, found) = match first.split_once('=') {
         Some((name, _)) => (name.strip_suffix(['+', '-']).unwrap_or(name), "no blank around the ="),
         None if words.get(1).is_some_and(operator) => (first, "no blank around the ="),
