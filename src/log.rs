@@ -266,7 +266,8 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_counted() {
-        let mut log = Log { output: Output::closed(), held: Vec::new(), kept: None, lost: 0 };
+        let output = Output::file("/dev/full").unwrap();
+        let mut log = Log { output, held: Vec::new(), kept: None, lost: 0 };
         let n = HELD_MAX / LINE_MAX;
         for _ in 0..n + 5 {
             log.line(&"x".repeat(2 * LINE_MAX));

@@ -175,7 +175,7 @@ impl Session {
     fn run(&mut self, first: Option<First>) -> Done {
         let mut next = match first {
             Some(First::Builtin(b)) => Some(b),
-            Some(First::Request) | None => None,
+            None => None,
             Some(First::Tls) => match ssl::encrypt(self) {
                 Ok(()) => None,
                 Err(end) => return Done::Ended(end),

@@ -30,8 +30,6 @@ pub enum First {
     Tls,
     /// The same at a services' own port of this number: a service follows, and no request.
     TlsPort(u32),
-    /// Any request.
-    Request,
 }
 
 impl First {
@@ -49,7 +47,7 @@ impl First {
     pub fn tls_port(self) -> Option<u32> {
         match self {
             First::TlsPort(n) => Some(n),
-            First::Builtin(_) | First::Tls | First::Request => None,
+            First::Builtin(_) | First::Tls => None,
         }
     }
 }

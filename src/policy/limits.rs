@@ -185,11 +185,6 @@ impl Limits {
         }
     }
 
-    /// How many processes of a service run.
-    pub fn running(&self, table: &Table, id: ServiceId) -> u32 {
-        table.service(id).and_then(|s| self.services.get(&*key(table, s))).map_or(0, |s| s.running)
-    }
-
     /// Forgets what no longer matters. The caller does this now and then.
     pub fn tidy(&mut self, now: Duration) {
         for state in self.services.values_mut() {

@@ -24,7 +24,6 @@ enum Kind {
         socket: UnixDatagram,
         prefix: String,
     },
-    Closed,
 }
 
 /// Where the log goes.
@@ -73,11 +72,6 @@ impl Output {
         Ok(Output(Kind::Syslog { socket, prefix }))
     }
 
-    /// An output that takes nothing.
-    pub fn closed() -> Output {
-        Output(Kind::Closed)
-    }
-
     /// Does each line need the time? A file does; syslog, and whoever reads a terminal or a pipe,
     /// knows it.
     pub fn wants_time(&self) -> bool {
@@ -91,7 +85,6 @@ impl Output {
             Kind::Shared { file, regular } => shared(file, *regular, lines),
             Kind::Own(file) => file.write(lines).unwrap_or(0),
             Kind::Syslog { socket, prefix } => syslog(socket, prefix, lines),
-            Kind::Closed => 0,
         }
     }
 }

@@ -117,6 +117,7 @@ fn shutdown(fd: BorrowedFd, how: libc::c_int) -> io::Result<()> {
 }
 
 /// Bytes that were received and not yet read; 0 where the kernel does not say.
+#[cfg(test)]
 pub fn unread(fd: BorrowedFd) -> usize {
     let mut n: libc::c_int = 0;
     // SAFETY: FIONREAD writes one int.
@@ -146,15 +147,15 @@ pub fn drop_unsent(fd: BorrowedFd) -> io::Result<()> {
     Ok(setsockopt(&fd, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?)
 }
 
-/// Bounds what the kernel holds for this socket, in bytes (it counts its own overhead by doubling
-/// them: socket(7)).
+/// As [`set_send_buffer`], of what is received, too.
+#[cfg(test)]
 pub fn set_buffers(fd: BorrowedFd, send: usize, receive: usize) -> io::Result<()> {
     set_send_buffer(fd, send)?;
     Ok(setsockopt(&fd, sockopt::RcvBuf, &receive)?)
 }
 
-/// As [`set_buffers`], for the send buffer alone; it is never larger than the system's limit
-/// (net.core.wmem_max).
+/// Bounds what the kernel holds of what is sent, in bytes (it counts its own overhead by doubling
+/// them: socket(7)). It is never larger than the system's limit (net.core.wmem_max).
 pub fn set_send_buffer(fd: BorrowedFd, bytes: usize) -> io::Result<()> {
     Ok(setsockopt(&fd, sockopt::SndBuf, &bytes)?)
 }

@@ -29,11 +29,6 @@ impl Line {
         Line { max, held: Vec::new(), whole: false }
     }
 
-    /// Has a part of a line come, but not its end?
-    pub fn begun(&self) -> bool {
-        !self.held.is_empty() && !self.whole
-    }
-
     /// Takes the next segment.
     pub fn feed<'a>(&'a mut self, segment: &'a [u8]) -> Fed<'a> {
         if self.whole {

@@ -13,8 +13,6 @@
 //! Data of the service and what is told about it are never mixed: whoever sends a record decides
 //! its kind, and nothing within the data of a record means anything.
 
-use super::request::NAME_MAX;
-
 /// Bytes of a record's head.
 pub const HEAD: usize = 4;
 /// The most bytes of data in a record.
@@ -23,8 +21,6 @@ pub const DATA_MAX: usize = 0xff_ffff;
 pub const CONTROL_MAX: usize = HEAD + 4;
 /// The most bytes of a terminal's name (TERM).
 pub const TERM_MAX: usize = 64;
-/// The most bytes of the line with the service's name.
-pub const LINE_MAX: usize = NAME_MAX + TERM_MAX + " pty  65535 65535".len();
 
 const MAIN: u8 = 0;
 const END: u8 = 1;

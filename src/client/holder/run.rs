@@ -170,11 +170,11 @@ impl Holder {
                 Event::InputFailed(id, e) => self.input_failed(id, &e),
                 Event::OutputHungUp { id, broken: true } => self.output_failed(id, None),
                 Event::OutputHungUp { id, broken: false } => self.output_closed(id),
-                Event::Closed(_, stream) => {
+                Event::Closed(stream) => {
                     let status = stream.run().and_then(Run::status);
                     self.ended(&stream.owner, status);
                 }
-                Event::Reset(_, stream) => self.reset(*stream),
+                Event::Reset(stream) => self.reset(*stream),
                 Event::LinkFinished => return Err(Over::Ended(lost(&LinkError::Closed))),
                 Event::GoAway(code) => {
                     let why = format!("the server gave the session up (code {code})");

@@ -34,11 +34,11 @@ pub enum Event<T> {
     /// The peer has told that the service of RUN has a terminal.
     Terminal(StreamId),
     /// The stream has ended, and the pump has forgotten it.
-    Closed(StreamId, Box<Stream<T>>),
+    Closed(Box<Stream<T>>),
     /// The peer has reset the stream, and the pump has forgotten it; its local end has not been
     /// told. Or the local end failed, and the pump has reset the stream
     /// ([`Pump::pass_resets`](super::Pump::pass_resets)).
-    Reset(StreamId, Box<Stream<T>>),
+    Reset(Box<Stream<T>>),
     /// The peer has sent go-away with this code, which is not 0: it has given up the session.
     GoAway(u32),
     /// The peer has broken the protocol: nothing more is read. A go-away frame is queued.

@@ -133,7 +133,7 @@ impl<T> Pump<T> {
             // It has finished sending and takes no more: what comes is discarded, for a while.
             LocalEnd::Socket(_) if matches!(s.to_peer, ToPeer::Finished) && s.held.is_empty() => {
                 if let Some(stream) = self.close(id) {
-                    self.events.push_back(Event::Closed(id, stream));
+                    self.events.push_back(Event::Closed(stream));
                 }
             }
             LocalEnd::Socket(_) => {}

@@ -389,7 +389,7 @@ impl<T> Pump<T> {
             matches!(s.to_peer, ToPeer::Finished) && (s.from_peer == FromPeer::Done || discards)
         });
         if over && let Some(stream) = self.close(id) {
-            self.events.push_back(Event::Closed(id, stream));
+            self.events.push_back(Event::Closed(stream));
         }
         over
     }

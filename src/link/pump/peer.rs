@@ -86,7 +86,7 @@ impl<T> Pump<T> {
                 Some(yamux::Event::Finished(id)) => self.finished(id),
                 Some(yamux::Event::Reset(id)) => {
                     if let Some(stream) = self.streams.remove(&id) {
-                        self.events.push_back(Event::Reset(id, stream));
+                        self.events.push_back(Event::Reset(stream));
                     }
                 }
                 // The peer opens no more streams.
@@ -245,7 +245,7 @@ impl<T> Pump<T> {
             if *done < bytes.len() {
                 self.closing.push(id);
             } else if let Some(stream) = self.close(id) {
-                self.events.push_back(Event::Closed(id, stream));
+                self.events.push_back(Event::Closed(stream));
             }
         }
     }

@@ -211,7 +211,7 @@ impl<T> Pump<T> {
     pub(super) fn break_stream(&mut self, id: StreamId) {
         self.mux.reset_at_once(id);
         if let Some(stream) = self.streams.remove(&id) {
-            self.events.push_back(Event::Reset(id, stream));
+            self.events.push_back(Event::Reset(stream));
         }
     }
 
@@ -250,7 +250,7 @@ impl<T> Pump<T> {
                 (true, false) => self.local_finished(id),
                 (true, true) => {
                     if let Some(stream) = self.close(id) {
-                        self.events.push_back(Event::Closed(id, stream));
+                        self.events.push_back(Event::Closed(stream));
                     }
                 }
             }

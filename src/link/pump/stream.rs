@@ -166,6 +166,7 @@ impl<T> Stream<T> {
     }
 
     /// What the peer has sent and nobody has taken yet.
+    #[cfg(test)]
     pub fn held(&self) -> &VecDeque<u8> {
         &self.held
     }

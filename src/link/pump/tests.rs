@@ -95,7 +95,7 @@ fn read(fd: &OwnedFd) -> Option<Vec<u8>> {
 }
 
 fn tally(events: &[Event<()>]) -> Option<Tally> {
-    events.iter().find_map(|e| if let Event::Closed(_, s) = e { Some(s.tally()) } else { None })
+    events.iter().find_map(|e| if let Event::Closed(s) = e { Some(s.tally()) } else { None })
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn what_was_sent_too_early_is_kept_and_returned_with_its_local_end() {
     assert!(given > KEPT_MAX, "more was there");
     b.server.pump.reset(id);
     b.until(|b| b.client.has(|e| matches!(e, Event::Reset(..))));
-    let Some(Event::Reset(_, stream)) = b.client.events.pop() else { panic!("no reset") };
+    let Some(Event::Reset(stream)) = b.client.events.pop() else { panic!("no reset") };
     let ((), local, kept) = stream.into_parts();
     assert!(kept.len() == KEPT_MAX && kept.starts_with(b"hi"));
     assert!(matches!(local, LocalEnd::Flows { input: Some(_), .. }));

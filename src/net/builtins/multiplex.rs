@@ -246,8 +246,8 @@ impl Multiplexer<'_> {
             Event::Accepted(id) => self.accepted(id),
             Event::Received(id) => self.received(id)?,
             Event::Finished(id) => self.finished(id),
-            Event::Closed(_, stream) => Streams::report(&self.session.channel, &stream),
-            Event::Reset(_, stream) => Streams::break_off(&self.session.channel, &stream),
+            Event::Closed(stream) => Streams::report(&self.session.channel, &stream),
+            Event::Reset(stream) => Streams::break_off(&self.session.channel, &stream),
             Event::LocalFinished(id) => self.branch_finished(id),
             Event::GoAway(_) => return Err(End::Closed),
             Event::ProtocolError(why) => {

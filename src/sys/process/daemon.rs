@@ -13,8 +13,8 @@ use std::os::fd::RawFd;
 /// error of the system (fived(8)).
 const ENDED: u8 = 111;
 
-/// With this the daemon reports its status to the process that was called, which still waits.
-/// Dropping it means that the start failed.
+/// With this the daemon tells the process that was called, which still waits, that it serves.
+/// Dropping it means that the start failed: the reason was printed on descriptor 2.
 #[derive(Debug)]
 pub struct Detached {
     caller: File,
@@ -24,21 +24,11 @@ pub struct Detached {
 impl Detached {
     /// The daemon serves: the process that was called exits with 0, and descriptor 2 is /dev/null
     /// from now on.
-    pub fn ready(self) {
+    pub fn ready(mut self) {
         // If this fails, the log still goes to where descriptor 2 led.
         let _ = redirect(&self.null, 2);
-        self.report(0);
-    }
-
-    /// The daemon does not serve: the process that was called exits with `status`. The reason was
-    /// printed on descriptor 2.
-    pub fn failed(self, status: u8) {
-        self.report(status);
-    }
-
-    fn report(mut self, status: u8) {
         // An error means that the caller has ended, and needs no status.
-        let _ = self.caller.write_all(&[status]);
+        let _ = self.caller.write_all(&[0]);
     }
 }
 
@@ -173,7 +163,6 @@ mod tests {
         let detached = daemonize().unwrap();
         match task.as_str() {
             "ready" => detached.ready(),
-            "failed" => detached.failed(7),
             _ => {}
         }
         exit(99);
@@ -181,7 +170,7 @@ mod tests {
 
     #[test]
     fn the_caller_exits_with_the_daemons_status() {
-        for (task, status) in [("ready", 0), ("failed", 7), ("ended", ENDED.into())] {
+        for (task, status) in [("ready", 0), ("ended", ENDED.into())] {
             let ended = Command::new("/proc/self/exe")
                 .args(["--exact", "sys::process::daemon::tests::inside", "--nocapture"])
                 .env(TASK, task)

@@ -162,7 +162,6 @@ fn limits(o: &Order) -> Step {
 fn limit(kind: Rlimit, soft: u64, hard: u64) -> Step {
     let kind = match kind {
         Rlimit::As => libc::RLIMIT_AS,
-        Rlimit::Core => libc::RLIMIT_CORE,
         Rlimit::Cpu => libc::RLIMIT_CPU,
         Rlimit::Data => libc::RLIMIT_DATA,
         Rlimit::Files => libc::RLIMIT_NOFILE,

@@ -22,8 +22,6 @@ pub enum Stderr {
 pub enum Rlimit {
     /// Bytes of address space.
     As,
-    /// Bytes of a core dump.
-    Core,
     /// Seconds of processor time.
     Cpu,
     /// Bytes of data.
@@ -33,9 +31,6 @@ pub enum Rlimit {
     /// Bytes of stack.
     Stack,
 }
-
-/// The value of an [`Rlimit`] that means no limit.
-pub const UNLIMITED: u64 = libc::RLIM_INFINITY;
 
 /// A program and all that it is to find.
 #[derive(Debug, Clone, Copy)]

@@ -31,6 +31,7 @@ impl std::error::Error for BadWord {}
 /// Arguments or environment, ready for exec as often as wanted.
 #[derive(Debug)]
 pub struct CList {
+    #[expect(dead_code, reason = "the pointers lead into it")]
     words: Vec<u8>,
     /// Into `words`, whose bytes never move or change once this is made; a null at the end.
     pointers: Vec<*const c_char>,
@@ -48,21 +49,6 @@ impl CList {
             list.add(&[word.as_ref()])?;
         }
         Ok(list.finish())
-    }
-
-    pub fn len(&self) -> usize {
-        self.pointers.len() - 1
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The words themselves.
-    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let base = self.words.as_ptr().addr();
-        let starts = self.pointers.iter().take(self.len());
-        starts.filter_map(move |p| self.words[p.addr() - base..].split(|&b| b == 0).next())
     }
 
     pub(super) fn as_ptr(&self) -> *const *const c_char {
@@ -90,8 +76,7 @@ impl Env {
         Env { words: Vec::with_capacity(1024), starts: Vec::with_capacity(32) }
     }
 
-    /// Adds `key=value`. A key that is there already stays first, as getenv(3) finds it: see
-    /// [`Env::set`].
+    /// Adds `key=value`. A key that is there already stays first, as getenv(3) finds it.
     pub fn push(&mut self, key: &str, value: &[u8]) -> Result<(), BadWord> {
         self.add(&[key.as_bytes(), b"=", value])
     }
@@ -102,18 +87,6 @@ impl Env {
         all: impl IntoIterator<Item = (&'k str, Vec<u8>)>,
     ) -> Result<(), BadWord> {
         all.into_iter().try_for_each(|(key, value)| self.push(key, &value))
-    }
-
-    /// Adds `key=value` in the place of what the key had.
-    pub fn set(&mut self, key: &str, value: &[u8]) -> Result<(), BadWord> {
-        let words = &self.words;
-        let is_key = |start: &*const c_char| {
-            let word = &words[start.addr()..];
-            word.starts_with(key.as_bytes()) && word.get(key.len()) == Some(&b'=')
-        };
-        // The old text stays in the buffer, where nothing leads to it.
-        self.starts.retain(|start| !is_key(start));
-        self.push(key, value)
     }
 
     pub fn finish(mut self) -> CList {
@@ -148,7 +121,8 @@ mod tests {
     use std::ffi::CStr;
 
     fn words(list: &CList) -> Vec<&CStr> {
-        let pointers = &list.pointers[..list.len()];
+        let (last, pointers) = list.pointers.split_last().unwrap();
+        assert!(last.is_null());
         // SAFETY: each leads to a C string of the list.
         pointers.iter().map(|p| unsafe { CStr::from_ptr(*p) }).collect()
     }
@@ -157,22 +131,19 @@ mod tests {
     fn words_are_where_the_pointers_lead() {
         let list = CList::new(["sh", "", "-c"]).unwrap();
         assert_eq!(words(&list), [c"sh", c"", c"-c"]);
-        assert_eq!(list.iter().collect::<Vec<_>>(), [&b"sh"[..], b"", b"-c"]);
-        assert!(CList::new::<&str>([]).unwrap().is_empty());
+        assert!(words(&CList::new::<&str>([]).unwrap()).is_empty());
         assert!(CList::new(["a".repeat(WORD_MAX)]).is_ok());
         assert_eq!(CList::new(["a".repeat(WORD_MAX + 1)]).unwrap_err(), BadWord::TooLong);
         assert_eq!(CList::new(["a\0b"]).unwrap_err(), BadWord::Nul);
     }
 
     #[test]
-    fn a_set_variable_is_there_once() {
+    fn variables_are_in_their_order() {
         let mut env = Env::new();
         env.push("A", b"1").unwrap();
         env.push("AB", b"2").unwrap();
-        env.set("A", b"3").unwrap();
         assert_eq!(env.push("C", b"\0"), Err(BadWord::Nul));
         let list = env.finish();
-        assert_eq!(words(&list), [c"AB=2", c"A=3"]);
-        assert_eq!(list.len(), 2);
+        assert_eq!(words(&list), [c"A=1", c"AB=2"]);
     }
 }
