@@ -4,7 +4,7 @@
 
 use super::descriptors::own;
 use super::row_ports::Port;
-use crate::sys::notify::Given;
+use crate::sys::notify::SystemdListener;
 use crate::sys::shared::Shared;
 use crate::sys::unix_listener::{self, SocketFile};
 use std::io;
@@ -23,12 +23,12 @@ struct GivenPath {
 
 impl GivenPaths {
     /// Takes those with a path. Returns the others, too.
-    pub fn of(all: Vec<Given>) -> (GivenPaths, Vec<OwnedFd>) {
+    pub fn of(all: Vec<SystemdListener>) -> (GivenPaths, Vec<OwnedFd>) {
         let (mut paths, mut others) = (Vec::new(), Vec::new());
         for given in all {
             match given {
-                Given::Internet(socket) => others.push(socket),
-                Given::Unix { path, socket } => {
+                SystemdListener::Internet(socket) => others.push(socket),
+                SystemdListener::Unix { path, socket } => {
                     paths.push(GivenPath { path, socket, has_been_given: false });
                 }
             }

@@ -18,7 +18,7 @@ pub const SOCKETS_MAX: i32 = 64;
 const FIRST: RawFd = 3;
 
 /// A listening socket of systemd's.
-pub enum Given {
+pub enum SystemdListener {
     /// At an address and port.
     Internet(OwnedFd),
     /// At a path.
@@ -28,7 +28,7 @@ pub enum Given {
 /// The listeners that systemd gave to this process, made nonblocking; none if it gave none, or from
 /// the second call on. To be called before `daemonize`, because they are meant for one process id.
 /// Errors: one of them is no listener of TCP, and none of a Unix stream socket with a path.
-pub fn listen_fds() -> io::Result<Vec<Given>> {
+pub fn listen_fds() -> io::Result<Vec<SystemdListener>> {
     static ASKED: AtomicBool = AtomicBool::new(false);
     let number = |name| env::var(name).ok()?.parse::<i32>().ok();
     let ours = number("LISTEN_PID").is_some_and(|pid| u32::try_from(pid) == Ok(std::process::id()));
@@ -39,7 +39,7 @@ pub fn listen_fds() -> io::Result<Vec<Given>> {
     (FIRST..FIRST + count).map(take).collect()
 }
 
-fn take(number: RawFd) -> io::Result<Given> {
+fn take(number: RawFd) -> io::Result<SystemdListener> {
     // SAFETY: F_SETFD only sets a flag of a descriptor, and fails for one that is not open.
     check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
     // SAFETY: it is open, and the protocol of LISTEN_FDS says that it is ours alone; it is taken
@@ -57,10 +57,10 @@ fn take(number: RawFd) -> io::Result<Given> {
     }
     socket::set_nonblocking(fd.as_fd())?;
     match socket::local(fd.as_fd()) {
-        Ok(_) => Ok(Given::Internet(fd)),
+        Ok(_) => Ok(SystemdListener::Internet(fd)),
         Err(e) if socket::is_of_another_family(&e) => {
             match local::own_path(fd.as_fd()).map(String::from_utf8) {
-                Some(Ok(path)) => Ok(Given::Unix { path, socket: fd }),
+                Some(Ok(path)) => Ok(SystemdListener::Unix { path, socket: fd }),
                 _ => wrong("one that has neither an address and port nor a path in UTF-8"),
             }
         }
