@@ -2,7 +2,7 @@
 //! they mean for fived.
 
 use super::options::{Options, Task};
-use crate::policy::{Given, Grammar, Origin};
+use crate::policy::{GivenOption, Grammar, Origin};
 use crate::sys::resolve;
 use getopts::{HasArg, Matches, Occur, Options as Parser};
 use std::net::IpAddr;
@@ -144,13 +144,13 @@ impl Program {
                 Does::Set(name, first) => {
                     let words = first.iter().map(|w| w.to_string()).chain(value).collect();
                     let option = option.shown();
-                    o.origin.given.push(Given { option, name: name.into(), words });
+                    o.origin.given.push(GivenOption { option, name: name.into(), words });
                 }
                 Does::Address => {
                     let all = addresses(&value.unwrap_or_default())?;
                     let words = all.iter().map(ToString::to_string).collect();
                     let (option, name) = (option.shown(), "listen".into());
-                    o.origin.given.push(Given { option, name, words });
+                    o.origin.given.push(GivenOption { option, name, words });
                     o.origin.addresses = all;
                 }
                 Does::PerMinute => o.origin.per_minute = per_minute(value).map_err(wrong)?,

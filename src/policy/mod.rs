@@ -66,7 +66,7 @@ pub use ids::{HostId, HostScope, ServiceId};
 pub use libwrap::Libwrap;
 pub use limits::{Busy, Limits, Permit, Refusal, Ticket};
 pub use listen::{LISTEN_MAX, Listen};
-pub use origin::{Given, Grammar, Origin};
+pub use origin::{GivenOption, Grammar, Origin};
 pub use proxies::Proxies;
 pub use query::Query;
 pub use service::Service;

@@ -22,7 +22,7 @@ pub struct Origin {
     pub paths: Vec<String>,
     /// What options of the command line say of settings and attributes. They are defaults, which
     /// the files may overrule.
-    pub given: Vec<Given>,
+    pub given: Vec<GivenOption>,
     /// Starts a minute, at most, of the rows of inetd.conf(5) that do not say it themselves.
     pub per_minute: Option<u32>,
     /// Where the rows of inetd.conf(5) listen that name no address themselves. None given: at every
@@ -32,7 +32,7 @@ pub struct Origin {
 
 /// An option that says what a line of fived.conf(5) could say, too.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Given {
+pub struct GivenOption {
     /// As it was written.
     pub option: String,
     /// Of a setting or attribute.

@@ -6,7 +6,7 @@ use super::super::endpoint::ProgramSocket;
 use super::super::ids::{HostId, HostScope};
 use super::super::in_vain;
 use super::super::libwrap::Libwrap;
-use super::super::origin::{Given, Grammar};
+use super::super::origin::{GivenOption, Grammar};
 use super::super::service::Service;
 use super::super::settings::{SETTINGS, Settings};
 use super::super::table::{HOST_SETTINGS, Host, SettingLines, Table};
@@ -117,8 +117,8 @@ impl<'a> Builder<'a> {
     }
 
     /// What the command line says: settings, and defaults of all rows.
-    pub fn given(&mut self, given: &[Given]) {
-        for Given { option, name, words } in given {
+    pub fn given(&mut self, given: &[GivenOption]) {
+        for GivenOption { option, name, words } in given {
             let (name, words) = (name.clone(), words.clone());
             let pair = Pair { line: 0, name, operator: Operator::Set, words };
             self.setting(&pair, &option.as_str().into());
