@@ -6,7 +6,7 @@ use super::super::endpoint::{Owner, Port};
 use super::super::hours::Hours;
 use super::super::libwrap::Libwrap;
 use super::super::users::{UserRule, Users};
-use super::entry::{Codec, Given, Operator, Printed};
+use super::entry::{Codec, Operator, Printed, Written};
 use super::lexer::quote;
 use super::parse::{Wrong, each, expected, number, octal, path, seconds, unlimited, variable};
 use super::value::{print_limit, print_list, read_list};
@@ -138,7 +138,7 @@ pub const CPS: Codec<Option<(u32, u32)>> = Codec {
 };
 
 /// `RATE`, `RATE SECONDS` or UNLIMITED.
-fn cps(given: &Given) -> Result<Option<(u32, u32)>, Vec<Wrong>> {
+fn cps(given: &Written) -> Result<Option<(u32, u32)>, Vec<Wrong>> {
     const RATE: &str = "RATE, RATE SECONDS or UNLIMITED";
     let rate = |w: &str| {
         let n = w.parse().ok().filter(|&n: &u32| n > 0);

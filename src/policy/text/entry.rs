@@ -57,7 +57,7 @@ pub struct Context<'a> {
 }
 
 /// A value, as it is written.
-pub struct Given<'a, 'c> {
+pub struct Written<'a, 'c> {
     /// The name of the entry.
     pub name: &'static str,
     pub operator: Operator,
@@ -65,7 +65,7 @@ pub struct Given<'a, 'c> {
     pub context: &'a mut Context<'c>,
 }
 
-impl<'a> Given<'a, '_> {
+impl<'a> Written<'a, '_> {
     /// The one word of a value that has one.
     pub fn one(&self) -> Result<&'a str, Wrong> {
         one(self.name, self.words)
@@ -102,7 +102,7 @@ pub enum Audience {
 pub struct Codec<V> {
     /// Is it a list, which `+=` and `-=` can change?
     pub list: bool,
-    pub read: fn(&mut V, &mut Given) -> Result<(), Vec<Wrong>>,
+    pub read: fn(&mut V, &mut Written) -> Result<(), Vec<Wrong>>,
     pub print: for<'a> fn(&'a V) -> Printed<'a>,
 }
 
@@ -112,7 +112,7 @@ pub struct Entry<T> {
     pub audience: Audience,
     /// Is it a list, which `+=` and `-=` can change?
     pub list: bool,
-    pub read: fn(&mut T, &mut Given) -> Result<(), Vec<Wrong>>,
+    pub read: fn(&mut T, &mut Written) -> Result<(), Vec<Wrong>>,
     pub print: for<'a> fn(&'a T) -> Printed<'a>,
 }
 
@@ -125,7 +125,7 @@ impl<T> Entry<T> {
         words: &[&str],
         context: &mut Context,
     ) -> Result<(), Vec<Wrong>> {
-        let mut given = Given { name: self.name, operator, words, context };
+        let mut given = Written { name: self.name, operator, words, context };
         if operator != Operator::Set && !self.list {
             return Err(given.wrong("expected `=`, because it is no list, found `+=` or `-=`"));
         }
