@@ -24,7 +24,7 @@ pub enum Stands {
 
 /// How it may be given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Given {
+pub enum Occurs {
     /// Once in a block, with `=`.
     Once,
     /// Any number of times, with `+=` and `-=` too.
@@ -59,7 +59,7 @@ pub enum Becomes {
 pub struct Attribute {
     pub name: &'static str,
     pub words: Words,
-    pub given: Given,
+    pub occurs: Occurs,
     pub stands: Stands,
     pub becomes: Becomes,
 }
@@ -67,15 +67,15 @@ pub struct Attribute {
 const fn entry(
     name: &'static str,
     words: Words,
-    given: Given,
+    occurs: Occurs,
     stands: Stands,
     becomes: Becomes,
 ) -> Attribute {
-    Attribute { name, words, given, stands, becomes }
+    Attribute { name, words, occurs, stands, becomes }
 }
 
 use Becomes::{Banner, Clients, Cps, Env, Hours, Log, LogType, Nothing, Row, Same};
-use Given::{List, Once};
+use Occurs::{List, Once};
 use Stands::{Both, Defaults, Service};
 use Words::{Any, One, Some as Many, Two};
 

@@ -5,7 +5,7 @@ use super::super::builder::{Builder, Pair};
 use super::super::entry::Operator;
 use super::super::nearest::nearest;
 use super::super::parse::{UNLIMITED, variable};
-use super::attributes::{ATTRIBUTES, Attribute, Becomes, Given, Stands, Words, find};
+use super::attributes::{ATTRIBUTES, Attribute, Becomes, Occurs, Stands, Words, find};
 use super::blocks::{self, Block};
 use super::draft::{Draft, Value};
 use super::etc::Etc;
@@ -47,7 +47,7 @@ impl<'a, 'b> Lines<'a, 'b> {
                 self.ignored(pair, what);
                 continue;
             }
-            once.extend((attribute.given == Given::Once).then_some(attribute.name));
+            once.extend((attribute.occurs == Occurs::Once).then_some(attribute.name));
             self.attribute(attribute, pair, defaults);
         }
         (self.own, self.remarks)
@@ -61,7 +61,7 @@ impl<'a, 'b> Lines<'a, 'b> {
     fn attribute(&mut self, attribute: &'static Attribute, pair: &Pair, defaults: bool) {
         let words: Vec<&str> = pair.words.iter().map(String::as_str).collect();
         // In `defaults` xinetd adds up the lines of a list, even those with `=`.
-        let adds = defaults && attribute.given == Given::List && pair.operator == Operator::Set;
+        let adds = defaults && attribute.occurs == Occurs::List && pair.operator == Operator::Set;
         let operator = if adds { Operator::Add } else { pair.operator };
         let words = match attribute.becomes {
             Becomes::Nothing => None,
@@ -186,7 +186,7 @@ fn fits(a: &Attribute, pair: &Pair, defaults: bool, once: &[&str]) -> Result<(),
         Err("expected it in defaults, found it in a service".into())
     } else if once.contains(&a.name) {
         Err("expected it once, found it a second time".into())
-    } else if a.given == Given::Once && pair.operator != Operator::Set {
+    } else if a.occurs == Occurs::Once && pair.operator != Operator::Set {
         Err("expected `=`, because the attribute is not a list, found `+=` or `-=`".into())
     } else if let Some(wanted) = wanted {
         Err(format!("expected {wanted}, found {n}"))
