@@ -18,15 +18,15 @@ const REPLY_MAX: usize = 255;
 /// Names, `@group`, `!` before either.
 pub const USERS: Codec<Users> = Codec {
     list: true,
-    read: |users, given| {
+    read: |users, written| {
         let any = !users.0.is_empty();
-        let groups = &mut *given.context.groups;
-        read_list(&mut users.0, given.operator, given.words, |w| {
+        let groups = &mut *written.context.groups;
+        read_list(&mut users.0, written.operator, written.words, |w| {
             UserRule::read(w, groups).map(|w| vec![w])
         })?;
         // A service without names is open to everybody. Only `users =` may make it so.
-        if given.operator == Operator::Remove && any && users.0.is_empty() {
-            return Err(given
+        if written.operator == Operator::Remove && any && users.0.is_empty() {
+            return Err(written
                 .wrong("nobody is left: expected at least one name, or `users =` for everybody"));
         }
         Ok(())
@@ -37,9 +37,9 @@ pub const USERS: Codec<Users> = Codec {
 /// The same, where no names mean nobody.
 pub const OFFERED_BY: Codec<Users> = Codec {
     list: true,
-    read: |users, given| {
-        let groups = &mut *given.context.groups;
-        read_list(&mut users.0, given.operator, given.words, |w| {
+    read: |users, written| {
+        let groups = &mut *written.context.groups;
+        read_list(&mut users.0, written.operator, written.words, |w| {
             UserRule::read(w, groups).map(|w| vec![w])
         })
     },
@@ -49,7 +49,7 @@ pub const OFFERED_BY: Codec<Users> = Codec {
 /// As [`CLIENT_PATTERNS`]; None: from everywhere.
 pub const ONLY_FROM: Codec<Option<Vec<ClientPattern>>> = Codec {
     list: true,
-    read: |places, given| (CLIENT_PATTERNS.read)(places.get_or_insert_default(), given),
+    read: |places, written| (CLIENT_PATTERNS.read)(places.get_or_insert_default(), written),
     print: |places| match places {
         Some(places) => print_list(places),
         None => Printed::Words("0.0.0.0/0 ::/0".into()),
@@ -59,15 +59,17 @@ pub const ONLY_FROM: Codec<Option<Vec<ClientPattern>>> = Codec {
 /// Addresses, networks and names.
 pub const CLIENT_PATTERNS: Codec<Vec<ClientPattern>> = Codec {
     list: true,
-    read: |places, given| read_list(places, given.operator, given.words, client_pattern::read),
+    read: |places, written| {
+        read_list(places, written.operator, written.words, client_pattern::read)
+    },
     print: |places| print_list(places),
 };
 
 /// `[ADDRESS:]PORT`.
 pub const PORTS: Codec<Vec<Port>> = Codec {
     list: true,
-    read: |ports, given| {
-        read_list(ports, given.operator, given.words, |w| Port::read(w).map(|p| vec![p]))
+    read: |ports, written| {
+        read_list(ports, written.operator, written.words, |w| Port::read(w).map(|p| vec![p]))
     },
     print: |ports| print_list(ports),
 };
@@ -75,8 +77,8 @@ pub const PORTS: Codec<Vec<Port>> = Codec {
 /// A number above 0.
 pub const BACKLOG: Codec<Option<u32>> = Codec {
     list: false,
-    read: |value, given| {
-        *value = Some(number(given.one()?, 1..=i32::MAX.into())? as u32);
+    read: |value, written| {
+        *value = Some(number(written.one()?, 1..=i32::MAX.into())? as u32);
         Ok(())
     },
     print: |value| value.map_or(Printed::Nothing, |n| Printed::Words(n.to_string())),
@@ -85,8 +87,8 @@ pub const BACKLOG: Codec<Option<u32>> = Codec {
 /// `HH:MM-HH:MM`.
 pub const HOURS: Codec<Vec<Hours>> = Codec {
     list: true,
-    read: |hours, given| {
-        read_list(hours, given.operator, given.words, |w| {
+    read: |hours, written| {
+        read_list(hours, written.operator, written.words, |w| {
             Hours::read(w).map(|h| vec![h]).ok_or_else(|| expected("hours, HH:MM-HH:MM", w))
         })
     },
@@ -96,8 +98,8 @@ pub const HOURS: Codec<Vec<Hours>> = Codec {
 /// A time of 0 seconds or more, or UNLIMITED.
 pub const DENY_TIME: Codec<Option<u32>> = Codec {
     list: false,
-    read: |value, given| {
-        let word = given.one()?;
+    read: |value, written| {
+        let word = written.one()?;
         *value = if unlimited(word) { None } else { Some(seconds(word, 0..=u32::MAX)?) };
         Ok(())
     },
@@ -107,8 +109,8 @@ pub const DENY_TIME: Codec<Option<u32>> = Codec {
 /// `yes`, `no`, or the name of a daemon in hosts_access(5).
 pub const LIBWRAP: Codec<Libwrap> = Codec {
     list: false,
-    read: |value, given| {
-        *value = match given.one()? {
+    read: |value, written| {
+        *value = match written.one()? {
             "yes" => Libwrap::Yes,
             "no" => Libwrap::No,
             w if w.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-+".contains(&b)) => {
@@ -130,36 +132,36 @@ pub const LIBWRAP: Codec<Libwrap> = Codec {
 /// `RATE [SECONDS]`, or UNLIMITED.
 pub const CPS: Codec<Option<(u32, u32)>> = Codec {
     list: false,
-    read: |value, given| {
-        *value = cps(given)?;
+    read: |value, written| {
+        *value = cps(written)?;
         Ok(())
     },
     print: |value| print_limit(value.map(|(rate, seconds)| format!("{rate} {seconds}"))),
 };
 
 /// `RATE`, `RATE SECONDS` or UNLIMITED.
-fn cps(given: &Written) -> Result<Option<(u32, u32)>, Vec<Wrong>> {
+fn cps(written: &Written) -> Result<Option<(u32, u32)>, Vec<Wrong>> {
     const RATE: &str = "RATE, RATE SECONDS or UNLIMITED";
     let rate = |w: &str| {
         let n = w.parse().ok().filter(|&n: &u32| n > 0);
         n.ok_or_else(|| Wrong::expected(RATE, w))
     };
-    match given.words {
+    match written.words {
         [w] if unlimited(w) => Ok(None),
         [n] => Ok(Some((rate(n)?, 10))),
         [n, time] => match (rate(n), seconds(time, 1..=u32::MAX)) {
             (Ok(n), Ok(time)) => Ok(Some((n, time))),
             (n, time) => Err(n.err().into_iter().chain(time.err()).collect()),
         },
-        words => Err(given.wrong(format!("expected {RATE}, found {} words", words.len()))),
+        words => Err(written.wrong(format!("expected {RATE}, found {} words", words.len()))),
     }
 }
 
 /// A load average, or UNLIMITED.
 pub const LOAD: Codec<Option<f64>> = Codec {
     list: false,
-    read: |value, given| {
-        let word = given.one()?;
+    read: |value, written| {
+        let word = written.one()?;
         let n = word.parse().ok().filter(|n: &f64| n.is_finite() && *n > 0.0);
         *value = match n {
             None if unlimited(word) => None,
@@ -177,8 +179,8 @@ pub const LOAD: Codec<Option<f64>> = Codec {
 /// As setpriority(2) takes it.
 pub const NICE: Codec<i32> = Codec {
     list: false,
-    read: |value, given| {
-        *value = number(given.one()?, -20..=19)? as i32;
+    read: |value, written| {
+        *value = number(written.one()?, -20..=19)? as i32;
         Ok(())
     },
     print: |value| Printed::Words(value.to_string()),
@@ -187,8 +189,8 @@ pub const NICE: Codec<i32> = Codec {
 /// Octal digits.
 pub const UMASK: Codec<u32> = Codec {
     list: false,
-    read: |value, given| {
-        *value = octal(given.one()?)?;
+    read: |value, written| {
+        *value = octal(written.one()?)?;
         Ok(())
     },
     print: |value| Printed::Words(format!("{value:03o}")),
@@ -201,8 +203,8 @@ pub const MODE: Codec<u32> =
 /// `USER` or `USER:GROUP`.
 pub const OWNER: Codec<Option<Owner>> = Codec {
     list: false,
-    read: |value, given| {
-        let word = given.one()?;
+    read: |value, written| {
+        let word = written.one()?;
         *value = Some(Owner::read(word).map_err(|what| Wrong::new(word, what))?);
         Ok(())
     },
@@ -214,8 +216,8 @@ pub const OWNER: Codec<Option<Owner>> = Codec {
 /// A number, perhaps with K or M, or UNLIMITED (`u64::MAX`).
 pub const RLIMIT: Codec<Option<u64>> = Codec {
     list: false,
-    read: |value, given| {
-        *value = Some(rlimit(given.one()?)?);
+    read: |value, written| {
+        *value = Some(rlimit(written.one()?)?);
         Ok(())
     },
     print: |value| match value {
@@ -241,8 +243,8 @@ fn rlimit(word: &str) -> Result<u64, Wrong> {
 /// `NAME=value`; `-=` takes names alone too.
 pub const ENV: Codec<Vec<(String, String)>> = Codec {
     list: true,
-    read: |env, given| {
-        let operator = given.operator;
+    read: |env, written| {
+        let operator = written.operator;
         let pair = |w: &str| {
             let (name, value) = match w.split_once('=') {
                 Some(pair) => pair,
@@ -251,7 +253,7 @@ pub const ENV: Codec<Vec<(String, String)>> = Codec {
             };
             variable(name).map(|()| vec![(name.to_string(), value.to_string())])
         };
-        let pairs = each(given.words, pair)?;
+        let pairs = each(written.words, pair)?;
         if operator == Operator::Set {
             env.clear();
         }
@@ -270,8 +272,10 @@ pub const ENV: Codec<Vec<(String, String)>> = Codec {
 /// Names of variables.
 pub const PASSENV: Codec<Vec<String>> = Codec {
     list: true,
-    read: |names, given| {
-        read_list(names, given.operator, given.words, |w| variable(w).map(|()| vec![w.to_string()]))
+    read: |names, written| {
+        read_list(names, written.operator, written.words, |w| {
+            variable(w).map(|()| vec![w.to_string()])
+        })
     },
     print: |names| print_list(names),
 };
@@ -279,9 +283,9 @@ pub const PASSENV: Codec<Vec<String>> = Codec {
 /// The path of a file, which is read at once.
 pub const BANNER: Codec<Option<Banner>> = Codec {
     list: false,
-    read: |banner, given| {
-        let path = path(given.one()?)?;
-        let text = given.context.files.read(&path).map_err(|e| Wrong::new(&path, e))?;
+    read: |banner, written| {
+        let path = path(written.one()?)?;
+        let text = written.context.files.read(&path).map_err(|e| Wrong::new(&path, e))?;
         if text.len() > BANNER_MAX {
             let what =
                 format!("expected a banner of at most {BANNER_MAX} bytes, found {}", text.len());
@@ -296,8 +300,8 @@ pub const BANNER: Codec<Option<Banner>> = Codec {
 /// `v1`, `v2` or `no`.
 pub const PROXY: Codec<Option<Version>> = Codec {
     list: false,
-    read: |value, given| {
-        let word = given.one()?;
+    read: |value, written| {
+        let word = written.one()?;
         *value = match word.to_ascii_lowercase().as_str() {
             "v1" => Some(Version::V1),
             "v2" => Some(Version::V2),
@@ -319,15 +323,15 @@ pub const PROXY: Codec<Option<Version>> = Codec {
 /// Words, or none.
 pub const REPLY: Codec<String> = Codec {
     list: false,
-    read: |reply, given| {
-        let text = given.words.join(" ");
+    read: |reply, written| {
+        let text = written.words.join(" ");
         let printable = |w: &&&str| w.bytes().all(|b| (b' '..=b'~').contains(&b));
-        if let Some(word) = given.words.iter().find(|w| !printable(w)) {
+        if let Some(word) = written.words.iter().find(|w| !printable(w)) {
             return Err(Wrong::expected("printable characters of ASCII", word).into());
         }
         if text.len() > REPLY_MAX {
             let n = text.len();
-            return Err(given.wrong(format!("expected at most {REPLY_MAX} bytes, found {n}")));
+            return Err(written.wrong(format!("expected at most {REPLY_MAX} bytes, found {n}")));
         }
         *reply = text;
         Ok(())

@@ -125,11 +125,11 @@ impl<T> Entry<T> {
         words: &[&str],
         context: &mut Context,
     ) -> Result<(), Vec<Wrong>> {
-        let mut given = Written { name: self.name, operator, words, context };
+        let mut written = Written { name: self.name, operator, words, context };
         if operator != Operator::Set && !self.list {
-            return Err(given.wrong("expected `=`, because it is no list, found `+=` or `-=`"));
+            return Err(written.wrong("expected `=`, because it is no list, found `+=` or `-=`"));
         }
-        (self.read)(target, &mut given)
+        (self.read)(target, &mut written)
     }
 }
 
@@ -162,7 +162,7 @@ macro_rules! entries {
                 name: stringify!($name),
                 audience: $crate::policy::text::entry::Audience::$audience,
                 list: CODEC.list,
-                read: |target, given| (CODEC.read)(&mut target.$name, given),
+                read: |target, written| (CODEC.read)(&mut target.$name, written),
                 print: |of| (CODEC.print)(&of.$name),
             }
         },)*];
