@@ -39,7 +39,7 @@ const UIDS_MAX: usize = 8;
 const ANSWER_MAX: usize = 1 << 20;
 
 /// A child that looks up a name, and the requests that wait for it.
-struct LookUp<T> {
+struct LookUpChild<T> {
     name: Missing,
     child: Child,
     pipe: OwnedFd,
@@ -48,7 +48,7 @@ struct LookUp<T> {
 
 /// The look-ups that run, by process id. `T` is a request that continues when its look-up has
 /// ended, whether the name was found or not.
-pub struct Accounts<T>(HashMap<i32, LookUp<T>>);
+pub struct Accounts<T>(HashMap<i32, LookUpChild<T>>);
 
 impl<T> Accounts<T> {
     pub fn new() -> Accounts<T> {
@@ -88,7 +88,7 @@ impl<T> Accounts<T> {
                 let pid = child.pid;
                 cx.after(LOOK_UP_TIMEOUT, Timer::AccountLate { pid });
                 let waiting = vec![(config.clone(), then)];
-                all.insert(pid, LookUp { name, child, pipe, waiting });
+                all.insert(pid, LookUpChild { name, child, pipe, waiting });
                 Ok(())
             }
             Err(e) => {
@@ -121,7 +121,7 @@ impl<T> Accounts<T> {
     }
 }
 
-impl<T> LookUp<T> {
+impl<T> LookUpChild<T> {
     /// Each configuration whose requests waited keeps what was found.
     fn learn(self, text: &str) -> (Missing, Vec<T>) {
         let (account, group) = match &self.name {

@@ -2,7 +2,7 @@
 
 use super::channel::Broken;
 use super::children::Role;
-use super::logins::LookUp;
+use super::logins::NeedsAccount;
 use super::relays::Owner;
 use super::run::{Parent, Then};
 use super::session::Step;
@@ -78,8 +78,8 @@ impl Parent {
         }
     }
 
-    fn look_up_login(&mut self, look_up: Option<LookUp>) {
-        let Some(LookUp { name, config, proved }) = look_up else { return };
+    fn look_up_login(&mut self, look_up: Option<NeedsAccount>) {
+        let Some(NeedsAccount { name, config, proved }) = look_up else { return };
         let then = Then::Login(proved);
         if let Err((Then::Login(proved), _)) =
             self.accounts.look_up(&mut self.cx, name, &config, then)

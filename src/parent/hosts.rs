@@ -26,7 +26,7 @@ const RUNNING: usize = 8;
 const ANSWER_MAX: usize = 4096;
 
 /// A child that looks up.
-struct LookUp {
+struct LookUpChild {
     name: String,
     pipe: OwnedFd,
     _child: Child,
@@ -37,7 +37,7 @@ struct LookUp {
 pub struct Hosts {
     known: HashMap<String, Vec<IpAddr>>,
     queue: VecDeque<String>,
-    running: HashMap<i32, LookUp>,
+    running: HashMap<i32, LookUpChild>,
     /// The names of which the log says that they have no address.
     missing: BTreeSet<String>,
     /// When they are looked up next, if a table names any.
@@ -79,7 +79,7 @@ impl Hosts {
         {
             match lookup::start(cx, &roles::LookUp::Host(name.clone()), Role::Host) {
                 Ok((child, pipe)) => {
-                    self.running.insert(child.pid, LookUp { name, pipe, _child: child });
+                    self.running.insert(child.pid, LookUpChild { name, pipe, _child: child });
                 }
                 Err(e) => {
                     cx.note_not_started("upstreams", &e);
@@ -94,7 +94,7 @@ impl Hosts {
 
     /// A look-up has ended; what it printed are the addresses.
     pub fn ended(&mut self, cx: &mut Context, pid: i32, exit: Exit) {
-        let Some(LookUp { name, pipe, .. }) = self.running.remove(&pid) else { return };
+        let Some(LookUpChild { name, pipe, .. }) = self.running.remove(&pid) else { return };
         let mut bytes = [0; ANSWER_MAX];
         let n = socket::receive(pipe.as_fd(), &mut bytes).unwrap_or(0);
         let text = std::str::from_utf8(&bytes[..n]).ok().filter(|_| exit == Exit::Status(0));

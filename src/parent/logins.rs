@@ -27,7 +27,7 @@ use std::time::Duration;
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A login that succeeded, where the user must be looked up before the session gets its answer.
-pub struct LookUp {
+pub struct NeedsAccount {
     pub name: Missing,
     pub config: Rc<Config>,
     pub proved: Proved,
@@ -211,7 +211,7 @@ impl Logins {
         sessions: &mut Sessions,
         number: u64,
         exit: Exit,
-    ) -> Option<LookUp> {
+    ) -> Option<NeedsAccount> {
         let status = match exit {
             Exit::Status(n) => n,
             // A child that was killed has no result.
@@ -245,7 +245,7 @@ impl Logins {
             self.succeeded(cx, sessions, &proved);
             return None;
         }
-        Some(LookUp { name: Missing::User(name), config, proved })
+        Some(NeedsAccount { name: Missing::User(name), config, proved })
     }
 
     /// Checks a child's result against the replay cache. Returns the result that counts, and the

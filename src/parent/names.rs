@@ -63,7 +63,7 @@ struct Pending {
 }
 
 /// A child that looks up one name.
-struct LookUp {
+struct LookUpChild {
     address: IpAddr,
     pipe: OwnedFd,
     child: Child,
@@ -77,7 +77,7 @@ pub struct Names {
     /// How many of `pending` are of one source.
     sources: HashMap<Source, u32>,
     queue: VecDeque<IpAddr>,
-    running: HashMap<i32, LookUp>,
+    running: HashMap<i32, LookUpChild>,
     /// The system lacked descriptors or processes: no child is started until the next attempt
     /// ([`Names::resume`]).
     paused: bool,
@@ -162,7 +162,7 @@ impl Names {
             && !self.paused
             && let Some(address) = self.queue.pop_front()
         {
-            match LookUp::start(cx, address) {
+            match LookUpChild::start(cx, address) {
                 Ok(look_up) => drop(self.running.insert(look_up.child.pid, look_up)),
                 Err(e) if e.is_scarcity() => {
                     // It stays first in the queue, until its time is over.
@@ -187,7 +187,7 @@ impl Names {
 
     /// The child of a look-up has ended; its output is the name.
     pub fn ended(&mut self, cx: &mut Context, pid: i32, exit: Exit) {
-        let Some(LookUp { address, pipe, .. }) = self.running.remove(&pid) else { return };
+        let Some(LookUpChild { address, pipe, .. }) = self.running.remove(&pid) else { return };
         let mut bytes = [0; NAME_MAX + 1];
         let n = socket::receive(pipe.as_fd(), &mut bytes).unwrap_or(0);
         let name = match (exit, std::str::from_utf8(&bytes[..n])) {
@@ -224,11 +224,11 @@ impl Names {
     }
 }
 
-impl LookUp {
-    fn start(cx: &mut Context, address: IpAddr) -> Result<LookUp, NotStarted> {
+impl LookUpChild {
+    fn start(cx: &mut Context, address: IpAddr) -> Result<LookUpChild, NotStarted> {
         let asked = roles::LookUp::Address(address);
         let (child, pipe) = lookup::start(cx, &asked, Role::Name)?;
-        Ok(LookUp { address, pipe, child })
+        Ok(LookUpChild { address, pipe, child })
     }
 }
 
