@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 /// A relayed connection: its session's token, and its tag in that session.
-pub type Stream = (usize, u32);
+pub type StreamTag = (usize, u32);
 
 /// Where the request came from, and where its answer goes.
 #[derive(Debug, Clone, Copy)]
@@ -23,7 +23,7 @@ pub enum From {
     /// request is refused.
     Net(usize),
     /// A session, by its token, and its tag for this connection.
-    Session(Stream),
+    Session(StreamTag),
     /// The service's own port: the client itself connected there.
     Port,
     /// The service's own port, by its token: the program gets the socket itself (`wait`). The
@@ -61,7 +61,7 @@ pub struct Run {
     /// The terminal that the client would like.
     pub terminal: Option<Terminal>,
     /// The session that is told how the service ended, and the tag that it knows it by.
-    pub reports_to: Stream,
+    pub reports_to: StreamTag,
 }
 
 impl Arrival {
@@ -108,7 +108,7 @@ pub struct Record {
     pub user: Option<String>,
     pub from: From,
     /// As in [`Run`].
-    pub reports_to: Option<Stream>,
+    pub reports_to: Option<StreamTag>,
     pub reached: Reached,
     pub at: Duration,
 }

@@ -5,7 +5,7 @@
 //! `ended`: the child is reaped, its place is free again, the log has its line.
 
 use super::addresses::Addresses;
-use super::arrival::Stream;
+use super::arrival::StreamTag;
 use super::arrival::{Answer, Arrival, From, Given, NetEnds, StartError, Who};
 use super::backend::exec::Plan;
 use super::catalog::{Missing, Unprepared};
@@ -254,7 +254,7 @@ impl Parent {
 
     /// Tells a session that its service runs. Where there is no descriptor for what the client gets
     /// first, it gets no connection either, which net takes for a lack of them.
-    fn tell_program_started(&mut self, (session, tag): Stream, a: &Answer) {
+    fn tell_program_started(&mut self, (session, tag): StreamTag, a: &Answer) {
         let (net_ends, text) = (&a.with.net_ends, &a.text);
         let file = (text.len() > DATA_MAX).then(|| own::file(text));
         let (greeting, with, extras) = match &file {

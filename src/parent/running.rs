@@ -1,6 +1,6 @@
 //! The services that run: one entry each, from its start to its `EXIT` line.
 
-use super::arrival::{From, Record, Stream};
+use super::arrival::{From, Record, StreamTag};
 use super::config::Config;
 use super::lines;
 use super::tallies::Counted;
@@ -25,7 +25,7 @@ pub struct Running {
     pub counted: Option<Counted>,
     pub record: Record,
     /// The relay that counts its bytes. None: it has the client's own socket, or nobody counts.
-    pub stream: Option<Stream>,
+    pub stream: Option<StreamTag>,
     pub started: Duration,
     /// When `server_timeout` will end it.
     pub until: Option<Duration>,
@@ -72,10 +72,10 @@ pub struct Runs {
     /// its leader (before Linux 6.9). There the group gets SIGKILL when the leader ends, because
     /// after that its number may be given to another group.
     early_kills: usize,
-    ended: HashMap<Stream, Ended>,
-    streams: HashMap<Stream, i32>,
+    ended: HashMap<StreamTag, Ended>,
+    streams: HashMap<StreamTag, i32>,
     /// Bytes of relays that ended before their service was known to run.
-    early: HashMap<Stream, (u64, u64)>,
+    early: HashMap<StreamTag, (u64, u64)>,
 }
 
 impl Runs {
@@ -208,17 +208,17 @@ impl Runs {
     }
 
     /// A relay has ended before its service was known to run: its counts are kept.
-    pub fn tally_early(&mut self, stream: Stream, to: u64, from: u64) {
+    pub fn tally_early(&mut self, stream: StreamTag, to: u64, from: u64) {
         self.early.insert(stream, (to, from));
     }
 
     /// The service of that relay was not started.
-    pub fn forget_early(&mut self, stream: &Stream) {
+    pub fn forget_early(&mut self, stream: &StreamTag) {
         self.early.remove(stream);
     }
 
     /// A relay has ended: its counts of bytes.
-    pub fn tally(&mut self, stream: Stream, to: u64, from: u64) {
+    pub fn tally(&mut self, stream: StreamTag, to: u64, from: u64) {
         let Some(pid) = self.streams.remove(&stream) else { return };
         if let Some(r) = self.all.get_mut(&pid) {
             r.traffic = Some((to, from));
@@ -231,7 +231,7 @@ impl Runs {
     /// A session is over: there will be no more counts for its services.
     pub fn forget(&mut self, session: usize) {
         self.streams.retain(|stream, _| stream.0 != session);
-        let over: Vec<Stream> = self.ended.keys().filter(|s| s.0 == session).copied().collect();
+        let over: Vec<StreamTag> = self.ended.keys().filter(|s| s.0 == session).copied().collect();
         for e in over.iter().filter_map(|s| self.ended.remove(s)) {
             log_exit(&e.running, e.exit, e.at);
         }

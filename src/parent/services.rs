@@ -6,7 +6,7 @@
 //! checks it now and then, while everything else goes on. A child that takes too long is killed,
 //! and its service counts as not started.
 
-use super::arrival::{Answer, Arrival, Ends, From, Given, NetEnds, Record, StartError, Stream};
+use super::arrival::{Answer, Arrival, Ends, From, Given, NetEnds, Record, StartError, StreamTag};
 use super::backend::exec::Plan;
 use super::children::Role;
 use super::config::Config;
@@ -44,7 +44,7 @@ pub struct Services {
     over: BTreeSet<usize>,
     answers: Vec<Answer>,
     /// How services of RUN have ended, and whom that is told.
-    ends: Vec<(Stream, Status)>,
+    ends: Vec<(StreamTag, Status)>,
     /// Ports whose program had the socket itself, and has ended.
     freed: Vec<usize>,
     pub refusals: Refusals,
@@ -77,7 +77,7 @@ impl Services {
     }
 
     /// How services of RUN have ended since the last call, and whom that is told.
-    pub fn ends(&mut self) -> Vec<(Stream, Status)> {
+    pub fn ends(&mut self) -> Vec<(StreamTag, Status)> {
         std::mem::take(&mut self.ends)
     }
 
@@ -307,7 +307,7 @@ impl Services {
     }
 
     /// A relay has ended: its counts of bytes.
-    pub fn tally(&mut self, stream: Stream, to: u64, from: u64) {
+    pub fn tally(&mut self, stream: StreamTag, to: u64, from: u64) {
         let is_of = |from: &From| matches!(from, From::Session(s) if *s == stream);
         match self.starting.iter().any(|f| is_of(&f.payload().record.from)) {
             true => self.running.tally_early(stream, to, from),

@@ -10,7 +10,7 @@
 //! the parent makes one ahead for that client ([`Spares`]) when it would only wait. Both ends of a
 //! spare stay in the parent until it is used, so nobody can have closed one of them.
 
-use super::arrival::Stream;
+use super::arrival::StreamTag;
 use super::descriptors::Descriptors;
 use crate::policy::{Attributes, SocketKind};
 use crate::sys::namespace::{self, Namespace};
@@ -101,7 +101,7 @@ impl SocketPairs {
         descriptors: &Descriptors,
         attributes: &Attributes,
         between: Option<(SocketAddr, SocketAddr)>,
-        (_, tag): Stream,
+        (_, tag): StreamTag,
     ) -> io::Result<Pair> {
         if let (SocketKind::Inet, Some((from, to)), Some(_)) =
             (attributes.socket, between, &self.namespace)
