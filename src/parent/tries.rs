@@ -63,16 +63,16 @@ pub fn work(config: &Config, method: Method) -> Work {
 }
 
 /// The child of a try.
-struct Running {
+struct LoginChild {
     child: Child,
-    reports: Reports,
+    reports: LoginReports,
     /// The result instead of the child's own, where the parent has ended it.
     ended: Option<LoginResult>,
 }
 
 pub struct Tries {
     slots: Slots,
-    tries: HashMap<u64, (Try, Option<Running>)>,
+    tries: HashMap<u64, (Try, Option<LoginChild>)>,
     /// Tries that were dropped before they had a child, and the result on them.
     dropped: Vec<(Try, LoginResult)>,
 }
@@ -115,9 +115,9 @@ impl Tries {
     }
 
     /// The child of a try has been started.
-    pub fn started(&mut self, number: u64, child: Child, reports: Reports) {
+    pub fn started(&mut self, number: u64, child: Child, reports: LoginReports) {
         if let Some((_, running)) = self.tries.get_mut(&number) {
-            *running = Some(Running { child, reports, ended: None });
+            *running = Some(LoginChild { child, reports, ended: None });
         }
     }
 
@@ -191,7 +191,7 @@ pub fn start(
     t: &mut Try,
     spawner: &mut Spawner,
     descriptors: &Descriptors,
-) -> Result<(Child, Reports), NotStarted> {
+) -> Result<(Child, LoginReports), NotStarted> {
     let (ours, theirs) = descriptors.channel()?;
     let (argv, env) = (CList::new([roles::LOGIN])?, environment(t)?);
     // Only the child keeps the channel, so that the session's thread sees when the child has ended.
@@ -205,13 +205,13 @@ pub fn start(
         ..catalog::role(&argv, &env)
     };
     let child = spawner.start(&launch)?;
-    Ok((child, Reports(ours)))
+    Ok((child, LoginReports(ours)))
 }
 
 /// The parent's end of a child's socket for reports.
-pub struct Reports(OwnedFd);
+pub struct LoginReports(OwnedFd);
 
-impl Reports {
+impl LoginReports {
     /// The reports of a child that has ended. This never waits, even where another process, such as
     /// a program that a PAM module started, still holds the other end.
     pub fn take(self) -> Vec<Report> {
