@@ -10,7 +10,7 @@ use super::catalog::{Account, Missing};
 use super::children::Role;
 use super::config::Config;
 use super::context::{Context, Timer};
-use super::descriptors::NotStarted;
+use super::descriptors::ChildError;
 use super::lookup;
 use crate::log;
 use crate::sys::identity::User;
@@ -144,7 +144,7 @@ impl<T> LookUpChild<T> {
     }
 }
 
-fn start(cx: &mut Context, name: &Missing) -> Result<(Child, OwnedFd), NotStarted> {
+fn start(cx: &mut Context, name: &Missing) -> Result<(Child, OwnedFd), ChildError> {
     let asked = match name {
         Missing::User(name) => roles::LookUp::User(name.clone()),
         Missing::Group(name) => roles::LookUp::Group(name.clone()),

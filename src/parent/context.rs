@@ -4,7 +4,7 @@
 use super::channel::{Channel, Retries};
 use super::children::Children;
 use super::config::Config;
-use super::descriptors::{Descriptors, NotStarted};
+use super::descriptors::{ChildError, Descriptors};
 use super::options::Options;
 use super::tallies::{Counted, Tallies};
 use crate::log;
@@ -228,7 +228,7 @@ impl Context {
 
     /// Warns that a child could not be started. A lack of descriptors is logged only as often as
     /// the other warnings about that.
-    pub fn note_not_started(&mut self, what: &str, e: &NotStarted) {
+    pub fn note_not_started(&mut self, what: &str, e: &ChildError) {
         match e.lacks_descriptors() {
             true => self.out_of_descriptors(),
             false => log::warn(&format!("{what}: {e}")),

@@ -151,52 +151,52 @@ impl Descriptors {
 }
 
 /// Why a child of fived's own was not started.
-pub enum NotStarted {
+pub enum ChildError {
     System(io::Error),
     Start(Failure),
     Words(BadWord),
 }
 
-impl NotStarted {
+impl ChildError {
     /// Did the system lack something? Then a later attempt may succeed.
     pub fn is_scarcity(&self) -> bool {
         match self {
-            NotStarted::System(e) => socket::is_scarcity(e),
-            NotStarted::Start(f) => f.is_scarcity(),
-            NotStarted::Words(_) => false,
+            ChildError::System(e) => socket::is_scarcity(e),
+            ChildError::Start(f) => f.is_scarcity(),
+            ChildError::Words(_) => false,
         }
     }
 
     /// Had the parent no descriptors free for it, except the reserve?
     pub fn lacks_descriptors(&self) -> bool {
-        matches!(self, NotStarted::System(e) if socket::is_out_of_descriptors(e))
+        matches!(self, ChildError::System(e) if socket::is_out_of_descriptors(e))
     }
 }
 
-impl fmt::Display for NotStarted {
+impl fmt::Display for ChildError {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
-            NotStarted::System(e) => e.fmt(f),
-            NotStarted::Start(e) => e.fmt(f),
-            NotStarted::Words(e) => e.fmt(f),
+            ChildError::System(e) => e.fmt(f),
+            ChildError::Start(e) => e.fmt(f),
+            ChildError::Words(e) => e.fmt(f),
         }
     }
 }
 
-impl From<io::Error> for NotStarted {
-    fn from(e: io::Error) -> NotStarted {
-        NotStarted::System(e)
+impl From<io::Error> for ChildError {
+    fn from(e: io::Error) -> ChildError {
+        ChildError::System(e)
     }
 }
 
-impl From<Failure> for NotStarted {
-    fn from(f: Failure) -> NotStarted {
-        NotStarted::Start(f)
+impl From<Failure> for ChildError {
+    fn from(f: Failure) -> ChildError {
+        ChildError::Start(f)
     }
 }
 
-impl From<BadWord> for NotStarted {
-    fn from(e: BadWord) -> NotStarted {
-        NotStarted::Words(e)
+impl From<BadWord> for ChildError {
+    fn from(e: BadWord) -> ChildError {
+        ChildError::Words(e)
     }
 }

@@ -4,7 +4,7 @@
 use super::catalog;
 use super::children::Role;
 use super::context::Context;
-use super::descriptors::NotStarted;
+use super::descriptors::ChildError;
 use crate::sys::identity::Identity;
 use crate::sys::spawn::{CList, Child, Env, Launch, Stderr};
 use crate::wire::roles::{self, LookUp};
@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 /// Starts one, as the helper's user. Returns its child, and the parent's end of the socket pair on
 /// which it answers.
-pub fn start(cx: &mut Context, asked: &LookUp, role: Role) -> Result<(Child, OwnedFd), NotStarted> {
+pub fn start(cx: &mut Context, asked: &LookUp, role: Role) -> Result<(Child, OwnedFd), ChildError> {
     let (ours, theirs) = cx.descriptors.pair()?;
     let argv = CList::new([roles::SERVICE, asked.name()])?;
     let mut env = Env::new();

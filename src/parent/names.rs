@@ -9,7 +9,7 @@
 
 use super::children::Role;
 use super::context::{Context, Timer};
-use super::descriptors::NotStarted;
+use super::descriptors::ChildError;
 use super::lookup;
 use crate::policy::{Peer, PeerName, Source};
 use crate::sys::process::Exit;
@@ -225,7 +225,7 @@ impl Names {
 }
 
 impl LookUpChild {
-    fn start(cx: &mut Context, address: IpAddr) -> Result<LookUpChild, NotStarted> {
+    fn start(cx: &mut Context, address: IpAddr) -> Result<LookUpChild, ChildError> {
         let asked = roles::LookUp::Address(address);
         let (child, pipe) = lookup::start(cx, &asked, Role::Name)?;
         Ok(LookUpChild { address, pipe, child })

@@ -3,7 +3,7 @@
 
 use super::catalog;
 use super::config::Config;
-use super::descriptors::{Descriptors, NotStarted};
+use super::descriptors::{ChildError, Descriptors};
 use super::slots::{Evicted, Slots, Work};
 use crate::policy::{Peer, Source};
 use crate::sys::signal::Signal;
@@ -191,7 +191,7 @@ pub fn start(
     t: &mut Try,
     spawner: &mut Spawner,
     descriptors: &Descriptors,
-) -> Result<(Child, LoginReports), NotStarted> {
+) -> Result<(Child, LoginReports), ChildError> {
     let (ours, theirs) = descriptors.channel()?;
     let (argv, env) = (CList::new([roles::LOGIN])?, environment(t)?);
     // Only the child keeps the channel, so that the session's thread sees when the child has ended.
