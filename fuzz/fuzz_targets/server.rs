@@ -2,7 +2,7 @@
 #![no_main]
 
 use fived::wire::agent;
-use fived::wire::answer::{Answer, Outcome};
+use fived::wire::answer::{AnswerReader, Outcome};
 use fived::wire::handover::{Ask, Notice};
 use fived::wire::yamux::{Event, Mux};
 use libfuzzer_sys::fuzz_target;
@@ -19,7 +19,7 @@ fuzz_target!(|input: (Vec<u8>, u8, bool, bool)| {
         assert_eq!(notice.encode(), bytes);
     }
     let offers = bytes.len().is_multiple_of(2);
-    let mut answer = if offers { Answer::offer(host) } else { Answer::new(host, help) };
+    let mut answer = if offers { AnswerReader::offer(host) } else { AnswerReader::new(host, help) };
     for segment in bytes.chunks(step) {
         let (taken, outcome) = answer.feed(segment);
         assert!(taken <= segment.len());

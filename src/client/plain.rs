@@ -12,7 +12,7 @@ use super::{dial, messages};
 use crate::link::{Breaks, Link, copy};
 use crate::sys::poll::{self, Poll};
 use crate::sys::{clock, flow};
-use crate::wire::answer::{Answer, Outcome, words as shown};
+use crate::wire::answer::{AnswerReader, Outcome, words as shown};
 use crate::wire::builtins::HELP;
 use crate::wire::request;
 use std::fs::File;
@@ -41,7 +41,7 @@ fn open(t: &Target, service: Option<&str>) -> Result<(TcpStream, Vec<u8>), Error
     // One write: xinetd does not join a name that comes in pieces.
     tcp.write_all(&request::line(service.unwrap_or(HELP))).map_err(lost)?;
     let end = clock::monotonic() + ANSWER_TIMEOUT;
-    let (mut answer, mut bytes) = (Answer::new(false, service.is_none()), [0; 4096]);
+    let (mut answer, mut bytes) = (AnswerReader::new(false, service.is_none()), [0; 4096]);
     let rest = loop {
         let n = if service.is_none() { 0 } else { read_by(&tcp, &mut bytes, end).map_err(lost)? };
         let (taken, found) = answer.feed(&bytes[..n]);

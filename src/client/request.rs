@@ -1,7 +1,7 @@
 //! What a call asks the server for, once it has a stream.
 
 use super::offer::{Offered, Origin};
-use crate::wire::answer::Answer;
+use crate::wire::answer::AnswerReader;
 use crate::wire::builtins::{Builtin, HELP};
 use crate::wire::request;
 use crate::wire::run::{self, Way};
@@ -21,12 +21,12 @@ pub struct Request {
 
 impl Request {
     /// The answer that is expected before the service's own bytes.
-    pub fn answer(&self) -> Answer {
+    pub fn answer(&self) -> AnswerReader {
         let host = !self.host.is_empty();
         match (&self.offered, self.way.is_run()) {
-            (Some(_), _) => Answer::offer(host),
-            (None, true) => Answer::to_run(host),
-            (None, false) => Answer::new(host, self.service.is_none()),
+            (Some(_), _) => AnswerReader::offer(host),
+            (None, true) => AnswerReader::to_run(host),
+            (None, false) => AnswerReader::new(host, self.service.is_none()),
         }
     }
 

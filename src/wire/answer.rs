@@ -45,33 +45,33 @@ enum Step {
 
 /// An answer that is being read.
 #[derive(Debug)]
-pub struct Answer {
+pub struct AnswerReader {
     step: Step,
     /// What follows the answer to HOST.
     then: Step,
     line: Line,
 }
 
-impl Answer {
+impl AnswerReader {
     /// The answer to a request, after HOST or not, for HELP or a service.
-    pub fn new(host: bool, help: bool) -> Answer {
+    pub fn new(host: bool, help: bool) -> AnswerReader {
         // HELP's answer has no reply line: the names follow at once.
-        Answer::of(host, if help { Step::Done } else { Step::Reply })
+        AnswerReader::of(host, if help { Step::Done } else { Step::Reply })
     }
 
     /// The answer to RUN and a service's name, after HOST or not.
-    pub fn to_run(host: bool) -> Answer {
-        Answer::of(host, Step::Run)
+    pub fn to_run(host: bool) -> AnswerReader {
+        AnswerReader::of(host, Step::Run)
     }
 
     /// The answer to OFFER and a service's name, after HOST or not.
-    pub fn offer(host: bool) -> Answer {
-        Answer::of(host, Step::OfferSuccess)
+    pub fn offer(host: bool) -> AnswerReader {
+        AnswerReader::of(host, Step::OfferSuccess)
     }
 
-    fn of(host: bool, then: Step) -> Answer {
+    fn of(host: bool, then: Step) -> AnswerReader {
         let step = if host { Step::Success } else { then };
-        Answer { step, then, line: Line::new(ANSWER_MAX) }
+        AnswerReader { step, then, line: Line::new(ANSWER_MAX) }
     }
 
     /// Takes what has come; returns how many bytes belong to the answer. To be called again with
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn answers_are_told_from_what_follows() {
-        let all = |host, help, text: &[u8]| Answer::new(host, help).feed(text);
+        let all = |host, help, text: &[u8]| AnswerReader::new(host, help).feed(text);
         assert_eq!(all(false, false, b"+Go\r\nrest"), (5, Outcome::Accepted));
         assert_eq!(all(false, false, b"+\n"), (2, Outcome::Accepted));
         assert_eq!(
@@ -146,7 +146,7 @@ mod tests {
             all(true, true, b"+ Success\r\nWhich VHOST? Host main selected\r\nx"),
             (44, Outcome::Accepted)
         );
-        let offer = |text: &[u8]| Answer::offer(false).feed(text);
+        let offer = |text: &[u8]| AnswerReader::offer(false).feed(text);
         assert_eq!(offer(b"+ Success\r\nOffering web\r\n"), (25, Outcome::Accepted));
         let refused = Outcome::Refused("Not offered".into());
         assert_eq!(offer(b"+ Success\r\n- Not offered\r\n"), (26, refused));
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_server_knows_run_or_not() {
-        let of = |host, text: &[u8]| Answer::to_run(host).feed(text);
+        let of = |host, text: &[u8]| AnswerReader::to_run(host).feed(text);
         assert_eq!(of(false, b"+ Success\r\n+Go\r\nrest"), (16, Outcome::Accepted));
         assert_eq!(of(false, b"-Service not available\r\n"), (24, Outcome::NoRun));
         let host = b"+ Success\r\nWhich VHOST? Host main selected\r\n";
@@ -186,7 +186,7 @@ mod tests {
         fn splitting_changes_nothing(cut in 0usize..54, host: bool) {
             let text: &[u8] = if host { b"+ Success\r\nWhich VHOST? Host main selected\r\n+Go\r\nrest" } else { b"+Go\r\nrest" };
             let cut = cut.min(text.len());
-            let mut answer = Answer::new(host, false);
+            let mut answer = AnswerReader::new(host, false);
             let (taken, outcome) = answer.feed(&text[..cut]);
             let rest = if outcome == Outcome::More {
                 let (more, outcome) = answer.feed(&text[cut..]);

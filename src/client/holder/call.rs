@@ -5,7 +5,7 @@ use crate::client::offer::Offer;
 use crate::client::request::Request;
 use crate::link::pump::{LocalEnd, Tally};
 use crate::sys::flow::Flow;
-use crate::wire::answer::{Answer, words};
+use crate::wire::answer::{AnswerReader, words};
 use crate::wire::handover::OverWhen;
 use crate::wire::line::Line;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use std::time::Duration;
 /// The state of a call.
 pub enum Step {
     /// The request was sent; the rest of the server's answer is still to come.
-    Asked(Answer),
+    Asked(AnswerReader),
     /// It was refused; the part of the reason that has come.
     Refused(Vec<u8>),
     /// The service has been started, or the offer stands.
