@@ -43,13 +43,13 @@ pub struct Channel {
     /// Answers to orders that nobody waited for.
     answers: RefCell<VecDeque<Received>>,
     /// Connections on which the session may go on.
-    offers: RefCell<VecDeque<Offer>>,
+    new_connections: RefCell<VecDeque<NewConnection>>,
     /// The session is to end, if its connection is lost.
     forget: Cell<bool>,
 }
 
 /// A connection on which the session may go on.
-pub struct Offer {
+pub struct NewConnection {
     pub resumption: Resumption,
     /// One end of a socket pair, if the connection is in another process.
     pub relay: Option<OwnedFd>,
@@ -103,7 +103,7 @@ impl Channel {
             fd,
             go_away: Cell::default(),
             answers: RefCell::default(),
-            offers: RefCell::default(),
+            new_connections: RefCell::default(),
             forget: Cell::default(),
         }
     }
@@ -189,7 +189,7 @@ impl Channel {
             Answer::Forget => self.forget.set(true),
             Answer::Resumption(resumption) => {
                 let relay = fds.take().map(Shared::our_own);
-                self.offers.borrow_mut().push_back(Offer { resumption, relay });
+                self.new_connections.borrow_mut().push_back(NewConnection { resumption, relay });
             }
             answer => self.answers.borrow_mut().push_back(Received::new(answer, fds)?),
         }
@@ -197,8 +197,8 @@ impl Channel {
     }
 
     /// A connection on which the session may go on. It must be answered ([`Ask::Resumed`]).
-    pub fn offer(&self) -> Option<Offer> {
-        self.offers.borrow_mut().pop_front()
+    pub fn new_connection(&self) -> Option<NewConnection> {
+        self.new_connections.borrow_mut().pop_front()
     }
 
     /// Is the session to end, if its connection is lost?

@@ -1,4 +1,4 @@
-//! The connections of this process that are offered to sessions which have lost theirs (`resume`).
+//! The connections of this process that wait for a session which has lost its own (`resume`).
 
 use crate::link::Link;
 use std::collections::HashMap;
@@ -6,30 +6,30 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// See the module. Each has a thread that waits until it is taken or refused.
 #[derive(Debug, Default)]
-pub struct Connections(Mutex<Offered>);
+pub struct Connections(Mutex<Waiting>);
 
 #[derive(Debug, Default)]
-struct Offered {
+struct Waiting {
     last: u64,
     links: HashMap<u64, Link>,
 }
 
 impl Connections {
-    fn offered(&self) -> MutexGuard<'_, Offered> {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Offers a connection; returns its number.
+    /// A connection waits; returns its number.
     pub fn put(&self, link: Link) -> u64 {
-        let mut offered = self.offered();
-        offered.last += 1;
-        let number = offered.last;
-        offered.links.insert(number, link);
+        let mut waiting = self.waiting();
+        waiting.last += 1;
+        let number = waiting.last;
+        waiting.links.insert(number, link);
         number
     }
 
     /// Takes it. None: it was taken already.
     pub fn take(&self, number: u64) -> Option<Link> {
-        self.offered().links.remove(&number)
+        self.waiting().links.remove(&number)
     }
 }

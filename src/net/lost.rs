@@ -101,9 +101,9 @@ impl Lost<Rc<Channel>> {
         let s = &self.session;
         s.channel.receive_pending()?;
         s.channel.forget_cancelled();
-        while let Some(offer) = s.channel.offer() {
+        while let Some(new) = s.channel.new_connection() {
             if let Some(found) =
-                offer.find(&s.state.world.connections, &s.channel, Some(&self.records))
+                new.find(&s.state.world.connections, &s.channel, Some(&self.records))
             {
                 return Ok(Some(found));
             }

@@ -2,11 +2,11 @@
 //!
 //! The new connection is a session's too, as any other, until its client says which session is to
 //! go on there (`builtins::resume`). The parent checks the proof and asks the session that is meant
-//! ([`Offer`]). That takes the connection over as it is, with its TLS, if both are in the same net
-//! process: it is put among the [`Connections`] for that. After a reload they may be in two; then
-//! it gets one end of a socket pair, and the process that has the connection copies.
+//! ([`NewConnection`]). That takes the connection over as it is, with its TLS, if both are in the
+//! same net process: it is put among the [`Connections`] for that. After a reload they may be in
+//! two; then it gets one end of a socket pair, and the process that has the connection copies.
 
-use super::channel::{Channel, Offer};
+use super::channel::{Channel, NewConnection};
 use super::connections::Connections;
 use super::session_state::Session;
 use crate::link::{Link, Records};
@@ -15,13 +15,13 @@ use crate::wire::orders::{Ask, Resumption};
 use crate::wire::resume;
 use std::rc::Rc;
 
-/// A connection that was offered, for a session that can go on there.
+/// A new connection, for a session that can go on there.
 pub struct Found {
     resumption: Resumption,
     link: Link,
 }
 
-impl Offer {
+impl NewConnection {
     /// Finds the connection, if the client can have had as much as it says. None: it was refused.
     pub fn find(
         self,
@@ -29,11 +29,11 @@ impl Offer {
         channel: &Channel,
         records: Option<&Records>,
     ) -> Option<Found> {
-        let Offer { resumption, relay } = self;
+        let NewConnection { resumption, relay } = self;
         let accepted = records.is_some_and(|r| r.accepts(resumption.received));
         let link = accepted.then(|| match relay {
             Some(pair) => Some(Link::plain(pair)),
-            None => connections.take(resumption.offer),
+            None => connections.take(resumption.connection),
         });
         match link.flatten() {
             Some(link) => Some(Found { resumption, link }),

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use super::addresses::Addresses;
 use super::environment::Tls;
 
-/// Connections that are offered to one session and that it has not answered, at most.
+/// New connections of one session, at most, about which it has not answered.
 pub const CLAIMS_MAX: usize = 16;
 
 /// Of whom only so many lost sessions are kept.
@@ -28,7 +28,7 @@ pub struct Resumable {
     pub id: Id,
     /// The connection is lost: whose session it was then, and the number of the loss.
     pub lost: Option<(SessionOwner, u64)>,
-    /// The connections that it was offered, the oldest first.
+    /// Its new connections that it has not answered about, the oldest first.
     pub claims: VecDeque<Claimant>,
 }
 
@@ -111,7 +111,7 @@ mod tests {
         let made = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key), text.as_bytes());
         let proof = made.as_ref().try_into().expect("32 bytes");
         let claim = resume::Claim { id, received, proof };
-        Claim { offer: 1, claim, exporter, challenge: [0; 32] }
+        Claim { connection: 1, claim, exporter, challenge: [0; 32] }
     }
 
     #[test]

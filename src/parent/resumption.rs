@@ -70,7 +70,7 @@ impl Parent {
             }
         }
         let resumption = Resumption {
-            offer: claim.offer,
+            connection: claim.connection,
             received: claim.claim.received,
             from,
             challenge: claim.challenge,
@@ -79,7 +79,7 @@ impl Parent {
         Ok(())
     }
 
-    /// A session answers: it goes on, on the connection that was offered, or its client cannot have
+    /// A session answers: it goes on, on the new connection, or its client cannot have
     /// had as much as it says.
     pub fn session_resumed(&mut self, token: usize, taken: bool) -> Result<(), Broken> {
         let Some(s) = self.sessions.get_mut(token) else { return Ok(()) };

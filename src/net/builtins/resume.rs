@@ -65,8 +65,8 @@ fn go_on(s: &mut Session, claim: Claim) -> Result<Next, End> {
     };
     let Ok(instead) = Shared::copy(ours.as_fd()) else { return not_now(s, 1) };
     let link = std::mem::replace(&mut s.link, Link::plain(instead));
-    let offer = s.state.world.connections.put(link);
-    let ask = Ask::Resume(orders::Claim { offer, claim, exporter, challenge });
+    let connection = s.state.world.connections.put(link);
+    let ask = Ask::Resume(orders::Claim { connection, claim, exporter, challenge });
     let answer = s.channel.ask(&ask, &[theirs.as_fd()]);
     drop(theirs);
     let claimed = match answer {
@@ -76,7 +76,7 @@ fn go_on(s: &mut Session, claim: Claim) -> Result<Next, End> {
     if claimed == Some(Claimed::Taken) {
         return Ok(Next::Ended(End::Resumed));
     }
-    s.link = s.state.world.connections.take(offer).ok_or(End::System)?;
+    s.link = s.state.world.connections.take(connection).ok_or(End::System)?;
     match claimed {
         Some(Claimed::Relay) => Ok(relay(s, ours)),
         Some(_) => refuse(s, until),

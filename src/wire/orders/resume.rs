@@ -10,7 +10,7 @@ use crate::wire::resume::{self, Id, KEY};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
     /// The number by which this net process knows the connection until the session takes it.
-    pub offer: u64,
+    pub connection: u64,
     pub claim: resume::Claim,
     /// This connection's exporter, which the proof is about, and that of PUBKEY.
     pub exporter: [u8; KEY],
@@ -32,7 +32,7 @@ pub enum Claimed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resumption {
     /// As in [`Claim`], if the connection is in the same net process.
-    pub offer: u64,
+    pub connection: u64,
     /// How many bytes of records' data the client has had.
     pub received: u64,
     /// The client, as it is known from now on.
@@ -45,7 +45,7 @@ impl Claim {
     pub(super) fn raw(&self) -> Raw {
         let data = [&self.claim.id.0[..], &self.claim.proof, &self.exporter, &self.challenge];
         let data = Data(data.concat());
-        Raw { c: self.offer, d: self.claim.received, ..with(kind::RESUME, 0, 0, &data) }
+        Raw { c: self.connection, d: self.claim.received, ..with(kind::RESUME, 0, 0, &data) }
     }
 
     pub(super) fn from_raw(r: &Raw) -> Option<Claim> {
@@ -53,7 +53,7 @@ impl Claim {
         let (proof, rest) = rest.split_first_chunk()?;
         let (exporter, challenge) = rest.split_first_chunk()?;
         Some(Claim {
-            offer: r.c,
+            connection: r.c,
             claim: resume::Claim { id: Id(*id), received: r.d, proof: *proof },
             exporter: *exporter,
             challenge: challenge.try_into().ok()?,
@@ -65,12 +65,12 @@ impl Resumption {
     pub(super) fn raw(&self) -> Raw {
         let from = self.from.to_string();
         let data = Data([&self.challenge, from.as_bytes()].concat());
-        Raw { c: self.offer, d: self.received, ..with(kind::RESUMPTION, 0, 0, &data) }
+        Raw { c: self.connection, d: self.received, ..with(kind::RESUMPTION, 0, 0, &data) }
     }
 
     pub(super) fn from_raw(r: &Raw) -> Option<Resumption> {
         let (challenge, from) = r.data.bytes().split_first_chunk()?;
         let from = std::str::from_utf8(from).ok()?.parse().ok()?;
-        Some(Resumption { offer: r.c, received: r.d, from, challenge: *challenge })
+        Some(Resumption { connection: r.c, received: r.d, from, challenge: *challenge })
     }
 }

@@ -82,7 +82,7 @@ fn claim() -> Claim {
 
 fn resumption() -> Resumption {
     let from = "2001:db8::1".parse().expect("a peer");
-    Resumption { offer: 3, received: u64::MAX, from, challenge: [5; 32] }
+    Resumption { connection: 3, received: u64::MAX, from, challenge: [5; 32] }
 }
 
 #[test]

@@ -128,16 +128,15 @@ impl Multiplexer<'_> {
     pub(super) fn take_over(&mut self) {
         // Nothing is lost.
         self.session.channel.take_forget();
-        while let Some(offer) = self.session.channel.offer() {
+        while let Some(new) = self.session.channel.new_connection() {
             let s = &mut *self.session;
-            let Some(offered) =
-                offer.find(&s.state.world.connections, &s.channel, s.link.records())
+            let Some(found) = new.find(&s.state.world.connections, &s.channel, s.link.records())
             else {
                 continue;
             };
             let Some(records) = s.link.take_records() else { continue };
             socket::abort(s.link.socket());
-            s.link = offered.accept(s, records);
+            s.link = found.accept(s, records);
             self.streams.resumed(self.session.state.world.table.settings.request_timeout);
         }
     }
