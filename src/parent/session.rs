@@ -89,7 +89,7 @@ pub enum Step {
 }
 
 /// Which session it is, and between which addresses.
-pub struct Origin {
+pub struct NewSession {
     /// The net process that serves it, by its token.
     pub net: usize,
     pub number: u64,
@@ -106,21 +106,21 @@ impl SessionRecord {
     pub fn new(
         channel: Channel,
         config: Rc<Config>,
-        origin: Origin,
+        new: NewSession,
         since: Duration,
     ) -> SessionRecord {
-        let user = local_user(&config, origin.addresses.peer()).map(Rc::new);
+        let user = local_user(&config, new.addresses.peer()).map(Rc::new);
         SessionRecord {
             channel,
             config,
-            net: origin.net,
-            number: origin.number,
+            net: new.net,
+            number: new.number,
             parent: None,
             tag: OWN_CONNECTION,
-            addresses: origin.addresses,
-            name: origin.name,
+            addresses: new.addresses,
+            name: new.name,
             host: HostId::DEFAULT,
-            tls_port: origin.tls_port,
+            tls_port: new.tls_port,
             tls: None,
             user,
             since,
@@ -143,14 +143,14 @@ impl SessionRecord {
         host: HostId,
         since: Duration,
     ) -> SessionRecord {
-        let origin = Origin {
+        let new = NewSession {
             net: self.net,
             number: self.number,
             addresses: self.addresses.clone(),
             name: self.name.clone(),
             tls_port: self.tls_port,
         };
-        let mut own = SessionRecord::new(channel, self.config.clone(), origin, since);
+        let mut own = SessionRecord::new(channel, self.config.clone(), new, since);
         (own.parent, own.tag, own.host) = (Some(parent), tag, host);
         (own.tls, own.user) = (self.tls.clone(), self.user.clone());
         own

@@ -13,7 +13,7 @@ use super::context::Context;
 use super::environment::Tls;
 use super::lines;
 use super::resumables::Claimant;
-use super::session::{Origin, SessionRecord, Step, User};
+use super::session::{NewSession, SessionRecord, Step, User};
 use super::session_counts::SessionCounts;
 use crate::policy::{HostId, Peer, PeerName, ServiceId, Source};
 use crate::sys::message;
@@ -129,8 +129,8 @@ impl Sessions {
         // Of each client of a service that it offers, it is told twice.
         let most = settings.unanswered(streams).saturating_add(streams.saturating_mul(2));
         let channel = channel.holding(most as usize, &self.held);
-        let origin = Origin { net, number, addresses, name, tls_port };
-        let session = SessionRecord::new(channel, config, origin, cx.now);
+        let new = NewSession { net, number, addresses, name, tls_port };
+        let session = SessionRecord::new(channel, config, new, cx.now);
         self.all.insert(token, session);
         self.tell_if_drained(cx, token, drains);
         cx.counters.sessions += 1;
