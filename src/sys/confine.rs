@@ -30,27 +30,27 @@ pub struct Confined {
 
 /// The step that failed, and why.
 #[derive(Debug)]
-pub struct Refused {
+pub struct ConfineError {
     pub step: &'static str,
     pub source: io::Error,
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for ConfineError {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "confinement: {}: {}", self.step, self.source)
     }
 }
 
-impl std::error::Error for Refused {}
+impl std::error::Error for ConfineError {}
 
-fn at<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> Refused {
-    move |e| Refused { step, source: e.into() }
+fn at<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> ConfineError {
+    move |e| ConfineError { step, source: e.into() }
 }
 
 /// Confines the process that strangers talk to. A process of root becomes `user` (uid, gid),
 /// without supplementary groups. None: it keeps its user, and is confined as far as an ordinary
 /// user can be. The time zone is loaded first, because its file cannot be opened afterwards.
-pub fn net(user: Option<(u32, u32)>) -> Result<Confined, Refused> {
+pub fn net(user: Option<(u32, u32)>) -> Result<Confined, ConfineError> {
     clock::load_zone();
     let (mut rooted, mut unconnected) = (true, false);
     if let Some((uid, gid)) = user {
@@ -70,7 +70,7 @@ pub fn net(user: Option<(u32, u32)>) -> Result<Confined, Refused> {
 
 /// Without an empty root and without a filter, nothing would keep the process from this computer's
 /// files.
-fn confined(rooted: bool, filtered: bool) -> Result<(), Refused> {
+fn confined(rooted: bool, filtered: bool) -> Result<(), ConfineError> {
     if rooted || filtered {
         Ok(())
     } else {
@@ -80,7 +80,7 @@ fn confined(rooted: bool, filtered: bool) -> Result<(), Refused> {
 
 /// Confines the process that has the private keys. A process of root stays root, so that nobody
 /// else may signal it, but without root's capabilities and in an empty directory.
-pub fn keys() -> Result<Confined, Refused> {
+pub fn keys() -> Result<Confined, ConfineError> {
     let apart = identity::effective_uid() == 0;
     let unconnected = apart && has_no_network();
     let mut rooted = true;
@@ -104,7 +104,7 @@ fn has_no_network() -> bool {
 
 /// Becomes a user (uid, gid; no supplementary groups) who can gain no rights, so that files are
 /// read with that user's rights alone. An ordinary user can only stay the same user.
-pub fn login(uid: u32, gid: u32) -> Result<(), Refused> {
+pub fn login(uid: u32, gid: u32) -> Result<(), ConfineError> {
     let ours = identity::current().map_err(at("user"))?;
     if ours.uid == 0 {
         become_user(uid, gid)?;
@@ -116,7 +116,7 @@ pub fn login(uid: u32, gid: u32) -> Result<(), Refused> {
 }
 
 /// Gives this process an empty root directory. False: root lacks the right (CAP_SYS_CHROOT).
-fn has_empty_root() -> Result<bool, Refused> {
+fn has_empty_root() -> Result<bool, ConfineError> {
     match empty_root() {
         Ok(()) => Ok(true),
         Err(e) if e.step == "chroot" && e.source.raw_os_error() == Some(libc::EPERM) => Ok(false),
@@ -127,7 +127,7 @@ fn has_empty_root() -> Result<bool, Refused> {
 /// From now on this process only computes and answers (hashes, signatures): it cannot open a file,
 /// connect, or start a program. To be called after [`login`], or by an ordinary user instead of it.
 /// The time zone is loaded first, because its file cannot be opened afterwards.
-pub fn answer_only() -> Result<(), Refused> {
+pub fn answer_only() -> Result<(), ConfineError> {
     clock::load_zone();
     login::answer_only().map(drop).map_err(at("system call filter"))
 }
@@ -136,7 +136,7 @@ pub fn answer_only() -> Result<(), Refused> {
 /// program): forbids what no login needs, such as tracing, mounts, and the kernel's modules and
 /// keys. An ordinary user's process is left as it is, because its programs may have to gain rights
 /// by exec.
-pub fn foreign_code() -> Result<(), Refused> {
+pub fn foreign_code() -> Result<(), ConfineError> {
     if identity::effective_uid() != 0 {
         return Ok(());
     }
@@ -156,7 +156,7 @@ pub fn foreign_code() -> Result<(), Refused> {
 const WRITABLE: [&str; 3] = ["/run", "/tmp", "/dev/shm"];
 
 /// Makes an empty directory the root. It has no name any more, so nobody can put anything into it.
-fn empty_root() -> Result<(), Refused> {
+fn empty_root() -> Result<(), ConfineError> {
     let mut made =
         WRITABLE.iter().map(|at| nix::unistd::mkdtemp(format!("{at}/fived.XXXXXX").as_str()));
     match made.find_map(Result::ok) {
@@ -185,7 +185,7 @@ fn empty_file_system() -> nix::Result<()> {
     nix::unistd::chdir(COVERED)
 }
 
-fn become_user(uid: u32, gid: u32) -> Result<(), Refused> {
+fn become_user(uid: u32, gid: u32) -> Result<(), ConfineError> {
     let groups = Vec::new();
     identity::assume(&Identity { uid, gid, groups }).map_err(at("user"))
 }
@@ -193,7 +193,7 @@ fn become_user(uid: u32, gid: u32) -> Result<(), Refused> {
 /// Capabilities are numbered without a gap; the kernel says EINVAL after the last. A process
 /// without CAP_SETPCAP cannot drop them, and need not: with no new privileges the set is never
 /// used.
-fn drop_bounding_set() -> Result<(), Refused> {
+fn drop_bounding_set() -> Result<(), ConfineError> {
     for capability in 0..64 {
         match prctl(libc::PR_CAPBSET_DROP, capability) {
             Ok(()) => {}
@@ -205,7 +205,7 @@ fn drop_bounding_set() -> Result<(), Refused> {
 }
 
 /// capset(2), version 3: 64 capabilities in two halves; read back.
-fn drop_capabilities() -> Result<(), Refused> {
+fn drop_capabilities() -> Result<(), ConfineError> {
     const VERSION: u32 = 0x2008_0522;
     let header = [VERSION, 0];
     // effective, permitted, inheritable, twice
@@ -225,7 +225,7 @@ fn drop_capabilities() -> Result<(), Refused> {
 }
 
 /// No new privileges by exec; no core, no debugger of the same user (prctl(2), PR_SET_DUMPABLE).
-fn close_up() -> Result<(), Refused> {
+fn close_up() -> Result<(), ConfineError> {
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1).map_err(at("no new privileges"))?;
     prctl(libc::PR_SET_DUMPABLE, 0).map_err(at("dumpable"))?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(at("core"))
