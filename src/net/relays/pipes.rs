@@ -16,18 +16,18 @@ const KEPT: usize = 4;
 pub const HOLDS: usize = 256 * 1024;
 
 /// One that a relay has, or a thread keeps.
-pub struct Counted {
+pub struct CountedPipe {
     pipe: Pipe,
     count: Arc<AtomicUsize>,
 }
 
-impl Drop for Counted {
+impl Drop for CountedPipe {
     fn drop(&mut self) {
         self.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl Deref for Counted {
+impl Deref for CountedPipe {
     type Target = Pipe;
 
     fn deref(&self) -> &Pipe {
@@ -35,7 +35,7 @@ impl Deref for Counted {
     }
 }
 
-impl DerefMut for Counted {
+impl DerefMut for CountedPipe {
     fn deref_mut(&mut self) -> &mut Pipe {
         &mut self.pipe
     }
@@ -46,7 +46,7 @@ pub struct Pipes {
     /// How many there are in all threads.
     count: Arc<AtomicUsize>,
     descriptors: Arc<Descriptors>,
-    kept: Vec<Counted>,
+    kept: Vec<CountedPipe>,
 }
 
 impl Pipes {
@@ -56,18 +56,18 @@ impl Pipes {
     }
 
     /// An empty one. None: there are too many, or the system makes no more.
-    pub fn take(&mut self) -> Option<Counted> {
+    pub fn take(&mut self) -> Option<CountedPipe> {
         self.kept.pop().or_else(|| self.make())
     }
 
-    fn make(&self) -> Option<Counted> {
+    fn make(&self) -> Option<CountedPipe> {
         if self.count.fetch_add(1, Ordering::Relaxed) >= PIPES {
             self.count.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
         match self.descriptors.unless_reserved(pipe::ends()) {
             Ok(ends) => {
-                Some(Counted { pipe: Pipe::new(ends, HOLDS as i32), count: self.count.clone() })
+                Some(CountedPipe { pipe: Pipe::new(ends, HOLDS as i32), count: self.count.clone() })
             }
             Err(e) => {
                 self.count.fetch_sub(1, Ordering::Relaxed);
@@ -78,7 +78,7 @@ impl Pipes {
     }
 
     /// Takes one back that is empty.
-    pub fn give_back(&mut self, pipe: Counted) {
+    pub fn give_back(&mut self, pipe: CountedPipe) {
         if self.kept.len() < KEPT && pipe.holds() == 0 {
             self.kept.push(pipe);
         }

@@ -5,7 +5,7 @@
 //! through a pipe and are not copied, as long as they come in large pieces. For that both sockets
 //! must be ones that do not block; the parent has made them so.
 
-use super::pipes::{self, Counted, Pipes};
+use super::pipes::{self, CountedPipe, Pipes};
 use crate::sys::gauges;
 use crate::sys::pipe::never_waits;
 use crate::sys::socket;
@@ -49,7 +49,7 @@ enum Held {
     /// The rest of a read, from there on.
     Bytes(Vec<u8>, usize),
     /// What is in the pipe.
-    Pipe(Counted),
+    Pipe(CountedPipe),
 }
 
 /// One direction.
