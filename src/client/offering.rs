@@ -14,7 +14,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// One of them.
-struct Standing {
+struct RepeatedOffer {
     offer: Offer,
     /// The tag of its call. Err: it has none now, and is made again at that time.
     call: Result<u32, Duration>,
@@ -26,7 +26,7 @@ struct Standing {
 /// See the module.
 pub struct Offering {
     host: String,
-    all: Vec<Standing>,
+    all: Vec<RepeatedOffer>,
 }
 
 impl Offering {
@@ -36,7 +36,7 @@ impl Offering {
         for offer in offers {
             let offer = offer.resolved()?;
             let call = Ok(caller.offer(t.virtual_host.clone(), offer.clone())?);
-            all.push(Standing { offer, call, pause: PAUSE, was_taken: false });
+            all.push(RepeatedOffer { offer, call, pause: PAUSE, was_taken: false });
         }
         Ok(Offering { host: t.virtual_host.clone(), all })
     }
@@ -105,7 +105,7 @@ impl Offering {
     }
 }
 
-impl Standing {
+impl RepeatedOffer {
     fn again(&mut self, why: &str) {
         let text = format!("-R {}: {why}: it will be offered again", self.offer.text());
         // The first time, and then only with -v.
