@@ -107,9 +107,9 @@ enum What {
 
 /// The counts; the loop and the threads of all sessions share them.
 #[derive(Debug, Clone, Default)]
-pub struct Sessions(Arc<Mutex<Counts>>);
+pub struct SessionCounts(Arc<Mutex<Counts>>);
 
-impl Sessions {
+impl SessionCounts {
     fn counts(&self) -> MutexGuard<'_, Counts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -150,7 +150,7 @@ impl Sessions {
 /// A session, or a stream with a thread of its own, is counted until this is dropped.
 #[derive(Debug)]
 pub struct CountGuard {
-    of: Sessions,
+    of: SessionCounts,
     taken: Taken,
 }
 
@@ -216,7 +216,7 @@ mod tests {
     fn a_source_has_its_own_bound_and_all_have_one() {
         let settings =
             Settings { max_sessions: 3, max_sessions_per_source: 2, ..Settings::default() };
-        let (all, a) = (Sessions::default(), |n: u8| Peer::User(n.into()));
+        let (all, a) = (SessionCounts::default(), |n: u8| Peer::User(n.into()));
         let places = [all.admit(a(1), &settings), all.admit(a(1), &settings)];
         assert_eq!(all.admit(a(1), &settings).expect_err("full"), Full::Source);
         let other = all.admit(a(2), &settings);
@@ -233,7 +233,7 @@ mod tests {
     fn a_lost_session_keeps_its_place_and_a_way_back() {
         let settings =
             Settings { max_sessions: 2, max_sessions_per_source: 1, ..Settings::default() };
-        let (all, a) = (Sessions::default(), |n: u8| Peer::from([192, 0, 2, n]));
+        let (all, a) = (SessionCounts::default(), |n: u8| Peer::from([192, 0, 2, n]));
         let mut lost = all.admit(a(1), &settings).expect("a place");
         let stands = all.admit(a(2), &settings).expect("a place");
         assert!(!lost.is_spare());

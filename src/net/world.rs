@@ -17,7 +17,7 @@ pub struct World {
     /// The services' own ports where TLS is expected, by their numbers.
     pub tls_ports: Vec<TlsPort>,
     /// The sessions, parked ones too.
-    pub sessions: session_counts::Sessions,
+    pub sessions: session_counts::SessionCounts,
     pub descriptors: Arc<Descriptors>,
     /// Connections on which sessions may go on.
     pub connections: Connections,
@@ -40,7 +40,7 @@ impl World {
         let parking = parked::Parking::open()
             .inspect_err(|e| log::warn(&format!("net: no thread for parked sessions: {e}")))
             .ok();
-        let sessions = session_counts::Sessions::default();
+        let sessions = session_counts::SessionCounts::default();
         let connections = Connections::default();
         Ok(World { table, tls, tls_ports, sessions, descriptors, connections, parking })
     }
