@@ -5,7 +5,7 @@ use super::counted::Counted;
 use super::end::End;
 use super::handover::{Got, Service};
 use super::request::{self, Where};
-use super::session_state::{Copying, Relay, Session};
+use super::session_state::{Copying, ServiceRelay, Session};
 use crate::link::copy::{self, Copied};
 use crate::link::pump::{Run, Tally};
 use crate::policy::{Reached, ServiceId};
@@ -83,7 +83,7 @@ impl Session {
             None => Copying::Bytes(connection.into_fd(), copy::bytes::State::new(breaks)),
             Some(run) => Copying::Records(copy::records::State::new(connection, run, breaks)),
         };
-        self.state.relay = Some(Relay { counted: Some(counted), copying });
+        self.state.relay = Some(ServiceRelay { counted: Some(counted), copying });
         match if greeting.is_empty() { Ok(()) } else { self.write(&greeting) } {
             Ok(()) => Ok(None),
             Err(end) => self.end_relay(Err(end)).map(Some),
@@ -136,7 +136,7 @@ impl Session {
 
     /// The relay is over: the parent is told how many bytes were copied.
     fn end_relay(&mut self, copied: Result<(), End>) -> Result<End, End> {
-        let Some(Relay { counted, copying }) = self.state.relay.take() else {
+        let Some(ServiceRelay { counted, copying }) = self.state.relay.take() else {
             return Err(End::System);
         };
         let tally = match &copying {

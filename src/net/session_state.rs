@@ -95,14 +95,14 @@ pub struct State {
     pub outer: Option<[u8; CHALLENGE]>,
     pub(super) handover: Option<Arc<Handover>>,
     /// The relay to its service, if it has one.
-    pub(super) relay: Option<Relay>,
+    pub(super) relay: Option<ServiceRelay>,
     /// The channel to the parent has ended.
     pub(super) parent_gone: bool,
     pub(super) guard: CountGuard,
 }
 
 /// The relay between a session's connection and its service.
-pub struct Relay {
+pub struct ServiceRelay {
     /// None: another process has the session, and counts.
     pub counted: Option<Counted>,
     pub copying: Copying,

@@ -6,7 +6,7 @@ use super::next::Next;
 use super::pubkey::exporter;
 use crate::link::{Breaks, Link, copy};
 use crate::net::end::End;
-use crate::net::session_state::{Begin, Copying, Relay, Session};
+use crate::net::session_state::{Begin, Copying, ServiceRelay, Session};
 use crate::sys::poll;
 use crate::sys::shared::Shared;
 use crate::sys::{clock, retransmit, socket};
@@ -87,7 +87,7 @@ fn go_on(s: &mut Session, claim: Claim) -> Result<Next, End> {
 /// The session is in another process, which has the other end of the pair.
 fn relay(s: &mut Session, ours: OwnedFd) -> Next {
     let copying = Copying::Bytes(ours, copy::bytes::State::new(Breaks::Reset));
-    s.state.relay = Some(Relay { counted: None, copying });
+    s.state.relay = Some(ServiceRelay { counted: None, copying });
     Next::Request
 }
 
