@@ -180,7 +180,7 @@ impl Catalog {
                 Some((account, identity))
             }
         };
-        let Runs { program, argv, foreign, socket } = Runs::of(&s.backend)?;
+        let ChildProgram { program, argv, foreign, socket } = ChildProgram::of(&s.backend)?;
         Ok(Prepared {
             program,
             socket,
@@ -210,7 +210,7 @@ impl Catalog {
 }
 
 /// What the child of a service runs, or does.
-struct Runs {
+struct ChildProgram {
     program: CString,
     argv: CList,
     /// It is not one of fived's own.
@@ -219,8 +219,8 @@ struct Runs {
     socket: Option<Address>,
 }
 
-impl Runs {
-    fn of(backend: &Backend) -> Result<Runs, Unprepared> {
+impl ChildProgram {
+    fn of(backend: &Backend) -> Result<ChildProgram, Unprepared> {
         let (program, words, foreign) = match backend {
             Backend::Exec { program, arguments } => (c_string(program)?, arguments.clone(), true),
             Backend::Internal(i) => {
@@ -245,7 +245,7 @@ impl Runs {
             | Backend::Offer => None,
         };
         let argv = CList::new(words).map_err(|e| Unprepared::Wrong(e.to_string()))?;
-        Ok(Runs { program, argv, foreign, socket })
+        Ok(ChildProgram { program, argv, foreign, socket })
     }
 }
 
