@@ -14,7 +14,7 @@ use super::run::Parent;
 use super::session::User;
 use super::{net, proxied, sessions};
 use crate::policy::{HostId, PeerName, ServiceId};
-use crate::wire::orders::{self, Named, Over, Refused, ToNet};
+use crate::wire::orders::{self, Named, Refused, RelayEnd, ToNet};
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
@@ -69,7 +69,7 @@ impl Parent {
     /// One message of a thread that relays. Ok(false): there is none now.
     pub fn relays_order(&mut self, token: usize) -> Result<bool, Broken> {
         let Some(all) = self.relay_threads.over(&mut self.cx, token)? else { return Ok(false) };
-        for Over { relay, to, from } in all {
+        for RelayEnd { relay, to, from } in all {
             self.relay_ended(relay, Owner::Thread(token), (to, from))?;
         }
         Ok(true)

@@ -6,7 +6,7 @@ use super::channel::{Broken, Channel};
 use super::context::Context;
 use super::descriptors::own;
 use super::nets::Nets;
-use crate::wire::orders::{FromRelays, Over, ToNet, ToRelays};
+use crate::wire::orders::{FromRelays, RelayEnd, ToNet, ToRelays};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -121,9 +121,13 @@ impl RelayThreads {
     }
 
     /// The next relays that a thread tells to be over. None: it tells of none now.
-    pub fn over(&mut self, cx: &mut Context, token: usize) -> Result<Option<Vec<Over>>, Broken> {
+    pub fn over(
+        &mut self,
+        cx: &mut Context,
+        token: usize,
+    ) -> Result<Option<Vec<RelayEnd>>, Broken> {
         let Some(thread) = self.all.get_mut(&token) else { return Ok(None) };
-        let Some((FromRelays::Over(all), _)) = thread.channel.receive(&())? else {
+        let Some((FromRelays::Ended(all), _)) = thread.channel.receive(&())? else {
             return Ok(None);
         };
         thread.relays = thread.relays.checked_sub(all.len()).ok_or(Broken::Forbidden)?;

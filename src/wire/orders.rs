@@ -25,7 +25,7 @@ pub use net::{FromNet, KnownLogin, Named, ToNet, Why};
 pub use phases::{KeysPhase, NetPhase, SessionPhase};
 pub use proxy_addresses::ProxyAddresses;
 pub use refused::{Reason, Refused};
-pub use relays::{FromRelays, OVER_MAX, Over, ToRelays};
+pub use relays::{ENDS_MAX, FromRelays, RelayEnd, ToRelays};
 pub use resume::{Claim, Claimed, Resumption};
 pub use run::Extras;
 pub use session::{Answer, Ask, May, Method, OWN_CONNECTION};

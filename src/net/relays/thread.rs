@@ -8,7 +8,7 @@ use super::relay::{Finished, Means, Relay};
 use crate::sys::message::{self, FDS_MAX, Failed, Fds};
 use crate::sys::shared::Shared;
 use crate::sys::socket;
-use crate::wire::orders::{FromRelays, Message, ORDER, OVER_MAX, Over, ToRelays};
+use crate::wire::orders::{ENDS_MAX, FromRelays, Message, ORDER, RelayEnd, ToRelays};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use std::collections::{HashMap, VecDeque};
@@ -61,7 +61,7 @@ struct Thread {
     /// Nothing while nothing moves.
     means: Means,
     /// Those that are over, and the parent was not told.
-    over: Vec<Over>,
+    over: Vec<RelayEnd>,
     /// Does the channel take no more now?
     blocked: bool,
     common: Arc<Common>,
@@ -238,7 +238,7 @@ impl Thread {
     }
 
     fn is_over(&mut self, relay: u32, Finished { to, from, client }: Finished) {
-        self.over.push(Over { relay, to, from });
+        self.over.push(RelayEnd { relay, to, from });
         // The receiver lives as long as the process.
         if client.is_some_and(|client| self.discards.send(client).is_ok())
             && let Err(e) = self.common.waker.wake()
@@ -252,8 +252,8 @@ impl Thread {
     /// it among those that run.
     fn tell(&mut self) -> io::Result<()> {
         while !self.over.is_empty() && !self.blocked {
-            let n = self.over.len().min(OVER_MAX);
-            let order = FromRelays::Over(self.over[..n].to_vec());
+            let n = self.over.len().min(ENDS_MAX);
+            let order = FromRelays::Ended(self.over[..n].to_vec());
             if let Err(e) = message::send_message(self.channel.as_fd(), &order.encode(), &[], false)
             {
                 match Failed::of(&e) {

@@ -73,7 +73,7 @@ pub mod kind {
     pub const NOT_SIGNED_FOR: u16 = 0x604;
     pub const RELAY: u16 = 0x701;
     pub const TWO_RELAYS: u16 = 0x702;
-    pub const RELAYS_OVER: u16 = 0x801;
+    pub const RELAYS_ENDED: u16 = 0x801;
 }
 
 /// State of a net process, as the parent knows it.
@@ -181,7 +181,7 @@ pub const TO_NET: [Row<()>; 10] = [
 pub const TO_RELAYS: [Row<()>; 2] = [row(kind::RELAY, 2, ALWAYS), row(kind::TWO_RELAYS, 4, ALWAYS)];
 
 /// From such a thread.
-pub const FROM_RELAYS: [Row<()>; 1] = [row(kind::RELAYS_OVER, 0, ALWAYS)];
+pub const FROM_RELAYS: [Row<()>; 1] = [row(kind::RELAYS_ENDED, 0, ALWAYS)];
 
 /// From a session to the parent, on the session's channel.
 pub const ASK: [Row<SessionPhase>; 20] = [

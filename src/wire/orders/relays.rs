@@ -15,13 +15,13 @@ pub enum ToRelays {
 /// From the thread.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FromRelays {
-    /// These relays are over; [`OVER_MAX`] at most.
-    Over(Vec<Over>),
+    /// These relays are over; [`ENDS_MAX`] at most.
+    Ended(Vec<RelayEnd>),
 }
 
 /// A relay that is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Over {
+pub struct RelayEnd {
     pub relay: u32,
     /// Bytes to the upstream, and from it.
     pub to: u64,
@@ -29,25 +29,25 @@ pub struct Over {
 }
 
 /// How many ends one message tells of.
-pub const OVER_MAX: usize = DATA_MAX / OVER;
+pub const ENDS_MAX: usize = DATA_MAX / END;
 /// Bytes of one.
-const OVER: usize = 20;
+const END: usize = 20;
 
-impl Over {
-    fn bytes(&self) -> [u8; OVER] {
-        let mut b = [0; OVER];
+impl RelayEnd {
+    fn bytes(&self) -> [u8; END] {
+        let mut b = [0; END];
         b[0..4].copy_from_slice(&self.relay.to_le_bytes());
         b[4..12].copy_from_slice(&self.to.to_le_bytes());
         b[12..20].copy_from_slice(&self.from.to_le_bytes());
         b
     }
 
-    fn read(b: &[u8; OVER]) -> Option<Over> {
+    fn read(b: &[u8; END]) -> Option<RelayEnd> {
         let (relay, b) = b.split_first_chunk()?;
         let (to, b) = b.split_first_chunk()?;
         let relay = u32::from_le_bytes(*relay);
         let [to, from] = [to, b.first_chunk()?].map(|n| u64::from_le_bytes(*n));
-        Some(Over { relay, to, from })
+        Some(RelayEnd { relay, to, from })
     }
 }
 
@@ -77,9 +77,9 @@ impl Message for FromRelays {
 
     fn raw(&self) -> Raw {
         match self {
-            FromRelays::Over(all) => {
-                let bytes: Vec<u8> = all.iter().take(OVER_MAX).flat_map(Over::bytes).collect();
-                with(kind::RELAYS_OVER, 0, 0, &Data::truncate(&bytes))
+            FromRelays::Ended(all) => {
+                let bytes: Vec<u8> = all.iter().take(ENDS_MAX).flat_map(RelayEnd::bytes).collect();
+                with(kind::RELAYS_ENDED, 0, 0, &Data::truncate(&bytes))
             }
         }
     }
@@ -87,8 +87,8 @@ impl Message for FromRelays {
     fn from_raw(r: Raw) -> Option<Self> {
         let (all, rest) = r.data.bytes().as_chunks();
         match r.kind {
-            kind::RELAYS_OVER if rest.is_empty() => {
-                Some(FromRelays::Over(all.iter().map(Over::read).collect::<Option<_>>()?))
+            kind::RELAYS_ENDED if rest.is_empty() => {
+                Some(FromRelays::Ended(all.iter().map(RelayEnd::read).collect::<Option<_>>()?))
             }
             _ => None,
         }

@@ -89,12 +89,12 @@ fn resumption() -> Resumption {
 fn ends_of_relays_come_together() {
     there_and_back(ToRelays::Begin { relay: u32::MAX });
     there_and_back(ToRelays::BeginTwo { relays: [1, u32::MAX] });
-    let over = |n: usize| Over { relay: n as u32, to: 2, from: u64::MAX };
-    for n in [0, 1, OVER_MAX] {
-        there_and_back(FromRelays::Over((0..n).map(over).collect()));
+    let over = |n: usize| RelayEnd { relay: n as u32, to: 2, from: u64::MAX };
+    for n in [0, 1, ENDS_MAX] {
+        there_and_back(FromRelays::Ended((0..n).map(over).collect()));
     }
     // No part of one.
-    let mut bytes = FromRelays::Over(vec![over(1), over(2)]).encode();
+    let mut bytes = FromRelays::Ended(vec![over(1), over(2)]).encode();
     bytes[12] -= 1;
     assert_eq!(FromRelays::decode(&bytes), None);
 }
