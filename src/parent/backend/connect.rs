@@ -1,7 +1,7 @@
 //! A connection to a server that runs already: a row's upstreams are tried one after the other,
 //! and nobody waits for them but the client that asked.
 //!
-//! TCP is connected without blocking and with a deadline (`on_its_way`). A Unix socket is
+//! TCP is connected without blocking and with a deadline (`pending`). A Unix socket is
 //! connected by a child that has become the row's user and does nothing else (`sys::spawn`): the
 //! rights of its file hold, and its server sees that user. That user can stop the child, and holds
 //! up nobody else by that: it is looked after as any start.
@@ -10,7 +10,7 @@ use super::super::arrival::{Arrival, From, StartError};
 use super::super::catalog::{self, Prepared};
 use super::super::context::Context;
 use super::exec;
-use super::on_its_way::{OnItsWay, WaitEnd, Waiting, Wanted};
+use super::pending::{Awaited, PendingConnection, PendingConnections, WaitEnd};
 use super::targets::{Failed, Target, targets};
 use crate::policy::{Permit, Service, Upstream};
 use crate::sys::identity::{Identity, effective_uid};
@@ -46,7 +46,7 @@ pub enum Outcome {
     Failed(Box<Connecting>, StartError),
 }
 
-impl Wanted for Box<Connecting> {
+impl Awaited for Box<Connecting> {
     fn client(&self) -> Option<BorrowedFd<'_>> {
         self.arrival.client.as_ref().map(AsFd::as_fd)
     }
@@ -98,7 +98,7 @@ impl Tried {
 pub struct Connects {
     /// Dropped before the context, whose spawner they use.
     late: Vec<PendingStart<Trial>>,
-    waiting: OnItsWay<Box<Connecting>>,
+    pending: PendingConnections<Box<Connecting>>,
     failed: Failed,
     outcomes: Vec<Outcome>,
 }
@@ -110,22 +110,22 @@ impl Connects {
     }
 
     pub fn has(&self, token: usize) -> bool {
-        self.waiting.has(token)
+        self.pending.has(token)
     }
 
-    /// Is a connection for a client of that net process on its way?
+    /// Is a connection for a client of that net process pending?
     pub fn for_net(&self, net: usize) -> bool {
         self.all().any(|c| matches!(c.arrival.who.from, From::Net(n) if n == net))
     }
 
-    /// Is none on its way?
+    /// Is none pending?
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.late.is_empty()
+        self.pending.is_empty() && self.late.is_empty()
     }
 
     fn all(&self) -> impl Iterator<Item = &Connecting> {
         let late = self.late.iter().map(|l| &*l.payload().connecting);
-        self.waiting.iter().map(|(_, c)| &**c).chain(late)
+        self.pending.iter().map(|(_, c)| &**c).chain(late)
     }
 
     /// Begins. What comes of it is among the outcomes, perhaps at once.
@@ -211,7 +211,7 @@ impl Connects {
             Err(e) => return Tried::refused(c, target, &e),
         }
         let timeout = c.timeout;
-        match self.waiting.add(cx, c, (target, socket), timeout) {
+        match self.pending.add(cx, c, (target, socket), timeout) {
             Ok(()) => Tried::Begun,
             Err((c, e)) => Tried::scarce(c, "descriptors", &e),
         }
@@ -219,7 +219,8 @@ impl Connects {
 
     /// The poll says something of a TCP connection, or of the client that waits for it.
     pub fn ready(&mut self, cx: &mut Context, token: usize) {
-        let Some((Waiting { what: c, target, socket, .. }, news)) = self.waiting.ready(cx, token)
+        let Some((PendingConnection { what: c, target, socket, .. }, news)) =
+            self.pending.ready(cx, token)
         else {
             return;
         };
@@ -235,7 +236,9 @@ impl Connects {
 
     /// A TCP connection was not accepted in time.
     pub fn late(&mut self, cx: &mut Context, token: usize) {
-        let Some(Waiting { what: c, target, .. }) = self.waiting.take(cx, token) else { return };
+        let Some(PendingConnection { what: c, target, .. }) = self.pending.take(cx, token) else {
+            return;
+        };
         let why = format!("no answer within {} s", c.timeout.as_secs());
         if let Some(c) = self.tried(cx.now, Tried::Refused { c, target, why, counts: true }) {
             self.next(cx, c);
@@ -306,9 +309,9 @@ impl Connects {
     pub fn forget(&mut self, cx: &mut Context, session: usize) {
         let of = |c: &Connecting| matches!(c.arrival.who.from, From::Session(s) if s.0 == session);
         let all: Vec<usize> =
-            self.waiting.iter().filter(|(_, c)| of(c)).map(|(token, _)| token).collect();
+            self.pending.iter().filter(|(_, c)| of(c)).map(|(token, _)| token).collect();
         for token in all {
-            if let Some(w) = self.waiting.take(cx, token) {
+            if let Some(w) = self.pending.take(cx, token) {
                 self.outcomes.push(Outcome::Failed(w.what, gone()));
             }
         }

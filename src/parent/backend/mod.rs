@@ -4,9 +4,9 @@
 //! |---|---|
 //! | `exec` | a program for each connection |
 //! | `connect` `targets` | a server that runs already; which of several, in which order |
-//! | `on_its_way` | connections to such servers that are not accepted yet |
+//! | `pending` | connections to such servers that are not accepted yet |
 
 pub mod connect;
 pub mod exec;
-mod on_its_way;
+mod pending;
 pub mod targets;

@@ -1,4 +1,4 @@
-//! TCP connections that are on their way, and the clients that wait for them. A client that breaks
+//! TCP connections that are pending, and the clients that wait for them. A client that breaks
 //! its own connection ends its wait. Nothing of it is read, and one that has only finished sending
 //! still waits for an answer.
 
@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 /// One of them.
-pub struct Waiting<T> {
+pub struct PendingConnection<T> {
     pub what: T,
     pub target: Target,
     pub socket: OwnedFd,
@@ -32,25 +32,25 @@ pub enum WaitEnd {
 }
 
 /// Something that a client waits for.
-pub trait Wanted {
+pub trait Awaited {
     /// The client's own socket.
     fn client(&self) -> Option<BorrowedFd<'_>>;
 }
 
 /// See the module.
-pub struct OnItsWay<T> {
-    all: HashMap<usize, Waiting<T>>,
+pub struct PendingConnections<T> {
+    all: HashMap<usize, PendingConnection<T>>,
     /// Whose client has this token.
     clients: HashMap<usize, usize>,
 }
 
-impl<T> Default for OnItsWay<T> {
-    fn default() -> OnItsWay<T> {
-        OnItsWay { all: HashMap::new(), clients: HashMap::new() }
+impl<T> Default for PendingConnections<T> {
+    fn default() -> PendingConnections<T> {
+        PendingConnections { all: HashMap::new(), clients: HashMap::new() }
     }
 }
 
-impl<T: Wanted> OnItsWay<T> {
+impl<T: Awaited> PendingConnections<T> {
     pub fn has(&self, token: usize) -> bool {
         self.all.contains_key(&token) || self.clients.contains_key(&token)
     }
@@ -63,7 +63,7 @@ impl<T: Wanted> OnItsWay<T> {
         self.all.iter().map(|(token, w)| (*token, &w.what))
     }
 
-    /// One is on its way, for so long. Err: the poll does not take it.
+    /// One is pending, for so long at most. Err: the poll does not take it.
     pub fn add(
         &mut self,
         cx: &mut Context,
@@ -88,12 +88,16 @@ impl<T: Wanted> OnItsWay<T> {
         }
         let until = cx.now + timeout;
         cx.at(until, Timer::ConnectLate { token });
-        self.all.insert(token, Waiting { what, target, socket, until, client });
+        self.all.insert(token, PendingConnection { what, target, socket, until, client });
         Ok(())
     }
 
     /// The poll says something of a connection or of a client. None: nothing that matters.
-    pub fn ready(&mut self, cx: &mut Context, token: usize) -> Option<(Waiting<T>, WaitEnd)> {
+    pub fn ready(
+        &mut self,
+        cx: &mut Context,
+        token: usize,
+    ) -> Option<(PendingConnection<T>, WaitEnd)> {
         if let Some(of) = self.clients.get(&token).copied() {
             let gone = self.all.get(&of)?.what.client().is_none_or(is_gone);
             return gone.then(|| self.take(cx, of)).flatten().map(|w| (w, WaitEnd::Left));
@@ -107,7 +111,7 @@ impl<T: Wanted> OnItsWay<T> {
     }
 
     /// Takes one. The poll must not know its descriptors then: others will have them for long.
-    pub fn take(&mut self, cx: &mut Context, token: usize) -> Option<Waiting<T>> {
+    pub fn take(&mut self, cx: &mut Context, token: usize) -> Option<PendingConnection<T>> {
         let w = self.all.remove(&token)?;
         cx.cancel(w.until, Timer::ConnectLate { token });
         let forget = |fd: BorrowedFd| {
