@@ -4,6 +4,7 @@
 use crate::policy::{Table, UserSpec};
 use crate::sys::identity;
 use crate::sys::process;
+use crate::wire::roles::Ids;
 use std::collections::HashSet;
 
 /// The account that is used if it exists.
@@ -12,9 +13,6 @@ const ACCOUNT: &str = "_fived";
 const NUMBERS: std::ops::RangeInclusive<u32> = 61_184..=65_519;
 /// The first of them that is tried. It is fixed, so that reloads and restarts choose the same one.
 const FIRST: u32 = 63_417;
-
-/// A uid and a gid.
-pub type Ids = (u32, u32);
 
 /// The users that fived's own processes run as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
