@@ -77,7 +77,7 @@ fn every_reason_is_its_number() {
 fn claim() -> Claim {
     let claim =
         wire::resume::Claim { id: wire::resume::Id([1; 16]), received: u64::MAX, proof: [2; 32] };
-    Claim { offer: 3, claim, exporter: [4; 32], challenge: [5; 32] }
+    Claim { connection: 3, claim, exporter: [4; 32], challenge: [5; 32] }
 }
 
 fn resumption() -> Resumption {
