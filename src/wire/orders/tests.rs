@@ -99,19 +99,20 @@ fn ends_of_relays_come_together() {
     assert_eq!(FromRelays::decode(&bytes), None);
 }
 
-#[test]
-fn every_order_comes_as_it_was_given() {
-    let data = Data::truncate(b"some text");
-    let refused = Refused {
+fn refused() -> Refused {
+    Refused {
         service: None,
         host: 2,
         reason: Reason::SourceSessions,
         from: [192, 0, 2, 1].into(),
         name: b"some name".to_vec(),
-    };
-    let method = Method::Pubkey;
-    let size = Size { rows: 0x1234, columns: 0xfedc };
-    let extras = Extras { ends: true, errors: false, terminal: true };
+    }
+}
+
+#[test]
+fn orders_of_net_come_as_they_were_given() {
+    let data = Data::truncate(b"some text");
+    let refused = refused();
     let proxied = Some(ProxyAddresses {
         client: ([192, 0, 2, 1], 1).into(),
         local: "[2001:db8::1]:65535".parse().expect("an address"),
@@ -132,6 +133,11 @@ fn every_order_comes_as_it_was_given() {
     ] {
         there_and_back(m);
     }
+}
+
+#[test]
+fn orders_to_net_come_as_they_were_given() {
+    let data = Data::truncate(b"some text");
     for m in [
         ToNet::Listener { tls_port: None },
         ToNet::Listener { tls_port: Some(7) },
@@ -152,6 +158,12 @@ fn every_order_comes_as_it_was_given() {
     ] {
         there_and_back(m);
     }
+}
+
+#[test]
+fn orders_of_sessions_come_as_they_were_given() {
+    let data = Data::truncate(b"some text");
+    let (method, size) = (Method::Pubkey, Size { rows: 0x1234, columns: 0xfedc });
     for m in [
         Ask::Sign { chain: 1, scheme: 0x403, message: data.clone() },
         Ask::Encrypted { suite: 0x1301, name: data.clone() },
@@ -161,7 +173,7 @@ fn every_order_comes_as_it_was_given() {
         Ask::Start { service: 1, host: 2, tag: 3, way: Way::Run },
         Ask::Start { service: 1, host: 2, tag: 3, way: Way::run(Terminal::new("xterm", size)) },
         Ask::Branch { host: 7, tag: 8 },
-        Ask::Refused(Refused { service: Some(9), ..refused }),
+        Ask::Refused(Refused { service: Some(9), ..refused() }),
         Ask::Tally { tag: 1, to: u64::MAX, from: 2 },
         Ask::End(data.clone()),
         Ask::Name,
@@ -178,6 +190,12 @@ fn every_order_comes_as_it_was_given() {
     ] {
         there_and_back(m);
     }
+}
+
+#[test]
+fn answers_to_sessions_come_as_they_were_given() {
+    let data = Data::truncate(b"some text");
+    let extras = Extras { ends: true, errors: false, terminal: true };
     for m in [
         Answer::Signed(data.clone()),
         Answer::NotSigned,

@@ -204,8 +204,16 @@ impl Conversation {
         let Some(s) = self.streams.len().checked_sub(1).map(|n| pick % (n + 1)) else {
             return;
         };
+        match act {
+            ..=7 => self.client(s, act, pick, much),
+            _ => self.server(s, act, much),
+        }
+    }
+
+    /// What the client does.
+    fn client(&mut self, s: usize, act: u8, pick: usize, much: u32) {
         let s = &mut self.streams[s];
-        let (id, sends, receives) = (StreamId(s.id), !s.gone && !s.ended, s.known && !s.finished);
+        let (id, sends) = (StreamId(s.id), !s.gone && !s.ended);
         match act {
             1..=4 if sends => {
                 let n = much.min(s.window);
@@ -228,6 +236,15 @@ impl Conversation {
                 self.pings.push_back(much);
                 self.say(&frame(Kind::Ping, SYN, 0, much), pick);
             }
+            _ => {}
+        }
+    }
+
+    /// What the server's owner does, and what the client reads.
+    fn server(&mut self, s: usize, act: u8, much: u32) {
+        let s = &mut self.streams[s];
+        let (id, receives) = (StreamId(s.id), s.known && !s.finished);
+        match act {
             8..=10 => {
                 let n = (s.got - s.delivered).min(much * 4);
                 s.delivered += n;
