@@ -98,6 +98,18 @@ impl Counters {
     }
 }
 
+/// How far fived is on its way to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    Serving,
+    /// It has made room for another fived, and finishes what it has (`ending`).
+    Leaving,
+    /// It ends with its last service, or after `shutdown_timeout`.
+    Stopping,
+    /// It ends with this turn of the loop.
+    Over,
+}
+
 /// See the module.
 pub struct Context {
     pub options: Options,
@@ -110,8 +122,7 @@ pub struct Context {
     /// The time of this turn of the loop (monotonic).
     pub now: Duration,
     pub retries: Retries,
-    /// Has fived been asked to end?
-    pub stopping: bool,
+    pub phase: Phase,
     /// Makes descriptors, and knows when few are left.
     pub descriptors: Descriptors,
     /// When the minute of the day was read, and that minute.
@@ -136,13 +147,18 @@ impl Context {
             counters: Counters::default(),
             now,
             retries: Retries::default(),
-            stopping: false,
+            phase: Phase::Serving,
             descriptors: Descriptors::new(),
             minute: (now, clock::minute_of_day()),
             number: 0,
             token: SIGNALS.0,
             timers: BTreeSet::new(),
         })
+    }
+
+    /// Has fived been asked to end? It accepts nobody any more.
+    pub fn is_ending(&self) -> bool {
+        self.phase != Phase::Serving
     }
 
     pub fn registry(&self) -> &Registry {

@@ -275,11 +275,11 @@ impl Parent {
         }
         if let Some(announce) = self.announce.take() {
             for address in self.listeners.addresses() {
-                crate::log::say(&format!("listening on {address}"));
+                lines::listening(address);
             }
             let tls = self.listeners.tls.addresses().map(|a| a.to_string());
             for address in self.ports.listeners.addresses().chain(tls) {
-                crate::log::say(&format!("listening on {address}"));
+                lines::listening(address);
             }
             announce();
         }

@@ -1,6 +1,6 @@
 //! How fived ends: when its services have finished, and after it has made room for another fived.
 
-use super::context::Timer;
+use super::context::{Phase, Timer};
 use super::run::Parent;
 use crate::log;
 use crate::sys::clock;
@@ -17,7 +17,7 @@ impl Parent {
     pub fn stop(&mut self) {
         notify::stopping();
         log::say("stopping");
-        self.leaving = false;
+        self.cx.phase = Phase::Stopping;
         self.close_listeners(true);
         self.cx.after(self.cx.config.table.settings.shutdown_timeout, Timer::Shutdown);
     }
@@ -25,14 +25,14 @@ impl Parent {
     /// Makes room for another fived, which will have the ports: stops accepting connections, and
     /// goes on with what it has as after a reload, until the last of it has ended.
     pub fn leave(&mut self) {
-        if self.cx.stopping {
+        if self.cx.is_ending() {
             return;
         }
         // A program of `wait` may be on its way to exec: it has its port by then.
         self.services.settle_all(&mut self.cx);
         self.route();
         log::say("leaving");
-        self.leaving = true;
+        self.cx.phase = Phase::Leaving;
         self.close_listeners(false);
         // They have the ports, too.
         self.services.running.end_waits();
@@ -55,7 +55,6 @@ impl Parent {
 
     /// Gives up all listeners. `last`: sessions in which no service runs end.
     fn close_listeners(&mut self, last: bool) {
-        self.cx.stopping = true;
         self.cx.spawner.end_spare();
         self.not_reloaded();
         self.listeners.close();

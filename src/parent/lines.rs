@@ -1,15 +1,22 @@
-//! The lines of the log about clients. Each verb is written here and nowhere else (fived(8)).
+//! The lines of the log about clients, and about where they are listened for. Each verb is written
+//! here and nowhere else (fived(8)).
 
 use super::arrival::{Record, StartError};
 use super::backend::targets::Target;
 use super::offers::Offer;
-use crate::log::Event;
+use crate::log::{self, Event};
 use crate::policy::{Denied, Peer, Reached, Service};
 use crate::sys::clock;
 use crate::sys::process::Exit;
 use crate::wire::login::{LoginResult, fingerprint};
 use crate::wire::orders::Reason;
+use std::fmt::Display;
 use std::time::Duration;
+
+/// `listening on ADDRESS`
+pub fn listening(address: impl Display) {
+    log::say(&format!("listening on {address}"));
+}
 
 /// `START service= host= pid= from= session= user=`, of a process of its own.
 pub fn start(service: &Service, pid: i32, record: &Record) {

@@ -71,7 +71,7 @@ impl Nets {
 
     /// Starts a net process for the current table.
     pub fn start(&mut self, cx: &mut Context) {
-        if cx.stopping {
+        if cx.is_ending() {
             return;
         }
         self.starts.add(cx.now);
@@ -183,10 +183,10 @@ impl Nets {
             // The parent has ordered it to drain.
             return Ok(Request::Done);
         }
-        if cx.stopping || !Rc::ptr_eq(&net.config, &cx.config) {
+        if cx.is_ending() || !Rc::ptr_eq(&net.config, &cx.config) {
             // The table has changed again, and another net process is being started.
             net.state = State::Draining;
-            net.channel.send(cx.registry(), &ToNet::Drain { last: cx.stopping }, &[])?;
+            net.channel.send(cx.registry(), &ToNet::Drain { last: cx.is_ending() }, &[])?;
             return Ok(Request::Done);
         }
         net.state = State::Serving;
@@ -371,7 +371,7 @@ impl Nets {
             log::warn(&format!("net: pid {} ended ({exit:?})", net.child.pid));
         }
         let current = !drained && net.state != State::Killed && Rc::ptr_eq(&net.config, &cx.config);
-        if !cx.stopping && current && !self.is_hopeless(&format!("{exit:?}")) {
+        if !cx.is_ending() && current && !self.is_hopeless(&format!("{exit:?}")) {
             self.replace(cx);
         }
     }

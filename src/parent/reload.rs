@@ -31,7 +31,7 @@ impl Parent {
     /// Reads the configuration again. A mistake changes nothing and is reported; otherwise a new
     /// net process takes over. `asker` is answered when that process serves.
     pub fn reload(&mut self, asker: Option<Asker>) {
-        if self.cx.stopping {
+        if self.cx.is_ending() {
             return tell(asker, REFUSED, &[ENDS.into()]);
         }
         // The service manager learns that the reload is over even where it was refused.
@@ -89,7 +89,7 @@ impl Parent {
         let (options, ports) = (&self.cx.options, &mut self.ports.listeners);
         let addresses = bound.adopt(&config, options, ports, &mut self.listeners);
         for address in addresses {
-            log::say(&format!("listening on {address}"));
+            lines::listening(address);
         }
         self.cx.config = Rc::new(config);
         self.cx.counters.tallies.keep(&self.cx.config.table);

@@ -6,7 +6,7 @@ use super::accounts::Accounts;
 use super::arrival::{Arrival, LocalClient};
 use super::backend::connect::Connects;
 use super::channel::{Broken, Retries};
-use super::context::{Context, SIGNALS, Timer};
+use super::context::{Context, Phase, SIGNALS, Timer};
 use super::hosts::Hosts;
 use super::listeners::Listeners;
 use super::logins::{Logins, Proved};
@@ -91,9 +91,6 @@ pub struct Parent {
     watchdog: Watchdog,
     /// Channels that may have orders.
     pub ready: Queue,
-    over: bool,
-    /// It has made room for another fived, and finishes what it has (`ending`).
-    pub leaving: bool,
     /// The service manager's main process meanwhile.
     pub stand_in: Option<StandIn>,
 }
@@ -126,8 +123,6 @@ impl Parent {
             signals,
             watchdog: Watchdog::default(),
             ready: Queue::default(),
-            over: false,
-            leaving: false,
             stand_in: None,
         })
     }
@@ -154,7 +149,7 @@ impl Parent {
                 && self.connects.is_empty()
                 && self.offers.is_idle()
                 && self.nets.is_empty();
-            if self.over || self.cx.stopping && idle {
+            if self.cx.phase == Phase::Over || self.cx.is_ending() && idle {
                 return Ok(());
             }
             let wait = self.wait();
@@ -201,7 +196,7 @@ impl Parent {
             self.services.look(&mut self.cx);
             self.route();
             self.pairs.make_ahead(&self.cx.descriptors, self.cx.now);
-            if !self.cx.stopping {
+            if !self.cx.is_ending() {
                 self.cx.spawner.make_ahead(self.cx.now);
             }
         }
@@ -313,9 +308,11 @@ impl Parent {
                     self.reload(value.map(Asker));
                 }
                 Signal::Usr1 => self.reports.log(),
-                Signal::Term if !self.cx.stopping || self.leaving => self.stop(),
+                Signal::Term if matches!(self.cx.phase, Phase::Serving | Phase::Leaving) => {
+                    self.stop();
+                }
                 Signal::Usr2 => self.leave(),
-                Signal::Term | Signal::Int => self.over = true,
+                Signal::Term | Signal::Int => self.cx.phase = Phase::Over,
                 _ => {}
             }
         }
@@ -355,7 +352,7 @@ impl Parent {
                 Timer::SignersAgain => self.signers.again(cx),
                 Timer::SignersLook => self.signers.look(cx),
                 Timer::RefusalsOver => self.services.refusals.over(),
-                Timer::Shutdown => self.over = true,
+                Timer::Shutdown => cx.phase = Phase::Over,
                 Timer::Left { until } => self.left(until),
                 Timer::Watch => {
                     let spares = self.pairs.has_spares() || cx.spawner.has_spare();

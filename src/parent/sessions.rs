@@ -302,7 +302,7 @@ impl Sessions {
     /// it began to drain.
     fn tell_if_drained(&mut self, cx: &Context, token: usize, drains: bool) {
         if drains {
-            self.tell(cx, token, &Answer::GoAway { last: cx.stopping });
+            self.tell(cx, token, &Answer::GoAway { last: cx.is_ending() });
         }
     }
 

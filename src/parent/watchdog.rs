@@ -76,7 +76,7 @@ impl Watchdog {
         (nets, listeners): (&mut Nets, &Listeners),
         spares: bool,
     ) {
-        if cx.stopping {
+        if cx.is_ending() {
             return;
         }
         let owed = check(cx, nets, listeners) || spares;
