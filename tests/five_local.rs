@@ -41,15 +41,6 @@ fn before(d: &Daemon, f: Five, name: &str, text: &str) -> Five {
     f.env("PATH", &path)
 }
 
-/// A call that is open: its service has answered.
-fn open(f: &Five, words: &[&str]) -> Child {
-    let mut child = f.start(&[words, &[H, "ready"]].concat());
-    let mut answer = [0; 6];
-    child.stdout.as_mut().expect("piped").read_exact(&mut answer).expect("an answer");
-    assert_eq!(&answer, b"ready\n");
-    child
-}
-
 /// Stops a process, which the kernel does when it next looks at it.
 fn stop(pid: i32) {
     kill(Pid::from_raw(pid), Signal::SIGSTOP).expect("kill");
@@ -267,7 +258,7 @@ fn a_waiting_call_reports_a_stopped_holder() {
     let before = ["-c", "ulimit -n 22 && exec setsid \"$@\"", "sh"];
     let mut first = piped(&mut f.command_by("sh", &before, &["-q", H, "ready"]));
     first.stdout.as_mut().expect("piped").read_exact(&mut [0; 6]).expect("an answer");
-    let (pid, second) = (f.holder(), open(&f, &["-q"]));
+    let (pid, second) = (f.holder(), f.open_call(&["-q"]));
     let mut c = f.command(&["-v", "-p", &f.port(), H, "hello"]);
     let mut third =
         c.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("five");
@@ -314,7 +305,7 @@ fn who_waits_for_another_to_make_the_session_says_so() {
 fn orders_find_a_session_that_drains() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
-    let (old, pid) = (open(&f, &["-q"]), f.holder());
+    let (old, pid) = (f.open_call(&["-q"]), f.holder());
     d.reload(&CONF.replace("echo hello", "echo hullo"));
     let check = || f.run(&["-O", "check", H]);
     until("the session drains", || check().1.contains(" state=draining streams=1 waiting=0\n"));
@@ -324,7 +315,7 @@ fn orders_find_a_session_that_drains() {
         "{out}"
     );
     assert_eq!(f.run(&["-q", H, "hello"]).1, "hullo\n");
-    let new = open(&f, &["-q"]);
+    let new = f.open_call(&["-q"]);
     let (code, out, _) = check();
     let states: Vec<&str> = out.split(' ').filter(|w| w.starts_with("state=")).collect();
     assert_eq!((code, states.as_slice()), (0, &["state=up", "state=draining"][..]), "{out}");
@@ -336,7 +327,7 @@ fn orders_find_a_session_that_drains() {
     // Another one that drains; all of them are ended.
     d.reload(CONF);
     until("the session drains", || check().1.contains(" state=draining "));
-    let third = open(&f, &["-q"]);
+    let third = f.open_call(&["-q"]);
     assert_eq!(f.run(&["-O", "exit", H]), (0, String::new(), String::new()));
     assert_eq!((ended(new).0, ended(third).0, check().0), (255, 255, 255));
     assert!(f.sessions().is_empty());

@@ -34,15 +34,6 @@ fn keeps_none() -> String {
     format!("resume_timeout = 0\n{CONF}")
 }
 
-/// A call that is open: its service has answered.
-fn open(f: &Five, words: &[&str]) -> Child {
-    let mut child = f.start(&[words, &[H, "ready"]].concat());
-    let mut answer = [0; 6];
-    child.stdout.as_mut().expect("piped").read_exact(&mut answer).expect("an answer");
-    assert_eq!(&answer, b"ready\n");
-    child
-}
-
 fn number(f: &Five) -> String {
     let (code, out, err) = f.run(&["-q", H, "number"]);
     assert_eq!(code, 0, "{err}");
@@ -124,7 +115,7 @@ fn a_standing_session_can_be_asked_and_ended() {
     for order in ["check", "list", "exit"] {
         assert_eq!(f.run(&["-O", order, H]), none);
     }
-    let mut call = open(&f, &["-q"]);
+    let mut call = f.open_call(&["-q"]);
     let (code, out, _) = f.run(&["-O", "check", H]);
     assert!(
         code == 0
@@ -147,7 +138,7 @@ fn a_standing_session_can_be_asked_and_ended() {
 fn a_session_that_nobody_uses_goes() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d).config("persist = 1\n");
-    let call = open(&f, &["-q"]);
+    let call = f.open_call(&["-q"]);
     let pid = f.holder();
     assert_eq!(finish(call, b"").0, 0);
     until("the holder ends", || !support::proc::alive(pid));
@@ -159,7 +150,7 @@ fn a_session_that_nobody_uses_goes() {
 fn a_killed_holder_is_replaced_and_its_calls_report_it() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
-    let call = open(&f, &[]);
+    let call = f.open_call(&[]);
     kill(Pid::from_raw(f.holder()), Signal::SIGKILL).expect("kill");
     let (code, _, err) = ended(call);
     assert!(code == 255 && err.ends_with(": the holder of the session was ended\n"), "{err}");
@@ -170,7 +161,7 @@ fn a_killed_holder_is_replaced_and_its_calls_report_it() {
 fn a_reload_gives_the_next_call_a_new_session_and_leaves_the_old_ones_alone() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
-    let mut call = open(&f, &["-q"]);
+    let mut call = f.open_call(&["-q"]);
     let before = number(&f);
     d.reload(&CONF.replace("echo hello", "echo hullo"));
     until("the new table", || f.run(&["-q", H, "hello"]).1 == "hullo\n");
@@ -183,7 +174,7 @@ fn a_reload_gives_the_next_call_a_new_session_and_leaves_the_old_ones_alone() {
 fn open_calls_report_that_the_server_has_ended() {
     let mut d = Daemon::with(&keeps_none()).start();
     let f = Five::new(&d);
-    let call = open(&f, &[]);
+    let call = f.open_call(&[]);
     d.signal(Signal::SIGINT);
     d.wait();
     let (code, _, err) = ended(call);
@@ -228,7 +219,7 @@ fn a_call_that_writes_into_a_dead_session_reports_it() {
     let d = Daemon::with(&keeps_none()).start();
     let proxy = Proxy::new(d.address(), Duration::ZERO);
     let f = Five::at(&d.place, proxy.address);
-    let mut call = open(&f, &[]);
+    let mut call = f.open_call(&[]);
     proxy.freeze();
     call.stdin.as_mut().expect("piped").write_all(b"anybody there?").expect("written");
     let end = std::time::Instant::now() + TIMEOUT;
@@ -245,7 +236,7 @@ fn a_call_that_writes_into_a_dead_session_reports_it() {
 fn more_calls_than_the_server_allows_wait_for_their_turn() {
     let d = Daemon::with(&format!("max_streams_anonymous = 2\n{CONF}")).start();
     let f = Five::new(&d);
-    let mut held: Vec<Child> = (0..2).map(|_| open(&f, &["-q"])).collect();
+    let mut held: Vec<Child> = (0..2).map(|_| f.open_call(&["-q"])).collect();
     let mut waiting: Vec<Child> = (0..4).map(|_| f.start(&["-q", H, "late"])).collect();
     until("they wait", || f.run(&["-O", "check", H]).1.ends_with(" streams=2 waiting=4\n"));
     for call in held.drain(..) {
@@ -262,7 +253,7 @@ fn more_calls_than_the_server_allows_wait_for_their_turn() {
 fn an_output_that_stands_still_makes_nobody_else_wait() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
-    let mut stalled = open(&f, &["-q"]);
+    let mut stalled = f.open_call(&["-q"]);
     let mut stdin = stalled.stdin.take().expect("piped");
     let filler = std::thread::spawn(move || stdin.write_all(&vec![b'x'; 20_000_000]).is_ok());
     for _ in 0..5 {
@@ -364,7 +355,7 @@ fn a_service_and_forwards_beside_it() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
     let path = d.place.at("app");
-    let call = open(&f, &["-q", "-L", &format!("{path}:hello")]);
+    let call = f.open_call(&["-q", "-L", &format!("{path}:hello")]);
     let mut all = String::new();
     UnixStream::connect(&path).expect("connect").read_to_string(&mut all).expect("answer");
     assert_eq!(all, "hello\n");
@@ -395,14 +386,14 @@ fn a_new_session_costs_two_round_trips_and_a_call_on_it_one() {
     let proxy = Proxy::new(d.address(), Duration::from_millis(60));
     let f = Five::at(&d.place, proxy.address);
     assert_eq!(f.run(&["-q", "-x", H, "hello"]).0, 0);
-    let first = open(&f, &["-q"]);
+    let first = f.open_call(&["-q"]);
     let way = proxy.ways().pop().expect("a connection");
     let round_trips = || way.round_trips.load(Ordering::SeqCst);
     // ClientHello; then everything else.
     assert_eq!(round_trips(), 2);
-    let second = open(&f, &["-q"]);
+    let second = f.open_call(&["-q"]);
     assert_eq!(round_trips(), 3);
-    let third = open(&f, &["-q", "-H", "main"]);
+    let third = f.open_call(&["-q", "-H", "main"]);
     assert_eq!(round_trips(), 4);
     for call in [first, second, third] {
         assert_eq!(finish(call, b"").0, 0);
@@ -417,7 +408,7 @@ fn a_session_that_can_be_resumed_costs_no_more_round_trips() {
     let f = Five::at(&d.place, proxy.address);
     assert_eq!(f.run(&["-q", "-x", H, "hello"]).0, 0);
     let counted = || {
-        let call = open(&f, &["-q", "-x"]);
+        let call = f.open_call(&["-q", "-x"]);
         let round_trips =
             proxy.ways().pop().expect("a connection").round_trips.load(Ordering::SeqCst);
         assert_eq!(finish(call, b"").0, 0);
@@ -432,7 +423,7 @@ fn input_that_is_there_goes_with_the_request() {
     let d = Daemon::with(&keeps_none()).start();
     let proxy = Proxy::new(d.address(), Duration::from_millis(60));
     let f = Five::at(&d.place, proxy.address);
-    let call = open(&f, &["-q"]);
+    let call = f.open_call(&["-q"]);
     let way = proxy.ways().pop().expect("a connection");
     let before = way.round_trips.load(Ordering::SeqCst);
     let mut c = f.command(&["-p", &f.port(), H, "cat"]);
@@ -451,7 +442,7 @@ fn calls_wait_for_descriptors_as_they_do_for_streams() {
     let mut c = f.command_by("prlimit", &["--nofile=32", "setsid"], &["-q", H, "hello"]);
     assert!(c.status().expect("prlimit").success());
     // The holder has room for four calls and their callers.
-    let open: Vec<Child> = (0..4).map(|_| open(&f, &["-q"])).collect();
+    let open: Vec<Child> = (0..4).map(|_| f.open_call(&["-q"])).collect();
     let mut waiting: Vec<Child> = (0..6).map(|_| f.start(&["-q", H, "late"])).collect();
     for call in open {
         assert_eq!(finish(call, b"").0, 0);

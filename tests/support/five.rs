@@ -104,6 +104,16 @@ impl Five {
         piped(&mut self.command(&[&["--accept-new", "-p", &port], words].concat()))
     }
 
+    /// A call that is open: its service, `ready`, has answered.
+    pub fn open_call(&self, words: &[&str]) -> Child {
+        let host = self.address.ip().to_string();
+        let mut child = self.start(&[words, &[&host, "ready"]].concat());
+        let mut answer = [0; 6];
+        child.stdout.as_mut().expect("piped").read_exact(&mut answer).expect("an answer");
+        assert_eq!(&answer, b"ready\n");
+        child
+    }
+
     /// A five that only forwards, once its listeners are there; where they are.
     pub fn forwards(&self, words: &[&str]) -> (Child, Vec<String>) {
         let host = self.address.ip().to_string();
