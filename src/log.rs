@@ -36,7 +36,7 @@ impl Event {
     pub fn word(mut self, key: &str, value: impl AsRef<[u8]>) -> Event {
         self.key(key);
         let start = self.0.len();
-        escape(&mut self.0, value.as_ref(), false);
+        escape(&mut self.0, bounded(value.as_ref()), false);
         self.0.truncate(start + WORD_MAX);
         self
     }
@@ -65,7 +65,7 @@ impl Event {
     /// A sentence at the line's end; blanks stay.
     pub fn text(mut self, text: &str) -> Event {
         self.0.push(' ');
-        escape(&mut self.0, text.as_bytes(), true);
+        escape(&mut self.0, bounded(text.as_bytes()), true);
         self
     }
 
@@ -81,8 +81,20 @@ impl Event {
     }
 }
 
+/// A value as one word of a line, however long.
+pub fn word(value: &str) -> String {
+    let mut out = String::new();
+    escape(&mut out, value.as_bytes(), false);
+    out
+}
+
+/// No more of it fits into a line.
+fn bounded(bytes: &[u8]) -> &[u8] {
+    &bytes[..bytes.len().min(LINE_MAX)]
+}
+
 fn escape(out: &mut String, value: &[u8], blanks: bool) {
-    for &b in value.iter().take(LINE_MAX) {
+    for &b in value {
         match b {
             b' ' if blanks => out.push(' '),
             b'\\' => out.push_str("\\\\"),
@@ -97,7 +109,7 @@ fn escape(out: &mut String, value: &[u8], blanks: bool) {
 /// Logs a sentence as it is, without a verb (`listening on ADDRESS`).
 pub fn say(text: &str) {
     let mut line = String::new();
-    escape(&mut line, text.as_bytes(), true);
+    escape(&mut line, bounded(text.as_bytes()), true);
     log().line(&line);
 }
 
@@ -105,7 +117,7 @@ pub fn say(text: &str) {
 /// are.
 pub fn pass(text: &str) {
     let mut line = String::new();
-    for &b in text.as_bytes().iter().take(LINE_MAX) {
+    for &b in bounded(text.as_bytes()) {
         match b {
             b' '..=b'~' => line.push(char::from(b)),
             _ => {
@@ -176,7 +188,7 @@ struct Debug;
 impl io::Write for Debug {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut line = String::new();
-        escape(&mut line, bytes.trim_ascii_end(), true);
+        escape(&mut line, bounded(bytes.trim_ascii_end()), true);
         log().line(&line);
         log().flush();
         Ok(bytes.len())

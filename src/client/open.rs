@@ -24,6 +24,9 @@ use crate::wire::{reply, request};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+/// What is told where a lost session cannot be resumed.
+pub const KEEPS_NONE: &str = "the server keeps no sessions that lose their connection";
+
 /// A session that has been made.
 pub struct OpenSession {
     pub link: Link,
@@ -42,7 +45,7 @@ pub fn open(t: &Target, connect: Connect, first: Option<&Request>) -> Result<Ope
     if let Some(session) = opening.open(Builtin::Resume)? {
         return Ok(session);
     }
-    messages::step("the server keeps no sessions that lose their connection");
+    messages::step(KEEPS_NONE);
     let refused = || refused(t, Builtin::Multiplex.as_str(), "");
     opening.open(Builtin::Multiplex)?.ok_or_else(refused)
 }

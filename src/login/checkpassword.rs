@@ -8,7 +8,7 @@ use crate::sys::poll::{self, Poll};
 use crate::sys::process::{self, Exit};
 use crate::sys::signal::Signal;
 use crate::sys::socket;
-use crate::sys::spawn::{CList, Child, Env, Launch, Spawner};
+use crate::sys::spawn::{CList, Child, Env, Launch, PATH, Spawner};
 use crate::wire::login::LoginResult;
 use std::ffi::CString;
 use std::os::fd::AsFd;
@@ -16,7 +16,6 @@ use std::time::Duration;
 
 /// How long a program may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
-const PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The exit status of a program that refuses the password.
 const NO: i32 = 1;
 
@@ -38,7 +37,7 @@ pub fn result(
     let program = CString::new(command).map_err(|_| zero(()))?;
     let argv = CList::new(&words).map_err(|_| zero(()))?;
     let mut env = Env::new();
-    env.push("PATH", PATH).map_err(|_| zero(()))?;
+    env.push("PATH", PATH.as_bytes()).map_err(|_| zero(()))?;
     if let Some(address) = attempt.request.from.address() {
         env.push("TCPREMOTEIP", address.to_string().as_bytes()).map_err(|_| zero(()))?;
     }

@@ -59,6 +59,11 @@ impl OrderQueue {
     /// orders are held, or no descriptor is left for a copy. It is no error if the parent is gone:
     /// that is noticed where its orders are read.
     pub fn send(&mut self, order: &FromNet, with: &[BorrowedFd]) -> io::Result<()> {
+        let sent = self.send_or_hold(order, with);
+        sent.inspect_err(|e| log::debug!("sending order {order:?}: {e}"))
+    }
+
+    fn send_or_hold(&mut self, order: &FromNet, with: &[BorrowedFd]) -> io::Result<()> {
         let only_log = matches!(order, FromNet::Refused(_));
         if !self.has_backlog() {
             match message::send_message(self.channel(), &order.encode(), with, false) {

@@ -235,8 +235,7 @@ impl Loop {
         client.name = NameLookup::Asked;
         let (generation, proxied) = (client.generation, client.proxied.as_deref().copied());
         let order = FromNet::Name { client: slot as u32, generation, proxied };
-        if let Err(e) = self.order_queue.send(&order, &[client.socket.as_fd()]) {
-            log::debug!("sending order {order:?}: {e}");
+        if self.order_queue.send(&order, &[client.socket.as_fd()]).is_err() {
             // No answer would ever come.
             self.answer_and_close(slot, reply::BUSY.to_vec());
         }

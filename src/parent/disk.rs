@@ -1,7 +1,7 @@
 //! The configuration's files, read from the disk.
 
-use super::environment::PATH;
 use crate::policy::Files;
+use crate::sys::spawn::PATH;
 use crate::sys::{file, port};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -3,14 +3,12 @@
 use super::addresses::Addresses;
 use crate::policy::Service;
 use crate::sys::identity::User;
-use crate::sys::spawn::{BadWord, CList, Env};
+use crate::sys::spawn::{BadWord, CList, Env, PATH};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 
 /// Bytes of a message at most (SPEC 6.4).
 const MESSAGE_MAX: usize = 4096;
-
-pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Who is at the other end, as the environment tells it.
 #[derive(Debug, Clone, Copy)]

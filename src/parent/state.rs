@@ -9,6 +9,7 @@ use super::reports::{Count, Kinds, StatePart as Part, rows};
 use super::run::Parent;
 use super::running::Running;
 use super::session::SessionRecord;
+use crate::log::word;
 use crate::policy::Service;
 use crate::sys::clock;
 use std::fmt::Write;
@@ -188,19 +189,4 @@ fn sorted<K: Ord, T: Ord>(all: impl Iterator<Item = (K, T)>) -> IntoIter<T> {
     let mut all: Vec<(K, T)> = all.collect();
     all.sort_unstable();
     all.into_iter().map(|(_, row)| row).collect::<Vec<T>>().into_iter()
-}
-
-/// A value as one word, as the log escapes it.
-fn word(value: &str) -> String {
-    let mut out = String::new();
-    for b in value.bytes() {
-        match b {
-            b'\\' => out.push_str("\\\\"),
-            b'!'..=b'~' => out.push(char::from(b)),
-            _ => {
-                let _ = write!(out, "\\x{b:02x}");
-            }
-        }
-    }
-    out
 }

@@ -38,7 +38,7 @@ mod trial;
 mod tried;
 
 pub use failure::{Failure, Stage};
-pub use launch::{Instead, Launch, Rlimit, Stderr};
+pub use launch::{Instead, Launch, PATH, Rlimit, Stderr};
 pub use list::{BadWord, CList, Env};
 pub use pending::{LOOK_AFTER, PendingStart};
 pub use running::Child;

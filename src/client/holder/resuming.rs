@@ -6,6 +6,7 @@
 use super::away::Away;
 use super::over::Over;
 use super::state::Holder;
+use crate::client::open::KEEPS_NONE;
 use crate::client::resume::{Outcome, Resumed};
 use crate::sys::network::has_address;
 use crate::sys::socket;
@@ -103,7 +104,7 @@ impl Holder {
     /// `-O resume`. None: the caller is told when the attempt is over.
     pub(super) fn try_now(&mut self, id: u32) -> Option<Result<(), String>> {
         if self.resumable.is_none() {
-            return Some(Err("the server keeps no sessions that lose their connection".into()));
+            return Some(Err(KEEPS_NONE.into()));
         }
         let Some(away) = &mut self.away else { return Some(Ok(())) };
         away.asking.push(id);

@@ -24,11 +24,7 @@ impl Loop {
     /// Sends an order. False: it cannot be sent now. A parent that is gone is noticed where its
     /// orders are read.
     pub(super) fn send_order(&mut self, order: &FromNet, with: &[BorrowedFd]) -> bool {
-        let given = self.order_queue.send(order, with);
-        if let Err(e) = &given {
-            log::debug!("sending order {order:?}: {e}");
-        }
-        given.is_ok()
+        self.order_queue.send(order, with).is_ok()
     }
 
     /// Sends the orders that the channel did not take at once.

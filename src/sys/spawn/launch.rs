@@ -32,6 +32,9 @@ pub enum Rlimit {
     Stack,
 }
 
+/// The variable PATH of a program that is given no other.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// A program and all that it is to find.
 #[derive(Debug, Clone, Copy)]
 pub struct Launch<'a> {
