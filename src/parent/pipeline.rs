@@ -5,8 +5,7 @@
 //! `ended`: the child is reaped, its place is free again, the log has its line.
 
 use super::addresses::Addresses;
-use super::arrival::StreamTag;
-use super::arrival::{Answer, Arrival, From, Given, NetEnds, StartError, Who};
+use super::arrival::{Answer, Arrival, From, Given, NetEnds, StartError, StreamTag, Who};
 use super::backend::exec::Plan;
 use super::catalog::{Missing, Unprepared};
 use super::config::Config;

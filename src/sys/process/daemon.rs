@@ -161,9 +161,8 @@ mod tests {
             return;
         };
         let detached = daemonize().unwrap();
-        match task.as_str() {
-            "ready" => detached.ready(),
-            _ => {}
+        if task == "ready" {
+            detached.ready();
         }
         exit(99);
     }
