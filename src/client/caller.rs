@@ -141,7 +141,7 @@ impl<'a> Caller<'a> {
         loop {
             call.tries += 1;
             if call.tries > TRIES_MAX {
-                return Err(self.lost("every session breaks as soon as it stands".into()));
+                return Err(self.lost("every session breaks as soon as it is made".into()));
             }
             if call.tries > 3 {
                 std::thread::sleep(RETRY_INTERVAL);

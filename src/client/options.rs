@@ -49,7 +49,7 @@ const OPTIONS: [(&str, &str, &str, &str); 21] = [
         "O",
         "",
         "ORDER",
-        "ask or change the session that stands: check, list, exit, resume, or with -L or -R forward or cancel",
+        "ask about or change an existing session: check, list, exit, resume, or with -L or -R forward or cancel",
     ),
     ("", "accept-new", "", "trust the key of a server that was never seen before, without asking"),
     (

@@ -94,7 +94,7 @@ fn connect(t: &Target) -> Result<Connection, Error> {
             return Ok(connection);
         }
     }
-    let why = "every session breaks as soon as it stands".into();
+    let why = "every session breaks as soon as it is made".into();
     Err(Error::Lost { what: hop.target.place(), why })
 }
 
