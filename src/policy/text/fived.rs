@@ -244,6 +244,10 @@ fn xinetd_block(bytes: &[u8]) -> Option<usize> {
     None
 }
 
+/// The attributes that say who may use a service. A service without them is open to everybody.
+const RULES: [&str; 7] =
+    ["require", "users", "only_from", "no_access", "access_times", "libwrap", "offered_by"];
+
 /// The attribute whose name a line begins with that is no attribute, and what is wrong there.
 fn mistyped(words: &[Word]) -> Option<(&str, &'static str)> {
     let first = words.first().filter(|w| !w.quoted)?.text.as_str();
@@ -251,7 +255,11 @@ fn mistyped(words: &[Word]) -> Option<(&str, &'static str)> {
     let (name, found) = match first.split_once('=') {
         Some((name, _)) => (name.strip_suffix(['+', '-']).unwrap_or(name), "no blank around the ="),
         None if words.get(1).is_some_and(operator) => (first, "no blank around the ="),
-        None => (first.strip_suffix(':').unwrap_or(first), "no ="),
+        // `nice -n 5 PROGRAM` is an argument; a line that says who may come is not.
+        None => {
+            let name = first.strip_suffix(':').unwrap_or(first);
+            (RULES.contains(&name).then_some(name)?, "no =")
+        }
     };
     find(ATTRIBUTES, name).map(|entry| (entry.name, found))
 }
