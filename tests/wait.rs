@@ -302,7 +302,7 @@ fn what_such_rows_cannot_have_is_a_mistake() {
         (&*format!("{own} only_from = 127.0.0.1\n"), "only_from: expected a row of `nowait`"),
         ("chat stream tcp wait @USER@ handover /run/x\n", "found `handover`"),
         (&*format!("{own} instances = 5\n"), "instances: expected 1 for each port"),
-        (&*format!("{own} per_source = 2\n"), "per_source: expected none, for the program itself"),
+        (&*format!("{own} per_source = 2\n"), "per_source: expected none (the program itself"),
         (&*format!("{own} lingering_close = yes\n"), "lingering_close: expected none"),
         (&*format!("{own} proxy = v1\n"), "proxy: expected a row of `redirect`"),
         (&*format!("{own} connect_timeout = 9\n"), "connect_timeout: expected a row of `redirect`"),

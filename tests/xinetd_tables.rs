@@ -18,7 +18,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("rlimit_cpu", "a comment begins here"),
     ("rlimit_as", "a comment begins here"),
     ("env", "xinetd knows no quotes"),
-    ("per_source", "per_source: expected none, for the program itself takes who comes"),
+    ("per_source", "per_source: expected none (the program itself accepts its clients)"),
 ];
 
 /// What is the same of every row whose file does not say it.

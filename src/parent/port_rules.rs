@@ -12,11 +12,11 @@ pub fn mistakes(s: &Service) -> Vec<(&str, String)> {
     }
     if !a.tcpmux && a.port.is_empty() && a.tls_port.is_empty() && !a.disable {
         let what = if s.endpoint.family == Family::Unix {
-            "expected `port = /path`, for a row of `unix` is reached at its paths alone"
+            "expected `port = /path` (a row of `unix` is reached at its paths alone)"
         } else if s.endpoint.socket.waits() {
-            "expected a `port`, for a row of `wait` is reached at its ports alone"
+            "expected a `port` (a row of `wait` is reached at its ports alone)"
         } else {
-            "expected a `port`, for with `tcpmux = no` there is no other way to it"
+            "expected a `port` (with `tcpmux = no` there is no other way to it)"
         };
         wrong.push((&*s.name, format!("{what}, found none")));
     }
@@ -27,12 +27,13 @@ pub fn mistakes(s: &Service) -> Vec<(&str, String)> {
     }
     if s.endpoint.family == Family::Unix {
         if s.endpoint.socket.waits() && (a.require.tls || s.needs_login()) {
-            let what = "expected a row that everybody may use, for the program of `wait` accepts by itself";
+            let what =
+                "expected a row that everybody may use (the program of `wait` accepts by itself)";
             let what = format!("{what}, found `require`, `users` or the user `*`");
             wrong.push((&*s.name, what));
         }
     } else if !a.port.is_empty() && (a.require.tls || s.needs_login()) {
-        let what = "expected a row that everybody may use, for nobody logs in or encrypts at a port of its own";
+        let what = "expected a row that everybody may use (nobody logs in or encrypts at a port of its own)";
         let what = format!("{what}, found `require`, `users` or the user `*`");
         wrong.push((&*s.name, what));
     } else if !a.tls_port.is_empty() && s.needs_login() {

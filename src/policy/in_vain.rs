@@ -25,9 +25,9 @@ const PROXY: InVain = vain("proxy", NO_UPSTREAM, |a| a.proxy = None);
 const CONNECT_TIMEOUT: InVain =
     vain("connect_timeout", NO_UPSTREAM, |a| a.connect_timeout = Duration::from_secs(5));
 
-const BY_ITSELF: &str = "expected none, for the program itself takes who comes";
+const BY_ITSELF: &str = "expected none (the program itself accepts its clients)";
 const WAIT: &[InVain] = &[
-    vain("instances", "expected 1 for each port, for one program at a time has its socket", |a| {
+    vain("instances", "expected 1 for each port (one program at a time has its socket)", |a| {
         a.instances = Some(a.port.len().max(1) as u32);
     }),
     vain("per_source", BY_ITSELF, |a| a.per_source = None),
@@ -37,14 +37,14 @@ const WAIT: &[InVain] = &[
 ];
 
 const UNSEEN: &str =
-    "expected UNLIMITED, for of a connection that is handed over fived does not see the end";
+    "expected UNLIMITED (fived does not see the end of a connection that it hands over)";
 const HANDOVER: &[InVain] = &[
     vain("instances", UNSEEN, |a| a.instances = None),
     vain("per_source", UNSEEN, |a| a.per_source = None),
     vain("server_timeout", UNSEEN, |a| a.server_timeout = None),
     vain(
         "lingering_close",
-        "expected no, for of a connection that is handed over fived does not see the end",
+        "expected no (fived does not see the end of a connection that it hands over)",
         |a| a.lingering_close = false,
     ),
     PROXY,

@@ -206,7 +206,7 @@ fn is_wait(text: &str) -> bool {
 
 /// `wait`, `wait:N` or `wait.N`: N starts a minute; 0 is no limit.
 fn read_wait(text: &str) -> Result<Nowait, Wrong> {
-    let wrong = || Err(Wrong::expected("wait or wait:N, for one program has the socket", text));
+    let wrong = || Err(Wrong::expected("wait or wait:N (one program has the socket)", text));
     let Some(rest) = text.strip_prefix("wait") else { return wrong() };
     let per_minute = match rest.strip_prefix([':', '.']) {
         None if rest.is_empty() => None,
