@@ -229,6 +229,34 @@ fn one_file_of_the_parent_makes_descriptors() {
     assert!(found >= 4, "this test can see");
 }
 
+/// Who may have a process made: a service is started where its permit goes in by value, which
+/// `deliver` alone calls; everything else is a role of fived's own.
+const STARTS: &[(&str, &[&str])] = &[
+    ("services.start(", &["parent/pipeline.rs"]),
+    ("spawner.begin(", &["parent/backend/connect.rs", "parent/services.rs"]),
+    (
+        "spawner.start(",
+        &[
+            "login/checkpassword.rs",
+            "parent/inspector.rs",
+            "parent/lookup.rs",
+            "parent/net.rs",
+            "parent/tries.rs",
+        ],
+    ),
+];
+
+#[test]
+fn a_service_is_started_where_its_permit_goes_in() {
+    let sides = ["internal", "keys", "login", "net", "parent"];
+    let files: Vec<PathBuf> = sides.iter().flat_map(|s| sources(&root().join(s))).collect();
+    for (call, callers) in STARTS {
+        let calls = files.iter().filter(|path| code(path).contains(call));
+        let all = calls.map(|p| p.strip_prefix(root()).expect("below src").display().to_string());
+        assert_eq!(all.collect::<Vec<_>>(), *callers, "{call}");
+    }
+}
+
 #[test]
 fn unsafe_is_in_sys_alone() {
     for path in sources(&root()) {

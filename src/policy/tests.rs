@@ -59,6 +59,41 @@ fn busy(answer: Result<Ticket, Refusal>) -> Busy {
 }
 
 #[test]
+fn a_query_names_a_service_and_perhaps_its_client() {
+    let q = Query::read("service=a").expect("a query");
+    assert_eq!((q.host, q.peer, q.user, q.tls), (None, from("127.0.0.1").peer, None, false));
+    let q = Query::read("service=a,host=h,addr=uid:7,user=u,tls=yes").expect("a query");
+    assert_eq!((&*q.service, q.host.as_deref()), ("a", Some("h")));
+    assert_eq!((q.peer, q.user.as_deref(), q.tls), (Peer::User(7), Some("u"), true));
+    for (text, wrong) in [
+        ("host=h", "expected service=NAME, found none"),
+        ("service=a,tls=perhaps", "tls=perhaps: expected tls=yes or tls=no"),
+        ("service=a,b", "b: expected service=, host=, addr=, user= or tls="),
+    ] {
+        let why = Query::read(text).expect_err(text);
+        assert!(why.starts_with(wrong), "{why}");
+    }
+}
+
+#[test]
+fn a_query_is_decided_by_name_and_else_at_ports() {
+    let t = table(
+        "a stream tcp nowait u /p\n only_from = 192.0.2.0/24\n\
+         b stream tcp nowait u /p\n tcpmux = no\n port = 7\n no_access = 192.0.2.1\n\
+         b stream tcp nowait u /p\n tcpmux = no\n tls_port = 8\n require = tls\n",
+    );
+    let ask = |service: &str, facts: &Facts| {
+        t.decide(&Query::read(&format!("service={service}")).expect("a query"), facts)
+    };
+    assert_eq!(ask("A", &from("192.0.2.1")), "allow a c:1");
+    assert_eq!(ask("a", &from("203.0.113.1")), "deny a c:1 address");
+    assert_eq!(ask("b", &from("203.0.113.1")), "allow b c:3");
+    // Another row of the same name has another port, where its client is in TLS.
+    assert_eq!(ask("b", &from("192.0.2.1")), "allow b c:7");
+    assert_eq!(ask("c", &from("192.0.2.1")), "deny c - unknown");
+}
+
+#[test]
 fn so_many_at_a_time() {
     let t = table("a stream tcp nowait u /p\n instances = 3\n per_source = 2\n");
     let mut limits = Limits::new();
