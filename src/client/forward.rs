@@ -79,6 +79,7 @@ impl Forward {
     pub fn name(&self) -> String {
         match &self.local {
             LocalAddress::Port(None, port) => port.to_string(),
+            LocalAddress::Port(Some(a), port) if a.contains(':') => format!("[{a}]:{port}"),
             LocalAddress::Port(Some(a), port) => format!("{a}:{port}"),
             LocalAddress::Path(path) => path.clone(),
         }
@@ -253,7 +254,7 @@ mod tests {
         for (text, name, service) in [
             ("5432:postgres", "5432", "postgres"),
             ("127.0.0.1:80:web", "127.0.0.1:80", "web"),
-            ("[::1]:80:web", "::1:80", "web"),
+            ("[::1]:80:web", "[::1]:80", "web"),
             ("*:80:web", "*:80", "web"),
             ("/run/user/1000/pg:postgres", "/run/user/1000/pg", "postgres"),
             ("./pg:postgres", "./pg", "postgres"),
