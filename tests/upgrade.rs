@@ -46,6 +46,24 @@ fn sessions_and_services_go_on_while_another_serves() {
     same(new.ask("HELP\r\n"), format!("cat\r\n{BUILTINS}"));
 }
 
+/// A program that answers and does not read its input is no reset for its client even then.
+#[test]
+fn a_lingering_close_needs_no_net_process_that_serves() {
+    for signal in [Signal::SIGUSR2, Signal::SIGTERM] {
+        let mut d = Daemon::with(
+            "late stream tcp nowait @USER@ /bin/sh sh -c 'read line; echo answer'\n\
+             \u{20}lingering_close = yes\n",
+        )
+        .start();
+        let mut client = d.connect();
+        client.send("late\r\n").expect("+Go\r\n");
+        d.signal(signal);
+        d.wait_log(if signal == Signal::SIGTERM { "stopping" } else { "leaving" });
+        client.send(format!("now\n{}", "x".repeat(100_000))).expect("answer\n").end();
+        assert_eq!(d.wait(), 0, "{signal}");
+    }
+}
+
 #[test]
 fn a_program_of_wait_that_stays_keeps_nobody_waiting() {
     let row = "stays stream tcp wait @USER@ /bin/sh sh @DIR@/stays\n port = 127.0.0.1:0\n";

@@ -42,9 +42,9 @@ impl Nets {
     }
 
     /// Has a net process do the lingering close of a client's socket whose service has ended. Where
-    /// no net process serves now, the connection just ends.
+    /// there is none now, the connection just ends.
     pub fn close_lingering(&mut self, cx: &Context, socket: &Shared) {
-        if let Some(token) = self.serving() {
+        if let Some(token) = self.for_relay(None) {
             self.tell(cx, token, &ToNet::Linger, Some(socket.as_fd()));
         }
     }

@@ -138,10 +138,7 @@ impl Parent {
             self.services.settle(&mut self.cx);
             self.route();
             self.relay_threads.settle(&self.cx, true);
-            let (services, connects, offers) = (&self.services, &self.connects, &self.offers);
-            let relays = &self.relay_threads;
-            let waits = |net| connects.for_net(net) || offers.for_net(net) || relays.for_net(net);
-            self.nets.leave(|net| services.starts_for_net(net) || waits(net));
+            self.let_nets_leave();
             if let Some(why) = self.nets.hopeless() {
                 return Err(why);
             }
@@ -187,6 +184,17 @@ impl Parent {
             self.route();
             log::flush();
         }
+    }
+
+    /// Those that drain, and that nothing here needs any more.
+    fn let_nets_leave(&mut self) {
+        let (services, connects, offers) = (&self.services, &self.connects, &self.offers);
+        let relays = &self.relay_threads;
+        let waits = |net| connects.for_net(net) || offers.for_net(net) || relays.for_net(net);
+        // Where none will serve any more, one stays for the sockets whose close is to linger.
+        let lingers = self.cx.is_ending() && services.running.has_lingering_close();
+        let stays = if lingers { self.nets.for_relay(None) } else { None };
+        self.nets.leave(|net| services.starts_for_net(net) || waits(net) || stays == Some(net));
     }
 
     /// While a start is pending, or before the loop waits, makes a socket pair that will be wanted.

@@ -180,6 +180,11 @@ impl Runs {
         }
     }
 
+    /// Will a client's socket get a lingering close?
+    pub fn has_lingering_close(&self) -> bool {
+        self.all.values().any(|r| r.lingering_close.is_some())
+    }
+
     /// A service has ended: logs its line, or keeps it until the relay's counts come.
     pub fn end(&mut self, mut running: Running, exit: Exit, at: Duration) {
         if running.terminated {
