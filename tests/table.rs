@@ -319,7 +319,7 @@ fn every_mistake_is_reported_with_line_and_word() {
 fn a_rule_that_would_silently_be_something_else_is_a_mistake() {
     mistakes(
         &format!(
-            "{ROW} only_from=10.0.0.0/8\n instances =5\n cps= 5\n env+=A=b\n only_from = ALL LOCAL 10.0.0.0/8\n if=/dev/zero\n 'only_from=x'\n only_from 10.0.0.0/8\n require: tls\n 'require' tls\n x require\n nice -n 5\n"
+            "{ROW} only_from=10.0.0.0/8\n instances =5\n cps= 5\n env+=A=b\n only_from = ALL LOCAL 10.0.0.0/8\n if=/dev/zero\n 'only_from=x'\n only_from 10.0.0.0/8\n require: tls\n 'require' tls\n x require\n nice -n 5\n -v only_from = 10.0.0.0/8\n"
         ),
         &[
             (2, "only_from=10.0.0.0/8"),
@@ -330,8 +330,11 @@ fn a_rule_that_would_silently_be_something_else_is_a_mistake() {
             (6, "only_from"),
             (9, "only_from"),
             (10, "require:"),
+            (14, "only_from"),
         ],
     );
+    let inline = "a stream tcp nowait @USER@ /bin/cat cat require = tls\nb stream tcp nowait @USER@ /bin/cat cat 'require' = tls env '=' x\n";
+    mistakes(inline, &[(1, "require")]);
     mistakes("127.0.0.1:smtp stream tcp nowait @USER@ /bin/cat\n", &[(1, "127.0.0.1:smtp")]);
     same(
         arguments("x stream tcp nowait @USER@ @DIR@/show show\n if=/dev/zero 'only_from=x'\n"),

@@ -112,7 +112,11 @@ impl FivedReader<'_, '_> {
             let what = "expected a row, or a setting with blanks around its =, found neither";
             return self.wrong(line, &first.text, what);
         }
+        let inline = inline(words.get(6..).unwrap_or_default());
         self.begin_row(words, line);
+        if let Some(name) = inline {
+            self.inline(line, name);
+        }
     }
 
     fn begin_row(&mut self, words: Vec<Word>, line: Line) {
@@ -152,8 +156,21 @@ impl FivedReader<'_, '_> {
                 );
                 self.wrong(line, &words[0].text, what);
             }
-            None => row.words.extend(words),
+            None => {
+                let inline = inline(&words);
+                row.words.extend(words);
+                if let Some(name) = inline {
+                    self.inline(line, name);
+                }
+            }
         }
+    }
+
+    fn inline(&mut self, line: Line, name: &str) {
+        let what = format!(
+            "expected `{name} = VALUE` on an indented line of its own, or quotes if {name} is an argument, found it among the arguments"
+        );
+        self.wrong(line, name, what);
     }
 
     /// Reads a heading: `[NAME...]` for the rows of a host, `[*]` for those of every host.
@@ -247,6 +264,14 @@ fn xinetd_block(bytes: &[u8]) -> Option<usize> {
 /// The attributes that say who may use a service. A service without them is open to everybody.
 const RULES: [&str; 7] =
     ["require", "users", "only_from", "no_access", "access_times", "libwrap", "offered_by"];
+
+/// The attribute that is among these arguments as if they were its line.
+fn inline(words: &[Word]) -> Option<&'static str> {
+    let operator = |w: &Word| ["=", "+=", "-="].iter().any(|operator| w.is(operator));
+    let is_followed = |two: &&[Word]| !two[0].quoted && operator(&two[1]);
+    let names = words.windows(2).filter(is_followed);
+    names.filter_map(|two| find(ATTRIBUTES, &two[0].text)).map(|entry| entry.name).next()
+}
 
 /// The attribute whose name a line begins with that is no attribute, and what is wrong there.
 fn mistyped(words: &[Word]) -> Option<(&str, &'static str)> {
