@@ -21,14 +21,20 @@ pub(super) struct Gate {
     pub runs: AtomicU32,
     state: AtomicU32,
     order: AtomicPtr<Order<'static>>,
-    /// Our process id; for a child that waits.
-    parent: u32,
+    /// Our process id; for a child that was made before its order, which counts on what that child
+    /// does first. Such a child does so even if its order has come before it runs.
+    made_ahead_by: Option<u32>,
 }
 
 impl Gate {
     /// For a child that has its order from the beginning.
     pub fn open_to(order: *mut Order<'static>) -> Gate {
-        Gate { order: AtomicPtr::new(order), state: AtomicU32::new(OPEN), ..Gate::shut() }
+        Gate {
+            runs: AtomicU32::new(1),
+            state: AtomicU32::new(OPEN),
+            order: AtomicPtr::new(order),
+            made_ahead_by: None,
+        }
     }
 
     /// For one that waits for its order.
@@ -37,7 +43,7 @@ impl Gate {
             runs: AtomicU32::new(1),
             state: AtomicU32::new(SHUT),
             order: AtomicPtr::new(ptr::null_mut()),
-            parent: std::process::id(),
+            made_ahead_by: Some(std::process::id()),
         }
     }
 
@@ -56,8 +62,8 @@ impl Gate {
 
     /// The child's: its order, as soon as there is one. None: it must end.
     pub fn order(&self) -> Option<*mut Order<'static>> {
-        if self.state.load(Ordering::Acquire) == SHUT {
-            prepare(self.parent).ok()?;
+        if let Some(parent) = self.made_ahead_by {
+            prepare(parent).ok()?;
             while self.state.load(Ordering::Acquire) == SHUT {
                 let (word, for_ever) = (self.state.as_ptr(), ptr::null::<libc::timespec>());
                 let (call, wait) = (Sysno::futex, libc::FUTEX_WAIT);

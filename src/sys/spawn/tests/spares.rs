@@ -1,6 +1,8 @@
 //! A child that is made before there is an order for it.
 
 use super::*;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 use std::time::Duration;
 
 const NOW: Duration = Duration::from_secs(100);
@@ -61,6 +63,32 @@ fn a_spare_becomes_the_next_service() {
     let none = "0".repeat(16);
     let all = format!("{made} {made}\nName:\tsh\nSigPnd:\t{none}\nShdPnd:\t{none}\n");
     assert_eq!(String::from_utf8_lossy(&text[..n]), all);
+}
+
+/// On one processor it has not run yet when its order comes.
+#[test]
+fn an_order_that_comes_before_it_runs_makes_no_difference() {
+    let here = Pid::from_raw(0);
+    let all = sched_getaffinity(here).unwrap();
+    let first = (0..CpuSet::count()).find(|n| all.is_set(*n).unwrap()).unwrap();
+    let mut one = CpuSet::new();
+    one.set(first).unwrap();
+    // Of this thread, which the harness has made for this test, and of its children.
+    sched_setaffinity(here, &one).unwrap();
+    let mut spawner = busy_spawner(STARTS);
+    let who = who(&spawner);
+    for _ in 0..100 {
+        let w = World::new("echo $$ $(cut -d' ' -f6 /proc/$$/stat)");
+        spawner.end_spare();
+        spawner.make_ahead(NOW);
+        let made = spare(&spawner).unwrap();
+        let child = spawner.start(&Launch { identity: Some(&who), ..w.launch() }).unwrap();
+        assert_eq!(child.pid, made);
+        reap(child.pid);
+        let mut text = vec![0; 4096];
+        let n = socket::receive(w.ours.as_fd(), &mut text).unwrap();
+        assert_eq!(String::from_utf8_lossy(&text[..n]), format!("{made} {made}\n"));
+    }
 }
 
 #[test]
