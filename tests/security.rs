@@ -16,19 +16,23 @@ const OF_GLIBC: u64 = 3 << 31;
 fn every_known_vulnerability_names_tests_that_exist() {
     let page = text("man/fived-security.7");
     let (mut source, mut known, mut tests) = (None, 0, 0);
+    // The vulnerability whose tests have not come yet.
+    let mut without = None;
     for line in page.lines() {
-        if line.starts_with(".It CVE-") {
+        if [".It CVE-", ".It GHSA-"].iter().any(|w| line.starts_with(w)) {
+            assert_eq!(without.replace(line), None, "it names no test");
             known += 1;
         } else if let Some(file) = line.strip_prefix(".Pa tests/") {
             source = Some(text(&format!("tests/{file}")));
         } else if let Some(name) = line.strip_prefix(".Li ") {
             let test = format!("#[test]\nfn {name}() {{");
             assert!(source.as_ref().is_some_and(|s| s.contains(&test)), "{name}");
-            tests += 1;
+            (without, tests) = (None, tests + 1);
         } else if line.starts_with(".Sh") || line.starts_with(".Ss") {
             source = None;
         }
     }
+    assert_eq!(without, None, "it names no test");
     assert!(known > 15 && tests >= known, "{known} known, {tests} tests");
 }
 
@@ -73,7 +77,7 @@ no stream tcp nowait @USER@ /bin/cat cat
 #[test]
 fn no_signal_runs_code_but_one_that_counts() {
     let d = Daemon::with("daytime stream tcp nowait @USER@ internal").start();
-    let parents = vec![Signal::SIGALRM, Signal::SIGPIPE];
+    let parents = vec![Signal::SIGALRM, Signal::SIGPIPE, Signal::SIGXFSZ];
     for (pid, ours) in [(d.parent_pid(), parents), (d.net_pid(), Vec::new())] {
         let caught = u64::from_str_radix(&proc::status(pid, "SigCgt"), 16).expect("a mask");
         let allowed = OF_RUST.into_iter().chain(ours).map(|s| 1 << (s as i32 - 1)).sum::<u64>();
