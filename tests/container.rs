@@ -21,20 +21,28 @@ for at in / /tmp /run /dev/shm /var/lib; do
 done
 exec \"$0\" \"$@\"";
 
-/// None: this cannot be done here.
-fn contained(conf: &str) -> Option<Daemon> {
-    if !(root() && installed("unshare") && installed("findmnt")) {
-        skip("needs root, unshare and findmnt");
+/// As that user, if words say so. None: this cannot be done here.
+fn contained(conf: &str, user: &[&str]) -> Option<Daemon> {
+    if !(root() && installed("unshare") && installed("findmnt") && installed("setpriv")) {
+        skip("needs root, unshare, findmnt and setpriv");
         return None;
     }
     let words = ["-m", "-p", "-i", "--fork", "--mount-proc", "--kill-child", "sh", "-c", ENGINE];
-    let engine: Vec<&str> = ["unshare"].into_iter().chain(words).collect();
-    Some(Daemon::with(conf).under(&engine).start())
+    let engine = [&["unshare"], &words[..], user].concat();
+    let d = Daemon::with(conf).under(&engine);
+    Some(if user.is_empty() { d.start() } else { d.stateless().start() })
+}
+
+/// What the engine sends is for the first process, which is a child of what stands for it here.
+fn end(mut d: Daemon) {
+    let [first] = proc::children(d.parent_pid())[..] else { panic!("one first process") };
+    kill(Pid::from_raw(first), Signal::SIGTERM).expect("kill");
+    assert_eq!(d.wait(), 0, "{}", d.log());
 }
 
 #[test]
 fn the_first_process_of_a_read_only_container_serves_reaps_and_ends() {
-    let Some(mut d) = contained(
+    let Some(d) = contained(
         "
 hello stream tcp nowait @USER@ /bin/echo echo hello
 parent stream tcp nowait @USER@ /bin/sh sh -c 'echo $PPID'
@@ -42,6 +50,7 @@ orphans stream tcp nowait @USER@ /bin/sh sh -c 'sleep 0.1 & sleep 0.2 & echo lef
 zombies stream tcp nowait @USER@ /bin/sh sh -c 'grep -l ^State:.Z /proc/[0-9]*/status | wc -l'
 children stream tcp nowait @USER@ /bin/sh sh -c 'grep -l ^Name:.sleep /proc/[0-9]*/status | wc -l'
 ",
+        &[],
     ) else {
         return;
     };
@@ -57,10 +66,29 @@ children stream tcp nowait @USER@ /bin/sh sh -c 'grep -l ^Name:.sleep /proc/[0-9
     for what in ["children\r\n", "zombies\r\n"] {
         until("all that ended was reaped", || d.ask(what) == b"+Go\r\n0\n");
     }
-    // What the engine sends is for the first process, which is a child of what stands for it here.
-    let [first] = proc::children(d.parent_pid())[..] else { panic!("one first process") };
-    kill(Pid::from_raw(first), Signal::SIGTERM).expect("kill");
-    assert_eq!(d.wait(), 0, "{}", d.log());
+    end(d);
+}
+
+/// As an engine does that gives each container a user id of its own, and the group 0.
+#[test]
+fn the_first_process_may_be_any_user() {
+    let conf = "
+id stream tcp nowait 54321 /bin/sh sh -c 'echo $PPID $(id -u) $(id -g)'
+orphans stream tcp nowait 54321 /bin/sh sh -c 'sleep 0.1 & echo left'
+zombies stream tcp nowait 54321 /bin/sh sh -c 'grep -l ^State:.Z /proc/[0-9]*/status | wc -l'
+children stream tcp nowait 54321 /bin/sh sh -c 'grep -l ^Name:.sleep /proc/[0-9]*/status | wc -l'
+";
+    let user = ["setpriv", "--reuid=54321", "--regid=0", "--clear-groups", "--bounding-set=-all"];
+    let Some(d) = contained(conf, &user) else { return };
+    same(d.ask("id\r\n"), "+Go\r\n1 54321 0\n");
+    let mut c = Tls::start(d.connect().0, "nobody.example");
+    c.send(b"id\r\n");
+    assert_eq!(c.read_all(), b"+Go\r\n1 54321 0\n");
+    same(d.ask("orphans\r\n"), "+Go\r\nleft\n");
+    for what in ["children\r\n", "zombies\r\n"] {
+        until("all that ended was reaped", || d.ask(what) == b"+Go\r\n0\n");
+    }
+    end(d);
 }
 
 #[test]
