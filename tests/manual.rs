@@ -231,7 +231,7 @@ fn sources(directory: &Path) -> Vec<PathBuf> {
 }
 
 /// The kinds of marked blocks that tests read: those of this file, `daemon` (`tests/handover.rs`),
-/// `haproxy` (`tests/proxy_in.rs`), and in five.1 and README.md those of `tests/five_manual.rs`.
+/// `haproxy` (`tests/balanced.rs`), and in five.1 and README.md those of `tests/five_manual.rs`.
 const KINDS: [&str; 8] =
     ["conf", "decide", "expect", "typed", "key", "rootless", "daemon", "haproxy"];
 const KINDS_OF_FIVE: [&str; 3] = ["five", "terminal", "config"];

@@ -8,8 +8,7 @@ mod tls;
 use fived::wire::orders::{FromNet, Message, ProxyAddresses};
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use support::*;
 use tls::Tls;
 
@@ -392,69 +391,4 @@ fn the_parent_believes_only_what_is_said_of_a_balancers_connection() {
     assert_eq!(lie("127.0.0.8").trim(), "b''");
     d.wait_log(&format!("WARN net: pid {net}: a forbidden order; fived ends it"));
     assert_eq!(d.log().matches("START ").count(), 1, "{}", d.log());
-}
-
-/// Ends with the test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// HAProxy with its configuration in fived(8), and these addresses in place of those there.
-fn haproxy(d: [&Daemon; 2], version: &str) -> (Running, SocketAddr) {
-    let blocks = page::blocks("man/fived.8").into_iter();
-    let mut text = blocks.filter(|b| b.kind == "haproxy").map(|b| b.body).next().expect("a block");
-    let mut replace = |manual: &str, here: &str| {
-        assert!(text.contains(manual), "{manual} in {text}");
-        text = text.replace(manual, here);
-    };
-    replace("bind :1\n", "bind fd@3\n");
-    replace("10.0.0.11:1 ", &format!("{} ", d[0].address()));
-    replace("10.0.0.12:1 ", &format!("{} ", d[1].address()));
-    replace("send-proxy-v2", version);
-    replace("HELP\\r\\n", "check\\r\\n");
-    let file = d[0].place.write("haproxy.cfg", &text, 0o644);
-    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
-    let address = listener.local_addr().expect("an address");
-    let mut command = Command::new("sh");
-    command.args(["-c", "exec haproxy -db -f \"$0\" 3<&0 </dev/null", &file]);
-    command.stdin(OwnedFd::from(listener)).stdout(Stdio::null()).stderr(Stdio::null());
-    (Running(command.spawn().expect("sh")), address)
-}
-
-#[test]
-fn haproxy_says_who_the_client_is() {
-    if !installed("haproxy") {
-        return skip("haproxy is not installed");
-    }
-    let check = "check stream tcp nowait @USER@ /bin/echo echo well\n only_from = 127.0.0.1\n";
-    let conf = "proxy_from = 127.0.0.1\n".to_string() + &who("who", "") + check;
-    let d = [Daemon::with(&conf).start(), Daemon::with(&conf).start()];
-    for version in ["send-proxy", "send-proxy-v2"] {
-        let before = d.each_ref().map(|d| d.log().matches("START service=check").count());
-        let (_haproxy, address) = haproxy(d.each_ref(), version);
-        let from = |ip: &str| connect_from(ip.parse().expect("an address"), address);
-        for (d, before) in d.iter().zip(before) {
-            // Its own look at the server, of which it says LOCAL or UNKNOWN.
-            let line = d.wait_logs("START service=check", before + 1).pop().expect("a line");
-            assert!(line.contains(" from=127.0.0.1 "), "{line}");
-        }
-        for ip in ["127.0.0.5", "127.0.0.6"] {
-            let mut c = from(ip);
-            let own = c.0.local_addr().expect("an address").port();
-            let seen = format!("{GO}{ip} {own} 127.0.0.1 {} {ip}\nearly", address.port());
-            same(c.send("who\r\nearly").half_close().read_all(), &seen);
-            let mut c = Tls::start(from(ip).0, "localhost");
-            let own = c.0.sock.local_addr().expect("an address").port();
-            c.send(b"who\r\n");
-            let seen = format!("{GO}{ip} {own} 127.0.0.1 {} {ip}\n", address.port());
-            c.expect(seen.as_bytes());
-        }
-    }
-    let all = d.each_ref().map(Daemon::log).concat();
-    assert!(!all.contains("REFUSE") && !all.contains("WARN"), "{all}");
 }
