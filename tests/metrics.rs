@@ -1,75 +1,30 @@
 //! SPEC 8, metrics: fived's counts for Prometheus.
 
+#[path = "support/resume_client.rs"]
+mod resume_client;
+#[path = "support/scrape.rs"]
+mod scrape;
 mod support;
+#[path = "support/tls.rs"]
+mod tls;
 #[path = "support/upstream.rs"]
 mod upstream;
 #[path = "support/yamux_client.rs"]
 mod yamux_client;
 
+use resume_client::Session;
+use scrape::{http, samples, sum, text};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::io::Write;
 use support::*;
+use tls::Tls;
 use yamux_client::Client as Mux;
 
+/// `demopass`
+const PASSWD: &str = "demo:$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.\n";
 const ROWS: &str = "metrics stream tcp nowait @USER@ internal\n\
     echo stream tcp nowait @USER@ internal\n\
     closed stream tcp nowait @USER@ internal echo\n no_access = 0.0.0.0/0\n";
-
-fn http(d: &Daemon, request: &str) -> (String, String) {
-    let got = d.connect().send(format!("metrics\r\n{request}")).read_all();
-    let got = String::from_utf8(got).expect("UTF-8");
-    let got = got.strip_prefix(GO).unwrap_or_else(|| panic!("{got}"));
-    let (head, body) = got.split_once("\r\n\r\n").expect("a head");
-    (head.into(), body.into())
-}
-
-/// Every sample by its name and labels. Each line is checked.
-fn samples(d: &Daemon) -> BTreeMap<String, f64> {
-    let (head, body) = http(d, "GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n");
-    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
-    assert!(head.contains("\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n"));
-    assert!(head.contains("\r\nConnection: close"), "{head}");
-    assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{head}");
-    let (mut all, mut family, mut helped) = (BTreeMap::new(), String::new(), String::new());
-    assert!(body.ends_with('\n'));
-    for line in body.lines() {
-        if let Some(help) = line.strip_prefix("# HELP ") {
-            helped = help.split_once(' ').expect("a text").0.into();
-        } else if let Some(kind) = line.strip_prefix("# TYPE ") {
-            let (name, kind) = kind.split_once(' ').expect("a type");
-            assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
-            assert_eq!(name, helped, "{line}");
-            assert_eq!(name.ends_with("_total"), kind == "counter", "{line}");
-            family = name.into();
-        } else {
-            let (key, value) = line.rsplit_once(' ').expect("a value");
-            let name = key.split('{').next().expect("a name");
-            let of_family = ["", "_bucket", "_sum", "_count"];
-            assert!(of_family.iter().any(|end| name == format!("{family}{end}")), "{line}");
-            if let Some(labels) = key.strip_prefix(&format!("{name}{{")) {
-                for label in labels.strip_suffix('}').expect("an end").split(',') {
-                    let (label, text) = label.split_once("=\"").expect("a label");
-                    assert!(label.bytes().all(|b| b.is_ascii_lowercase()), "{line}");
-                    assert_eq!(text.find('"'), Some(text.len() - 1), "{line}");
-                }
-            }
-            let value = value.parse().expect("a number");
-            assert!(all.insert(key.to_string(), value).is_none(), "twice: {line}");
-        }
-    }
-    all
-}
-
-/// The whole text.
-fn text(d: &Daemon) -> String {
-    http(d, "GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n").1
-}
-
-fn sum(all: &BTreeMap<String, f64>, start: &str, part: &str) -> f64 {
-    all.iter().filter(|(k, _)| k.starts_with(start) && k.contains(part)).map(|(_, v)| v).sum()
-}
 
 #[test]
 fn counts_follow_what_happens() {
@@ -94,6 +49,67 @@ fn counts_follow_what_happens() {
     c.half_close().end();
     d.wait_log("EXIT service=echo");
     assert_eq!(sum(&samples(&d), "fived_services_running", "\"echo\""), 0.0);
+}
+
+#[test]
+fn logins_penalties_sessions_and_reloads_are_counted() {
+    let trap = "trap stream tcp nowait @USER@ internal sensor\n deny_time = 60\n tcpmux = yes\n";
+    let conf = format!("passwords = @DIR@/passwd\n{ROWS}{trap}");
+    let d = Daemon::with(&conf).file("passwd", PASSWD).start();
+    let now = |name: &str| samples(&d).get(name).copied().unwrap_or_default();
+    let from = |ip: &str, words: &str| d.connect_from(ip).send(words).half_close().read_any();
+    from("127.0.0.5", "AUTH\r\ndemo\r\ndemopass\r\nnothing\r\n");
+    assert_eq!(now("fived_penalties_total{reason=\"login\"}"), 0.0);
+    from("127.0.0.6", "AUTH\r\nstranger\r\nstrange\r\nnothing\r\n");
+    from("127.0.0.7", "trap\r\n");
+    d.wait_logs("PENALTY ", 2);
+    for name in [
+        "fived_logins_total{method=\"password\",result=\"yes\"}",
+        "fived_logins_total{method=\"password\",result=\"no\"}",
+        "fived_penalties_total{reason=\"login\"}",
+        "fived_penalties_total{reason=\"sensor\"}",
+        "fived_refusals_total{service=\"trap\",host=\"\",reason=\"sensor\"}",
+    ] {
+        assert_eq!(now(name), 1.0, "{name}: {:?}", samples(&d));
+    }
+    let kinds = |wanted: [f64; 3]| {
+        let all = ["plain", "encrypted", "lost"];
+        let names = all.map(|kind| format!("fived_sessions{{kind=\"{kind}\"}}"));
+        until(&format!("{wanted:?}"), || names.each_ref().map(|n| now(n)) == wanted);
+    };
+    kinds([0.0; 3]);
+    let mut plain = d.connect();
+    plain.send("HOST\r\n").expect("+ Success\r\n");
+    kinds([1.0, 0.0, 0.0]);
+    let mut session = Session::begin(Tls::start(d.connect().0, "localhost"));
+    kinds([1.0, 1.0, 0.0]);
+    drop(plain);
+    session.lose();
+    until("it is lost", || now("fived_sessions{kind=\"lost\"}") == 1.0);
+    session.resume(d.connect().0);
+    kinds([0.0, 1.0, 0.0]);
+    let read = now("fived_last_reload_time_seconds");
+    assert!(read >= now("fived_start_time_seconds"), "{read}");
+    until("another second has begun", || {
+        d.reload("nonsense\n");
+        now("fived_last_reload_time_seconds") > read
+    });
+    let all = text(&d);
+    assert!(!all.contains("strange"), "{all}");
+}
+
+/// fived(8) names each metric, and no other.
+#[test]
+fn the_manual_names_what_there_is() {
+    let d = Daemon::with(ROWS).start();
+    let all = text(&d);
+    let told: BTreeSet<_> = all.lines().filter_map(|l| l.strip_prefix("# TYPE ")).collect();
+    let told: BTreeSet<_> = told.iter().filter_map(|l| l.split(' ').next()).collect();
+    let page = page::text("man/fived.8");
+    let section = page.split(".Ss Metrics\n").nth(1).and_then(|p| p.split("\n.Sh ").next());
+    let word = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
+    let named = section.expect("a section").split(word).filter(|w| w.starts_with("fived_"));
+    assert_eq!(told, named.collect());
 }
 
 #[test]
@@ -206,121 +222,6 @@ fn what_waits_and_what_is_open_is_told() {
     assert!(more >= before["fived_descriptors{process=\"net\"}"] + 25.0, "{more}");
     drop(clients);
     until("they have gone", || samples(&d)["fived_waiting_clients"] == 0.0);
-}
-
-/// Runs promtool with this input. Returns whether it found nothing, and what it says.
-fn promtool(words: &[&str], input: &str) -> (bool, String) {
-    let mut child = Command::new("promtool")
-        .args(words)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("promtool");
-    child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("written");
-    let out = child.wait_with_output().expect("it ends");
-    let messages = [out.stdout, out.stderr].concat();
-    (out.status.success(), String::from_utf8_lossy(&messages).into_owned())
-}
-
-#[test]
-fn promtool_finds_nothing() {
-    if !installed("promtool") {
-        return skip("needs promtool (package prometheus)");
-    }
-    let d = Daemon::with(ROWS).start();
-    d.ask("echo\r\n");
-    d.ask("stranger\r\n");
-    d.wait_logs("REFUSE", 1);
-    assert_eq!(promtool(&["check", "metrics"], &text(&d)), (true, String::new()));
-    let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/etc/fived-prometheus.rules.yml");
-    let (good, messages) = promtool(&["check", "rules", rules], "");
-    assert!(good, "{messages}");
-}
-
-/// The dashboard and the alert rules ask for nothing that fived does not tell.
-#[test]
-fn the_examples_name_only_metrics_that_exist() {
-    let d = Daemon::with(ROWS).start();
-    let text = text(&d);
-    let mut known = BTreeSet::new();
-    for line in text.lines().filter_map(|l| l.strip_prefix("# TYPE ")) {
-        let (name, kind) = line.split_once(' ').expect("a type");
-        known.insert(name.to_string());
-        if kind == "histogram" {
-            known.extend(["_bucket", "_sum", "_count"].map(|end| format!("{name}{end}")));
-        }
-    }
-    for file in ["fived-grafana.json", "fived-prometheus.rules.yml"] {
-        let path = format!("{}/etc/{file}", env!("CARGO_MANIFEST_DIR"));
-        let text = std::fs::read_to_string(&path).expect("a file");
-        let word = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
-        let named: BTreeSet<_> = text.split(word).filter(|w| w.starts_with("fived_")).collect();
-        assert!(named.len() >= 5, "{file}: {named:?}");
-        let unknown: Vec<_> = named.iter().filter(|n| !known.contains(**n)).collect();
-        assert!(unknown.is_empty(), "{file}: {unknown:?}");
-    }
-    let dashboard = format!("{}/etc/fived-grafana.json", env!("CARGO_MANIFEST_DIR"));
-    if !installed("python3") {
-        return skip("needs python3");
-    }
-    let read = Command::new("python3").args(["-m", "json.tool", &dashboard]).output();
-    assert!(read.expect("python3").status.success(), "{dashboard} is no JSON");
-}
-
-/// Ended with the test.
-struct Prometheus(Child);
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-#[test]
-fn a_prometheus_scrapes_it() {
-    if !installed("prometheus") {
-        return skip("needs prometheus");
-    }
-    let d = Daemon::with(&ROWS.replace("internal\necho", "internal\n port = 127.0.0.1:0\necho"))
-        .start();
-    let at = d.port(0);
-    let conf = format!(
-        "global: {{scrape_interval: 1s}}\nscrape_configs:\n- job_name: fived\n  static_configs:\n  - targets: ['{at}']\n"
-    );
-    let conf = d.place.write("prometheus.yml", &conf, 0o644);
-    let mut child = Command::new("prometheus")
-        .arg(format!("--config.file={conf}"))
-        .arg(format!("--storage.tsdb.path={}", d.place.at("tsdb")))
-        .arg("--web.listen-address=127.0.0.1:0")
-        .stderr(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("prometheus");
-    let mut messages = BufReader::new(child.stderr.take().expect("piped")).lines();
-    let _prometheus = Prometheus(child);
-    let web: SocketAddr = messages
-        .by_ref()
-        .map_while(Result::ok)
-        .find_map(|l| {
-            let at = l.split("msg=\"Listening on\" address=").nth(1)?;
-            at.split(' ').next()?.parse().ok()
-        })
-        .expect("where it listens");
-    // It must not wait for somebody to read what it logs.
-    std::thread::spawn(move || messages.for_each(drop));
-    let asked = |query: &str| {
-        let mut s = TcpStream::connect(web).expect("connect");
-        let request = format!("GET /api/v1/query?query={query} HTTP/1.0\r\nHost: here\r\n\r\n");
-        s.write_all(request.as_bytes()).expect("written");
-        let mut answer = String::new();
-        s.read_to_string(&mut answer).expect("an answer");
-        answer
-    };
-    until("it has scraped", || asked("fived_build_info").contains("\"version\""));
-    assert!(asked("up").contains(",\"1\"]"), "{}", asked("up"));
-    assert!(asked("fived_start_seconds_count").contains("\"value\""));
 }
 
 /// More rows than the parent composes at a time: each service is there once, and so it is for all

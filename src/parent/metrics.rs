@@ -99,8 +99,12 @@ impl Parent {
         for ((method, result), n) in self.logins.results() {
             e.sample(name, &[("method", method), ("result", result)], n);
         }
-        let (name, help) = ("fived_penalties_total", "Penalties for failed logins.");
-        e.single(name, Kind::Counter, help, self.logins.penalties_given());
+        let name = "fived_penalties_total";
+        e.begin(name, Kind::Counter, "Penalties for failed logins, and for touching a sensor.");
+        let given = [("login", self.logins.penalties_given()), ("sensor", self.sensors.given())];
+        for (reason, n) in given {
+            e.sample(name, &[("reason", reason)], n);
+        }
     }
 
     /// Some rows of services, those after `last`.

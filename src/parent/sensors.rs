@@ -16,6 +16,11 @@ const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 pub struct Sensors(Penalties);
 
 impl Sensors {
+    /// How often a source has been barred since the start.
+    pub fn given(&self) -> u64 {
+        self.0.given
+    }
+
     /// Why this arrival is refused: its service is a sensor, or its source has touched one.
     pub fn refuse(&mut self, a: &Arrival, now: Duration) -> Option<StartError> {
         let (peer, table) = (a.who.facts.peer, &a.config.table);
