@@ -1,5 +1,6 @@
 //! `fived --reload`: asks the running fived to reload, waits, and says what came of it (fived(8)).
 
+use super::by_name;
 use super::reload::RELOADED;
 use super::status::{SYSTEM, USAGE, print_error};
 use crate::sys::outcome::Question;
@@ -38,7 +39,7 @@ pub fn reload(pidfile: Option<&str>) -> i32 {
 fn asked(pidfile: Option<&str>) -> Result<String, (i32, String)> {
     let (pid, from) = whom(pidfile).map_err(|e| (USAGE, e))?;
     // A pidfile that outlived its fived may name any process.
-    if let Some(name) = process::name_of(pid).filter(|n| !n.starts_with("fived")) {
+    if let Some(name) = process::name_of(pid).filter(|n| !by_name::is_name(n)) {
         return Err((USAGE, format!("{from}: process {pid}: expected fived, found {name:?}")));
     }
     let question = Question::new().map_err(|e| (SYSTEM, e.to_string()))?;

@@ -115,6 +115,11 @@ pub fn read(called: &str, words: &[String]) -> Option<Result<Options, String>> {
     PROGRAMS.iter().find(|p| p.name == name).map(|p| p.read(words))
 }
 
+/// Is this the name of a process of fived's, by whichever name it was started?
+pub fn is_name(name: &str) -> bool {
+    name.starts_with("fived") || PROGRAMS.iter().any(|p| p.name == name)
+}
+
 impl Program {
     fn read(&self, words: &[String]) -> Result<Options, String> {
         let wrong = |what: String| format!("{what}\n{}", self.usage);
