@@ -525,6 +525,18 @@ fn a_missing_program_or_user_is_a_warning() {
 
 /// A misspelt `!@group` would let everybody in whom it was to keep out, without a word.
 #[test]
+fn a_row_that_is_switched_off_warns_of_nothing_that_it_would_answer() {
+    let off = "a stream tcp nowait @USER@ /no/such/program\n disable = yes\n\
+        21 stream tcp nowait @USER@ /bin/cat\n disable = yes\n";
+    assert_eq!(Place::new().fived(off, &["-t"]), (0, "configuration OK\n".into(), "".into()));
+    let place = Place::new();
+    place.write("inetd.conf", "ftp stream tcp nowait @USER@ no-such-program x\n", 0o644);
+    let (code, _, err) = run(&["-t", "--inetd", &place.at("inetd.conf")]);
+    assert_eq!((code, err.lines().count()), (1, 1), "{err}");
+    assert!(err.contains("no-such-program: not served: "), "{err}");
+}
+
+#[test]
 fn a_missing_group_of_a_rule_is_a_warning_once() {
     let conf = "users = !@no-such-group @root\na stream tcp nowait @USER@ /bin/cat\nb stream tcp nowait @USER@ /bin/cat\n";
     let (code, out, err) = Place::new().fived(conf, &["-t"]);

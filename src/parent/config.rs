@@ -227,28 +227,31 @@ fn rule_groups(table: &Table, catalog: &Catalog, warnings: &mut Vec<String>) {
     }
 }
 
-/// What only this computer can say about a row.
+/// What only this computer can say about a row. Of one that is switched off only mistakes are
+/// told: it answers nobody.
 fn check(table: &Table, catalog: &Catalog, wrong: &mut Vec<String>, warnings: &mut Vec<String>) {
     let me = identity::effective_uid();
     let programs = Programs::check(table);
-    let asks = table.services().iter().any(|s| s.libwrap_daemon().is_some());
+    let asks =
+        table.services().iter().any(|s| !s.attributes.disable && s.libwrap_daemon().is_some());
     let libwrap = asks.then(programs::wrong_with_libwrap).flatten();
     rule_groups(table, catalog, warnings);
     for s in table.services() {
         let at = |word: &str, what: &str| format!("{}:{}: {word}: {what}", s.file, s.line);
+        let mut unless_off = Vec::new();
         if let Some(port) = s.port_for_a_name() {
             let what = format!(
                 "a name, not a port: clients reach it as {:?} on fived's own port; `port = {port}` gives it that port",
                 s.name
             );
-            warnings.push(at(&s.name, &what));
+            unless_off.push(at(&s.name, &what));
         }
         // A sensor runs as nobody.
         if let UserSpec::Named { user, .. } = &s.user
             && s.backend != Backend::Sensor
         {
             match catalog.user(user) {
-                None => warnings.push(at(user, "no such user: this service answers `-Service failed`")),
+                None => unless_off.push(at(user, "no such user: this service answers `-Service failed`")),
                 Some(u) if me != 0 && u.uid != me => wrong.push(at(
                     user,
                     "expected the user who started fived, found another: only root can start a service as another user",
@@ -258,7 +261,7 @@ fn check(table: &Table, catalog: &Catalog, wrong: &mut Vec<String>, warnings: &m
         }
         if let Some(group) = s.group() {
             match catalog.group(group) {
-                None => warnings.push(at(group, "no such group: this service answers `-Service failed`")),
+                None => unless_off.push(at(group, "no such group: this service answers `-Service failed`")),
                 Some(gid) if me != 0 && gid != identity::effective_gid() => wrong.push(at(
                     group,
                     "expected the group of the user who started fived, found another: only root can start a service in another group",
@@ -270,14 +273,17 @@ fn check(table: &Table, catalog: &Catalog, wrong: &mut Vec<String>, warnings: &m
             let what = format!(
                 "{why}: the rules of hosts_access(5) cannot be asked, and this service answers `-Service not available`"
             );
-            warnings.push(at(daemon, &what));
+            unless_off.push(at(daemon, &what));
         }
         let own = s.attributes.env.iter().map(|(name, value)| format!("{name}={value}"));
         if let Err(e) = CList::new(s.backend.arguments()).and(CList::new(own)) {
-            warnings.push(at(&s.name, &format!("{e}: this service answers `-Service failed`")));
+            unless_off.push(at(&s.name, &format!("{e}: this service answers `-Service failed`")));
         }
         if let (Backend::Exec { program, .. }, Some(wrong)) = (&s.backend, programs.wrong(s)) {
-            warnings.push(at(program, &wrong));
+            unless_off.push(at(program, &wrong));
+        }
+        if !s.attributes.disable {
+            warnings.append(&mut unless_off);
         }
     }
 }

@@ -31,11 +31,12 @@ pub struct Programs<'a> {
 }
 
 impl<'a> Programs<'a> {
-    /// Checks the programs of all rows.
+    /// Checks the programs of all rows that are not switched off.
     pub fn check(table: &'a Table) -> Programs<'a> {
         let mut numbers = HashMap::new();
         let mut all = String::new();
-        for (root, path) in table.services().iter().filter_map(program_path) {
+        let served = table.services().iter().filter(|s| !s.attributes.disable);
+        for (root, path) in served.filter_map(program_path) {
             let next = numbers.len();
             if *numbers.entry((root, path)).or_insert(next) == next {
                 all.push_str(&lookups::program(root, path));
