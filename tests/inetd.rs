@@ -382,7 +382,7 @@ fn a_link_is_xinetd() {
     let place = Place::new();
     let (pid, log, port) = (place.at("xinetd.pid"), place.at("log"), free_port());
     let service = format!(
-        "service fast\n{{\n type = UNLISTED\n flags = NOLIBWRAP\n socket_type = stream\n protocol = tcp\n port = {port}\n bind = 127.0.0.1\n\
+        "defaults\n{{\n log_type = SYSLOG authpriv\n}}\nservice fast\n{{\n type = UNLISTED\n flags = NOLIBWRAP\n socket_type = stream\n protocol = tcp\n port = {port}\n bind = 127.0.0.1\n\
          wait = no\n user = @USER@\n server = /bin/sh\n server_args = -c 'echo go; cat'\n}}\n"
     )
     .replace("-c 'echo go; cat'", &place.write("serve", "echo go\ncat\n", 0o755));
@@ -390,6 +390,7 @@ fn a_link_is_xinetd() {
     let words = ["-f", &conf, "-pidfile", &pid, "-filelog", &log, "-stayalive", "-limit", "1"];
     let (code, err) = called(&place, "xinetd", &words);
     assert_eq!(code, 0, "{err}");
+    assert!(err.contains("xinetd.conf:3: log_type: fived has one log"), "{err}");
     let xinetd = Running(&pid);
     let mut first = at(port);
     first.expect("go\n");

@@ -20,6 +20,7 @@ mod row;
 mod tests;
 
 use super::super::endpoint::ProgramSocket;
+use super::super::settings::LogType;
 use super::builder::{Builder, Pair, Row as Whole};
 use super::entry::Operator;
 use super::mistake::Weight;
@@ -117,6 +118,12 @@ impl XinetdReader<'_, '_> {
             let what = "holds for the services before it, too; in xinetd for those after it alone";
             remarks.push(Kind::Differs, pair.line, &pair.name, what);
         }
+        let given = self.builder.settings().log_type != LogType::Stderr;
+        let option = given && !self.builder.is_given("log_type");
+        if let Some(pair) = own.iter().find(|p| option && p.name == "log_type") {
+            let what = "fived has one log, which is where the option says; xinetd has one for its services";
+            remarks.push(Kind::Differs, pair.line, "log_type", what);
+        }
         if block.broken {
             let what = "expected lines that can be read, found others";
             remarks.push(Kind::Broken, block.line, "defaults", what);
@@ -127,7 +134,7 @@ impl XinetdReader<'_, '_> {
         for pair in &own {
             if pair.name != "log_type" {
                 self.builder.default(pair, &block.file);
-            } else if !self.builder.is_given("log_type") {
+            } else if !given {
                 self.builder.setting(pair, &block.file);
             }
         }
