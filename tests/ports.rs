@@ -95,6 +95,30 @@ fn a_refused_client_is_closed_after_its_banner() {
 }
 
 #[test]
+fn the_rules_and_limits_of_a_row_hold_at_its_port() {
+    let row = |name: &str, rule: &str| {
+        format!("{name} stream tcp nowait @USER@ internal echo\n port = 127.0.0.1:0\n {rule}\n")
+    };
+    let d = Daemon::with(
+        &(row("hours", "access_times = 00:00-00:00")
+            + &row("denied", "no_access = 127.0.0.0/8")
+            + &row("rate", "cps = 1 600")
+            + &row("source", "per_source = 1")),
+    )
+    .start();
+    let mut held = [at(&d, 2), at(&d, 3)];
+    held.iter_mut().for_each(|c| {
+        c.send("x").expect("x");
+    });
+    for (n, why) in ["hours", "address", "cps", "per_source"].into_iter().enumerate() {
+        at(&d, n).end();
+        let name = ["hours", "denied", "rate", "source"][n];
+        let line = d.wait_log(&format!("REFUSE service={name} "));
+        assert!(line.contains(&format!(" from=127.0.0.1 reason={why} ")), "{line}");
+    }
+}
+
+#[test]
 fn no_address_is_every_address_and_a_family_is_that_family() {
     let d = Daemon::with("all stream tcp nowait @USER@ internal echo\n port = 0\n").start();
     let port = d.port(0).port();

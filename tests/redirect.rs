@@ -222,6 +222,36 @@ fn a_reset_of_either_end_reaches_the_other_as_a_reset() {
     d.wait_logs("EXIT service=hears", 3);
 }
 
+/// It ends what it says at once, and then hears the client.
+#[test]
+fn a_half_close_of_the_upstream_leaves_the_clients_way_open() {
+    let (seen, heard) = std::sync::mpsc::channel();
+    let up = upstream::tcp(move |mut s| {
+        s.write_all(b"bye").and_then(|()| s.shutdown(std::net::Shutdown::Write)).expect("said");
+        let mut all = String::new();
+        s.read_to_string(&mut all).expect("an end");
+        let _ = seen.send(all);
+    });
+    let d = Daemon::with(&row("bye", &[&up], "")).start();
+    let heard = || heard.recv_timeout(TIMEOUT).expect("an end");
+    let mut c = d.connect();
+    same(c.send("bye\r\n").read_all(), "+Go\r\nbye");
+    c.send("plain").half_close();
+    assert_eq!(heard(), "plain");
+    let mut c = Tls::start(d.connect().0, "x.example");
+    c.send(b"bye\r\n");
+    same(c.read_all(), "+Go\r\nbye");
+    c.send(b"secret");
+    c.half_close();
+    assert_eq!(heard(), "secret");
+    let m = mux(&d);
+    let mut s = m.ask("bye\r\n");
+    same(s.read_all(), "+Go\r\nbye");
+    s.write_all(b"stream").expect("sent");
+    s.finish();
+    assert_eq!(heard(), "stream");
+}
+
 #[test]
 fn who_is_gone_before_an_upstream_answers_leaves_his_place_and_a_half_close_is_no_end() {
     let (_fd, silent, _full) = silent();
@@ -542,6 +572,28 @@ fn the_upstream_of_a_name_is_looked_up() {
     same(d.ask("none\r\n"), FAILED);
     let line = d.wait_log("REFUSE service=none");
     assert!(line.contains("nothing.invalid: its address is not known"), "{line}");
+}
+
+/// Without a reload: fived asks for each name once a minute.
+#[test]
+fn a_name_is_looked_up_again_by_itself() {
+    if !(root() && installed("unshare")) {
+        return skip("needs root and unshare for an /etc/hosts of its own");
+    }
+    let two = upstream::at("127.0.0.2:0", "two");
+    let three = upstream::at(&format!("127.0.0.3:{}", two.port()), "three");
+    let conf = row("web", &[&format!("up.test:{}", three.port())], "");
+    let b = Daemon::with(&conf).file("hosts", "127.0.0.2 up.test\n");
+    let mount = "mount --bind @DIR@/hosts /etc/hosts && exec \"$0\" \"$@\"";
+    let d = b.under(&["unshare", "-m", "sh", "-c", mount]).start();
+    let says = |name: &str| {
+        let all = d.connect().send("web\r\n").half_close().read_any();
+        all.starts_with(format!("+Go\r\nthis is {name}\n").as_bytes())
+    };
+    until("its address is known", || says("two"));
+    std::fs::write(d.place.at("hosts"), "127.0.0.3 up.test\n").expect("hosts");
+    std::thread::sleep(TIMEOUT);
+    until("the next look-up", || says("three"));
 }
 
 #[test]

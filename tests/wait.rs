@@ -234,6 +234,67 @@ fn one_source_at_its_limit_keeps_a_datagram_program_from_nobody() {
 }
 
 #[test]
+fn a_program_is_started_so_often_a_minute_and_no_more() {
+    let text = "b, a = s.recvfrom(99)\ns.sendto(b, a)\n";
+    let conf = row("own", "dgram udp wait.2", "own", "");
+    let d = Daemon::with(&conf).file("own", &python("SOCK_DGRAM", text)).start();
+    let (at, c) = (d.port(0), udp());
+    for text in [b"one", b"two"] {
+        c.send_to(text, at).expect("send");
+        assert_eq!(answer(&c), text);
+    }
+    // It stays in the queue, and fived asks again and again.
+    c.send_to(b"three", at).expect("send");
+    d.wait_logs("REFUSE service=own host= from=127.0.0.1 reason=cps", 2);
+    assert_eq!(d.log().matches("START service=own").count(), 2, "{}", d.log());
+}
+
+#[test]
+fn the_environment_tells_of_the_port_and_of_no_client() {
+    let take = [
+        (
+            "own",
+            "dgram udp wait",
+            "SOCK_DGRAM",
+            "b, a = s.recvfrom(99)\nsay = lambda t: s.sendto(t, a)\n",
+        ),
+        ("two", "stream tcp wait", "SOCK_STREAM", "c, _ = s.accept()\nsay = c.sendall\n"),
+    ];
+    // Python adds LC_CTYPE.
+    let told = "all = [k + b'=' + v + b'\\n' for k, v in os.environb.items() if k != b'LC_CTYPE']\nsay(b''.join(sorted(all)))\n";
+    let rows: String =
+        take.iter().map(|(name, columns, ..)| row(name, columns, name, "")).collect();
+    let mut b = Daemon::with(&rows).env("FIVED_TEST_LEAK", "1");
+    for (name, _, kind, text) in take {
+        b = b.file(name, &python(kind, &format!("{text}{told}")));
+    }
+    let d = b.start();
+    let ([udp_port, tcp_port], c) = (d.ports::<2>(), udp());
+    c.send_to(b"x", udp_port).expect("send");
+    let said = [answer(&c), Client::connect(tcp_port).read_all()];
+    let me = nix::unistd::User::from_name(&user()).expect("passwd").expect("user");
+    for (n, (said, port)) in said.iter().zip([udp_port, tcp_port]).enumerate() {
+        let (kind, name) = (["UDP", "TCP"][n], ["own", "two"][n]);
+        let wanted = [
+            "FIVED_HOST=".to_string(),
+            format!("FIVED_SERVICE={name}"),
+            format!("FIVED_SESSION={}", n + 1),
+            format!("HOME={}", me.dir.display()),
+            format!("LOGNAME={}", me.name),
+            "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into(),
+            format!("PROTO={kind}"),
+            format!("SHELL={}", me.shell.display()),
+            format!("{kind}LOCALIP=127.0.0.1"),
+            format!("{kind}LOCALPORT={}", port.port()),
+            format!("USER={}", me.name),
+        ];
+        let mut wanted = wanted.map(|line| line + "\n");
+        wanted.sort();
+        same(said, wanted.concat());
+    }
+}
+
+#[test]
 fn each_port_of_a_row_has_a_program_of_its_own() {
     let text = "c, _ = s.accept()\nc.sendall(b'hello\\n')\nc.recv(1)\n";
     let conf = row("two", "stream tcp wait", "two", "").replace(":0\n", ":0 127.0.0.2:0\n");
