@@ -99,8 +99,11 @@ fn the_rules_and_limits_of_a_row_hold_at_its_port() {
     let row = |name: &str, rule: &str| {
         format!("{name} stream tcp nowait @USER@ internal echo\n port = 127.0.0.1:0\n {rule}\n")
     };
+    let hour = std::process::Command::new("date").arg("+%H").output().expect("date").stdout;
+    let day = matches!(String::from_utf8_lossy(&hour).trim().parse(), Ok(6..18));
+    let closed = if day { "access_times = 20:00-21:00" } else { "access_times = 12:00-13:00" };
     let d = Daemon::with(
-        &(row("hours", "access_times = 00:00-00:00")
+        &(row("hours", closed)
             + &row("denied", "no_access = 127.0.0.0/8")
             + &row("rate", "cps = 1 600")
             + &row("source", "per_source = 1")),

@@ -1,0 +1,75 @@
+//! SPEC 6.5: tables of xinetd.conf(5), by the real program. (The files of other computers are in
+//! `tests/xinetd_tables.rs`.)
+
+mod support;
+use support::*;
+
+/// A service of that id, at its port, with more lines.
+fn service(id: &str, more: &str) -> String {
+    format!(
+        "service {id}\n{{\n type = UNLISTED\n port = 0\n bind = 127.0.0.1\n socket_type = stream\n wait = no\n user = @USER@\n server = /bin/echo\n server_args = {id}\n{more}}}\n"
+    )
+}
+
+/// A daemon that has this table, and nothing else.
+fn table(text: &str) -> Builder {
+    Daemon::with("xinetd = @DIR@/xinetd.conf\n").file("xinetd.conf", text)
+}
+
+#[test]
+fn files_are_included_and_defaults_say_which_services_are_on() {
+    let defaults = "defaults\n{\n enabled = a b d own\n disabled = b\n log_on_success = PID HOST EXIT\n \
+        only_from = 127.0.0.1\n only_from += 127.0.0.2\n}\n";
+    let main = defaults.to_string()
+        + &service("a", " log_on_success -= PID\n")
+        + &service("b", "")
+        + "includedir @DIR@/xinetd.d\ninclude @DIR@/more\n";
+    let d = table(&main)
+        .file("xinetd.d/c", &service("c", ""))
+        .file("xinetd.d/d", &service("d", " only_from -= 127.0.0.1\n"))
+        // What a package manager or an editor leaves is no service.
+        .file("xinetd.d/d.dpkg-old", "nonsense")
+        .file("xinetd.d/d~", "nonsense")
+        .file("more", &service("e", " id = own\n"))
+        .start();
+    let at = d.ports::<3>();
+    let says = |n: usize, from: u8| {
+        let from = std::net::Ipv4Addr::new(127, 0, 0, from).into();
+        String::from_utf8_lossy(&connect_from(from, at[n]).read_all()).into_owned()
+    };
+    let all = [says(0, 1), says(1, 1), says(1, 2), says(2, 2), says(2, 3)];
+    assert_eq!(all, ["a\n", "", "d\n", "e\n", ""]);
+    let starts = ["a", "d", "own"].map(|id| d.wait_log(&format!("START service={id} host= ")));
+    assert_eq!(starts.map(|l| l.contains(" pid=")), [false, true, true]);
+    assert_eq!(d.ports_named(), 3, "{}", d.log());
+    assert!(!d.log().contains("WARN"), "{}", d.log());
+}
+
+#[test]
+fn what_is_not_served_is_switched_off_and_all_else_is_served() {
+    let not_served = [
+        " type = RPC UNLISTED\n",
+        " flags = INTERCEPT\n",
+        " flags = IDONLY\n",
+        " flags = LABELED\n",
+        " socket_type = raw\n",
+        " socket_type = seqpacket\n",
+    ];
+    for lines in not_served {
+        let attribute = lines.split_whitespace().next().expect("an attribute");
+        let usual = service("off", "");
+        let kept = usual.lines().filter(|l| !l.trim_start().starts_with(attribute));
+        let row: Vec<&str> = kept.collect();
+        let off = row.join("\n").replace("\n}", &format!("\n{lines}}}\n"));
+        let place = Place::new();
+        let path = place.write("xinetd.conf", &(off + &service("on", "")), 0o644);
+        let (code, out, err) = run(&["-T", "--xinetd", &path]);
+        assert_eq!((code, err.lines().count()), (0, 1), "{lines}{err}");
+        let word = lines.split_whitespace().nth(2).expect("a word");
+        assert!(err.starts_with(&format!("warning: {path}:")), "{err}");
+        assert!(err.contains(&format!(": {word}: not served: ")), "{lines}{err}");
+        let states: Vec<&str> =
+            out.lines().filter_map(|l| l.strip_prefix("\tdisable = ")).collect();
+        assert_eq!(states, ["yes", "no"], "{lines}{out}");
+    }
+}
