@@ -281,6 +281,20 @@ fn an_order_that_cannot_be_carried_out_says_why() {
     fails(&["-O", "forward", "-L", &format!("{port}:cat")], "Address already in use");
 }
 
+/// What an application gets is the service's connection, as without five.
+#[test]
+fn forwards_do_not_use_run() {
+    let row = "both stream tcp nowait @USER@ /bin/sh sh -c 'echo run=$FIVED_RUN; echo err >&2'\n";
+    let d = Daemon::with(row).start();
+    let f = Five::new(&d);
+    let (mut call, at) = f.forwards(&["-L", "0:both"]);
+    let mut all = String::new();
+    let mut c = std::net::TcpStream::connect(&at[0]).expect("a forward");
+    c.read_to_string(&mut all).expect("its end");
+    assert_eq!(all, "run=\nerr\n");
+    let _ = call.kill().and_then(|()| call.wait());
+}
+
 #[test]
 fn a_session_can_be_multipath_tcp() {
     if !installed("ss") || std::fs::read_to_string("/proc/sys/net/mptcp/enabled").is_err() {

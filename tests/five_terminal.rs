@@ -128,12 +128,17 @@ fn the_terminal_is_as_before_whatever_ends_five() {
         assert_eq!(p.ended(), -(signal as i32), "{signal}");
         until("the shell has ended", || d.services().is_empty());
     }
-    // The session is lost.
-    let mut p = Person::calls(&f, &[H, "sh"]);
-    p.types("echo be$((1))gin\n").sees("be1gin");
-    until("it is raw", || p.is_raw());
-    assert_eq!(f.run(&["-O", "exit", H]).0, 0);
-    assert_eq!(p.ended(), 255);
+    // The session is ended, or its holder is killed.
+    for killed in [false, true] {
+        let mut p = Person::calls(&f, &[H, "sh"]);
+        p.types("echo be$((1))gin\n").sees("be1gin");
+        until("it is raw", || p.is_raw());
+        match killed {
+            true => kill(Pid::from_raw(f.holder()), Signal::SIGKILL).expect("kill"),
+            false => assert_eq!(f.run(&["-O", "exit", H]).0, 0),
+        }
+        assert_eq!(p.ended(), 255, "killed: {killed}");
+    }
 }
 
 #[test]

@@ -118,6 +118,19 @@ fn the_daemon_of_the_manual_takes_connections_comes_and_goes() {
 }
 
 #[test]
+fn run_of_it_ends_with_0() {
+    let d = Daemon::with(ROW).start();
+    let listener = listen(&d, 0o666);
+    let mut c = d.connect();
+    c.send(b"RUN\r\nchat\r\n\0\0\0\x01x\x01\0\0\0");
+    let (_, mut given, _) = take(&listener);
+    same(given.read_all(), "x");
+    given.send("bye");
+    drop(given);
+    same(c.read_all(), b"+ Success\r\n+Go\r\n\0\0\0\x03bye\x01\0\0\0\x03\0\0\x04\0\0\0\0");
+}
+
+#[test]
 fn the_message_tells_of_the_connection_and_the_socket_is_the_clients_own() {
     let d = Daemon::with(&format!(
         "{ROW} env = SECRET=1\n port = 127.0.0.1:0\n banner = @DIR@/banner\n"

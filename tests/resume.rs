@@ -8,6 +8,7 @@ mod tls;
 
 use nix::sys::signal::Signal;
 use resume_client::{Session, claim, line};
+use std::io::{ErrorKind, Read};
 use std::process::Command;
 use std::time::{Duration, Instant};
 use support::*;
@@ -28,14 +29,37 @@ fn begin(d: &Daemon) -> Session {
     Session::begin(encrypted(d))
 }
 
+/// A daemon with two users, and these settings before the rows, and more rows.
+fn with_users(settings: &str, rows: &str) -> Daemon {
+    /// `demopass`.
+    const HASH: &str = "$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.";
+    let users = ["alice", "bob"].map(|name| format!("{name}:{HASH}\n")).concat();
+    let conf = format!("passwords = @DIR@/passwd\n{settings}{CONF}{rows}");
+    Daemon::with(&conf).file("passwd", &users).start()
+}
+
+/// A session of that user.
+fn begin_as(d: &Daemon, user: &str) -> Session {
+    let mut tls = encrypted(d);
+    tls.send(format!("AUTH\r\n{user}\r\ndemopass\r\n").as_bytes());
+    tls.expect(b"+ Success\r\nEnter Username: Enter Password: ");
+    same(line(&mut tls), format!("Authentication as {user} successful\r\n"));
+    Session::begin(tls)
+}
+
+/// It is lost, and the server knows.
+fn lose(d: &Daemon, s: &mut Session) {
+    let n = d.log().matches("LOST ").count();
+    s.lose();
+    d.wait_logs("LOST ", n + 1);
+}
+
 /// A session with a stream to `cat`, which is lost.
 fn lost(d: &Daemon) -> Session {
-    let n = d.log().matches("LOST ").count();
     let mut s = begin(d);
     s.open(1, "cat\r\none");
     s.expect(1, "+Go\r\none");
-    s.lose();
-    d.wait_logs("LOST ", n + 1);
+    lose(d, &mut s);
     s
 }
 
@@ -127,12 +151,88 @@ fn a_connection_that_stands_is_taken_over() {
     s.expect(1, "+Go\r\none");
     for n in 0..5 {
         let text = format!("{n}");
+        let mut old = s.tls.0.sock.try_clone().expect("a descriptor");
         s.resume(d.connect().0);
         s.send(1, text.as_bytes());
         s.expect(1, &text);
+        let closed = old.read_to_end(&mut Vec::new()).expect_err("a reset");
+        assert_eq!(closed.kind(), ErrorKind::ConnectionReset);
     }
     assert!(!d.log().contains("LOST"), "{}", d.log());
     d.wait_logs("RESUME ", 5);
+}
+
+/// Whether it has a stream or not.
+#[test]
+fn the_end_of_tls_is_a_loss() {
+    let d = Daemon::with(CONF).start();
+    let mut s = begin(&d);
+    for n in 0..2 {
+        s.tls.half_close();
+        d.wait_logs("LOST ", n + 1);
+        s.resume(d.connect().0);
+        let stream = 1 + 2 * n as u32;
+        s.open(stream, "cat\r\none");
+        s.expect(stream, "+Go\r\none");
+    }
+    assert!(!d.log().contains("END session=1 "), "{}", d.log());
+}
+
+#[test]
+fn rules_of_addresses_are_for_its_streams_and_not_for_its_return() {
+    let conf = "hello stream tcp nowait @USER@ /bin/echo echo hello\n only_from = 127.0.0.1\n";
+    let d = Daemon::with(&format!("only_from = 127.0.0.1\n{conf}")).start();
+    let mut s = begin(&d);
+    s.open(1, "hello\r\n");
+    same(s.rest(1), "+Go\r\nhello\n");
+    lose(&d, &mut s);
+    s.resume(d.connect_from("127.0.0.2").0);
+    s.open(3, "hello\r\n");
+    same(s.rest(3), NOT_AVAILABLE);
+    s.resume(d.connect().0);
+    s.open(5, "hello\r\n");
+    same(s.rest(5), "+Go\r\nhello\n");
+}
+
+#[test]
+fn its_host_stays_its_own() {
+    let d = Daemon::with(&format!(
+        "{CONF}[inner]\ninside stream tcp nowait @USER@ /bin/echo echo inside\n"
+    ))
+    .start();
+    let mut tls = encrypted(&d);
+    tls.send(b"HOST\r\ninner\r\n");
+    tls.expect(b"+ Success\r\nWhich VHOST? Host inner selected\r\n");
+    let mut s = Session::begin(tls);
+    lose(&d, &mut s);
+    s.resume(d.connect().0);
+    s.open(1, "inside\r\n");
+    same(s.rest(1), "+Go\r\ninside\n");
+}
+
+/// The client acknowledges nothing: the server sends 4 MiB and no more, but still reads.
+#[test]
+fn what_is_not_acknowledged_stops_services() {
+    let zeros = "zeros stream tcp nowait @USER@ /usr/bin/head head -c 9000000 /dev/zero\n";
+    let d = Daemon::with(&format!("{CONF}{zeros}")).start();
+    let mut s = begin(&d);
+    s.acknowledges = false;
+    s.open(1, "zeros\r\n");
+    const MOST: u64 = 4 * 1024 * 1024;
+    while s.received < MOST {
+        assert!(s.receive());
+    }
+    s.open(3, "hello\r\n");
+    while s.acknowledged < s.sent.len() as u64 {
+        assert!(s.receive());
+    }
+    assert_eq!(s.received, MOST);
+    // What was acknowledged is trimmed, and the rest is sent again.
+    s.acknowledges = true;
+    s.resume(d.connect().0);
+    s.acknowledge();
+    same(s.rest(3), "+Go\r\nhello\n");
+    assert_eq!(s.rest(1).len(), "+Go\r\n".len() + 9_000_000);
 }
 
 /// The line that claims a session, wrong in some way.
@@ -231,6 +331,39 @@ fn it_ends_in_time_and_the_oldest_goes() {
 }
 
 #[test]
+fn each_user_has_lost_sessions_of_their_own() {
+    let d = with_users("max_lost = 1\n", "");
+    let mut all = [begin_as(&d, "alice"), begin(&d), begin_as(&d, "bob"), begin_as(&d, "alice")];
+    for s in &mut all[..3] {
+        lose(&d, s);
+    }
+    assert!(!d.log().contains("END "), "{}", d.log());
+    lose(&d, &mut all[3]);
+    assert!(d.wait_log("END ").contains(" reason=lost"));
+    let [oldest, others @ ..] = &mut all;
+    for s in others {
+        s.resume(d.connect().0);
+        s.open(1, "hello\r\n");
+        same(s.rest(1), "+Go\r\nhello\n");
+    }
+    same(oldest.claim(&mut encrypted(&d)), NO_SUCH_SESSION);
+}
+
+#[test]
+fn a_user_has_a_time_of_their_own() {
+    let d = with_users("resume_timeout = 1\n", "");
+    let mut others = begin(&d);
+    assert_eq!(others.seconds, 60);
+    lose(&d, &mut others);
+    let mut s = begin_as(&d, "alice");
+    assert_eq!(s.seconds, 1);
+    lose(&d, &mut s);
+    assert!(d.wait_log("END ").contains(" reason=lost"));
+    same(s.claim(&mut encrypted(&d)), NO_SUCH_SESSION);
+    others.resume(d.connect().0);
+}
+
+#[test]
 fn it_keeps_its_place_among_sessions_and_its_client_comes_back() {
     let d = Daemon::with(&format!("max_sessions = 1\n{CONF}")).start();
     let mut s = lost(&d);
@@ -310,22 +443,74 @@ fn a_lost_session_costs_little_memory() {
     assert!(more < 16 * n as u64, "{more} KiB for {n} sessions");
 }
 
-/// The session of alice, who offers `web`, for whose clients she has so many seconds.
-fn offering(connect_timeout: u32) -> (Daemon, Session) {
-    /// `demopass`.
-    const HASH: &str = "$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.";
-    let offer = "web stream tcp nowait - offer\n offered_by = alice\n connect_timeout = ";
-    let conf = format!("passwords = @DIR@/passwd\n{CONF}{offer}{connect_timeout}\n");
-    let d = Daemon::with(&conf).file("passwd", &format!("alice:{HASH}\n")).start();
-    let mut tls = encrypted(&d);
-    tls.send(b"AUTH\r\nalice\r\ndemopass\r\n");
-    tls.expect(b"+ Success\r\nEnter Username: Enter Password: ");
-    same(line(&mut tls), "Authentication as alice successful\r\n");
-    let mut s = Session::begin(tls);
+/// A row that both users offer, whose clients wait for so many seconds.
+fn offered(connect_timeout: u32) -> Daemon {
+    let row = "web stream tcp nowait - offer\n offered_by = alice bob\n connect_timeout = ";
+    with_users("", &format!("{row}{connect_timeout}\n"))
+}
+
+/// The session of this user, who offers `web`.
+fn offering_as(d: &Daemon, user: &str) -> Session {
+    let mut s = begin_as(d, user);
     assert_eq!(s.seconds, 600);
     s.open(1, "OFFER\r\nweb\r\n");
     s.expect(1, "+ Success\r\nOffering web\r\n");
+    s
+}
+
+fn offering(connect_timeout: u32) -> (Daemon, Session) {
+    let d = offered(connect_timeout);
+    let s = offering_as(&d, "alice");
     (d, s)
+}
+
+/// A client is taken by this session, in its stream of that number.
+fn takes(s: &mut Session, stream: u32, client: &mut Client) {
+    assert!(s.line_of(stream).starts_with("web 127.0.0.1 "));
+    s.accept(stream);
+    client.expect(GO);
+}
+
+fn asks(d: &Daemon) -> Client {
+    let mut c = d.connect();
+    c.send("web\r\n");
+    c
+}
+
+/// Of two who offer, one is lost: the other has every client, also one that waited for the first.
+#[test]
+fn those_whose_session_is_up_come_first() {
+    let d = offered(60);
+    let (mut a, mut b) = (offering_as(&d, "alice"), offering_as(&d, "bob"));
+    let mut c = asks(&d);
+    assert!(a.line_of(2).starts_with("web "));
+    lose(&d, &mut a);
+    takes(&mut b, 2, &mut c);
+    for n in 2..5 {
+        takes(&mut b, 2 * n, &mut asks(&d));
+    }
+    // Its stream for the client is reset when it is back, and it has its turns again.
+    a.resume(d.connect().0);
+    same(a.rest(2), "");
+    takes(&mut a, 4, &mut asks(&d));
+}
+
+/// Both are lost: a client is taken by the one that comes back first, whichever it is.
+#[test]
+fn a_client_waits_for_whoever_comes_back_first() {
+    for first in [0, 1] {
+        let d = offered(60);
+        let mut both = [offering_as(&d, "alice"), offering_as(&d, "bob")];
+        both.iter_mut().for_each(|s| lose(&d, s));
+        let mut c = asks(&d);
+        assert!(c.silent(300));
+        both[first].resume(d.connect().0);
+        takes(&mut both[first], 2, &mut c);
+        let other = &mut both[1 - first];
+        other.resume(d.connect().0);
+        other.open(3, "hello\r\n");
+        same(other.rest(3), "+Go\r\nhello\n");
+    }
 }
 
 /// It had the connection of its client when it was lost, and gets it again when the client is taken.

@@ -121,6 +121,8 @@ late stream tcp nowait @USER@ /bin/sh sh -c 'exec >&- 2>&-; sleep 0.3; exit 4'
 child stream tcp nowait @USER@ /bin/sh sh -c '(sleep 0.3; echo later; echo last >&2) & exit 5'
 logged stream tcp nowait @USER@ /bin/sh sh -c 'echo out; echo err >&2; exit 6'
  stderr = null
+told stream tcp nowait @USER@ /bin/sh sh -c 'echo out; echo a word of it >&2; exit 8'
+ stderr = log
 missing stream tcp nowait @USER@ /no/such/program x
 secret stream tcp nowait @USER@ /bin/cat cat
  require = login
@@ -154,7 +156,11 @@ fn output_errors_and_end_come_apart() {
         let logged = run(&d, on, "logged", b"");
         assert_eq!((logged.out.as_str(), logged.errors.as_str()), ("out\n", ""), "{on:?}");
         assert_eq!((logged.status, logged.kinds), (Some(6), vec![0, 1, 3]), "{on:?}");
+        let told = run(&d, on, "told", b"");
+        assert_eq!((told.out.as_str(), told.errors.as_str()), ("out\n", ""), "{on:?}");
+        assert_eq!((told.status, told.kinds), (Some(8), vec![0, 1, 3]), "{on:?}");
     }
+    d.wait_logs("a word of it", ALL.len());
 }
 
 #[test]

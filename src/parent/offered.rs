@@ -147,6 +147,19 @@ impl Parent {
         }
     }
 
+    /// A session has lost its connection or has one again: clients do not wait for a lost one while
+    /// another can take them.
+    pub fn offers_turn(&mut self) {
+        for client in self.offers.stranded(|token| self.sessions.reads(token)) {
+            let Some(session) = self.offers.session_of(client) else { continue };
+            self.sessions.tell(&self.cx, session, &Answer::OfferCancel { client });
+            if let Some(mut w) = self.offers.take(&mut self.cx, client, None) {
+                self.offers.turn_again(&mut w, |token| self.sessions.reads(token));
+                self.ask_next(w);
+            }
+        }
+    }
+
     /// The session has not answered in time.
     pub fn offer_late(&mut self, client: u32) {
         self.offer_cancel(client, Then::Another);

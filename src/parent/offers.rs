@@ -223,6 +223,22 @@ impl Offers {
         Ok(self.waiting.entry(number).or_insert(w))
     }
 
+    /// The clients that wait for a session without a connection, while another that may be asked
+    /// has one.
+    pub fn stranded(&self, is_up: impl Fn(usize) -> bool) -> Vec<u32> {
+        let up = |n: &u32| self.all.get(n).is_some_and(|o| is_up(o.session));
+        let stranded =
+            |w: &Waiting| w.step == Step::Asked && !is_up(w.session) && w.rest.iter().any(up);
+        self.waiting.iter().filter(|(_, w)| stranded(w)).map(|(n, _)| *n).collect()
+    }
+
+    /// Such a client goes to those first whose session is up, and then to the others again.
+    pub fn turn_again(&self, w: &mut Waiting, is_up: impl Fn(usize) -> bool) {
+        w.rest.push_back(w.offer);
+        let down = |n: &u32| self.all.get(n).is_none_or(|o| !is_up(o.session));
+        w.rest.make_contiguous().sort_by_key(down);
+    }
+
     /// This session has the client's connection no more, if it had it. Returned: the client, if it
     /// waits no more.
     pub fn returned(

@@ -35,6 +35,7 @@ impl Parent {
         lines::lost(s.number, &String::from_utf8_lossy(why.bytes()));
         self.sessions.count_lost(token, true);
         self.offers_returned(token);
+        self.offers_turn();
         if let Some(oldest) = oldest {
             self.sessions.tell(&self.cx, oldest, &Answer::Forget);
         }
@@ -89,14 +90,18 @@ impl Parent {
             self.refuse_claim(claimant.token);
             return Ok(());
         }
-        if let Some(lost) = r.lost.take() {
-            self.logins.resumables.found(&lost);
+        let was_lost = r.lost.take();
+        if let Some(lost) = &was_lost {
+            self.logins.resumables.found(lost);
             self.sessions.count_lost(token, false);
         }
         let name = self.names.known(self.cx.now, claimant.addresses.peer());
         self.sessions.moved(token, &claimant, name);
         let what = if claimant.elsewhere { Claimed::Relay } else { Claimed::Taken };
         self.sessions.tell(&self.cx, claimant.token, &Answer::Claimed(what));
+        if was_lost.is_some() {
+            self.offers_turn();
+        }
         Ok(())
     }
 

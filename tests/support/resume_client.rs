@@ -22,6 +22,9 @@ pub struct Session {
     pub seconds: u64,
     pub key: [u8; 32],
     pub received: u64,
+    /// Does it say so after each record? And how much the server says to have had.
+    pub acknowledges: bool,
+    pub acknowledged: u64,
     /// All data that was ever sent.
     pub sent: Vec<u8>,
     /// Bytes of frames, and what has come on each stream.
@@ -69,13 +72,30 @@ impl Session {
         let (id, seconds) = made.trim_end().split_once(' ').expect("two words");
         let (id, seconds) = (id.to_string(), seconds.parse().expect("seconds"));
         let (sent, frames, came, ended) = Default::default();
-        let (received, lost) = (0, false);
-        Session { tls, id, seconds, key, received, sent, frames, came, ended, lost }
+        let (received, acknowledges, acknowledged, lost) = (0, true, 0, false);
+        Session {
+            tls,
+            id,
+            seconds,
+            key,
+            received,
+            acknowledges,
+            acknowledged,
+            sent,
+            frames,
+            came,
+            ended,
+            lost,
+        }
     }
 
     pub fn record(&mut self, kind: u8, data: &[u8]) {
         let length = (data.len() as u32).to_be_bytes();
         self.tls.send(&[&[kind], &length[1..], data].concat());
+    }
+
+    pub fn acknowledge(&mut self) {
+        self.record(1, &self.received.to_be_bytes());
     }
 
     fn data(&mut self, data: &[u8]) {
@@ -111,11 +131,14 @@ impl Session {
                 self.received += data.len() as u64;
                 self.frames.extend(data);
                 self.frames();
-                self.record(1, &self.received.to_be_bytes());
+                if self.acknowledges {
+                    self.acknowledge();
+                }
             }
             1 => {
                 let count = u64::from_be_bytes(data.try_into().expect("8 bytes"));
                 assert!(count <= self.sent.len() as u64);
+                self.acknowledged = count;
             }
             2 => return false,
             other => panic!("a record of kind {other}"),
