@@ -57,6 +57,8 @@ TRIALS = \
 	syslog:log_trouble:a_syslog_that_comes_and_goes_holds_up_nobody_and_each_line_is_there_or_counted \
 	clock:clock:jumps_of_the_wall_clock_change_nothing \
 	outage:five_outage:a_link_that_is_down_at_the_server_is_a_pause,a_link_that_is_down_at_the_client_is_a_pause,a_computer_that_slept_goes_on \
+	cuts:five_resume:any_number_of_cuts_loses_and_doubles_nothing,any_number_of_cuts_ends_no_stream_of_many \
+	roams:five_roams:idle_streams_go_on,ssh_goes_on,rsync_goes_on,a_transaction_of_psql_goes_on \
 	quiet:ports:a_thousand_ports_wake_nobody_while_no_client_comes
 
 # One after the other: those that TRIAL names, or all of them; at their full size, or as large as SIZE says.

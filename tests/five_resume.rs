@@ -1,7 +1,4 @@
 //! SPEC 7.2: five's sessions outlive their connections.
-//!
-//! `FIVED_TRIAL_CUTS`: how often the connection is cut under transfers of 1 GiB in each direction
-//! (500 in a long trial). Without it: some cuts, and as many bytes less.
 
 #[path = "support/cutter.rs"]
 mod cutter;
@@ -55,10 +52,13 @@ fn state(f: &Five) -> String {
     state.into()
 }
 
-/// How many cuts there are, and how many bytes go in each direction meanwhile.
-fn size() -> (u64, u64) {
-    let long = std::env::var("FIVED_TRIAL_CUTS").ok().and_then(|n| n.parse().ok());
-    long.map_or((150, 20_000_000), |cuts| (cuts, 1 << 30))
+/// How many cuts there are, how many bytes go in each direction meanwhile, and how many calls have
+/// a part of them where there are many.
+fn size() -> (u64, u64, u64) {
+    match trial_size("cuts", 150, 500) as u64 {
+        cuts @ 500.. => (cuts, 1 << 30, 100),
+        cuts => (cuts, 20_000_000, 30),
+    }
 }
 
 /// Bytes that look random; the same ones for the same seed.
@@ -105,7 +105,7 @@ fn cut_again_and_again(calls: u64) {
     let (d, cutter) = world("max_streams_anonymous = 120\n");
     let f = five(&d, &cutter);
     let mut keeper = start(&f, &["-q", H, "cat"]);
-    let (cuts, bytes) = size();
+    let (cuts, bytes, _) = size();
     cutter.delay(Duration::from_millis(20));
     cutter.cut_every(2 * bytes / cuts);
     cutter.cut(Cut::Reset);
@@ -127,7 +127,12 @@ fn cut_again_and_again(calls: u64) {
     cutter.cut_every(0);
     keeper.echo("still here");
     assert_eq!(d.log().matches("MULTIPLEX").count(), 0);
-    println!("{} cuts, {} connections, {bytes} bytes each way", cutter.cuts(), cutter.made());
+    let (cuts, made) = (cutter.cuts(), cutter.made());
+    let bytes = all * calls;
+    trial(
+        "cuts",
+        format!("{cuts} cuts, {made} connections, {bytes} bytes each way, {calls} calls"),
+    );
 }
 
 #[test]
@@ -137,7 +142,7 @@ fn any_number_of_cuts_loses_and_doubles_nothing() {
 
 #[test]
 fn any_number_of_cuts_ends_no_stream_of_many() {
-    cut_again_and_again(if size().1 > 1_000_000_000 { 100 } else { 30 });
+    cut_again_and_again(size().2);
 }
 
 #[test]

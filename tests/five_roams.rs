@@ -2,8 +2,7 @@
 //! The client's address changes, its link goes down, and what is between the two forgets the
 //! connection; ssh, rsync, psql and idle streams go on.
 //!
-//! `FIVED_TRIAL_DOWN`: for how many seconds the link is down (60 in a long trial), while rsync
-//! copies 1 GiB and there are 100 idle streams. Without it: some seconds, and less of both.
+//! In `make test` the link is down for a few seconds, rsync copies less, and fewer streams are idle.
 
 #[path = "support/computers.rs"]
 mod computers;
@@ -21,7 +20,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 use support::five::{finish, piped};
-use support::{Daemon, Five, installed, skip, until};
+use support::{Daemon, Five, installed, skip, trial, trial_size, until};
 
 const CONF: &str = "
 max_streams_anonymous = 100
@@ -46,10 +45,11 @@ struct Size {
 }
 
 fn size() -> Size {
-    let long = std::env::var("FIVED_TRIAL_DOWN").ok().and_then(|n| n.parse().ok());
-    match long.map(Duration::from_secs) {
-        Some(down) => Size { down, streams: 100, mebibytes: (1024, 30) },
-        None => Size { down: Duration::from_secs(7), streams: 30, mebibytes: (40, 4) },
+    let seconds = trial_size("roams", 7, 60);
+    let down = Duration::from_secs(seconds as u64);
+    match seconds {
+        60.. => Size { down, streams: 100, mebibytes: (1024, 30) },
+        _ => Size { down, streams: 30, mebibytes: (40, 4) },
     }
 }
 
@@ -113,7 +113,7 @@ impl Roams for Link {
 }
 
 /// Each of these happens to the client, and everything goes on.
-fn moves(l: &Link, f: &Five, router: &Cutter, mut all: impl FnMut(&str)) {
+fn moves(l: &Link, f: &Five, router: &Cutter, what: &str, mut all: impl FnMut(&str)) {
     let up = |when: &str| {
         until(when, || l.state(f) == "0 up");
     };
@@ -126,6 +126,11 @@ fn moves(l: &Link, f: &Five, router: &Cutter, mut all: impl FnMut(&str)) {
     router.cut(Cut::Stall);
     all("a router has forgotten it");
     up("it is resumed after a router has forgotten it");
+    let seconds = size().down.as_secs();
+    trial(
+        "roams",
+        format!("{what}: another address, {seconds} s without a link, a router forgets"),
+    );
 }
 
 #[test]
@@ -140,7 +145,7 @@ fn idle_streams_go_on() {
         dialogue.echo(&n.to_string());
         all.push(dialogue);
     }
-    moves(&l, &f, &router, |what| {
+    moves(&l, &f, &router, &format!("{} idle streams", all.len()), |what| {
         all.iter_mut().for_each(|dialogue| dialogue.send(what));
         all.iter_mut().for_each(|dialogue| dialogue.expect(what));
     });
@@ -181,7 +186,7 @@ fn ssh_goes_on() {
         .args(["-o", &format!("ProxyCommand={} ssh", l.five_line(&f)), "root@there", "cat"]);
     let mut ssh = Dialogue::new(piped(&mut c));
     ssh.echo("it is ssh");
-    moves(&l, &f, &router, |what| ssh.echo(what));
+    moves(&l, &f, &router, "ssh", |what| ssh.echo(what));
 }
 
 #[test]
@@ -203,7 +208,7 @@ fn rsync_goes_on() {
     // Before the first file, rsync itself gives up after a minute.
     let copied = || std::fs::read_dir(d.place.at("copy")).into_iter().flatten().count() > 0;
     until("rsync's first bytes", copied);
-    moves(&l, &f, &router, |_| {});
+    moves(&l, &f, &router, &format!("rsync of {all} MiB"), |_| {});
     // 1 GiB takes longer than others are waited for.
     let done = rsync.wait_with_output().expect("rsync");
     assert!(done.status.success() && done.stdout.is_empty() && done.stderr.is_empty(), "{done:?}");
@@ -246,7 +251,7 @@ fn a_transaction_of_psql_goes_on() {
     };
     ask(&mut psql, "begin; create table t (n int); insert into t values (1); select 1;", "1");
     let mut n = 1;
-    moves(&l, &f, &router, |_| {
+    moves(&l, &f, &router, "psql", |_| {
         n += 1;
         ask(
             &mut psql,

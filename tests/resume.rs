@@ -364,6 +364,23 @@ fn a_user_has_a_time_of_their_own() {
 }
 
 #[test]
+fn who_has_not_logged_in_may_have_no_time() {
+    let d = with_users("resume_timeout_anonymous = 0\n", "");
+    let mut s = begin_as(&d, "alice");
+    lose(&d, &mut s);
+    s.resume(d.connect().0);
+    let mut s = begin(&d);
+    assert_eq!(s.seconds, 0);
+    s.open(1, "cat\r\none");
+    s.expect(1, "+Go\r\none");
+    let service = d.service("cat");
+    s.lose();
+    d.wait_log("END ");
+    until("its service has ended", || !proc::alive(service));
+    same(s.claim(&mut encrypted(&d)), NO_SUCH_SESSION);
+}
+
+#[test]
 fn it_keeps_its_place_among_sessions_and_its_client_comes_back() {
     let d = Daemon::with(&format!("max_sessions = 1\n{CONF}")).start();
     let mut s = lost(&d);
