@@ -296,6 +296,7 @@ fn every_line_of_the_orders_is_there() {
     for (file, first) in [
         ("src/client/holder/orders.rs", "session="),
         ("src/client/holder/call.rs", "service="),
+        ("src/client/holder/call.rs", "offer="),
         ("src/client/holder/forwards.rs", "forward="),
     ] {
         let source = text(file);
