@@ -36,7 +36,7 @@ def net(last):
                 user = open(f'/proc/{p}/status').read().split('Uid:')[1].split()[0]
             except OSError:
                 continue
-            own = stat.rsplit(')')[1].split()[1] == parent and stat.rsplit(')')[1].split()[0] != 'Z'
+            own = stat.rsplit(')', 1)[1].split()[1] == parent and stat.rsplit(')', 1)[1].split()[0] != 'Z'
             if own and argv.startswith(b'fived-net\0') and user != '0' and int(p) != last:
                 return int(p)
         time.sleep(0.01)
