@@ -65,11 +65,14 @@ fn an_input_that_cannot_be_read_is_not_taken_for_its_end() {
     // The holder reads a directory, five itself a device.
     for (path, why) in [("/", "Is a directory"), ("/dev/loop-control", "Invalid argument")] {
         let Ok(input) = std::fs::File::open(path) else { continue };
-        let mut command = five.command(&["-p", &five.port(), "localhost", "cat"]);
-        let ran = command.stdin(input).output().expect("five");
-        let told = String::from_utf8_lossy(&ran.stderr);
-        assert_eq!(ran.status.code(), Some(255), "{path}: {told}");
-        assert!(told.contains(&format!("standard input: {why}")), "{path}: {told}");
+        for plain in [&[][..], &["--plain"]] {
+            let mut command = five.command(&["-p", &five.port(), "localhost", "cat"]);
+            let input = input.try_clone().expect("descriptor");
+            let ran = command.args(plain).stdin(input).output().expect("five");
+            let told = String::from_utf8_lossy(&ran.stderr);
+            assert_eq!(ran.status.code(), Some(255), "{path}: {told}");
+            assert!(told.contains(&format!("standard input: {why}")), "{path}: {told}");
+        }
     }
 }
 

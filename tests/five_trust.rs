@@ -158,6 +158,28 @@ fn an_invalid_line_of_known_hosts_is_reported_with_its_number() {
 }
 
 #[test]
+fn files_that_have_no_end_and_pipes_are_not_waited_for() {
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    let path = known_hosts(&f, "");
+    std::fs::remove_file(&path).expect("known_hosts");
+    std::os::unix::fs::symlink("/dev/zero", &path).expect("link");
+    let (status, _, told) = f.run(&[H, "hello"]);
+    assert!(status == 255 && told.contains("known_hosts: longer than"), "{status} {told}");
+    std::fs::remove_file(&path).expect("known_hosts");
+    nix::unistd::mkfifo(path.as_str(), nix::sys::stat::Mode::S_IRWXU).expect("pipe");
+    // Nobody writes there what is trusted, and nobody reads what is to be.
+    let (status, out, told) = f.run(&[H, "hello"]);
+    assert_eq!((status, out.as_str()), (0, "hello\n"), "{told}");
+    assert!(told.contains("is used this once: ") && told.contains("known_hosts: "), "{told}");
+    // Where somebody wants none of it, as with ssh(1).
+    std::fs::remove_file(&path).expect("known_hosts");
+    std::os::unix::fs::symlink("/dev/null", &path).expect("link");
+    let (status, out, told) = f.run(&[H, "hello"]);
+    assert_eq!((status, out.as_str()), (0, "hello\n"), "{told}");
+}
+
+#[test]
 fn quiet_calls_report_a_key_that_is_not_trusted() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);

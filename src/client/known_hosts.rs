@@ -10,9 +10,8 @@ use super::error::Error;
 use super::paths;
 use super::syntax::{is_pin, with_port, without_comment};
 use super::target::Target;
-use std::fs::OpenOptions;
+use crate::sys::file;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 
 /// The word for a certificate that the system's roots vouched for.
 const VOUCHED: &str = "vouched";
@@ -69,8 +68,8 @@ pub fn add_vouched(t: &Target) -> Result<(), Error> {
 fn add(t: &Target, what: &str) -> Result<(), Error> {
     let file = paths::known_hosts();
     let written = || -> std::io::Result<()> {
-        let before = std::fs::read(&file).unwrap_or_default();
-        let mut to = OpenOptions::new().append(true).create(true).mode(0o600).open(&file)?;
+        let before = file::read_any(&file).unwrap_or_default();
+        let mut to = file::append(&file)?;
         // Somebody may have edited the file and left the last line without a newline.
         let end = if before.last().is_none_or(|b| *b == b'\n') { "" } else { "\n" };
         to.write_all(format!("{end}{} {what}\n", t.place()).as_bytes())

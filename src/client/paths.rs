@@ -3,7 +3,7 @@
 
 use super::error::Error;
 use super::messages;
-use crate::sys::{identity, local};
+use crate::sys::{file, identity, local};
 use crate::wire::handover;
 use ring::digest::{SHA256, digest};
 use std::fs::{self, DirBuilder};
@@ -110,9 +110,10 @@ pub fn all_retired(socket: &Path) -> Vec<PathBuf> {
     all
 }
 
-/// Reads a file; empty if it does not exist.
+/// Reads a file; empty if it does not exist. One that has no end is an error, and nobody at the
+/// other end of a named pipe is waited for.
 pub fn read(path: &Path) -> Result<String, Error> {
-    match fs::read(path) {
+    match file::read_any(path) {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
         Err(e) => Err(Error::system(path.display().to_string())(e)),

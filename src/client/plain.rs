@@ -11,7 +11,7 @@ use super::target::Target;
 use super::{dial, messages};
 use crate::link::{Breaks, Link, copy};
 use crate::sys::poll::{self, Poll};
-use crate::sys::{clock, flow};
+use crate::sys::{clock, flow, socket};
 use crate::wire::answer::{AnswerReader, Outcome, words as shown};
 use crate::wire::builtins::HELP;
 use crate::wire::request;
@@ -121,10 +121,14 @@ pub fn service(t: &Target, name: &str, no_input: bool) -> Result<(), Error> {
         Ok((input.into(), io::stdout().as_fd().try_clone_to_owned()?.into(), tcp.try_clone()?))
     };
     let (mut input, mut output, mut to) = ends().map_err(here)?;
-    std::thread::spawn(move || {
+    std::thread::spawn(move || match flow::copy(&mut input, &mut to) {
+        Err(e) if !is_gone(&e) => {
+            // The service must not take what came for all of it: it sees a reset.
+            socket::abort(to.as_fd());
+            std::process::exit(messages::fail(&Error::system("standard input")(e)));
+        }
         // A service that reads no more input may still write, so that is no error.
-        let _ = flow::copy(&mut input, &mut to);
-        let _ = to.shutdown(Shutdown::Write);
+        Ok(_) | Err(_) => drop(to.shutdown(Shutdown::Write)),
     });
     let copied = output.write_all(&rest).and_then(|()| flow::copy(&mut tcp, &mut output));
     match copied {
@@ -132,6 +136,11 @@ pub fn service(t: &Target, name: &str, no_input: bool) -> Result<(), Error> {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => end_by_sigpipe(),
         Err(e) => Err(Error::Lost { what: name.into(), why: reason(&e) }),
     }
+}
+
+/// Did that happen because the service takes no more?
+fn is_gone(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 /// Serves forwards for ever, with a connection and a thread for each application.

@@ -1,7 +1,7 @@
-//! Reads whole files, up to a bound, without waiting for anybody.
+//! Reads whole files, up to a bound, and opens files, without waiting for anybody.
 
 use super::poll::{self, Poll};
-use std::fs::{FileType, OpenOptions};
+use std::fs::{File, FileType, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
@@ -26,6 +26,14 @@ pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
 /// `/dev/stdin`.
 pub fn read_any(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     whole(path.as_ref(), true)
+}
+
+/// Opens a file to append to it, which is made, for its owner alone, if it does not exist. A named
+/// pipe that nobody reads is an error.
+pub fn append(path: impl AsRef<Path>) -> io::Result<File> {
+    let mut how = OpenOptions::new();
+    how.append(true).create(true).mode(0o600).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    how.open(path)
 }
 
 /// What a file is, in words.
