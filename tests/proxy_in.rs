@@ -143,6 +143,8 @@ fn a_balancer_without_a_header_is_closed() {
         b"PROXY TCP4 0.0.0.0 192.0.2.1 1 1\r\nwho\r\n".to_vec(),
         [b"PROXY UNKNOWN ".to_vec(), vec![b'x'; 200]].concat(),
         v2(0x11, 0x11, b"\xc0\0\x02\x07\xc0\0\x02\x01\x12\x67\0\x63"),
+        v2(0x21, 0x11, b""),
+        v2(0x21, 0x12, b""),
         v2(0x21, 0x11, b"\xc0\0\x02\x07"),
         v2(0x21, 0x11, &[1; 5000]),
     ];
