@@ -59,6 +59,7 @@ TRIALS = \
 	outage:five_outage:a_link_that_is_down_at_the_server_is_a_pause,a_link_that_is_down_at_the_client_is_a_pause,a_computer_that_slept_goes_on \
 	cuts:five_resume:any_number_of_cuts_loses_and_doubles_nothing,any_number_of_cuts_ends_no_stream_of_many \
 	roams:five_roams:idle_streams_go_on,ssh_goes_on,rsync_goes_on,a_transaction_of_psql_goes_on \
+	look-ups:redirect:a_name_is_looked_up_again_and_keeps_its_last_address_when_it_is_gone \
 	quiet:ports:a_thousand_ports_wake_nobody_while_no_client_comes
 
 # One after the other: those that TRIAL names, or all of them; at their full size, or as large as SIZE says.

@@ -574,28 +574,6 @@ fn the_upstream_of_a_name_is_looked_up() {
     assert!(line.contains("nothing.invalid: its address is not known"), "{line}");
 }
 
-/// Without a reload: fived asks for each name once a minute.
-#[test]
-fn a_name_is_looked_up_again_by_itself() {
-    if !(root() && installed("unshare")) {
-        return skip("needs root and unshare for an /etc/hosts of its own");
-    }
-    let two = upstream::at("127.0.0.2:0", "two");
-    let three = upstream::at(&format!("127.0.0.3:{}", two.port()), "three");
-    let conf = row("web", &[&format!("up.test:{}", three.port())], "");
-    let b = Daemon::with(&conf).file("hosts", "127.0.0.2 up.test\n");
-    let mount = "mount --bind @DIR@/hosts /etc/hosts && exec \"$0\" \"$@\"";
-    let d = b.under(&["unshare", "-m", "sh", "-c", mount]).start();
-    let says = |name: &str| {
-        let all = d.connect().send("web\r\n").half_close().read_any();
-        all.starts_with(format!("+Go\r\nthis is {name}\n").as_bytes())
-    };
-    until("its address is known", || says("two"));
-    std::fs::write(d.place.at("hosts"), "127.0.0.3 up.test\n").expect("hosts");
-    std::thread::sleep(TIMEOUT);
-    until("the next look-up", || says("three"));
-}
-
 #[test]
 fn a_name_is_looked_up_again_and_keeps_its_last_address_when_it_is_gone() {
     if !(root() && installed("unshare")) {
@@ -615,7 +593,19 @@ fn a_name_is_looked_up_again_and_keeps_its_last_address_when_it_is_gone() {
     };
     says("two");
     // In place: what is mounted is this file.
-    std::fs::write(d.place.at("hosts"), "127.0.0.3 up.test\n").expect("hosts");
+    let is_at = |address: &str| {
+        std::fs::write(d.place.at("hosts"), format!("{address} up.test\n")).expect("hosts");
+    };
+    // fived looks each name up once a minute, too.
+    let minutes = trial_size("look-ups", 0, 4);
+    for n in 0..minutes {
+        let (address, name) = [("127.0.0.3", "three"), ("127.0.0.2", "two")][n % 2];
+        is_at(address);
+        std::thread::sleep(TIMEOUT);
+        says(name);
+    }
+    trial("look-ups", format!("{minutes} addresses, each found within two minutes"));
+    is_at("127.0.0.3");
     d.signal(Signal::SIGHUP);
     says("three");
     std::fs::write(d.place.at("hosts"), "127.0.0.1 localhost\n").expect("hosts");
