@@ -114,6 +114,14 @@ pub fn is_urgent(fd: BorrowedFd) -> bool {
     unsafe { libc::poll(&raw mut p.0, 1, 0) == 1 && p.0.revents & libc::POLLPRI != 0 }
 }
 
+/// Have both directions ended, or broken? Never waits. If poll(2) fails: no.
+pub fn has_hung(fd: BorrowedFd) -> bool {
+    let mut p = Poll::hangup(fd);
+    // SAFETY: one valid pollfd; a timeout of 0 never waits.
+    unsafe { libc::poll(&raw mut p.0, 1, 0) };
+    p.hung()
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::socket;
