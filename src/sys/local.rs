@@ -237,7 +237,10 @@ mod tests {
             crowd.len()
         );
         drop((listener, crowd));
-        assert_eq!(connect(&path, SOON).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        // What another test is starting at the moment has a copy of the listener until its exec.
+        let mut answers = (0..1000).map(|_| connect(&path, SOON).unwrap_err().kind());
+        let last = answers.find(|kind| *kind != io::ErrorKind::WouldBlock);
+        assert_eq!(last, Some(io::ErrorKind::ConnectionRefused));
         std::fs::remove_file(&path).unwrap();
         // A file of somebody's is not a socket; a socket that was left is replaced.
         std::fs::write(&path, "mine").unwrap();
