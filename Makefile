@@ -145,15 +145,21 @@ fuzz:
 			-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -verbosity=0 -print_final_stats=1; \
 	done
 
-# The tests with the address sanitizer, which finds what Rust does not see: memory of the C library, of unsafe code, of C tests. ASAN names
-# test files (`ASAN="--lib --test service"`); all of them unless said. Leaks are not looked for, nor returned calls (it keeps those of a
-# thread apart, and a child that shares its parent's memory leaves its own by exec). With --target, so that build scripts and macros, which
-# run in the compiler, have no sanitizer.
+# Every test with the address sanitizer, which finds what Rust does not see: memory of the C library, of unsafe code, of C tests. ASAN is
+# for cargo (`ASAN="--lib --test service"`). On two processors it takes about a quarter of an hour, and most of the first one builds.
+# With --target, so that build scripts and macros, which run in the compiler, have no sanitizer. A finding fails its test (`sane` in
+# tests/support/mod.rs). No test is left out; what the sanitizer's own needs leave out of tests is marked `cfg(asan)` or `cfg!(asan)` there:
+#   how much memory is used (`rss` in tests/support/proc.rs): the sanitizer keeps what was freed
+#   memory that net is refused (tests/faults.rs): the sanitizer ends whoever gets none
+#   the handler that it has for SIGFPE (tests/security.rs)
+# Its options are compiled in too (src/sys/sanitizer.rs). Leaks are not looked for, because that wants ptrace(2), which fived gives up; nor
+# the use of a returned call's memory, which the sanitizer would have to keep apart from the stack, and a child that shares its parent's
+# memory would leave it there by exec.
 ASAN ?=
 asan: tools
 	@host=$$(rustc -vV | sed -n 's/^host: //p'); \
 	ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address --cfg asan" CARGO_TARGET_DIR=$(TARGET)/asan \
-		$(CARGO) test --locked --target $$host $(ASAN)
+		RUST_TEST_THREADS="$${RUST_TEST_THREADS:-$$(( $$(nproc) * 2 ))}" $(CARGO) test --locked --no-fail-fast --target $$host $(ASAN)
 
 # The pure sides (they ask the system for nothing) in Miri, which finds undefined behaviour. Only some toolchains have it.
 miri:

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use support::five::ended;
-use support::{Daemon, Five, installed, root, skip, until};
+use support::{Daemon, Five, installed, proc, root, skip, until};
 
 /// `demopass`
 const PASSWD: &str = "demo:$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.\n";
@@ -406,29 +406,10 @@ fn the_servers_prompts_are_answered_on_the_terminal() {
     assert_eq!(f.run(&["-q", "-l", "demo", H, "inside"]).1, "inside\n");
     if root() {
         let pid = f.run(&["-O", "check", "demo@127.0.0.1"]).1;
-        let pid = pid.split(' ').find_map(|w| w.strip_prefix("pid=")).expect("pid").to_string();
-        assert!(memory_of(&pid).windows(8).all(|w| w != b"demopass"));
+        let pid = pid.split(' ').find_map(|w| w.strip_prefix("pid=")).expect("pid");
+        let memory = proc::memory(pid.parse().expect("number"));
+        assert!(memory.iter().all(|m| m.windows(8).all(|w| w != b"demopass")));
     }
-}
-
-/// All that a process can write to.
-fn memory_of(pid: &str) -> Vec<u8> {
-    use std::os::unix::fs::FileExt;
-    let (maps, memory) = (
-        std::fs::read_to_string(format!("/proc/{pid}/maps")),
-        std::fs::File::open(format!("/proc/{pid}/mem")),
-    );
-    let (maps, memory, mut all) = (maps.expect("maps"), memory.expect("memory"), Vec::new());
-    for line in maps.lines().filter(|l| l.contains(" rw-p ")) {
-        let (from, to) = line.split(' ').next().and_then(|r| r.split_once('-')).expect("range");
-        let number = |text| u64::from_str_radix(text, 16).expect("number");
-        let mut part = vec![0; (number(to) - number(from)) as usize];
-        if memory.read_exact_at(&mut part, number(from)).is_ok() {
-            all.extend_from_slice(&part);
-        }
-    }
-    assert!(!all.is_empty());
-    all
 }
 
 #[test]

@@ -7,7 +7,6 @@ mod tls;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::io::{Read, Seek, SeekFrom};
 use support::*;
 use tls::Tls;
 
@@ -150,25 +149,6 @@ fn a_large_rsa_key_delays_no_other_order() {
     handshakes.into_iter().for_each(|h| h.join().expect("handshake"));
 }
 
-/// All memory of a process that can be read.
-fn memory(pid: i32) -> Vec<Vec<u8>> {
-    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("maps");
-    let mut file = std::fs::File::open(format!("/proc/{pid}/mem")).expect("mem");
-    let of = |line: &str| {
-        let mut words = line.split_whitespace();
-        let (range, rights) = (words.next()?, words.next()?);
-        let (from, to) = range.split_once('-')?;
-        let (from, to) = (u64::from_str_radix(from, 16).ok()?, u64::from_str_radix(to, 16).ok()?);
-        if !rights.starts_with("rw") {
-            return None;
-        }
-        file.seek(SeekFrom::Start(from)).ok()?;
-        let mut all = vec![0; (to - from) as usize];
-        file.read_exact(&mut all).ok().map(|()| all)
-    };
-    maps.lines().filter_map(of).collect()
-}
-
 fn holds(memory: &[Vec<u8>], bytes: &[u8]) -> bool {
     memory.iter().any(|m| m.windows(bytes.len()).any(|w| w == bytes))
 }
@@ -189,7 +169,7 @@ fn the_parent_has_no_key_in_its_memory() {
     over_tls(&d);
     d.reload(&conf);
     over_tls(&d);
-    let memory = memory(d.parent_pid());
+    let memory = proc::memory(d.parent_pid());
     let read = |name: &str| std::fs::read_to_string(format!("{dir}/{name}")).expect("file");
     for name in ["a", "b"] {
         let sh = |script: String| {

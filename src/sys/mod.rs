@@ -20,6 +20,7 @@
 //! | `gauges` | numbers that another process looks at |
 //! | `terminal` `pty` | passwords and keys typed at a terminal; terminals for services |
 //! | `inherit` `notify` `outcome` | what this process was started with; the service manager; the answer to `--reload` |
+//! | `sanitizer` | what the address sanitizer is told, in its build alone |
 
 pub mod clock;
 pub mod confine;
@@ -55,6 +56,8 @@ pub mod reserve;
 pub mod resolve;
 pub mod retransmit;
 pub mod rights;
+#[cfg(asan)]
+mod sanitizer;
 pub mod shared;
 pub mod signal;
 pub mod socket;

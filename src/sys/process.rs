@@ -209,7 +209,10 @@ pub fn hostname() -> String {
 pub fn release_unused_stack() {
     let page = 4096.max(page_size());
     let here = std::hint::black_box(&page) as *const usize as usize;
-    let Some(low) = stack_bottom() else { return };
+    // A local need not be on the stack: the address sanitizer can keep it elsewhere.
+    let Some((low, _)) = stack().filter(|(low, high)| (*low..*high).contains(&here)) else {
+        return;
+    };
     let end = (here.saturating_sub(RELEASE_MARGIN)) & !(page - 1);
     let start = low.next_multiple_of(page);
     if end > start {
@@ -227,12 +230,13 @@ fn page_size() -> usize {
     usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }
 
-fn stack_bottom() -> Option<usize> {
-    thread_local!(static BOTTOM: Option<usize> = ask_stack_bottom());
-    BOTTOM.with(|b| *b)
+/// Where this thread's stack begins and ends.
+fn stack() -> Option<(usize, usize)> {
+    thread_local!(static STACK: Option<(usize, usize)> = ask_stack());
+    STACK.with(|s| *s)
 }
 
-fn ask_stack_bottom() -> Option<usize> {
+fn ask_stack() -> Option<(usize, usize)> {
     // SAFETY: no memory is handed over.
     if unsafe { libc::gettid() == libc::getpid() } {
         return None;
@@ -247,7 +251,7 @@ fn ask_stack_bottom() -> Option<usize> {
         let (mut low, mut size) = (std::ptr::null_mut(), 0);
         let answer = libc::pthread_attr_getstack(&attributes, &mut low, &mut size);
         libc::pthread_attr_destroy(&mut attributes);
-        (answer == 0).then_some(low as usize)
+        (answer == 0).then_some((low as usize, low as usize + size))
     }
 }
 

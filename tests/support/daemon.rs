@@ -1,6 +1,6 @@
 //! The daemon, started as a user would start it and ended when the test is.
 
-use super::{Client, Place, TIMEOUT, connect_from, free_address, proc, root, until};
+use super::{Client, Place, TIMEOUT, connect_from, free_address, proc, root, sane, until};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -524,6 +524,8 @@ impl Drop for Daemon {
         let _ = self.child.wait();
         if std::thread::panicking() {
             println!("--- log of fived:\n{}---", self.log());
+        } else if cfg!(asan) {
+            sane(&self.log());
         }
     }
 }

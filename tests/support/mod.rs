@@ -49,6 +49,13 @@ pub fn skip(why: &str) {
     println!("SKIPPED: {why}");
 }
 
+/// A program that the address sanitizer has ended (`make asan`) has failed its test, whatever else
+/// the test asks for.
+#[track_caller]
+pub fn sane(text: &str) {
+    assert!(!text.contains("AddressSanitizer"), "a finding of the sanitizer:\n{text}");
+}
+
 /// Are we root?
 pub fn root() -> bool {
     nix::unistd::geteuid().is_root()

@@ -1,6 +1,6 @@
 //! A directory for one test, gone when the test is; and the program run to its end in it.
 
-use super::{TIMEOUT, until, user};
+use super::{TIMEOUT, sane, until, user};
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -153,7 +153,9 @@ pub fn ended(mut child: Child) -> (i32, String, String) {
         });
         String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned()
     };
-    (status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)), text(out), text(err))
+    let (out, err) = (text(out), text(err));
+    sane(&err);
+    (status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)), out, err)
 }
 
 /// Starts a program whose three standard descriptors are pipes.

@@ -80,12 +80,9 @@ impl Stack {
     /// child never returned: it left by exec.
     #[cfg(asan)]
     pub fn unpoison(&self) {
-        unsafe extern "C" {
-            fn __asan_unpoison_memory_region(at: *const libc::c_void, size: usize);
-        }
         let at = self.0.wrapping_byte_add(Self::GUARD);
         // SAFETY: the memory is this value's own, and no child is on it.
-        unsafe { __asan_unpoison_memory_region(at, Self::SIZE - Self::GUARD) };
+        unsafe { crate::sys::sanitizer::unpoison(at, Self::SIZE - Self::GUARD) };
     }
 
     /// Stacks grow down on every system that this runs on.
