@@ -128,24 +128,30 @@ fn no_process_of_fived_has_a_right_that_it_does_not_need() {
     let rounds = trial_size("census", 5, 500);
     let check = "#!/bin/sh\ncat <&3 >/dev/null\nsleep 0.1\nexit 1\n";
     let d = Daemon::with(CONF).file("check", check).start();
-    let (over, next) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (over, next, looks) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
     let mut seen = BTreeMap::<&str, usize>::new();
     std::thread::scope(|s| {
         for kind in 0..4 {
-            let (d, over, next) = (&d, &over, &next);
+            let (d, over, next, looks) = (&d, &over, &next, &looks);
             s.spawn(move || {
                 while !over.load(Ordering::Relaxed) {
-                    live(d, kind, next.fetch_add(1, Ordering::Relaxed));
+                    // A look that has begun may have missed the client's processes: the next one.
+                    let enough = looks.load(Ordering::Relaxed) + 2;
+                    let looked =
+                        || looks.load(Ordering::Relaxed) >= enough || over.load(Ordering::Relaxed);
+                    live(d, kind, next.fetch_add(1, Ordering::Relaxed), looked);
                 }
             });
         }
         let looked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for _ in 0..rounds {
                 look(&d, &mut seen);
+                looks.fetch_add(1, Ordering::Relaxed);
                 d.signal(Signal::SIGHUP);
             }
             until("each role was seen", || {
                 look(&d, &mut seen);
+                looks.fetch_add(1, Ordering::Relaxed);
                 seen.len() == ROLES.len()
             });
         }));
@@ -170,13 +176,16 @@ fn look(d: &Daemon, seen: &mut BTreeMap<&str, usize>) {
     }
 }
 
-/// A client, for a while.
-fn live(d: &Daemon, kind: usize, n: usize) {
+/// A client, for a while; one whose service lives as long as the client does: until somebody has
+/// looked.
+fn live(d: &Daemon, kind: usize, n: usize, looked: impl Fn() -> bool) {
     match kind {
         0 => {
             let mut c = d.connect();
             c.send("echo\r\nx").expect("+Go\r\nx");
-            c.silent(50);
+            while !looked() {
+                c.silent(20);
+            }
         }
         1 => {
             let mut t = tls::Tls::start(d.connect().0, "nobody.example");
