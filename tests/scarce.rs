@@ -60,7 +60,8 @@ fn the_parent_without_descriptors_is_busy_and_nobody_is_lost() {
         sessions.push(c);
         d.log().contains("WARN descriptors: ")
     });
-    assert!(sessions.len() > 3, "{}", sessions.len());
+    // How many depends on what else is open, or still is, in this moment.
+    assert!(sessions.len() > 1, "{}", sessions.len());
     for _ in 0..20 {
         let answer = String::from_utf8(d.ask("hello\r\n")).expect("ASCII");
         assert!([BUSY, HELLO].contains(&answer.as_str()), "{answer:?}");
