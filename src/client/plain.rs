@@ -10,13 +10,14 @@ use super::stdio::end_by_sigpipe;
 use super::target::Target;
 use super::{dial, messages};
 use crate::link::{Breaks, Link, copy};
+use crate::sys::flow::{self, CopyError};
 use crate::sys::poll::{self, Poll};
-use crate::sys::{clock, flow, socket};
+use crate::sys::{clock, socket};
 use crate::wire::answer::{AnswerReader, Outcome, words as shown};
 use crate::wire::builtins::HELP;
 use crate::wire::request;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -122,7 +123,8 @@ pub fn service(t: &Target, name: &str, no_input: bool) -> Result<(), Error> {
     };
     let (mut input, mut output, mut to) = ends().map_err(here)?;
     std::thread::spawn(move || match flow::copy(&mut input, &mut to) {
-        Err(e) if !is_gone(&e) => {
+        // A terminal that hung up has no more to say.
+        Err(CopyError::Read(e)) if !input.is_terminal() => {
             // The service must not take what came for all of it: it sees a reset.
             socket::abort(to.as_fd());
             std::process::exit(messages::fail(&Error::system("standard input")(e)));
@@ -130,17 +132,14 @@ pub fn service(t: &Target, name: &str, no_input: bool) -> Result<(), Error> {
         // A service that reads no more input may still write, so that is no error.
         Ok(_) | Err(_) => drop(to.shutdown(Shutdown::Write)),
     });
-    let copied = output.write_all(&rest).and_then(|()| flow::copy(&mut tcp, &mut output));
-    match copied {
-        Ok(_) => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => end_by_sigpipe(),
-        Err(e) => Err(Error::Lost { what: name.into(), why: reason(&e) }),
+    let first = output.write_all(&rest).map_err(CopyError::Write);
+    match first.and_then(|()| flow::copy(&mut tcp, &mut output)) {
+        Ok(()) => Ok(()),
+        Err(CopyError::Write(e)) if e.kind() == io::ErrorKind::BrokenPipe => end_by_sigpipe(),
+        Err(CopyError::Read(e) | CopyError::Write(e)) => {
+            Err(Error::Lost { what: name.into(), why: reason(&e) })
+        }
     }
-}
-
-/// Did that happen because the service takes no more?
-fn is_gone(e: &io::Error) -> bool {
-    matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 /// Serves forwards for ever, with a connection and a thread for each application.

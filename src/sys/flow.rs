@@ -148,21 +148,24 @@ impl Flow {
     }
 }
 
-/// Copies until the end, and returns how many bytes. It waits for either end. std's io::copy must
-/// not be used on a pipe that another program reads or writes: it calls splice(2), which keeps the
-/// pipe locked while it waits for the other end, so that nobody can read what was sent before until
-/// more bytes come.
-pub fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<u64> {
-    let (mut bytes, mut copied) = (vec![0; PIECE], 0);
+/// What ended a copy early.
+#[derive(Debug)]
+pub enum CopyError {
+    Read(io::Error),
+    Write(io::Error),
+}
+
+/// Copies until the end. It waits for either end. std's io::copy must not be used on a pipe that
+/// another program reads or writes: it calls splice(2), which keeps the pipe locked while it waits
+/// for the other end, so that nobody can read what was sent before until more bytes come.
+pub fn copy(from: &mut impl Read, to: &mut impl Write) -> Result<(), CopyError> {
+    let mut bytes = vec![0; PIECE];
     loop {
         match from.read(&mut bytes) {
-            Ok(0) => return Ok(copied),
-            Ok(n) => {
-                to.write_all(&bytes[..n])?;
-                copied += n as u64;
-            }
+            Ok(0) => return Ok(()),
+            Ok(n) => to.write_all(&bytes[..n]).map_err(CopyError::Write)?,
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
+            Err(e) => return Err(CopyError::Read(e)),
         }
     }
 }
