@@ -80,6 +80,8 @@ pub struct Loop {
     listeners: Vec<Listener>,
     clients: Clients,
     newest: Option<Newest>,
+    /// The client that was accepted just now: it is not watched before it was looked at.
+    arriving: Option<Slot>,
     /// Answers that sockets did not take at once.
     answers: Answers,
     relays: Relays,
@@ -113,6 +115,7 @@ impl Loop {
             listeners: Vec::new(),
             clients: Clients::default(),
             newest: None,
+            arriving: None,
             answers: Answers::default(),
             accept_after: Duration::ZERO,
             orders_unread: false,
@@ -367,6 +370,9 @@ impl Loop {
     }
 
     fn watch(&mut self, slot: Slot, interest: Interest) {
+        if self.arriving == Some(slot) && !interest.is_writable() {
+            return;
+        }
         let interest = interest | Interest::PRIORITY;
         let Some(client) = self.clients.get(slot) else { return };
         let fd = client.socket.as_raw_fd();

@@ -182,7 +182,6 @@ impl Parent {
             self.logins.start(&mut self.cx, &mut self.sessions);
             self.expire();
             self.route();
-            log::flush();
         }
     }
 

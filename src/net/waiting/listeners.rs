@@ -7,7 +7,7 @@ use crate::net::request;
 use crate::net::sources::Slot;
 use crate::policy::{Login, Peer};
 use crate::sys::shared::Shared;
-use crate::sys::socket;
+use crate::sys::{poll, socket};
 use crate::wire::orders::FromNet;
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
@@ -34,15 +34,14 @@ impl Loop {
     /// Accepts clients, as many as there is room for.
     pub(super) fn accept(&mut self) {
         for i in 0..self.listeners.len() {
-            for _ in 0..BATCH {
+            for n in 0..BATCH {
                 if !self.listeners[i].pending || !self.has_room() || self.now < self.accept_after {
                     break;
                 }
                 match socket::accept(self.listeners[i].socket.as_fd()) {
                     Ok((client, peer)) => {
                         self.arrived(client, peer.into(), i);
-                        // Whether more wait is looked at together with what this one sends.
-                        self.listeners[i].pending = false;
+                        self.listeners[i].pending = n > 0 || self.next_has_come(i);
                     }
                     Err(e) if e.kind() == ErrorKind::WouldBlock => {
                         self.listeners[i].pending = false
@@ -64,6 +63,13 @@ impl Loop {
         }
     }
 
+    /// After the first client that was accepted from a listener: does another one wait there? Most
+    /// come alone, and this costs less than to try to accept one that is not there. Where the
+    /// newest client is waited for, this is looked at together with what it sends.
+    fn next_has_come(&self, listener: usize) -> bool {
+        self.newest.is_none() && poll::is_readable(self.listeners[listener].socket.as_fd())
+    }
+
     fn arrived(&mut self, client: Shared, peer: Peer, listener: usize) {
         let settings = &self.world.table.settings;
         let deadline = self.now + settings.request_timeout;
@@ -75,7 +81,7 @@ impl Loop {
             false => Loop::state_of(then),
         };
         let slot = self.admit(client, peer, state, deadline);
-        self.set_newest(slot, listener);
+        self.serve_newest(slot, listener);
     }
 
     /// A client that the parent has accepted at a Unix socket of fived's own.

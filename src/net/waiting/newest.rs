@@ -1,9 +1,11 @@
-//! The newest client. Most clients send their request as soon as they are connected, so the newest
-//! one is waited for with poll(2), together with the others: a client that is served within this
-//! moment is never added to the loop's own poll (epoll(7)), nor removed from it.
+//! The newest client. Most clients send their request as soon as they are connected: it is looked
+//! for at once, then again when the next client has been accepted. Between the two the newest one
+//! is waited for with poll(2), together with the others: a client that is served within this moment
+//! is never added to the loop's own poll (epoll(7)), nor removed from it.
 
 use super::Loop;
 use super::listener::Newest;
+use crate::net::clients::Client;
 use crate::net::sources::Slot;
 use crate::sys::clock;
 use crate::sys::poll::{self, Poll};
@@ -16,14 +18,23 @@ use std::time::Duration;
 const FIRST_WAIT: Duration = Duration::from_millis(1);
 
 impl Loop {
-    /// A client was accepted from this listener.
-    pub(super) fn set_newest(&mut self, slot: Slot, listener: usize) {
+    /// A client was accepted from this listener: serves it if its request has come already.
+    pub(super) fn serve_newest(&mut self, slot: Slot, listener: usize) {
         let Some(generation) = self.clients.get(slot).map(|c| c.generation) else { return };
-        if let Some(former) = self.newest {
-            self.watch_newest();
-            self.may_have_clients(former.listener);
+        self.arriving = Some(slot);
+        self.ready(slot, false, false);
+        self.arriving = None;
+        let waits = |c: &&mut Client| c.generation == generation && !c.polled;
+        let Some(client) = self.clients.get(slot).filter(waits) else { return };
+        if !client.state.is_first() {
+            return self.watch(slot, Interest::READABLE);
         }
-        self.newest = Some(Newest { slot, generation, listener, until: self.now + FIRST_WAIT });
+        let until = self.now + FIRST_WAIT;
+        let newest = Newest { slot, generation, listener, until };
+        if let Some(former) = self.newest.replace(newest) {
+            self.may_have_clients(former.listener);
+            self.serve(former);
+        }
     }
 
     /// Waits until something is to be done: for what the loop's own poll reports, which `events`
@@ -45,8 +56,8 @@ impl Loop {
     }
 
     /// Returned: has the loop's own poll something to report?
-    fn wait_for_newest(&mut self, newest: Newest, timeout: Duration) -> io::Result<bool> {
-        let Newest { slot, generation, listener, until } = newest;
+    fn wait_for_newest(&mut self, former: Newest, timeout: Duration) -> io::Result<bool> {
+        let Newest { slot, generation, listener, until } = former;
         // Removed meanwhile, or already watched.
         let client = self.clients.get(slot).filter(|c| c.generation == generation && !c.polled);
         let Some(client) = client else {
@@ -65,20 +76,18 @@ impl Loop {
         let [others, newest, more] = entries.map(|e| e.readable());
         self.listeners.get_mut(listener).into_iter().for_each(|l| l.pending = more);
         self.now = clock::monotonic();
-        if newest {
+        if newest || self.now >= until {
             self.newest = None;
-            self.ready(slot, false, false);
-        } else if more || self.now >= until {
-            self.watch_newest();
+            self.serve(former);
         }
         Ok(others)
     }
 
-    /// The newest client is waited for as all others are.
-    fn watch_newest(&mut self) {
-        let Some(Newest { slot, generation, .. }) = self.newest.take() else { return };
+    /// Serves a client that is the newest no longer. If its request has not come, it is waited for
+    /// as all others are.
+    fn serve(&mut self, Newest { slot, generation, .. }: Newest) {
         if self.clients.get(slot).is_some_and(|c| c.generation == generation && !c.polled) {
-            self.watch(slot, Interest::READABLE);
+            self.ready(slot, false, false);
         }
     }
 }
