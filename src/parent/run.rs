@@ -196,11 +196,12 @@ impl Parent {
         self.nets.leave(|net| services.starts_for_net(net) || waits(net) || stays == Some(net));
     }
 
-    /// While a start is pending, or before the loop waits, makes a socket pair that will be wanted.
-    /// Answers that can be sent already go first.
+    /// While starts are pending, or before the loop waits, makes a socket pair and a process that
+    /// will be wanted. Answers that can be sent already go first, and a start that is the only one:
+    /// nobody else waits meanwhile.
     fn make_ahead(&mut self) {
         if self.ready.is_empty() {
-            self.services.look(&mut self.cx);
+            self.services.settle_single(&mut self.cx);
             self.route();
             self.pairs.make_ahead(&self.cx.descriptors, self.cx.now);
             if !self.cx.is_ending() {

@@ -57,6 +57,18 @@ impl Services {
         }
     }
 
+    /// Finishes the starts that are over, and waits for one that is the only one. Not for one that
+    /// a session has asked for: more can be made for its next one meanwhile.
+    pub fn settle_single(&mut self, cx: &mut Context) {
+        self.look(cx);
+        if let [start] = &self.starting[..]
+            && start.payload().session().is_none()
+            && is_awaited(start)
+        {
+            self.wait_for_one(cx);
+        }
+    }
+
     /// How long the loop's poll may wait, for the sake of starts that are under way.
     pub fn settled_for(&self) -> Option<Duration> {
         let awaited = self.starting.iter().any(is_awaited);
