@@ -1042,7 +1042,8 @@ def first_byte(road, name, argv, how, away):
     try:
         began = time.monotonic()
         while not came[0]:
-            if time.monotonic() > began + 10:
+            # autossh makes its session again after pauses of its own.
+            if time.monotonic() > began + 60:
                 say(f"{name}: nothing comes")
                 return None
             time.sleep(0.01)

@@ -129,13 +129,17 @@ impl Holder {
             return Ok(());
         }
         let own = socket::local(self.link.socket()).map(|a| a.ip());
-        if own.is_ok_and(|ip| !has_address(ip)) {
-            return Err(Over::Lost("this computer's address has changed".into()));
-        }
-        if self.liveness.is_overdue(self.now) {
-            return Err(Over::Lost("no answer before the network changed".into()));
-        }
-        self.liveness.ask(self.pump.mux_mut(), self.now);
+        let why = if own.is_ok_and(|ip| !has_address(ip)) {
+            "this computer's address has changed"
+        } else if self.liveness.is_overdue(self.now) {
+            "no answer before the network changed"
+        } else {
+            self.liveness.ask(self.pump.mux_mut(), self.now);
+            return Ok(());
+        };
+        self.lose(Over::Lost(why.into())).map_err(Over::Ended)?;
+        // The network may be back at this moment.
+        self.wants_the_server();
         Ok(())
     }
 
