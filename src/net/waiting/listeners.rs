@@ -65,9 +65,11 @@ impl Loop {
 
     /// After the first client that was accepted from a listener: does another one wait there? Most
     /// come alone, and this costs less than to try to accept one that is not there. Where the
-    /// newest client is waited for, this is looked at together with what it sends.
+    /// newest client came from this listener and is waited for, this is looked at together with
+    /// what it sends.
     fn next_has_come(&self, listener: usize) -> bool {
-        self.newest.is_none() && poll::is_readable(self.listeners[listener].socket.as_fd())
+        self.newest.is_none_or(|newest| newest.listener != listener)
+            && poll::is_readable(self.listeners[listener].socket.as_fd())
     }
 
     fn arrived(&mut self, client: Shared, peer: Peer, listener: usize) {
