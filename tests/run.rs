@@ -13,11 +13,12 @@ mod yamux_raw;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 use support::*;
 use tls::Tls;
 use yamux_client::Client as Mux;
-use yamux_raw::Raw;
+use yamux_raw::{FIN, RST, Raw, SYN};
 
 /// What the server sent after its answer.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -61,9 +62,6 @@ fn input(bytes: &[u8]) -> Vec<u8> {
     let [_, a, b, c] = (bytes.len() as u32).to_be_bytes();
     [&[0, a, b, c], bytes].concat()
 }
-
-const SYN: u16 = 1;
-const RST: u16 = 8;
 
 const END: [u8; 4] = [1, 0, 0, 0];
 
@@ -396,6 +394,65 @@ sizes stream tcp nowait @USER@ /bin/sh sh -c 'trap \"stty size\" WINCH; echo on;
     drop(c);
     until("the shell has ended", || d.services().is_empty());
     d.wait_log("EXIT service=sh pid=");
+}
+
+/// SPEC 7.5: the end of the input is Control-D, and not the end of the terminal; that its client is
+/// gone is.
+#[test]
+fn a_terminal_outlives_the_end_of_its_input_but_not_its_client() {
+    let d = Daemon::with(
+        "listen = 127.0.0.1:0 @DIR@/door
+silent stream tcp nowait @USER@ /bin/sh sh -c 'cat; exec sleep 600'
+ pty = yes
+deaf stream tcp nowait @USER@ /bin/sh sh -c 'stty -echo; echo deaf; exec sleep 600'
+ pty = yes
+rest stream tcp nowait @USER@ /bin/sh sh -c 'cat; until [ -e @DIR@/go ]; do sleep 0.05; done; echo rest'
+ pty = yes
+",
+    )
+    .listen("")
+    .start();
+    let request =
+        |name: &str| [format!("RUN\r\n{name} pty xterm 24 80\r\n").as_bytes(), &END].concat();
+    let given = [GO.as_bytes(), &[0; 4]].concat();
+    let gone = |how| until(&format!("the terminal hangs up: {how}"), || d.services().is_empty());
+    // It closes its connection. Nothing is left there that it has not read.
+    let mut c = d.connect();
+    c.send(request("silent")).expect(&given);
+    drop(c);
+    gone("TCP");
+    let mut c = Tls::start(d.connect().0, "localhost");
+    c.send(&request("silent"));
+    c.expect(&given);
+    c.half_close();
+    drop(c);
+    gone("TLS");
+    // So it does while the terminal takes no more.
+    let mut c = d.connect();
+    c.send("RUN\r\ndeaf pty xterm 24 80\r\n").expect(GO);
+    shown(&mut c.0, "deaf\r\n");
+    c.send(input(&b"x\n".repeat(40_000)));
+    drop(c);
+    gone("more input than it takes");
+    let mut c = UnixStream::connect(d.place.at("door")).expect("the door");
+    c.write_all(&request("silent")).expect("a request");
+    let mut answer = vec![0; given.len()];
+    c.read_exact(&mut answer).expect("an answer");
+    drop(c);
+    gone("a Unix socket");
+    // One that has only finished sending gets the rest.
+    let mut mux = Raw(multiplex(&d));
+    mux.data(SYN, 1, request("rest"));
+    mux.data(FIN, 1, b"");
+    let mut c = d.connect();
+    c.send(request("rest")).half_close();
+    c.expect(&given);
+    std::fs::write(d.place.at("go"), "").expect("a file");
+    let all = ran(&c.read_all(), "");
+    assert_eq!((all.out.as_str(), all.status), ("rest\r\n", Some(0)));
+    let (all, how) = mux.stream(1);
+    let all = ran(&all, GO);
+    assert_eq!((all.out.as_str(), all.status, how), ("rest\r\n", Some(0), FIN));
 }
 
 #[test]

@@ -108,7 +108,8 @@ impl Session {
             match copied {
                 Ok(Copied::Other) => self.receive_end(),
                 Ok(Copied::Idle) => {
-                    self.state.deadline = clock::monotonic() + NEVER;
+                    let deadline = relay.deadline();
+                    self.state.deadline = deadline.unwrap_or_else(|| clock::monotonic() + NEVER);
                     return Ok(None);
                 }
                 Ok(Copied::All) => return self.end_relay(Ok(())).map(Some),

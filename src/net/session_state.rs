@@ -108,6 +108,16 @@ pub struct ServiceRelay {
     pub copying: Copying,
 }
 
+impl ServiceRelay {
+    /// When it must go on even if nothing has come.
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        match &self.copying {
+            Copying::Bytes(..) => None,
+            Copying::Records(state) => state.deadline(),
+        }
+    }
+}
+
 /// What is copied between a session's connection and its service.
 pub enum Copying {
     /// Bytes, and the end of the service's connection that is here.

@@ -40,6 +40,14 @@ impl<'fd> Poll<'fd> {
         Poll(libc::pollfd { fd: fd.as_raw_fd(), events: 0, revents: 0 }, PhantomData)
     }
 
+    /// Waits for its end ([`Poll::hung`]) and, if `finishes`, that of the direction that is read
+    /// ([`Poll::ended`]), but for nothing that can be read.
+    pub fn end(fd: BorrowedFd<'fd>, finishes: bool, write: bool) -> Poll<'fd> {
+        let interest = |wanted, flag| if wanted { flag } else { 0 };
+        let events = interest(finishes, libc::POLLRDHUP) | interest(write, libc::POLLOUT);
+        Poll(libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 }, PhantomData)
+    }
+
     /// There is something to read, or its end, or an error that a read returns. Only if reading was
     /// wanted.
     pub fn readable(&self) -> bool {
@@ -51,7 +59,7 @@ impl<'fd> Poll<'fd> {
         self.got(libc::POLLOUT)
     }
 
-    /// The direction that is read has ended; there may be bytes before its end. Only if reading was
+    /// The direction that is read has ended; there may be bytes before its end. Only if that was
     /// wanted.
     pub fn ended(&self) -> bool {
         self.got(libc::POLLRDHUP)

@@ -6,7 +6,7 @@ use crate::link::pump::{LocalEnd, Passed, Run, Stream, Tally};
 use crate::link::{Breaks, Error, Link, Received};
 use crate::sys::flow::Flow;
 use crate::sys::poll::{self, Poll};
-use crate::sys::socket;
+use crate::sys::{clock, socket};
 use crate::wire::run::{self, Data, HEAD};
 use std::io::{ErrorKind, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -16,17 +16,23 @@ use std::time::Duration;
 const RECORD: usize = 64 * 1024;
 /// How many bytes are read from the local end at once.
 const TAKE: usize = 2 * (RECORD - HEAD);
+/// How often the client of a terminal that has finished sending is asked whether it is still there:
+/// nothing else would report that it has closed its connection while the service is silent.
+const PROBE_EVERY: Duration = Duration::from_secs(60);
+
 /// How far a copy is, for whoever goes on with it.
 pub struct State {
     stream: Box<Stream<()>>,
     from_peer: FromPeer,
+    /// When the client is asked next whether it is still there. None: it has not finished sending.
+    probe_at: Option<Duration>,
 }
 
 impl State {
     /// Nothing was copied yet.
     pub fn new(connection: Flow, run: Box<Run>, breaks: Breaks) -> State {
         let stream = Stream::of_run(LocalEnd::Socket(connection), run, breaks);
-        State { stream, from_peer: FromPeer::Open }
+        State { stream, from_peer: FromPeer::Open, probe_at: None }
     }
 
     /// How many bytes were copied.
@@ -39,12 +45,29 @@ impl State {
         self.stream.run_mut()
     }
 
-    /// What is waited for while nothing moves: whether the peer is read, and what else is.
+    /// What is waited for while nothing moves: whether the peer sends anything or ends, and what
+    /// can be read here.
     pub fn reads(&self) -> (bool, [Option<BorrowedFd<'_>>; 2]) {
-        (
-            self.from_peer.reads(),
-            [self.stream.input(), self.stream.error_input()].map(|f| f.map(AsFd::as_fd)),
-        )
+        (self.from_peer.reads() || self.awaits_end(), self.inputs())
+    }
+
+    /// When the copy must go on even if nothing has come.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.probe_at
+    }
+
+    /// What can be read here: output, and standard error.
+    fn inputs(&self) -> [Option<BorrowedFd<'_>>; 2] {
+        [self.stream.input(), self.stream.error_input()].map(|f| f.map(AsFd::as_fd))
+    }
+
+    /// Is it of interest that the peer finishes sending, even if it is not read?
+    fn awaits_end(&self) -> bool {
+        self.hangs_up() && self.probe_at.is_none()
+    }
+
+    fn hangs_up(&self) -> bool {
+        self.stream.run().is_some_and(Run::hangs_up)
     }
 
     /// The service sees its connection break.
@@ -83,13 +106,14 @@ impl Copy<'_> {
     fn run(&mut self, other: Option<BorrowedFd>, idle: Option<Duration>) -> Result<Copied, Error> {
         loop {
             self.deliver()?;
+            self.probe();
             self.tell()?;
             let sent = self.send()?;
             if sent && self.state.run_mut().is_none_or(|run| run.has_sent_all()) {
                 self.link.half_close();
                 return Ok(Copied::All);
             }
-            let (reads, [main, errors]) = self.state.reads();
+            let [main, errors] = self.state.inputs();
             let blocked = self.state.from_peer == FromPeer::Blocked;
             let output = self.state.stream.output().filter(|_| blocked);
             let poll = |fd, read, write| Some(Poll::new(fd, read, write));
@@ -99,7 +123,7 @@ impl Copy<'_> {
                 (None, None) => None,
             };
             let mut polls = [
-                Poll::new(self.link.socket(), reads && !self.link.eof(), !sent),
+                self.peer(sent),
                 local.unwrap_or(Poll::none()),
                 errors.filter(|_| sent).map_or(Poll::none(), |fd| Poll::new(fd, true, false)),
                 other.map_or(Poll::none(), |fd| Poll::new(fd, true, false)),
@@ -114,8 +138,10 @@ impl Copy<'_> {
                 }
             }
             let [peer, local, errors, other] = polls;
-            let (peer, output, main) = (peer.readable(), local.writable(), local.readable());
+            let (ended, hung, peer) = (peer.ended(), peer.hung(), peer.readable());
+            let (output, main) = (local.writable(), local.readable());
             let (errors, other) = (errors.readable(), other.readable());
+            self.note_end(ended, hung)?;
             if output {
                 self.state.from_peer = FromPeer::Open;
             }
@@ -130,6 +156,45 @@ impl Copy<'_> {
             if other {
                 return self.leave();
             }
+        }
+    }
+
+    /// The entry for the peer in poll(2)'s list.
+    fn peer(&self, sent: bool) -> Poll<'_> {
+        let socket = self.link.socket();
+        match self.watches_end() {
+            true => Poll::end(socket, self.state.awaits_end(), !sent),
+            false => Poll::new(socket, self.is_read(), !sent),
+        }
+    }
+
+    /// Is the peer read?
+    fn is_read(&self) -> bool {
+        self.state.from_peer.reads() && !self.link.eof()
+    }
+
+    /// Is the peer not read, but its end of interest?
+    fn watches_end(&self) -> bool {
+        self.state.hangs_up() && !self.is_read()
+    }
+
+    /// The connection of a peer that is not read has ended: in the peer's direction, or in both.
+    fn note_end(&mut self, ended: bool, hung: bool) -> Result<(), Error> {
+        match self.watches_end() {
+            true if hung => return Err(Error::Broken(ErrorKind::ConnectionReset.into())),
+            true if ended => self.state.probe_at = Some(clock::monotonic()),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Asks a peer that has finished sending, if it is time, whether it is still there.
+    fn probe(&mut self) {
+        let Some(at) = self.state.probe_at else { return };
+        let now = clock::monotonic();
+        if at <= now {
+            self.state.probe_at = Some(now + PROBE_EVERY);
+            self.state.run_mut().into_iter().for_each(Run::probe);
         }
     }
 
@@ -181,7 +246,7 @@ impl Copy<'_> {
 
     /// Passes on what has been received from the peer.
     fn deliver(&mut self) -> Result<(), Error> {
-        let State { stream, from_peer } = &mut *self.state;
+        let State { stream, from_peer, .. } = &mut *self.state;
         while from_peer.reads() {
             let bytes = match self.link.received()? {
                 Received::Bytes(bytes) => bytes,

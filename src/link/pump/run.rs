@@ -55,6 +55,8 @@ pub struct Run {
     /// The service has a terminal. The end with the service has not sent that to its peer yet; the
     /// caller's end has received it, and its owner has not asked for it yet.
     announces: bool,
+    /// An empty record is to be sent.
+    probes: bool,
     /// The service's own reply line, as far as it has come. None: records are sent.
     reply: Option<usize>,
 }
@@ -88,6 +90,7 @@ impl Run {
             service_end: ServiceEnd::Unknown,
             size: None,
             announces: terminal && end == End::Service,
+            probes: false,
             reply,
         };
         Box::new(run)
@@ -171,10 +174,21 @@ impl Run {
         self.decoder.waits_with()
     }
 
+    /// Does the service's terminal hang up as soon as the peer has left?
+    pub(in crate::link) fn hangs_up(&self) -> bool {
+        self.serves() && self.terminal
+    }
+
+    /// Sends the peer an empty record of output: its system answers with a reset if it has closed
+    /// its connection.
+    pub(in crate::link) fn probe(&mut self) {
+        self.probes = true;
+    }
+
     /// May the peer finish here, without a reset? Not within a record; and whoever leaves a
     /// terminal without ending its input is gone: the terminal is to hang up.
     pub(super) fn may_finish(&self) -> bool {
-        let leaves = self.serves() && self.terminal && !self.decoder.has_ended();
+        let leaves = self.hangs_up() && !self.decoder.has_ended();
         self.decoder.is_between() && !leaves
     }
 
@@ -190,6 +204,9 @@ impl Run {
         }
         if let Some(size) = self.size.take() {
             return Some(run::size(size));
+        }
+        if std::mem::take(&mut self.probes) && self.main == Main::Open {
+            return Some(run::head(Data::Main, 0).to_vec());
         }
         match (self.main, self.end, self.service_end) {
             (Main::Ended, ..) => {
