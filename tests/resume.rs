@@ -530,6 +530,25 @@ fn a_client_waits_for_whoever_comes_back_first() {
     }
 }
 
+/// Each of the two is lost before it answers, and while the other is up.
+#[test]
+fn a_client_does_not_wait_for_ever_for_sessions_that_are_lost_in_turn() {
+    let d = offered(1);
+    let mut both = [offering_as(&d, "alice"), offering_as(&d, "bob")];
+    lose(&d, &mut both[1]);
+    let mut c = asks(&d);
+    assert!(both[0].line_of(2).starts_with("web "));
+    let mut up = 0;
+    until("the client is refused", || {
+        both[1 - up].resume(d.connect().0);
+        lose(&d, &mut both[up]);
+        up = 1 - up;
+        !c.silent(50)
+    });
+    same(c.read_all(), FAILED);
+    assert!(d.wait_log("REFUSE service=web ").contains("no answer in time"));
+}
+
 /// It had the connection of its client when it was lost, and gets it again when the client is taken.
 #[test]
 fn a_client_of_an_offer_waits_while_its_session_is_lost() {

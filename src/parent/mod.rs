@@ -18,7 +18,7 @@
 //! | `dispatch` `ended` | orders, each routed to its part; what ends, and what ends with it |
 //! | `redirect` `relays` `hosts` | services that ran already: connected, relayed; addresses of names |
 //! | `relay_threads` | the threads of net processes that relay |
-//! | `offered` `offers` | services that sessions offer: a client is handed to one; who offers what, and who waits |
+//! | `offered` `offers` `offer_search` | services that sessions offer: a client is handed to one; who offers what, and who waits; who is asked next |
 //! | `backend` `environment` | the program that a connection is handed to, laid out |
 //! | `services` `starting` `running` | services: all of them, those that start, those that run |
 //! | `turns` | how many may be starting, and who waits for them |
@@ -93,6 +93,7 @@ mod net_gauges;
 mod net_log;
 mod nets;
 mod notices;
+mod offer_search;
 mod offered;
 mod offers;
 pub mod options;

@@ -6,7 +6,8 @@ use super::arrival::{Arrival, StartError};
 use super::backend::targets::Target;
 use super::channel::Broken;
 use super::lines;
-use super::offers::{Offer, Step, Then, Waiting};
+use super::offer_search::{Step, Then, Waiting};
+use super::offers::Offer;
 use super::redirect::{Greeting, Ready, greeting};
 use super::relays::Owner;
 use super::run::Parent;
@@ -16,6 +17,9 @@ use crate::wire::offer;
 use crate::wire::orders::{self, Answer, Ask, Data};
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
+
+/// Clients that a turn of the loop sends from a session to another, at most.
+const SETTLED: usize = 64;
 
 /// What a client's connection consists of: what the session that offers the service is handed, and
 /// the end that the client's own session keeps, where the client is in one.
@@ -89,29 +93,32 @@ impl Parent {
     /// for a client before it is taken, and nothing is left with a session that may not read it.
     fn ask_next(&mut self, mut w: Box<Waiting>) {
         let Some(first) = first_line(&w.arrival) else {
-            w.reasons.push("the user's name is too long to be told".into());
-            w.busy = false;
+            w.search.reasons.push("the user's name is too long to be told".into());
+            w.search.busy = false;
             return self.nobody_took(w);
         };
         let client = self.relays.number(|n| self.offers.waits(n));
-        let w = match self.offers.ask(&mut self.cx, client, w) {
+        let sessions = &self.sessions;
+        let is_up = |token| sessions.reads(token);
+        let w = match self.offers.ask(&mut self.cx, client, w, is_up) {
             Ok(w) => w,
             Err(w) => return self.nobody_took(w),
         };
         let greeting =
-            ready_greeting(&w.arrival, &first).filter(|_| self.sessions.reads(w.session));
+            ready_greeting(&w.arrival, &first).filter(|_| self.sessions.reads(w.search.session));
         let mut with = Vec::new();
         if let (Some(connection), Some(_)) = (&w.arrival.client, &greeting) {
             w.step = Step::Handed;
             with.push(connection.as_fd());
         }
         let ask = Answer::OfferClient { client, first, greeting };
-        self.sessions.tell_with(&self.cx, w.session, &ask, &with);
+        self.sessions.tell_with(&self.cx, w.search.session, &ask, &with);
     }
 
     fn nobody_took(&mut self, w: Box<Waiting>) {
-        let Waiting { permit, arrival, reasons, busy, .. } = *w;
+        let Waiting { permit, arrival, search, .. } = *w;
         self.services.release(permit);
+        let (reasons, busy) = (search.reasons, search.busy);
         let no = match reasons.is_empty() {
             true => "nobody offers it".into(),
             false if busy => StartError::busy("max_streams", Some(reasons.join("; "))),
@@ -147,16 +154,31 @@ impl Parent {
         }
     }
 
-    /// A session has lost its connection or has one again: clients do not wait for a lost one while
-    /// another can take them.
-    pub fn offers_turn(&mut self) {
-        for client in self.offers.stranded(|token| self.sessions.reads(token)) {
-            let Some(session) = self.offers.session_of(client) else { continue };
-            self.sessions.tell(&self.cx, session, &Answer::OfferCancel { client });
-            if let Some(mut w) = self.offers.take(&mut self.cx, client, None) {
-                self.offers.turn_again(&mut w, |token| self.sessions.reads(token));
-                self.ask_next(w);
+    /// A session has a connection again, or has read what it had been sent.
+    pub fn offers_back(&mut self, token: usize) {
+        self.offers.is_back(token, |token| self.sessions.reads(token));
+    }
+
+    /// Sessions have lost their connections or have one again: clients do not wait for a lost one
+    /// while another can take them. A turn of the loop settles a few of them, because thousands may
+    /// wait, and others must not wait for these.
+    pub fn settle_offers(&mut self) {
+        for _ in 0..SETTLED {
+            let (sessions, now) = (&self.sessions, self.cx.now);
+            let next = self.offers.next_unsettled(|token| sessions.reads(token), now);
+            let Some((client, goes)) = next else { return };
+            if goes {
+                self.offer_moves(client);
             }
+        }
+    }
+
+    fn offer_moves(&mut self, client: u32) {
+        let Some(session) = self.offers.session_of(client) else { return };
+        self.sessions.tell(&self.cx, session, &Answer::OfferCancel { client });
+        if let Some(mut w) = self.offers.take(&mut self.cx, client, None) {
+            w.search.leave();
+            self.ask_next(w);
         }
     }
 
@@ -193,8 +215,8 @@ impl Parent {
     /// The session takes the client, and is handed its connection, if it does not serve it already.
     fn offer_taken(&mut self, token: usize, client: u32) {
         let Some(w) = self.offers.take(&mut self.cx, client, Some(token)) else { return };
-        let Waiting { permit, arrival: mut a, offer, step, .. } = *w;
-        let number = self.offers.get(offer).map_or(0, |o| o.number);
+        let Waiting { permit, arrival: mut a, search, step } = *w;
+        let number = self.offers.get(search.offer).map_or(0, |o| o.number);
         if step != Step::Asked {
             let config = a.config.clone();
             let at = config.table.service(a.service).and_then(|s| self.ends_at(s));

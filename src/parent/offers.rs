@@ -5,9 +5,11 @@
 //! may still offer what a client asks for is decided again for each client, by the table that the
 //! client came with.
 
-use super::arrival::{Arrival, From};
+use super::arrival::Arrival;
 use super::config::Config;
 use super::context::{Context, Timer};
+use super::offer_search::{Candidate, Index, Search, Step, Then, Waiting};
+use super::queue::Queue;
 use super::session::{SessionRecord, User};
 use crate::policy::{HostScope, Peer, Permit, Service, ServiceId, Table};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -45,52 +47,22 @@ struct Offerers {
     last: u32,
 }
 
-/// What becomes of a client whose session was told that it waits no more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Then {
-    /// The next is asked. It did not answer in time.
-    Another,
-    /// It is gone.
-    Gone,
-}
-
-/// What the session that was asked has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// It gets the client's connection once it takes the client.
-    Asked,
-    /// The client's connection. When it takes the client it serves it at once, and nobody else may
-    /// have the client before it has said that it does not.
-    Handed,
-    /// The same, and it was told that the client waits no more.
-    Cancelled(Then),
-}
-
-/// A client that waits.
-pub struct Waiting {
-    pub permit: Permit,
-    pub arrival: Arrival,
-    pub step: Step,
-    /// The offer that was asked last, and those that can be asked yet.
-    pub offer: u32,
-    rest: VecDeque<u32>,
-    /// The session that was asked, by its token, and until when it may answer.
-    pub session: usize,
-    until: Duration,
-    /// What those said that were asked.
-    pub reasons: Vec<String>,
-    /// Did all of them only lack room?
-    pub busy: bool,
-}
-
 /// See the module.
 #[derive(Default)]
 pub struct Offers {
     all: BTreeMap<u32, Offer>,
     offerers: HashMap<Name, Offerers>,
     last: u32,
+    /// The offers of each session, by its token.
+    of_sessions: HashMap<usize, Vec<u32>>,
     /// By the numbers that their relays will have.
     waiting: HashMap<u32, Box<Waiting>>,
+    /// Those by the session that was asked, and by the session or net process that they came
+    /// through.
+    asked: Index,
+    came: Index,
+    /// Those that may have to go to another session, because one was lost or resumed.
+    unsettled: Queue,
 }
 
 impl Offers {
@@ -114,10 +86,10 @@ impl Offers {
     ) -> Option<u32> {
         let config = stream.config.clone();
         let name = name(&config.table, config.table.service(service)?);
-        let of_session = || self.all.values().filter(|o| o.session == root);
+        let of_session = self.of_sessions.get(&root).map_or(&[][..], |all| all);
         let of_user = self.all.values().filter(|o| o.user.login.name == user.login.name).count();
-        if of_session().any(|o| o.name == name)
-            || of_session().count() >= OF_SESSION
+        if of_session.iter().any(|n| self.all.get(n).is_some_and(|o| o.name == name))
+            || of_session.len() >= OF_SESSION
             || of_user >= OF_USER
             || self.all.len() >= IN_ALL
         {
@@ -125,6 +97,7 @@ impl Offers {
         }
         let number = next(&mut self.last, |n| self.all.contains_key(&n));
         self.offerers.entry(name.clone()).or_default().offers.push(number);
+        self.of_sessions.entry(root).or_default().push(number);
         let offer = Offer {
             name,
             config,
@@ -150,12 +123,18 @@ impl Offers {
                 self.offerers.remove(&ended.name);
             }
         }
+        if let Some(all) = self.of_sessions.get_mut(&root) {
+            all.retain(|n| *n != offer);
+            if all.is_empty() {
+                self.of_sessions.remove(&root);
+            }
+        }
         Some(ended)
     }
 
     /// All of a session.
     pub fn of_session(&self, root: usize) -> Vec<u32> {
-        self.all.iter().filter(|(_, o)| o.session == root).map(|(n, _)| *n).collect()
+        self.of_sessions.get(&root).cloned().unwrap_or_default()
     }
 
     /// A client asks for this service: it waits, and nobody was asked yet. `is_up`: does this
@@ -167,17 +146,10 @@ impl Offers {
         now: Duration,
     ) -> Box<Waiting> {
         let rest = self.turn(&arrival, is_up, now);
-        Box::new(Waiting {
-            permit,
-            arrival,
-            step: Step::Asked,
-            offer: 0,
-            rest,
-            session: 0,
-            until: now,
-            reasons: Vec::new(),
-            busy: true,
-        })
+        let service = arrival.config.table.service(arrival.service);
+        let timeout = service.map_or(Duration::ZERO, |s| s.attributes.connect_timeout);
+        let search = Search::new(rest, now, timeout);
+        Box::new(Waiting { permit, arrival, step: Step::Asked, search })
     }
 
     /// Those who may be asked, in the order in which they are: those whose session is up first, and
@@ -204,39 +176,61 @@ impl Offers {
         cx: &mut Context,
         number: u32,
         mut w: Box<Waiting>,
+        is_up: impl Fn(usize) -> bool,
     ) -> Result<&'a mut Waiting, Box<Waiting>> {
-        let (offer, session) = loop {
-            let Some(next) = w.rest.pop_front() else { return Err(w) };
-            let Some(offer) = self.all.get(&next) else { continue };
-            // More it could not take anyway.
-            let most = offer.config.table.settings.max_streams as usize;
-            if self.waiting.values().filter(|w| w.session == offer.session).count() < most {
-                break (next, offer.session);
-            }
-            w.reasons.push(format!("session {}: too many clients wait for it", offer.number));
-        };
-        let service = w.arrival.config.table.service(w.arrival.service);
-        let timeout = service.map_or(Duration::ZERO, |s| s.attributes.connect_timeout);
-        (w.offer, w.session, w.until) = (offer, session, cx.now + timeout);
+        let about = |offer| self.candidate(offer, &is_up);
+        if !w.search.next(&self.asked, about, cx.now) {
+            return Err(w);
+        }
         w.step = Step::Asked;
-        cx.at(w.until, Timer::OfferLate { client: number });
+        cx.at(w.search.until, Timer::OfferLate { client: number });
+        self.asked.add(w.search.session, number);
+        if let Some(token) = w.came_through() {
+            self.came.add(token, number);
+        }
         Ok(self.waiting.entry(number).or_insert(w))
     }
 
-    /// The clients that wait for a session without a connection, while another that may be asked
-    /// has one.
-    pub fn stranded(&self, is_up: impl Fn(usize) -> bool) -> Vec<u32> {
-        let up = |n: &u32| self.all.get(n).is_some_and(|o| is_up(o.session));
-        let stranded =
-            |w: &Waiting| w.step == Step::Asked && !is_up(w.session) && w.rest.iter().any(up);
-        self.waiting.iter().filter(|(_, w)| stranded(w)).map(|(n, _)| *n).collect()
+    fn candidate(&self, offer: u32, is_up: impl Fn(usize) -> bool) -> Option<Candidate> {
+        let o = self.all.get(&offer)?;
+        let most = o.config.table.settings.max_streams as usize;
+        Some(Candidate { session: o.session, number: o.number, most, is_up: is_up(o.session) })
     }
 
-    /// Such a client goes to those first whose session is up, and then to the others again.
-    pub fn turn_again(&self, w: &mut Waiting, is_up: impl Fn(usize) -> bool) {
-        w.rest.push_back(w.offer);
-        let down = |n: &u32| self.all.get(n).is_none_or(|o| !is_up(o.session));
-        w.rest.make_contiguous().sort_by_key(down);
+    /// A session is lost: the clients that wait for it may go to others.
+    pub fn lost(&mut self, session: usize) {
+        self.asked.of(session).for_each(|client| self.unsettled.add(client as usize));
+    }
+
+    /// A session reads again what it is sent: the clients that wait for others, which do not, may
+    /// go to it.
+    pub fn is_back(&mut self, session: usize, is_up: impl Fn(usize) -> bool) {
+        if self.of_sessions.contains_key(&session) {
+            let waiting = self.asked.of_such(|token| !is_up(token));
+            waiting.for_each(|client| self.unsettled.add(client as usize));
+        }
+    }
+
+    /// May clients have to go to other sessions?
+    pub fn is_settled(&self) -> bool {
+        self.unsettled.is_empty()
+    }
+
+    /// One of those clients. Some(true): it waits for a session without a connection, while another
+    /// that may be asked has one. None: there are no more.
+    pub fn next_unsettled(
+        &mut self,
+        is_up: impl Fn(usize) -> bool,
+        now: Duration,
+    ) -> Option<(u32, bool)> {
+        let client = self.unsettled.next()? as u32;
+        let about = |offer| self.candidate(offer, &is_up);
+        let goes = self.waiting.get(&client).is_some_and(|w| {
+            w.step == Step::Asked
+                && !is_up(w.search.session)
+                && w.search.has_one_up(&self.asked, about, now)
+        });
+        Some((client, goes))
     }
 
     /// This session has the client's connection no more, if it had it. Returned: the client, if it
@@ -247,7 +241,7 @@ impl Offers {
         number: u32,
         session: usize,
     ) -> Option<(Box<Waiting>, Then)> {
-        let w = self.waiting.get_mut(&number).filter(|w| w.session == session)?;
+        let w = self.waiting.get_mut(&number).filter(|w| w.search.session == session)?;
         match std::mem::replace(&mut w.step, Step::Asked) {
             Step::Asked | Step::Handed => None,
             Step::Cancelled(then) => self.take(cx, number, None).map(|w| (w, then)),
@@ -266,7 +260,7 @@ impl Offers {
         if w.step == Step::Asked {
             return self.take(cx, number, None).map(|w| (w, then));
         }
-        cx.cancel(w.until, Timer::OfferLate { client: number });
+        cx.cancel(w.search.until, Timer::OfferLate { client: number });
         w.step = Step::Cancelled(then);
         None
     }
@@ -280,42 +274,41 @@ impl Offers {
         session: Option<usize>,
     ) -> Option<Box<Waiting>> {
         let w = self.waiting.get(&number)?;
-        if session.is_some_and(|s| s != w.session) {
+        if session.is_some_and(|s| s != w.search.session) {
             return None;
         }
-        cx.cancel(w.until, Timer::OfferLate { client: number });
+        cx.cancel(w.search.until, Timer::OfferLate { client: number });
+        self.asked.remove(w.search.session, number);
+        if let Some(token) = w.came_through() {
+            self.came.remove(token, number);
+        }
         self.waiting.remove(&number)
     }
 
     /// Whoever was asked did not take the client, and why; `full`: for lack of room. It is asked
     /// last for a while.
     pub fn refused(&mut self, w: &mut Waiting, why: &str, full: bool, now: Duration) {
-        w.busy &= full;
-        if let Some(offer) = self.all.get_mut(&w.offer) {
+        w.search.busy &= full;
+        if let Some(offer) = self.all.get_mut(&w.search.offer) {
             offer.last_until = now + LAST_FOR;
-            w.reasons.push(format!("session {}: {why}", offer.number));
+            w.search.reasons.push(format!("session {}: {why}", offer.number));
         }
     }
 
     /// The clients whose connections that session has.
     pub fn handed_to(&self, session: usize) -> Vec<u32> {
-        let its = |w: &Waiting| w.session == session && w.step != Step::Asked;
-        self.waiting.iter().filter(|(_, w)| its(w)).map(|(n, _)| *n).collect()
+        let has = |n: &u32| self.waiting.get(n).is_some_and(|w| w.step != Step::Asked);
+        self.asked.of(session).filter(has).collect()
     }
 
     /// The clients that wait for that session, and those that came through it.
     pub fn waiting_for(&self, session: usize) -> (Vec<u32>, Vec<u32>) {
-        let by = |its: &dyn Fn(&Waiting) -> bool| {
-            self.waiting.iter().filter(|(_, w)| its(w)).map(|(n, _)| *n).collect()
-        };
-        let through =
-            |w: &Waiting| matches!(w.arrival.who.from, From::Session(s) if s.0 == session);
-        (by(&|w| w.session == session), by(&through))
+        (self.asked.of(session).collect(), self.came.of(session).collect())
     }
 
     /// The session that was asked to take this client.
     pub fn session_of(&self, client: u32) -> Option<usize> {
-        self.waiting.get(&client).map(|w| w.session)
+        self.waiting.get(&client).map(|w| w.search.session)
     }
 
     /// Does a client wait under this number?
@@ -325,7 +318,7 @@ impl Offers {
 
     /// Does a client of that net process wait?
     pub fn for_net(&self, net: usize) -> bool {
-        self.waiting.values().any(|w| matches!(w.arrival.who.from, From::Net(n) if n == net))
+        self.came.count(net) > 0
     }
 
     /// Does no client wait?

@@ -35,7 +35,7 @@ impl Parent {
         lines::lost(s.number, &String::from_utf8_lossy(why.bytes()));
         self.sessions.count_lost(token, true);
         self.offers_returned(token);
-        self.offers_turn();
+        self.offers.lost(token);
         if let Some(oldest) = oldest {
             self.sessions.tell(&self.cx, oldest, &Answer::Forget);
         }
@@ -100,7 +100,7 @@ impl Parent {
         let what = if claimant.elsewhere { Claimed::Relay } else { Claimed::Taken };
         self.sessions.tell(&self.cx, claimant.token, &Answer::Claimed(what));
         if was_lost.is_some() {
-            self.offers_turn();
+            self.offers_back(token);
         }
         Ok(())
     }

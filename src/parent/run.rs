@@ -176,6 +176,7 @@ impl Parent {
                 self.ready.add(t);
             }
             self.turn();
+            self.settle_offers();
             self.report();
             self.connects.look(&mut self.cx);
             self.relieve();
@@ -212,7 +213,7 @@ impl Parent {
 
     /// How long the poll may wait.
     fn wait(&self) -> Option<Duration> {
-        if !self.ready.is_empty() || !self.reports.is_empty() {
+        if !self.ready.is_empty() || !self.reports.is_empty() || !self.offers.is_settled() {
             return Some(Duration::ZERO);
         }
         let until = |at: Duration| at.saturating_sub(self.cx.now) + Duration::from_millis(1);
@@ -277,7 +278,12 @@ impl Parent {
         let done = if self.nets.has(token) {
             self.nets.flush(cx, token)
         } else if self.sessions.has(token) {
-            self.sessions.flush(cx, token)
+            let read = self.sessions.reads(token);
+            let done = self.sessions.flush(cx, token);
+            if !read && self.sessions.reads(token) {
+                self.offers_back(token);
+            }
+            done
         } else if self.relay_threads.has(token) {
             self.relay_threads.flush(cx, token)
         } else {
