@@ -156,7 +156,7 @@ impl Parent {
 
     /// A session has a connection again, or has read what it had been sent.
     pub fn offers_back(&mut self, token: usize) {
-        self.offers.is_back(token, |token| self.sessions.reads(token));
+        self.offers.is_back(token, |token| self.sessions.is_lost(token));
     }
 
     /// Sessions have lost their connections or have one again: clients do not wait for a lost one
@@ -165,7 +165,8 @@ impl Parent {
     pub fn settle_offers(&mut self) {
         for _ in 0..SETTLED {
             let (sessions, now) = (&self.sessions, self.cx.now);
-            let next = self.offers.next_unsettled(|token| sessions.reads(token), now);
+            let (is_lost, is_up) = (|t| sessions.is_lost(t), |t| sessions.reads(t));
+            let next = self.offers.next_unsettled(is_lost, is_up, now);
             let Some((client, goes)) = next else { return };
             if goes {
                 self.offer_moves(client);

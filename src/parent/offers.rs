@@ -202,11 +202,10 @@ impl Offers {
         self.asked.of(session).for_each(|client| self.unsettled.add(client as usize));
     }
 
-    /// A session reads again what it is sent: the clients that wait for others, which do not, may
-    /// go to it.
-    pub fn is_back(&mut self, session: usize, is_up: impl Fn(usize) -> bool) {
+    /// A session reads again what it is sent: the clients that wait for lost ones may go to it.
+    pub fn is_back(&mut self, session: usize, is_lost: impl Fn(usize) -> bool) {
         if self.of_sessions.contains_key(&session) {
-            let waiting = self.asked.of_such(|token| !is_up(token));
+            let waiting = self.asked.of_such(is_lost);
             waiting.for_each(|client| self.unsettled.add(client as usize));
         }
     }
@@ -216,10 +215,12 @@ impl Offers {
         self.unsettled.is_empty()
     }
 
-    /// One of those clients. Some(true): it waits for a session without a connection, while another
-    /// that may be asked has one. None: there are no more.
+    /// One of those clients. Some(true): it waits for a lost session, while another that may be
+    /// asked is up. (One that is only slow to read keeps its clients: else two of them would pass
+    /// all clients to each other.) None: there are no more.
     pub fn next_unsettled(
         &mut self,
+        is_lost: impl Fn(usize) -> bool,
         is_up: impl Fn(usize) -> bool,
         now: Duration,
     ) -> Option<(u32, bool)> {
@@ -227,7 +228,7 @@ impl Offers {
         let about = |offer| self.candidate(offer, &is_up);
         let goes = self.waiting.get(&client).is_some_and(|w| {
             w.step == Step::Asked
-                && !is_up(w.search.session)
+                && is_lost(w.search.session)
                 && w.search.has_one_up(&self.asked, about, now)
         });
         Some((client, goes))

@@ -215,8 +215,12 @@ impl Sessions {
 
     /// Does this session read what it is sent, and has it a connection?
     pub fn reads(&self, token: usize) -> bool {
-        let is_lost = |s: &SessionRecord| s.resumable.as_ref().is_some_and(|r| r.lost.is_some());
-        self.all.get(&token).is_some_and(|s| !s.channel.is_behind() && !is_lost(s))
+        self.all.get(&token).is_some_and(|s| !s.channel.is_behind() && !s.is_lost())
+    }
+
+    /// Has this session no connection now?
+    pub fn is_lost(&self, token: usize) -> bool {
+        self.all.get(&token).is_some_and(SessionRecord::is_lost)
     }
 
     /// Sends a session an answer.
@@ -373,7 +377,7 @@ impl Sessions {
             return Some(s);
         }
         self.counts.end(s.net, Source::of(s.addresses.peer()));
-        if s.resumable.as_ref().is_some_and(|r| r.lost.is_some()) {
+        if s.is_lost() {
             self.counts.lost(Source::of(s.addresses.peer()), false);
         }
         let reason = match (why, &s.end_reason) {
