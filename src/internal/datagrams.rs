@@ -2,15 +2,17 @@
 //!
 //! They cannot be made to send more than was sent to them, nor to answer one another: an answer is
 //! never longer than its request, and nothing is sent to the ports of services that answer
-//! everything, nor to addresses that are many hosts'.
+//! everything, nor to addresses that are many hosts', nor where such an address was asked. It comes
+//! from the address that was asked.
 
 use super::rfcs::{PRINTABLE, time};
-use crate::sys::clock;
 use crate::sys::poll::{self, Poll};
-use crate::sys::socket;
+use crate::sys::signal::{Signal, Signals};
+use crate::sys::{clock, datagram, socket};
 use crate::wire::internal::Internal;
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::mem::ManuallyDrop;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -29,23 +31,30 @@ pub fn are_served() -> bool {
     socket::is_datagram(io::stdin().as_fd())
 }
 
-/// Answers until nothing has arrived for [`IDLE`].
+/// Answers until nothing has arrived for [`IDLE`], or until SIGTERM: what the parent sends when it
+/// ends, or has another table. What has arrived by then and was not read stays in the queue.
 pub fn serve(service: Internal) -> io::Result<()> {
-    let socket = UdpSocket::from(io::stdin().as_fd().try_clone_to_owned()?);
+    // Never dropped: that would let the signal end the process, which has its own end.
+    let stop = ManuallyDrop::new(Signals::new(&[Signal::Term])?);
+    let input = io::stdin();
+    let socket = input.as_fd();
+    datagram::note_destinations(socket)?;
     let mut buffer = vec![0; LARGEST];
-    while poll::wait(&mut [Poll::new(socket.as_fd(), true, false)], Some(IDLE))? > 0 {
-        let (n, from) = match socket.recv_from(&mut buffer) {
-            Ok(received) => received,
-            // An error that came for an earlier answer.
-            Err(_) => continue,
-        };
-        let request = &buffer[..n];
-        if let Some(answer) = answer(service, request).filter(|a| a.len() <= n && may_get(from)) {
-            // A client that cannot be reached has no answer.
-            let _ = socket.send_to(&answer, from);
+    loop {
+        let mut both = [Poll::new(socket, true, false), Poll::readable_of(&*stop)];
+        if poll::wait(&mut both, Some(IDLE))? == 0 || both[1].readable() {
+            return Ok(());
+        }
+        // An error came for an earlier answer, or the datagram was damaged.
+        let Ok(asked) = datagram::receive(socket, &mut buffer) else { continue };
+        let request = &buffer[..asked.length];
+        let may = may_get(asked.from) && !is_many(asked.to);
+        if let Some(answer) = answer(service, request).filter(|a| a.len() <= request.len() && may) {
+            // A client that cannot be reached has no answer. Nor does the system send one from, or
+            // to, the broadcast address of a network.
+            let _ = datagram::answer(socket, &answer, &asked);
         }
     }
-    Ok(())
 }
 
 fn answer(service: Internal, request: &[u8]) -> Option<Vec<u8>> {
@@ -63,12 +72,17 @@ fn characters(n: usize) -> Vec<u8> {
     (0..n).map(|i| b' ' + (i % usize::from(PRINTABLE)) as u8).collect()
 }
 
+/// May an answer be sent there?
 fn may_get(a: SocketAddr) -> bool {
-    let many = match a.ip().to_canonical() {
+    !is_many(a.ip()) && !ANSWERING.contains(&a.port())
+}
+
+/// Is it no single host's address?
+fn is_many(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
         IpAddr::V4(ip) => ip.is_broadcast() || ip.is_multicast() || ip.is_unspecified(),
         IpAddr::V6(ip) => ip.is_multicast() || ip.is_unspecified(),
-    };
-    !many && !ANSWERING.contains(&a.port())
+    }
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ impl Parent {
         log::say("stopping");
         self.cx.phase = Phase::Stopping;
         self.close_listeners(true);
+        self.services.running.end_internal_waits();
         self.cx.after(self.cx.config.table.settings.shutdown_timeout, Timer::Shutdown);
     }
 

@@ -4,7 +4,7 @@ use super::arrival::{From, Record, StreamTag};
 use super::config::Config;
 use super::lines;
 use super::tallies::Counted;
-use crate::policy::{Service, ServiceId, Ticket};
+use crate::policy::{Backend, Service, ServiceId, Ticket};
 use crate::sys::process::{self, Exit};
 use crate::sys::shared::Shared;
 use crate::sys::signal::Signal;
@@ -143,11 +143,15 @@ impl Runs {
 
     /// Sends SIGTERM to the process groups of the programs that have a port's socket itself.
     pub fn end_waits(&self) {
-        for r in self.waits() {
-            if let Err(e) = r.child.signal_group(Signal::Term) {
-                log::debug!("process group {}: {e}", r.child.pid);
-            }
-        }
+        self.waits().for_each(ask_to_end);
+    }
+
+    /// Sends SIGTERM to the internal ones among them: no client is connected to one, and it would
+    /// wait for the next datagram for some time.
+    pub fn end_internal_waits(&self) {
+        let is_internal =
+            |r: &&Running| r.service().is_some_and(|s| matches!(s.backend, Backend::Internal(_)));
+        self.waits().filter(is_internal).for_each(ask_to_end);
     }
 
     /// Warns of those that have not ended when fived ends.
@@ -240,6 +244,12 @@ impl Runs {
         for e in over.iter().filter_map(|s| self.ended.remove(s)) {
             log_exit(&e.running, e.exit, e.at);
         }
+    }
+}
+
+fn ask_to_end(r: &Running) {
+    if let Err(e) = r.child.signal_group(Signal::Term) {
+        log::debug!("process group {}: {e}", r.child.pid);
     }
 }
 

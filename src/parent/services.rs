@@ -270,6 +270,9 @@ impl Services {
             lingering_close,
             terminated: false,
         });
+        if cx.is_ending() {
+            self.running.end_internal_waits();
+        }
     }
 
     /// A service has ended, so its place is free. Returns the client's own socket, where that is to

@@ -1,0 +1,155 @@
+//! SPEC 6.2: the internal services as rows of `dgram`: how long their processes stay, and from
+//! which address they answer.
+
+mod support;
+
+use nix::sys::signal::Signal;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use support::*;
+
+const ECHO: &str = "shutdown_timeout = 600\necho dgram udp wait @USER@ internal\n port = ";
+
+/// A client of that address alone: it gets an answer from nowhere else.
+fn client(to: SocketAddr) -> UdpSocket {
+    let any: IpAddr = match to {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let s = UdpSocket::bind((any, 0)).expect("bind");
+    s.set_read_timeout(Some(TIMEOUT)).expect("timeout");
+    s.connect(to).expect("connect");
+    s
+}
+
+#[track_caller]
+fn echo(s: &UdpSocket, text: &str) {
+    s.send(text.as_bytes()).expect("send");
+    let mut buffer = [0; 99];
+    let n = s.recv(&mut buffer).expect("an answer");
+    same(&buffer[..n], text);
+}
+
+/// Sends a datagram now and then, so that the service is never idle for long, until `done`.
+fn keep_busy<T>(to: SocketAddr, done: impl FnOnce() -> T) -> T {
+    let (s, over) = (client(to), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                // Nobody may be there any more.
+                let _ = s.send(b"again");
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        });
+        let result = done();
+        over.store(true, Ordering::Relaxed);
+        result
+    })
+}
+
+#[test]
+fn an_idle_one_keeps_fived_from_no_end() {
+    for signal in [Signal::SIGTERM, Signal::SIGUSR2] {
+        let mut d = Daemon::with(&format!("{ECHO}127.0.0.1:0\n")).start();
+        let at = d.port(0);
+        echo(&client(at), "one");
+        let status = keep_busy(at, || {
+            d.signal(signal);
+            d.wait()
+        });
+        assert_eq!(status, 0);
+        let line = d.wait_log("EXIT service=echo");
+        assert!(line.contains(" status=0 "), "{line}");
+    }
+}
+
+#[test]
+fn an_external_program_has_until_shutdown_timeout() {
+    let text = "import os, socket\ns = socket.socket(fileno=0)\nfor _ in range(2):\n b, a = s.recvfrom(99)\n s.sendto(b, a)\n";
+    let mut d = Daemon::with(
+        "shutdown_timeout = 600\nown dgram udp wait @USER@ /usr/bin/env env python3 @DIR@/own\n port = 127.0.0.1:0\n",
+    )
+    .file("own", text)
+    .start();
+    let c = client(d.port(0));
+    echo(&c, "one");
+    d.signal(Signal::SIGTERM);
+    d.wait_log("stopping");
+    echo(&c, "two");
+    assert_eq!(d.wait(), 0);
+    assert!(d.wait_log("EXIT service=own").contains(" status=0 "));
+}
+
+#[test]
+fn a_reload_ends_one_and_loses_no_datagram() {
+    let d = Daemon::with(&format!("{ECHO}127.0.0.1:0\n")).start();
+    let at = d.port(0);
+    let c = client(at);
+    for n in 1..=3 {
+        echo(&c, &format!("before {n}"));
+        d.wait_logs("START service=echo", n);
+        d.reload(&format!("{ECHO}127.0.0.1:0\n cps = {} 1\n", 100 + n));
+        d.wait_logs("EXIT service=echo", n);
+        assert!(!d.log().contains("its program"), "{}", d.log());
+    }
+    echo(&c, "again");
+    // Its row is gone: nobody answers there any more, and others may have the port.
+    keep_busy(at, || {
+        d.reload("");
+        d.wait_logs("EXIT service=echo", 4);
+        until("the port is free", || UdpSocket::bind(at).is_ok());
+    });
+}
+
+/// Where a socket that is bound to every address listens, as clients of `ip` see it.
+fn at(d: &Daemon, ip: IpAddr) -> SocketAddr {
+    SocketAddr::new(ip, d.port(0).port())
+}
+
+#[test]
+fn the_answer_comes_from_the_address_that_was_asked() {
+    let both = ["127.0.0.1", "127.0.0.2", "::1"];
+    for (columns, port, asked) in [
+        ("udp", "0", &both[..]),
+        ("udp4", "0.0.0.0:0", &both[..2]),
+        ("udp6", "[::]:0", &both[2..]),
+        ("udp", "127.0.0.2:0", &both[1..2]),
+    ] {
+        let conf = format!("echo dgram {columns} wait @USER@ internal\n port = {port}\n");
+        let d = Daemon::with(&conf).start();
+        for ip in asked.iter().map(|ip| ip.parse().expect("an address")) {
+            if UdpSocket::bind((ip, 0)).is_err() {
+                skip("needs IPv6");
+                continue;
+            }
+            // The first is sent before its process runs, the second is not.
+            let c = client(at(&d, ip));
+            echo(&c, "one");
+            echo(&c, "two");
+        }
+    }
+}
+
+/// Many hosts may have got it, and each would answer.
+#[test]
+fn what_was_sent_to_many_has_no_answer() {
+    for port in ["0", "0.0.0.0:0"] {
+        let columns = if port == "0" { "udp" } else { "udp4" };
+        let conf = format!("echo dgram {columns} wait @USER@ internal\n port = {port}\n");
+        let d = Daemon::with(&conf).start();
+        let s = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
+        s.set_read_timeout(Some(TIMEOUT)).expect("timeout");
+        s.set_broadcast(true).expect("set");
+        // The broadcast address of loopback's own network, and the group of all hosts.
+        for many in [[127, 255, 255, 255], [224, 0, 0, 1]] {
+            let sent = s.send_to(b"many", at(&d, many.into()));
+            assert!(sent.is_ok() || many[0] == 224, "{sent:?}: only the group may have no route");
+        }
+        d.wait_log("START service=echo");
+        s.send_to(b"one", at(&d, Ipv4Addr::LOCALHOST.into())).expect("send");
+        let mut buffer = [0; 99];
+        let (n, _) = s.recv_from(&mut buffer).expect("an answer");
+        same(&buffer[..n], "one");
+    }
+}
