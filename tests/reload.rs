@@ -504,6 +504,28 @@ fn a_requested_reload_reports_its_outcome() {
     same(d.ask("new\r\n"), "+Go\r\nnew\n");
 }
 
+/// A file that a full disk has cut off, say.
+#[test]
+fn a_reload_after_which_there_is_no_service_says_so() {
+    let mut d = Daemon::with(CONF).arg("-p").arg("@DIR@/pid").start();
+    d.place.write("fived.conf", "state_directory = @DIR@/state\n", 0o644);
+    let wanted = format!(
+        "{}: the new configuration has no service; the one before it had 2",
+        d.place.at("fived.conf")
+    );
+    assert_eq!(ask_to_reload(&d), (0, format!("warning: {wanted}\n")));
+    d.wait_log(&format!("WARN {wanted}"));
+    // There was none before.
+    assert_eq!(ask_to_reload(&d), (0, String::new()));
+    d.signal(Signal::SIGTERM);
+    assert_eq!(d.wait(), 0);
+    assert_eq!(d.log().matches("no service").count(), 1, "{}", d.log());
+    // A start and a check say nothing.
+    let d = Daemon::with("").start();
+    assert!(!d.log().contains("no service"), "{}", d.log());
+    assert_eq!(d.place.fived("", &["-t"]), (0, "configuration OK\n".into(), "".into()));
+}
+
 /// The new net process is not ready when fived is told to end: it never will be.
 #[test]
 fn a_reload_requested_while_fived_ends_is_refused() {
