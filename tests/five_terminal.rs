@@ -116,11 +116,30 @@ fn a_shell_has_a_terminal_that_follows_the_person_s() {
     assert_eq!(p.ended(), 9);
 }
 
+/// Those that end a program by default and can be caught, without the errors of a program itself
+/// (SIGSEGV). SIGPIPE ends no Rust program.
+const ENDING: [Signal; 14] = [
+    Signal::SIGTERM,
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGALRM,
+    Signal::SIGVTALRM,
+    Signal::SIGPROF,
+    Signal::SIGXCPU,
+    Signal::SIGXFSZ,
+    Signal::SIGSTKFLT,
+    Signal::SIGIO,
+    Signal::SIGPWR,
+];
+
 #[test]
 fn the_terminal_is_as_before_whatever_ends_five() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
-    for signal in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT] {
+    for signal in ENDING {
         let mut p = Person::calls(&f, &[H, "sh"]);
         p.types("echo be$((1))gin\n").sees("be1gin");
         until("it is raw", || p.is_raw());

@@ -122,10 +122,8 @@ impl Typing {
 
 /// Those that are received, once they are blocked for this process.
 fn signals() -> Result<Signals, Error> {
-    use Signal::{Cont, Hup, Int, Quit, Stop, Term, Winch};
-    // One that was ignored when five started stays ignored.
-    let stopping = [Int, Term, Hup, Quit, Stop].into_iter().filter(|s| !s.is_ignored());
-    let all: Vec<Signal> = stopping.chain([Winch, Cont]).collect();
+    let mut all = Signal::ending_or_stopping();
+    all.extend([Signal::Winch, Signal::Cont]);
     Signals::new(&all).map_err(Error::system("signals"))
 }
 

@@ -27,10 +27,18 @@ pub enum Signal {
     Cont = libc::SIGCONT,
     /// A job in the background writes to its terminal, or changes its settings.
     TerminalOutput = libc::SIGTTOU,
+    Alarm = libc::SIGALRM,
+    VirtualAlarm = libc::SIGVTALRM,
+    Profiling = libc::SIGPROF,
+    CpuTime = libc::SIGXCPU,
+    FileSize = libc::SIGXFSZ,
+    StackFault = libc::SIGSTKFLT,
+    Io = libc::SIGIO,
+    Power = libc::SIGPWR,
 }
 
 impl Signal {
-    const ALL: [Signal; 13] = [
+    const ALL: [Signal; 21] = [
         Signal::Hup,
         Signal::Int,
         Signal::Quit,
@@ -44,7 +52,43 @@ impl Signal {
         Signal::Winch,
         Signal::Cont,
         Signal::TerminalOutput,
+        Signal::Alarm,
+        Signal::VirtualAlarm,
+        Signal::Profiling,
+        Signal::CpuTime,
+        Signal::FileSize,
+        Signal::StackFault,
+        Signal::Io,
+        Signal::Power,
     ];
+
+    /// Those that end a process by default and can be caught: whoever sends them, a person, a timer
+    /// or a limit. Not those of a program's own errors (SIGSEGV and the like), nor the real-time
+    /// ones.
+    const ENDING: [Signal; 15] = [
+        Signal::Hup,
+        Signal::Int,
+        Signal::Quit,
+        Signal::Pipe,
+        Signal::Usr1,
+        Signal::Usr2,
+        Signal::Term,
+        Signal::Alarm,
+        Signal::VirtualAlarm,
+        Signal::Profiling,
+        Signal::CpuTime,
+        Signal::FileSize,
+        Signal::StackFault,
+        Signal::Io,
+        Signal::Power,
+    ];
+
+    /// Those that would end this process, or stop it as Control-Z does. One that was ignored when
+    /// it started (nohup) stays ignored: if it were blocked, it would be received.
+    pub fn ending_or_stopping() -> Vec<Signal> {
+        let all = Signal::ENDING.into_iter().chain([Signal::Stop]);
+        all.filter(|s| !s.is_ignored()).collect()
+    }
 
     /// The system's number of it.
     pub fn number(self) -> i32 {

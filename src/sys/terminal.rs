@@ -157,8 +157,7 @@ impl From<io::Error> for Halt {
 }
 
 fn ask(mut tty: &File, prompt: &str, echo: Echo) -> Result<Vec<u8>, Halt> {
-    use Signal::{Hup, Int, Quit, Stop, Term};
-    let signals = Signals::new(&[Hup, Int, Quit, Stop, Term])?;
+    let signals = Signals::new(&Signal::ending_or_stopping())?;
     let echo_off = if echo == Echo::Off { Some(EchoOff::new(tty.as_fd())?) } else { None };
     tty.write_all(prompt.as_bytes())?;
     let mut received = None;
@@ -286,24 +285,26 @@ mod tests {
     }
 
     #[test]
-    fn an_interrupt_finds_the_terminal_as_it_was() {
-        let (ours, theirs) = terminal();
-        let asked = std::thread::spawn(move || {
-            // The signal comes to this thread, which blocks it for as long as it asks.
-            // SAFETY: a question without memory.
-            let me = unsafe { libc::pthread_self() };
-            let typist = std::thread::spawn(move || {
-                prompted(&ours);
-                // SAFETY: the thread lives: it joins this one.
-                unsafe { libc::pthread_kill(me, libc::SIGINT) };
-                ours
+    fn a_signal_finds_the_terminal_as_it_was() {
+        for signal in [Signal::Int, Signal::Usr1] {
+            let (ours, theirs) = terminal();
+            let asked = std::thread::spawn(move || {
+                // The signal comes to this thread, which blocks it for as long as it asks.
+                // SAFETY: a question without memory.
+                let me = unsafe { libc::pthread_self() };
+                let typist = std::thread::spawn(move || {
+                    prompted(&ours);
+                    // SAFETY: the thread lives: it joins this one.
+                    unsafe { libc::pthread_kill(me, signal.number()) };
+                    ours
+                });
+                let halted = ask(&theirs, "Password: ", Echo::Off);
+                let ours = typist.join().unwrap();
+                (matches!(halted, Err(Halt::Signal(s)) if s == signal), theirs, ours)
             });
-            let halted = ask(&theirs, "Password: ", Echo::Off);
-            let ours = typist.join().unwrap();
-            (matches!(halted, Err(Halt::Signal(Signal::Int))), theirs, ours)
-        });
-        let (halted, theirs, _near) = asked.join().unwrap();
-        assert!(halted && echoes(&theirs));
+            let (halted, theirs, _near) = asked.join().unwrap();
+            assert!(halted && echoes(&theirs));
+        }
     }
 
     #[test]
