@@ -84,8 +84,8 @@ pub struct Client {
     pub name: NameLookup,
     /// The user who is logged in from the beginning, at a Unix socket.
     pub login: Option<Box<Login>>,
-    /// What was read from its socket of a request that has an urgent byte (`waiting::line`). None:
-    /// nothing was read.
+    /// What was read from its socket of a request that one peek may not show (`waiting::urgent`).
+    /// None: nothing was read.
     pub urgent: Option<Vec<u8>>,
     /// Has it closed its sending direction? Nothing more will come than what is in its socket.
     pub closed: bool,

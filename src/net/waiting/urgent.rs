@@ -6,9 +6,13 @@
 //! (SO_OOBINLINE). A peek still stops there: what comes before the byte is read and kept with the
 //! client, one line at most. A client that sends no urgent byte costs no system call for this.
 //!
+//! At a Unix socket a peek stops after bytes that came with descriptors (SCM_RIGHTS, unix(7)), too.
+//! So an incomplete line is read and kept there as well. Reading closes the descriptors: nobody
+//! here asks for them.
+//!
 //! A service gets its socket as from inetd, with the option off: it can receive an urgent byte
-//! after the request in its own way. (An urgent byte before a request that is allowed without it
-//! stays out of band as well.)
+//! after the request in its own way, and descriptors as well. (An urgent byte before a request that
+//! is allowed without it stays out of band, too.)
 
 use crate::net::clients::Client;
 use crate::sys::socket;
@@ -41,8 +45,8 @@ pub(super) fn restore(client: &mut Client) {
     }
 }
 
-/// What has come of the request, and perhaps what follows it; 0: the client has finished. If an
-/// urgent byte came, returns only when the line is complete, or too long.
+/// What has come of the request, and perhaps what follows it; 0: the client has finished. After
+/// [`receive_inline`] it returns only when the line is complete, or too long.
 pub(super) fn peek(client: &mut Client, bytes: &mut Buffer) -> io::Result<usize> {
     let fd = client.socket.as_fd();
     let Some(head) = &mut client.urgent else { return socket::peek(fd, bytes) };
