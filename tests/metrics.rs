@@ -12,6 +12,10 @@ mod upstream;
 #[path = "support/yamux_client.rs"]
 mod yamux_client;
 
+use nix::libc::linger;
+use nix::sys::signal::Signal;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::Linger;
 use resume_client::Session;
 use scrape::{http, samples, sum, text};
 use std::collections::{BTreeMap, BTreeSet};
@@ -110,6 +114,42 @@ fn the_manual_names_what_there_is() {
     let word = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
     let named = section.expect("a section").split(word).filter(|w| w.starts_with("fived_"));
     assert_eq!(told, named.collect());
+}
+
+/// Of a client that is gone when the parent comes to its request nobody can say who it was.
+#[test]
+fn a_client_that_is_gone_is_counted_and_logged() {
+    let d = Daemon::with(ROWS).start();
+    same(d.ask("echo\r\n"), GO);
+    d.wait_log("EXIT service=echo");
+    let net = d.net_pid();
+    let mut idle = usize::MAX;
+    until("net has let go of the first client", || {
+        std::mem::replace(&mut idle, proc::descriptors(net).len()) == idle
+    });
+    d.signal(Signal::SIGSTOP);
+    let mut plain = d.connect();
+    plain.send("ec");
+    until("net has the client", || proc::descriptors(net).len() == idle + 1);
+    plain.send("ho\r\n");
+    until("the order is given", || proc::descriptors(net).len() == idle);
+    let mut session = d.connect();
+    session.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+    for client in [plain, session] {
+        // What closes then is a reset.
+        setsockopt(&client.0, Linger, &linger { l_onoff: 1, l_linger: 0 }).expect("linger");
+    }
+    d.signal(Signal::SIGCONT);
+    let lines = d.wait_logs("REFUSE", 2);
+    for (line, service) in lines.iter().zip(["echo", ""]) {
+        let wanted = format!("REFUSE service={service} host= reason=gone");
+        assert!(line.ends_with(&wanted), "{line}");
+    }
+    let all = samples(&d);
+    for service in ["echo", ""] {
+        let labels = format!("{{service=\"{service}\",host=\"\",reason=\"gone\"}}");
+        assert_eq!(sum(&all, "fived_refusals_total", &labels), 1.0, "{all:?}");
+    }
 }
 
 #[test]

@@ -6,6 +6,10 @@ mod support;
 mod tls;
 
 use fived::wire::orders::{FromNet, Message, ProxyAddresses};
+use nix::libc::linger;
+use nix::sys::signal::Signal;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::Linger;
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
@@ -72,6 +76,30 @@ fn the_client_is_who_the_balancer_says() {
     let six = "PROXY TCP6 2001:db8::7 2001:db8::1 4711 99\r\nwho\r\n";
     let seen = "2001:db8::7 4711 2001:db8::1 99 2001:db8::7\n";
     same(balancer(&d).send(six).half_close().read_all(), format!("{GO}{seen}"));
+}
+
+/// The balancer is gone before the parent learns who its client is.
+#[test]
+fn a_balancer_that_is_gone_is_counted_for_the_port_it_came_to() {
+    let d = Daemon::with(&(FROM.to_string() + &who("who", " port = 127.0.0.1:0\n"))).start();
+    let (net, port) = (d.net_pid(), d.port(0));
+    let mut c = at(port);
+    c.send(V1).half_close().read_all();
+    d.wait_log("EXIT service=who");
+    let mut idle = usize::MAX;
+    until("net has let go of the first client", || {
+        std::mem::replace(&mut idle, proc::descriptors(net).len()) == idle
+    });
+    let mut c = at(port);
+    until("net has the client", || proc::descriptors(net).len() == idle + 1);
+    d.signal(Signal::SIGSTOP);
+    c.send(V1);
+    until("the order is given", || proc::descriptors(net).len() == idle);
+    // What closes then is a reset.
+    setsockopt(&c.0, Linger, &linger { l_onoff: 1, l_linger: 0 }).expect("linger");
+    drop(c);
+    d.signal(Signal::SIGCONT);
+    same(d.wait_log("REFUSE "), "REFUSE service=who host= reason=gone");
 }
 
 /// Header and request in one segment, which is one read of fived's; and one after the other.

@@ -31,17 +31,20 @@ impl Parent {
         match request {
             net::Request::Done => {}
             net::Request::Start { config, service, client, proxied } => {
-                if let Some(at) =
+                let Some(at) =
                     proxied::addresses(&config, &self.cx.config, client.as_fd(), proxied)?
-                {
-                    let arrival = self.plain(token, config, service, (client, at));
-                    self.arrive(arrival, None);
-                }
+                else {
+                    self.client_gone(&config, Some((service, HostId::DEFAULT)));
+                    return Ok(true);
+                };
+                let arrival = self.plain(token, config, service, (client, at));
+                self.arrive(arrival, None);
             }
             net::Request::Session { config, client, channel, tls_port, proxied } => {
                 let Some(at) =
                     proxied::addresses(&config, &self.cx.config, client.as_fd(), proxied)?
                 else {
+                    self.client_gone(&config, None);
                     return Ok(true);
                 };
                 let name = self.names.known(self.cx.now, at.peer());
@@ -176,6 +179,19 @@ impl Parent {
             sessions::Request::Resumed(taken) => self.session_resumed(token, taken)?,
         }
         Ok(true)
+    }
+
+    /// Logs and counts a client that was gone before its socket could say who it was. `what`: the
+    /// service that it asked for, and its host; None: a session.
+    pub fn client_gone(&mut self, config: &Config, what: Option<(ServiceId, HostId)>) {
+        let table = &config.table;
+        let name = |(service, host)| {
+            Some((table.service(service)?.name.as_str(), table.host(host)?.name.as_str()))
+        };
+        let (what, reason) = (what.and_then(name), "gone");
+        self.cx.counters.refuse(what, reason);
+        let (service, host) = what.unwrap_or_default();
+        lines::gone(service, host, reason);
     }
 
     /// Logs `REFUSE` for a request that net refused itself. `session`: its number, and the user who

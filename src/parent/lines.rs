@@ -192,6 +192,13 @@ pub fn no_session(from: Peer, reason: &str) {
         .put();
 }
 
+/// `REFUSE service= host= reason=`: the client was gone before the parent could ask its socket who
+/// it was. `service`: empty for a new session.
+pub fn gone(service: &str, host: &str, reason: &str) {
+    let line = Event::new("REFUSE").word("service", service).word("host", host);
+    line.word("reason", reason).put();
+}
+
 /// `SESSION from= session=`
 pub fn session(from: Peer, number: u64) {
     Event::new("SESSION").value("from", from).number("session", number).put();

@@ -9,7 +9,7 @@ use super::port_listeners::{PortListener, PortListeners};
 use super::waits::{Next, NotStarted, State};
 use crate::log;
 use crate::policy::{
-    Denied, Facts, HostId, HostScope, Peer, PeerName, ProgramSocket, Reached, ServiceId,
+    Denied, Facts, HostId, HostScope, Peer, PeerName, ProgramSocket, Reached, ServiceId, Table,
 };
 use crate::sys::queue_head;
 use crate::sys::shared::Shared;
@@ -92,8 +92,13 @@ impl Ports {
         at: Addresses,
         name: PeerName,
     ) -> Option<Box<Arrival>> {
-        let service = self.listeners.at(real)?.port.service?;
+        let service = self.service_at(real)?;
         Some(Box::new(arrival(cx, service, client, (at, From::Port), name)))
+    }
+
+    /// The service whose clients connect to this address.
+    pub fn service_at(&self, real: SocketAddr) -> Option<ServiceId> {
+        self.listeners.at(real)?.port.service
     }
 
     /// A program that has had the socket itself has ended. What it has left on the socket is
@@ -274,6 +279,14 @@ pub fn name_unknown() -> StartError {
     StartError { reply, reason, text: Some(text.into()) }
 }
 
+/// The host of a client that has come to the port of this service.
+pub fn host_of(table: &Table, service: ServiceId) -> HostId {
+    match table.service(service).map(|s| s.host) {
+        Some(HostScope::Host(host)) => host,
+        Some(HostScope::All) | None => HostId::DEFAULT,
+    }
+}
+
 fn arrival(
     cx: &mut Context,
     service: ServiceId,
@@ -282,10 +295,7 @@ fn arrival(
     peer_name: PeerName,
 ) -> Arrival {
     let config = cx.config.clone();
-    let host = match config.table.service(service).map(|s| s.host) {
-        Some(HostScope::Host(host)) => host,
-        Some(HostScope::All) | None => HostId::DEFAULT,
-    };
+    let host = host_of(&config.table, service);
     let facts = Facts {
         peer: addresses.peer(),
         host,

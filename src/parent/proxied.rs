@@ -6,9 +6,11 @@ use super::addresses::Addresses;
 use super::arrival::{Arrival, From};
 use super::channel::Broken;
 use super::config::Config;
+use super::ports;
 use super::run::Parent;
 use crate::policy::Proxies;
 use crate::sys::shared::Shared;
+use crate::sys::socket;
 use crate::wire::orders::{ProxyAddresses, ToNet};
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -61,7 +63,14 @@ impl Parent {
         client: Shared,
         proxied: Option<ProxyAddresses>,
     ) -> Option<Box<Arrival>> {
-        let own = Addresses::of(client.as_fd(), &[]).ok()?;
+        let Ok(own) = Addresses::of(client.as_fd(), &[]) else {
+            let config = self.cx.config.clone();
+            let real = socket::local(client.as_fd()).ok();
+            let service = real.and_then(|real| self.ports.service_at(real));
+            let what = service.map(|s| (s, ports::host_of(&config.table, s)));
+            self.client_gone(&config, what);
+            return None;
+        };
         // The table may have changed since the client came.
         let tables = [config, &self.cx.config];
         let mut trusting = tables.iter().map(|c| &c.table.settings.proxy_from);
