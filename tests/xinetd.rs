@@ -73,3 +73,23 @@ fn what_is_not_served_is_switched_off_and_all_else_is_served() {
         assert_eq!(states, ["yes", "no"], "{lines}{out}");
     }
 }
+
+/// As xinetd does, fived asks for the name's address while it reads the table.
+#[test]
+fn bind_takes_the_name_of_a_host() {
+    let row = |id: &str, bind: &str| {
+        format!(
+            "service {id}\n{{\n type = UNLISTED\n port = 0\n socket_type = stream\n wait = no\n user = @USER@\n server = /bin/echo\n server_args = {id}\n bind = {bind}\n}}\n"
+        )
+    };
+    let text = row("named", "localhost") + &row("unknown", "no-such-host.invalid");
+    let d = table(&text).start();
+    let at = d.port(0);
+    assert_eq!(at.ip().to_string(), "127.0.0.1");
+    Client::connect(at).expect("named\n").end();
+    let line = d.wait_log("no-such-host.invalid");
+    assert!(line.starts_with("WARN ") && line.contains("bind: "), "{line}");
+    // The one that could not be found is off, and the other is at its address in fived's own form.
+    let (code, out, err) = run(&["-T", "--xinetd", &d.place.at("xinetd.conf")]);
+    assert!(code == 0 && out.contains("port = 127.0.0.1:0\n"), "{out}{err}");
+}

@@ -100,7 +100,7 @@ pub fn read(
     before: Option<&Config>,
     spawner: &mut Spawner,
 ) -> Result<Read, ConfigError> {
-    let mut disk = Disk::default();
+    let mut disk = Disk::new(before.and_then(|b| b.own_users));
     let (mut table, mistakes) = policy::load(origin, &mut disk);
     let Messages { mut wrong, mut warnings, mut left_out } = messages(&mistakes);
     let catalog = Catalog::default();

@@ -72,6 +72,21 @@ impl OwnUsers {
         Ok(Some(OwnUsers { net, helper }))
     }
 
+    /// The user of a look-up while a configuration is read, when the users for its table are not
+    /// chosen yet: the helper of `before`, or one that nobody has. None: as for [`Self::choose`].
+    pub fn for_look_up(before: Option<OwnUsers>) -> Result<Option<Ids>, String> {
+        if identity::effective_uid() != 0 {
+            return Ok(None);
+        }
+        let running = process::users_running();
+        let unused = |n: &u32| {
+            !running.contains(n) && identity::by_uid(*n).is_none() && !identity::is_group(*n)
+        };
+        let found = before.map(|b| b.helper);
+        let found = found.or_else(|| NUMBERS.rev().find(unused).map(|n| (n, n)));
+        found.map(Some).ok_or_else(|| "no user is free for looking it up".into())
+    }
+
     /// Is that uid one of these?
     pub fn has(&self, uid: u32) -> bool {
         [self.net.0, self.helper.0].contains(&uid)

@@ -16,7 +16,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long all of them may take together.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 type ProgramPath<'a> = (&'a str, &'a str);
 
@@ -90,15 +90,22 @@ pub fn wrong_with_libwrap() -> Option<String> {
 /// The lines of a child in this role, and why they are not all.
 fn ask(role: &str, all: &[u8]) -> io::Result<(Vec<String>, Option<String>)> {
     let list = File::from(own::file(all)?);
-    let mut child = Command::new(OsStr::from_bytes(process::own_program().to_bytes()))
-        .arg0(roles::SERVICE)
-        .arg(role)
-        .stdin(list)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .current_dir("/")
-        .spawn()?;
-    let output = read_output(&mut child);
+    let (text, late) = answer(program(role).stdin(list), ANSWER_TIMEOUT)?;
+    Ok((lookups::read_wrong(&text), late))
+}
+
+/// This program in a role that answers on its standard output.
+pub fn program(role: &str) -> Command {
+    let mut program = Command::new(OsStr::from_bytes(process::own_program().to_bytes()));
+    program.arg0(roles::SERVICE).arg(role);
+    program
+}
+
+/// What a child answers within that time, and why that is not all, if it is not.
+pub fn answer(program: &mut Command, within: Duration) -> io::Result<(String, Option<String>)> {
+    let mut child =
+        program.stdout(Stdio::piped()).stderr(Stdio::null()).current_dir("/").spawn()?;
+    let output = read_output(&mut child, within);
     let finished = output.as_ref().is_ok_and(|(_, finished)| *finished);
     if !finished {
         child.kill()?;
@@ -106,13 +113,13 @@ fn ask(role: &str, all: &[u8]) -> io::Result<(Vec<String>, Option<String>)> {
     // A child that cannot be killed yet is reaped later, with all other children.
     let _ = if finished { child.wait().map(Some) } else { child.try_wait() };
     let (text, finished) = output?;
-    let slow = || format!("no answer within {} s", ANSWER_TIMEOUT.as_secs());
-    Ok((lookups::read_wrong(&text), (!finished).then(slow)))
+    let slow = || format!("no answer within {} s", within.as_secs_f32());
+    Ok((text, (!finished).then(slow)))
 }
 
 /// The child's output, and whether it was complete in time.
-fn read_output(child: &mut Child) -> io::Result<(String, bool)> {
-    let (until, mut text, mut part) = (Instant::now() + ANSWER_TIMEOUT, Vec::new(), [0; 4096]);
+fn read_output(child: &mut Child, within: Duration) -> io::Result<(String, bool)> {
+    let (until, mut text, mut part) = (Instant::now() + within, Vec::new(), [0; 4096]);
     let mut out = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
     loop {
         let left = until.saturating_duration_since(Instant::now());

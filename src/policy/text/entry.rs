@@ -8,6 +8,7 @@
 
 use super::super::banner::Banner;
 use super::parse::{Wrong, one};
+use std::net::IpAddr;
 
 /// Where text comes from, and what else a grammar asks this computer. Errors are the system's
 /// messages.
@@ -19,6 +20,10 @@ pub trait Files {
     /// The port of a name of services(5); `protocol`: `tcp` or `udp`.
     fn port(&mut self, _name: &str, _protocol: &str) -> Option<u16> {
         None
+    }
+    /// The addresses of a host's name, in the resolver's order. Err: why it has none.
+    fn host(&mut self, _name: &str) -> Result<Vec<IpAddr>, String> {
+        Err("no address found".into())
     }
     /// The path of a program that is called by its name alone.
     fn program(&mut self, _name: &str) -> Option<String> {

@@ -29,7 +29,8 @@ use draft::Draft;
 use etc::Etc;
 use lines::Lines;
 use remark::{Kind, Remarks};
-use row::Row;
+use row::{Row, bind_address};
+use std::net::SocketAddr;
 
 /// The service that is fived itself.
 const TCPMUX: &str = "tcpmux";
@@ -210,10 +211,15 @@ impl XinetdReader<'_, '_> {
         if self.builder.is_given("listen") {
             let what = "fived listens where fived.conf says";
             remarks.push(Kind::Differs, block.line, TCPMUX, what);
-        } else if let Some(bind) = &draft.bind {
-            let v6 = bind.contains(':');
-            let address = if v6 { format!("[{bind}]:{port}") } else { format!("{bind}:{port}") };
-            self.builder.setting(&pair(block.line, "listen", &[&address]), &block.file);
+        } else {
+            match bind_address(draft, self.builder.files) {
+                None => {}
+                Some(Ok(ip)) => {
+                    let address = SocketAddr::new(ip, port).to_string();
+                    self.builder.setting(&pair(block.line, "listen", &[&address]), &block.file);
+                }
+                Some(Err(what)) => remarks.push(Kind::Broken, block.line, "bind", what),
+            }
         }
         let broken = remarks.switch_off() || block.broken;
         remarks.tell(&mut self.builder.mistakes, &block.file, Weight::LeftOut, off);

@@ -48,6 +48,28 @@ pub struct Row<'a> {
     pub remarks: &'a mut Remarks,
 }
 
+/// The address of `bind`, which may be the name of a host. None: there is no `bind`.
+pub fn bind_address(draft: &Draft, files: &mut dyn Files) -> Option<Result<IpAddr, String>> {
+    let word = draft.bind.as_deref()?;
+    if let Ok(address) = word.parse() {
+        return Some(Ok(address));
+    }
+    // The look-up would lose the interface of such an address.
+    if word.contains('%') {
+        return Some(Err(format!("expected an address without an interface, found {word:?}")));
+    }
+    let unknown = |why| format!("expected an address or the name of a host, found {word:?}: {why}");
+    let v6 = draft.flags.v6;
+    let choose = |all: Vec<IpAddr>| match all[..] {
+        [only] => Some(only),
+        _ => all.into_iter().find(|a| a.is_ipv6() == v6),
+    };
+    let family = if v6 { "IPv6" } else { "IPv4" };
+    let none = || format!("it has several addresses, and none of {family}");
+    let found = files.host(word).and_then(|all| choose(all).ok_or_else(none));
+    Some(found.map_err(unknown))
+}
+
 impl Row<'_> {
     fn broken(&mut self, line: usize, word: &str, what: impl Into<String>) {
         self.remarks.push(Is::Broken, line, word, what);
@@ -200,15 +222,8 @@ impl Row<'_> {
 
     /// `bind`: None is every address.
     fn address(&mut self) -> Option<IpAddr> {
-        let word = self.draft.bind.as_deref()?;
-        match word.parse() {
-            Ok(address) => Some(address),
-            Err(_) => {
-                let what = format!("expected an address, found {word:?}");
-                self.broken(self.line, "bind", what);
-                None
-            }
-        }
+        let found = bind_address(self.draft, self.files)?;
+        found.map_err(|what| self.broken(self.line, "bind", what)).ok()
     }
 
     fn family(&mut self, address: Option<IpAddr>) -> Family {

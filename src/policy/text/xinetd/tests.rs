@@ -10,6 +10,7 @@ use super::super::mistake::{Mistake, Weight};
 use super::attributes::ATTRIBUTES;
 use proptest::prelude::*;
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 /// Files by their paths; ports of two services.
 struct Kept(HashMap<String, Vec<u8>>);
@@ -29,6 +30,16 @@ impl Files for Kept {
             ("ssh", "tcp") => Some(22),
             ("time", "tcp" | "udp") => Some(37),
             _ => None,
+        }
+    }
+
+    fn host(&mut self, name: &str) -> Result<Vec<IpAddr>, String> {
+        let address = |a: &str| a.parse().expect("an address");
+        match name {
+            "one6" => Ok(vec![address("2001:db8::1")]),
+            "two4" => Ok(["192.0.2.1", "192.0.2.2"].map(address).into()),
+            "both" => Ok(["2001:db8::1", "192.0.2.1"].map(address).into()),
+            _ => Err("no address found".into()),
         }
     }
 }
@@ -226,6 +237,42 @@ fn a_sensor_has_its_time_in_seconds() {
         assert_eq!((remarks, printed(&table, "deny_time").as_str()), (vec![], seconds));
         assert_eq!(table.services()[0].backend, Backend::Sensor);
     }
+}
+
+/// A name that has one address is that address; of several the flags say which.
+#[test]
+fn bind_takes_the_address_that_xinetd_would_take() {
+    for (bind, flags, port) in [
+        ("one6", "", "[2001:db8::1]:22"),
+        ("two4", "", "192.0.2.1:22"),
+        ("both", "", "192.0.2.1:22"),
+        ("both", " flags = IPv4\n", "192.0.2.1:22"),
+        ("both", " flags = IPv6\n", "[2001:db8::1]:22"),
+    ] {
+        let text = service("ssh", &format!(" bind = {bind}\n{flags}"));
+        let (table, said) = read(&[("/x", &text)]);
+        let at = printed(&table, "port");
+        assert_eq!((at.trim_matches('\''), said.len()), (port, 0), "{bind}{flags}");
+    }
+    for (bind, flags, what) in [
+        ("none", "", "found \"none\": no address found"),
+        ("two4", " flags = IPv6\n", "several addresses, and none of IPv6"),
+        ("one6", " flags = IPv4\n", "expected an IPv4 address in `bind`"),
+        ("fe80::1%lo", "", "without an interface"),
+    ] {
+        let text = service("ssh", &format!(" bind = {bind}\n{flags}"));
+        let said = remarks(&text);
+        assert!(said.len() == 1 && said[0].contains(what), "{said:?}");
+        assert!(read(&[("/x", &text)]).0.services()[0].attributes.disable);
+    }
+    let mux = |bind: &str| {
+        let own = "type = INTERNAL\n socket_type = stream\n wait = no\n bind =";
+        let text = format!("service tcpmux\n{{\n {own} {bind}\n}}\n");
+        let (table, said) = read(&[("/x", &text)]);
+        (table.settings.listen, said.len())
+    };
+    assert_eq!(mux("one6"), (vec![Listen::read("[2001:db8::1]:1").expect("an address")], 0));
+    assert_eq!(mux("none").1, 1);
 }
 
 #[test]
