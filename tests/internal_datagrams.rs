@@ -153,3 +153,22 @@ fn what_was_sent_to_many_has_no_answer() {
         same(&buffer[..n], "one");
     }
 }
+
+/// The next program reads control messages that it asked for, and no others.
+#[test]
+fn the_next_program_gets_the_socket_as_it_was_made() {
+    let text = "import socket\ns = socket.socket(fileno=0)\nb, a = s.recvfrom(99)\nat = (41, 49) if s.family == socket.AF_INET6 else (0, 8)\ns.sendto(b'%d' % s.getsockopt(*at), a)\n";
+    let rows = [
+        "own dgram udp wait @USER@ internal echo\n port = 0\n",
+        "own dgram udp wait @USER@ /usr/bin/env env python3 @DIR@/own\n port = 0\n",
+    ];
+    let d = Daemon::with(rows[0]).file("own", text).start();
+    let c = client(at(&d, Ipv4Addr::LOCALHOST.into()));
+    echo(&c, "one");
+    d.reload(rows[1]);
+    d.wait_log("EXIT service=own");
+    c.send(b"two").expect("send");
+    let mut buffer = [0; 99];
+    let n = c.recv(&mut buffer).expect("an answer");
+    same(&buffer[..n], "0");
+}
