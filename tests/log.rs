@@ -4,6 +4,7 @@
 mod support;
 #[path = "support/tls.rs"]
 mod tls;
+use nix::sys::signal::Signal;
 use support::*;
 
 const CONF: &str = "hello stream tcp nowait @USER@ /bin/echo echo hello\ncat stream tcp nowait @USER@ /bin/cat cat\n";
@@ -205,5 +206,28 @@ fn a_file_may_be_the_log_and_then_each_line_has_its_time() {
             .map(|c| if c.is_ascii_digit() { 'd' } else { c })
             .collect();
         assert!(head == shape && line.len() < 1000, "{line}");
+    }
+}
+
+/// More clients wait at a port than a turn of the parent serves, and none of them is logged.
+#[test]
+fn lines_are_written_while_there_is_always_something_to_do() {
+    let who = if root() { "root".into() } else { user() };
+    let (bad, look) = (free_address(), free_address());
+    let d = Daemon::with(&format!(
+        "log_type = FILE @DIR@/log\nlog_on_success =\n\
+         bad stream tcp nowait {who} /no/such\n port = {bad}\n\
+         look stream tcp nowait {who} /bin/sh sh -c 'grep -c REFUSE @DIR@/log'\n port = {look}\n"
+    ))
+    .start_unlogged();
+    same(Client::connect(look).read_all(), "0\n");
+    d.signal(Signal::SIGSTOP);
+    let mut refused = Client::connect(bad);
+    let mut all: Vec<Client> = (0..300).map(|_| Client::connect(look)).collect();
+    d.signal(Signal::SIGCONT);
+    same(refused.read_all(), "");
+    // A turn serves 64 clients.
+    for (n, c) in all.iter_mut().enumerate().skip(100) {
+        assert_eq!(c.read_all(), b"1\n", "the client of number {n}");
     }
 }

@@ -211,15 +211,16 @@ impl Parent {
         }
     }
 
-    /// How long the poll may wait.
+    /// Writes the log; returns how long the poll may wait.
     fn wait(&self) -> Option<Duration> {
+        // In every turn: while there are orders all the time, no turn waits.
+        let log = (!log::flush()).then_some(LOG_RETRY);
         if !self.ready.is_empty() || !self.reports.is_empty() || !self.offers.is_settled() {
             return Some(Duration::ZERO);
         }
         let until = |at: Duration| at.saturating_sub(self.cx.now) + Duration::from_millis(1);
         let timer = self.cx.next_due().map(until);
         let login = self.logins.deadline().map(until);
-        let log = (!log::flush()).then_some(LOG_RETRY);
         let retry = (!self.cx.retries.is_empty()).then_some(Retries::PAUSE);
         let connect = self.connects.looks_after();
         [timer, login, log, retry, connect, self.services.settled_for()].into_iter().flatten().min()
