@@ -4,7 +4,7 @@
 use super::catalog::{Account, Catalog};
 use super::config_error::ConfigError;
 use super::descriptors::own;
-use super::disk::Disk;
+use super::disk::{Addresses, Disk};
 use super::keys::{Keys, Make};
 use super::own_users::OwnUsers;
 use super::port_rules;
@@ -45,6 +45,8 @@ pub struct Config {
     pub backends: Backends,
     /// Whom fived's own processes run as; None: as we are.
     pub own_users: Option<OwnUsers>,
+    /// The addresses of hosts that the tables name.
+    pub hosts: Addresses,
     /// What net is told (`wire::archive`), sealed.
     pub archive: OwnedFd,
     /// Ports of services' own.
@@ -100,7 +102,7 @@ pub fn read(
     before: Option<&Config>,
     spawner: &mut Spawner,
 ) -> Result<Read, ConfigError> {
-    let mut disk = Disk::new(before.and_then(|b| b.own_users));
+    let mut disk = Disk::new(before.and_then(|b| b.own_users), before.map(|b| &b.hosts));
     let (mut table, mistakes) = policy::load(origin, &mut disk);
     let Messages { mut wrong, mut warnings, mut left_out } = messages(&mistakes);
     let catalog = Catalog::default();
@@ -126,11 +128,10 @@ pub fn read(
         }
     })?;
     warnings.extend_from_slice(&keys.warnings);
-    let own_users =
-        OwnUsers::choose(&table, before.and_then(|b| b.own_users)).unwrap_or_else(|e| {
-            wrong.push(format!("{}: user: {e}", table.place(HostId::DEFAULT, "user")));
-            None
-        });
+    let own_users = OwnUsers::choose(&table, disk.before).unwrap_or_else(|e| {
+        wrong.push(format!("{}: user: {e}", table.place(HostId::DEFAULT, "user")));
+        None
+    });
     let archive = Archive {
         files: Extract::of(&table).files,
         chains: keys.pairs.iter().map(|p| (p.chain.clone(), p.schemes.clone())).collect(),
@@ -148,6 +149,7 @@ pub fn read(
         keys,
         catalog,
         own_users,
+        hosts: disk.addresses(),
         archive,
         ports,
     };

@@ -16,32 +16,55 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long the address of a host is waited for after another was not found in time: long enough
-/// for what /etc/hosts has. Reading a configuration must not take long.
+/// for what /etc/hosts has.
 const HURRIED: Duration = Duration::from_millis(500);
+/// How long all look-ups may take together, because the parent serves nobody while it reads a
+/// configuration.
+const LOOK_UPS: Duration = Duration::from_secs(4);
+
+/// Addresses by the names of their hosts.
+pub type Addresses = HashMap<String, Vec<IpAddr>>;
 
 /// See the module.
-#[derive(Debug, Default)]
-pub struct Disk {
+#[derive(Debug)]
+pub struct Disk<'a> {
     /// Has the first file been read?
     first_read: bool,
     /// The users of the configuration that stands.
-    before: Option<OwnUsers>,
+    pub before: Option<OwnUsers>,
+    /// The addresses that it was read with.
+    last: Option<&'a Addresses>,
     /// The hosts that were looked up.
     hosts: HashMap<String, Result<Vec<IpAddr>, String>>,
     /// One of them was not found in time.
     late: bool,
+    /// How long look-ups may take yet.
+    left: Duration,
 }
 
-impl Disk {
-    pub fn new(before: Option<OwnUsers>) -> Disk {
-        Disk { before, ..Disk::default() }
+impl<'a> Disk<'a> {
+    /// For a configuration that is to take the place of another one, whose users and addresses
+    /// these are.
+    pub fn new(before: Option<OwnUsers>, last: Option<&'a Addresses>) -> Disk<'a> {
+        let hosts = HashMap::new();
+        Disk { first_read: false, before, last, hosts, late: false, left: LOOK_UPS }
+    }
+
+    /// Of the hosts that were looked up.
+    pub fn addresses(self) -> Addresses {
+        self.hosts.into_iter().filter_map(|(name, found)| Some((name, found.ok()?))).collect()
     }
 
     /// Asks the resolver, in a process of another user: its answer may be a stranger's.
     fn look_up(&mut self, name: &str) -> Result<Vec<IpAddr>, String> {
+        let most = if self.late { HURRIED } else { programs::ANSWER_TIMEOUT };
+        let within = most.min(self.left);
+        if within.is_zero() {
+            return Err("no time was left to look it up".into());
+        }
         let asked = LookUp::Host(name.into());
         let mut program = programs::program(asked.name());
         let variables = asked.variables();
@@ -50,15 +73,17 @@ impl Disk {
         if let Some((uid, gid)) = OwnUsers::for_look_up(self.before)? {
             program.uid(uid).gid(gid);
         }
-        let within = if self.late { HURRIED } else { programs::ANSWER_TIMEOUT };
-        let (text, late) = programs::answer(&mut program, within).map_err(|e| e.to_string())?;
+        let began = Instant::now();
+        let answer = programs::answer(&mut program, within);
+        self.left = self.left.saturating_sub(began.elapsed());
+        let (text, late) = answer.map_err(|e| e.to_string())?;
         self.late |= late.is_some();
         let none = || late.unwrap_or_else(|| "no address found".into());
         lookups::read_addresses(&text).filter(|all| !all.is_empty()).ok_or_else(none)
     }
 }
 
-impl Files for Disk {
+impl Files for Disk<'_> {
     fn read(&mut self, path: &str) -> Result<Vec<u8>, String> {
         // The administrator names the first file, and it need not be a regular one: `fived -t -f
         // /dev/stdin`.
@@ -82,7 +107,9 @@ impl Files for Disk {
         if let Some(known) = self.hosts.get(name) {
             return known.clone();
         }
-        let found = self.look_up(name);
+        // One that has none now keeps those that it had: a name server may be down.
+        let known = self.last.and_then(|last| last.get(name)).cloned();
+        let found = self.look_up(name).or_else(|why| known.ok_or(why));
         self.hosts.insert(name.into(), found.clone());
         found
     }
@@ -108,4 +135,21 @@ fn names(directory: &str) -> std::io::Result<Vec<String>> {
     }
     names.sort_unstable();
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_that_is_not_found_keeps_its_last_addresses() {
+        let known = vec![IpAddr::from([192, 0, 2, 1])];
+        let last = Addresses::from([("known".into(), known.clone())]);
+        let mut disk = Disk::new(None, Some(&last));
+        // Nothing is looked up then.
+        disk.left = Duration::ZERO;
+        assert_eq!(disk.host("known"), Ok(known));
+        assert!(disk.host("new").is_err_and(|why| why.contains("no time")));
+        assert_eq!(disk.addresses(), last);
+    }
 }
