@@ -18,11 +18,13 @@
 //! | `reserve` `retransmit` `network` | how few descriptors are left; when TCP sends again what was lost; changes of the network |
 //! | `flow` `pipe` `poll` `clock` | bytes from one descriptor to another, waiting, time |
 //! | `file` `strict` `memfd` `output` | files read whole, files that only their owner can write, files in memory, the log's output |
+//! | `allocator` | where buffers begin in memory |
 //! | `gauges` | numbers that another process looks at |
 //! | `terminal` `pty` | passwords and keys typed at a terminal; terminals for services |
 //! | `inherit` `notify` `outcome` | what this process was started with; the service manager; the answer to `--reload` |
 //! | `sanitizer` | what the address sanitizer is told, in its build alone |
 
+mod allocator;
 pub mod clock;
 pub mod confine;
 pub mod crypt;
