@@ -531,7 +531,10 @@ fn a_service_of_pams_that_there_is_not_is_a_warning() {
     );
     assert!(code == 0 && out == "configuration OK\n" && err.starts_with(&wanted), "{err}");
     if std::path::Path::new("/etc/pam.d/other").exists() {
-        assert_eq!(place.fived("pam = other\n", &["-t"]).2, "");
+        assert_eq!(
+            place.fived("pam = other\nwho stream tcp nowait @USER@ /bin/true\n", &["-t"]).2,
+            ""
+        );
     }
 }
 

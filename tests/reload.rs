@@ -516,14 +516,23 @@ fn a_reload_after_which_there_is_no_service_says_so() {
     assert_eq!(ask_to_reload(&d), (0, format!("warning: {wanted}\n")));
     d.wait_log(&format!("WARN {wanted}"));
     // There was none before.
-    assert_eq!(ask_to_reload(&d), (0, String::new()));
+    let wanted = format!("{}: the configuration has no service", d.place.at("fived.conf"));
+    assert_eq!(ask_to_reload(&d), (0, format!("warning: {wanted}\n")));
     d.signal(Signal::SIGTERM);
     assert_eq!(d.wait(), 0);
-    assert_eq!(d.log().matches("no service").count(), 1, "{}", d.log());
-    // A start and a check say nothing.
-    let d = Daemon::with("").start();
-    assert!(!d.log().contains("no service"), "{}", d.log());
-    assert_eq!(d.place.fived("", &["-t"]), (0, "configuration OK\n".into(), "".into()));
+}
+
+#[test]
+fn a_start_without_any_service_says_so() {
+    let d = Daemon::with("request_timeout = 5\n").start();
+    let conf = d.place.at("fived.conf");
+    let wanted = format!("{conf}: the configuration has no service");
+    d.wait_log(&format!("WARN {wanted}"));
+    let tested = d.place.fived("", &["-t"]);
+    assert_eq!(tested, (0, "configuration OK\n".into(), format!("warning: {wanted}\n")));
+    // One that is switched off is a row all the same: the file has not been cut off.
+    let off = format!("{CONF} disable = yes\n");
+    assert_eq!(d.place.fived(&off, &["-t"]), (0, "configuration OK\n".into(), "".into()));
 }
 
 /// The new net process is not ready when fived is told to end: it never will be.

@@ -113,6 +113,7 @@ pub fn read(
     wrong.extend(found.wrong);
     warnings.extend(socket_directories::warnings(&ports.plain, &table, &catalog));
     warnings.extend(port_rules::warnings(&table));
+    warnings.extend(no_service(origin, &table, before));
     left_out |= !found.left_out.is_empty();
     for (service, why) in found.left_out {
         table.switch_off(service);
@@ -142,18 +143,22 @@ pub fn read(
     if !wrong.is_empty() {
         return Err(ConfigError::Mistakes(wrong));
     }
-    let config = Config {
-        origin: origin.clone(),
-        backends: backends(&table),
-        table,
-        keys,
-        catalog,
-        own_users,
-        hosts: disk.addresses(),
-        archive,
-        ports,
-    };
+    let (origin, backends, hosts) = (origin.clone(), backends(&table), disk.addresses());
+    let config =
+        Config { origin, table, keys, catalog, backends, own_users, hosts, archive, ports };
     Ok(Read { config, warnings, left_out })
+}
+
+/// A table without any row is served, but its file may have been cut off.
+fn no_service(origin: &Origin, table: &Table, before: Option<&Config>) -> Option<String> {
+    let count = before.map_or(0, |b| b.table.services().len());
+    match (table.services().len(), count) {
+        (0, 0) => Some(format!("{origin}: the configuration has no service")),
+        (0, n) => Some(format!(
+            "{origin}: the new configuration has no service; the one before it had {n}"
+        )),
+        _ => None,
+    }
 }
 
 /// May a client begin TLS anywhere?

@@ -62,7 +62,7 @@ impl Parent {
     fn read_again(&mut self) -> Result<Vec<String>, Vec<String>> {
         let origin = self.cx.options.origin.clone();
         let make = if self.listeners.are_handed() { Make::Always } else { Make::WhereTls };
-        let Read { config, mut warnings, .. } = config::read(
+        let Read { config, warnings, .. } = config::read(
             &origin,
             &self.cx.options.listen,
             make,
@@ -72,12 +72,7 @@ impl Parent {
         .map_err(ConfigError::lines)?;
         let (options, ports) = (&self.cx.options, &self.ports.listeners);
         let bound = Bound::new(&config, options, ports, &self.listeners)?;
-        let (before, now) = (self.cx.config.table.services().len(), config.table.services().len());
-        if now == 0 && before > 0 {
-            warnings.push(format!(
-                "{origin}: the new configuration has no service; the one before it had {before}"
-            ));
-        }
+        let now = config.table.services().len();
         warnings.iter().for_each(|w| log::warn(w));
         config.keys.notes.iter().for_each(|n| log::say(n));
         if let Err(e) = log_file::open(&config.table.settings.log_type, self.cx.options.background)
