@@ -46,6 +46,7 @@ pub use records::Records;
 
 use crate::sys::shared::Shared;
 use crate::sys::socket;
+use crate::wire::yamux::FRAME;
 use layer::Layer;
 use rustls::Connection;
 use std::fmt;
@@ -277,7 +278,9 @@ impl Link {
         if let Some(records) = &mut self.records {
             return Ok(records.take_queue(queue));
         }
-        let n = self.layer.send_parts(self.socket.as_fd(), &queue.unsent())?;
+        // A record of TLS holds whole frames: one, if it is of the full length.
+        let most = if self.tls().is_some() { FRAME } else { usize::MAX };
+        let n = self.layer.send_parts(self.socket.as_fd(), &queue.unsent(most))?;
         queue.sent(n);
         Ok(n)
     }

@@ -5,7 +5,7 @@
 //! byte is moved.
 
 use crate::sys::socket::PIECES;
-use crate::wire::yamux::{HEADER, PIECE, StreamId};
+use crate::wire::yamux::{FRAME, StreamId};
 use std::io::IoSlice;
 use std::ops::Range;
 
@@ -17,7 +17,7 @@ const PARTS: usize = 64;
 
 /// Bytes of a buffer that need not grow before the queue is full: what a pump lets wait, and one
 /// burst more.
-pub(super) const WHOLE: usize = OUT_MAX + PIECES * (HEADER + PIECE);
+pub(super) const WHOLE: usize = OUT_MAX + PIECES * FRAME;
 
 /// How many streams take turns at most: the list is searched from end to end.
 const TURN: usize = 256;
@@ -80,7 +80,7 @@ impl<Id: PartialEq> SendQueue<Id> {
         if self.bytes.len() > at {
             self.turn.push((stream, at..self.bytes.len()));
         }
-        (result, self.bytes[at..].chunks_mut(HEADER + PIECE))
+        (result, self.bytes[at..].chunks_mut(FRAME))
     }
 
     /// Puts the bursts into order: one frame of each in turn.
@@ -88,7 +88,7 @@ impl<Id: PartialEq> SendQueue<Id> {
         let mut turn = std::mem::take(&mut self.turn);
         while !turn.is_empty() {
             turn.retain_mut(|(_, burst)| {
-                let end = burst.end.min(burst.start + HEADER + PIECE);
+                let end = burst.end.min(burst.start + FRAME);
                 self.push(burst.start..end);
                 burst.start = end;
                 burst.start < burst.end
@@ -105,13 +105,18 @@ impl<Id: PartialEq> SendQueue<Id> {
         }
     }
 
-    /// What is to be sent next; empty: all was sent.
-    pub fn unsent(&mut self) -> Vec<IoSlice<'_>> {
+    /// What is to be sent next, at most so many bytes; empty: all was sent.
+    pub fn unsent(&mut self, most: usize) -> Vec<IoSlice<'_>> {
         self.end_turn();
+        let mut left = most;
         self.order[self.first..]
             .iter()
             .take(PARTS)
-            .map(|part| IoSlice::new(&self.bytes[part.clone()]))
+            .map_while(|part| {
+                let n = part.len().min(left);
+                left -= n;
+                (n > 0).then(|| IoSlice::new(&self.bytes[part.start..part.start + n]))
+            })
             .collect()
     }
 
@@ -159,7 +164,7 @@ mod tests {
 
     fn all(queue: &mut SendQueue<u32>, at_once: usize) -> Vec<u8> {
         let mut all = Vec::new();
-        while let Some(part) = queue.unsent().first() {
+        while let Some(part) = queue.unsent(at_once).first() {
             let n = part.len().min(at_once);
             all.extend_from_slice(&part[..n]);
             queue.sent(n);
@@ -186,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_frame_of_each_stream_in_turn() {
-        let (mut queue, whole) = (SendQueue::new(), HEADER + PIECE);
+        let (mut queue, whole) = (SendQueue::new(), FRAME);
         for at_once in [usize::MAX, 7000] {
             burst(&mut queue, 1, 3 * whole);
             burst(&mut queue, 3, 9);
@@ -207,7 +212,7 @@ mod tests {
         let mut queue = SendQueue::new();
         queue.append(|_| ());
         burst(&mut queue, 1, 0);
-        assert!(queue.is_sent() && queue.unsent().is_empty() && !queue.has_buffers());
+        assert!(queue.is_sent() && queue.unsent(1).is_empty() && !queue.has_buffers());
         queue.append(|to| to.push(1));
         assert!(!queue.is_sent());
         assert_eq!(all(&mut queue, 1), [1]);

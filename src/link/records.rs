@@ -13,6 +13,7 @@ use super::layer::Layer;
 use super::queue::SendQueue;
 use super::replay::Replay;
 use crate::wire::resume::{self, ACKNOWLEDGE_EVERY, Decoder, HEADER, NoRecord, Part};
+use crate::wire::yamux::FRAME;
 use std::io::IoSlice;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
@@ -20,14 +21,16 @@ use std::time::Duration;
 #[cfg(test)]
 mod tests;
 
-/// Bytes of data in a record at most: with its head, four records of TLS.
-const RECORD: usize = 65_536 - HEADER;
+/// Bytes of data in a record at most: one frame of the full length. With its head it fills a record
+/// of TLS.
+const RECORD: usize = FRAME;
 /// So many bytes are encrypted before they are sent.
 const BATCH: usize = 512 * 1024;
 /// How long an acknowledgement waits for data that it could go with. The protocol allows 100 ms.
 const ACKNOWLEDGE_AFTER: Duration = Duration::from_millis(50);
-/// After so many bytes it does not wait any more. What is taken at once is shorter than a record.
-const ACKNOWLEDGE_AT: u64 = ACKNOWLEDGE_EVERY - RECORD as u64 - HEADER as u64;
+/// After so many bytes it does not wait any more. At once, no more is taken than a record of TLS
+/// holds.
+const ACKNOWLEDGE_AT: u64 = ACKNOWLEDGE_EVERY - 16 * 1024;
 /// How many parts of a record are sent at once.
 const PARTS: usize = 16;
 
@@ -229,7 +232,7 @@ impl Records {
                 on.control.extend(resume::END);
                 on.end_sent = true;
             }
-            on.left = unsent.min(RECORD - on.control.len());
+            on.left = unsent.min(RECORD);
             control = on.control.len();
             match on.left {
                 0 if control == 0 => return Ok(0),

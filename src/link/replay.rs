@@ -124,7 +124,7 @@ impl Replay {
         let (left, memory) = (queue.left(), queue.memory());
         let room = UNACKNOWLEDGED_MAX.saturating_sub(self.queues.max(self.len()));
         if left < memory / 2 || left < CHUNK || memory > room {
-            let taken = self.take(&queue.unsent());
+            let taken = self.take(&queue.unsent(usize::MAX));
             queue.sent(taken);
             return taken;
         }

@@ -137,3 +137,31 @@ fn what_is_no_tls_gets_an_alert() {
     let mut alert = [0; 64];
     assert!(socket::receive(d.socket(), &mut alert).expect("an alert") > 0);
 }
+
+/// So that its receiver passes it on with one system call.
+#[test]
+fn a_frame_of_the_full_length_comes_in_one_part() {
+    for resumable in [false, true] {
+        let (mut a, mut b) = encrypted();
+        if resumable {
+            a.begin_records();
+            b.begin_records();
+        }
+        let mut queue = SendQueue::new();
+        queue.burst(1, |to| to.resize(5 * FRAME, 7)).1.for_each(drop);
+        let mut parts = Vec::new();
+        while parts.len() < 5 {
+            while !queue.is_sent() {
+                a.send_queue(&mut queue).expect("a link that takes them");
+            }
+            a.send_queued().expect("a link that takes them");
+            b.receive().expect("some bytes");
+            while let Received::Bytes(bytes) = b.received().expect("some bytes") {
+                let n = bytes.len();
+                parts.push(n);
+                b.consume(n);
+            }
+        }
+        assert_eq!(parts, [FRAME; 5], "resumable: {resumable}");
+    }
+}

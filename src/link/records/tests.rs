@@ -95,7 +95,7 @@ impl Both {
     fn give_queue(&mut self, side: usize, n: usize) {
         let from = self.given[side];
         let bytes: Vec<u8> = (from..from + n).map(|at| byte(side, at)).collect();
-        let frames = || bytes.chunks(yamux::HEADER + yamux::PIECE);
+        let frames = || bytes.chunks(yamux::FRAME);
         let mut queue = SendQueue::new();
         for stream in 0..2 {
             let its: Vec<u8> = frames().skip(stream).step_by(2).flatten().copied().collect();

@@ -3,8 +3,16 @@
 //!
 //! A header that is wrong in itself is refused here, before its stream is looked up.
 
+use crate::wire::resume;
+
 /// Bytes of a header.
 pub const HEADER: usize = 12;
+/// The longest payload of a frame that is sent, in bytes. With the frame's head, and with that of a
+/// resumable link's record, it fills one record of TLS: so its receiver has it in one part, and
+/// passes it on with one system call.
+pub const PIECE: usize = 16 * 1024 - resume::HEADER - HEADER;
+/// Bytes of such a frame.
+pub const FRAME: usize = HEADER + PIECE;
 
 pub(super) const SYN: u16 = 1;
 pub(super) const ACK: u16 = 2;

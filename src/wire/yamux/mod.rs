@@ -55,12 +55,10 @@ use std::time::Duration;
 use stream::{PeerHalf, Stream};
 use used::UsedNumbers;
 
-pub use frame::HEADER;
+pub use frame::{FRAME, HEADER, PIECE};
 pub use keepalive::SILENT_INTERVALS_MAX;
 pub use stream::{INITIAL_WINDOW, SESSION_WINDOW, STREAM_WINDOW};
 
-/// The longest payload of a frame that is sent, in bytes.
-pub const PIECE: usize = 16 * 1024;
 /// While more bytes of control frames than this are queued, the transport must not be read.
 pub const CONTROL_MAX: usize = 4096;
 /// How long what comes on a drained stream is discarded.
