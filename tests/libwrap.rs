@@ -82,6 +82,30 @@ fn rules_that_cannot_be_asked_refuse() {
     same(d.ask("free\r\n"), "+Go\r\nfree\n");
 }
 
+/// Whoever opens a pipe waits for its other end, and the parent itself looks whether there are rules.
+#[test]
+fn a_pipe_in_place_of_the_rules_refuses_and_holds_up_nobody() {
+    let more = "rm /mnt/hosts.allow && mkfifo -m 644 /mnt/hosts.allow &&";
+    let Some(d) = with("", "", more) else { return };
+    let why = "/etc/hosts.allow: expected a regular file, found a named pipe";
+    let line = d.wait_log(&format!(": echo: {why}: the rules of hosts_access(5) cannot be asked"));
+    assert!(line.starts_with("WARN "), "{line}");
+    same(d.ask("one\r\n"), "-Service not available\r\n");
+    let line = d.wait_log("REFUSE service=one");
+    assert!(line.contains(" reason=libwrap") && line.contains(why), "{line}");
+    same(d.ask("free\r\n"), "+Go\r\nfree\n");
+}
+
+#[test]
+fn rules_that_only_root_may_read_refuse_and_a_warning_says_so() {
+    let Some(d) = with("ALL: ALL\n", "", "chmod 600 /mnt/hosts.allow &&") else { return };
+    let line = d.wait_log(": echo: /etc/hosts.allow: Permission denied");
+    assert!(line.starts_with("WARN "), "{line}");
+    same(d.ask("one\r\n"), "-Service not available\r\n");
+    let line = d.wait_log("REFUSE service=one");
+    assert!(line.contains("/etc/hosts.allow: Permission denied"), "{line}");
+}
+
 #[test]
 fn without_rules_and_without_the_library_all_is_allowed() {
     let hide = "for l in /lib/*/libwrap.so.0* /usr/lib/*/libwrap.so.0*; do mount --bind /dev/null $l; done;";

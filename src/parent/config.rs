@@ -13,8 +13,8 @@ use super::row_ports::{self, RowPorts};
 use super::self_signed::state_directory;
 use super::socket_directories;
 use crate::policy::{
-    self, Backend, Extract, GroupSet, HostId, Listen, Login, Mistake, Origin, Table, UserSpec,
-    Weight,
+    self, Backend, Extract, GroupSet, HostId, Listen, Login, Mistake, Origin, Service, Table,
+    UserSpec, Weight,
 };
 use crate::sys::spawn::{CList, Spawner};
 use crate::sys::{identity, pam, program};
@@ -106,7 +106,7 @@ pub fn read(
     let (mut table, mistakes) = policy::load(origin, &mut disk);
     let Messages { mut wrong, mut warnings, mut left_out } = messages(&mistakes);
     let catalog = Catalog::default();
-    check(&table, &catalog, &mut wrong, &mut warnings);
+    check(&table, &catalog, disk.before, &mut wrong, &mut warnings);
     logins(&table, &mut wrong, &mut warnings);
     let found = row_ports::of(&table, listen, &catalog);
     let ports = found.ports;
@@ -235,13 +235,18 @@ fn rule_groups(table: &Table, catalog: &Catalog, warnings: &mut Vec<String>) {
 }
 
 /// What only this computer can say about a row. Of one that is switched off only mistakes are
-/// told: it answers nobody.
-fn check(table: &Table, catalog: &Catalog, wrong: &mut Vec<String>, warnings: &mut Vec<String>) {
-    let me = identity::effective_uid();
+/// told: it answers nobody. `before`: the users of the configuration that stands.
+fn check(
+    table: &Table,
+    catalog: &Catalog,
+    before: Option<OwnUsers>,
+    wrong: &mut Vec<String>,
+    warnings: &mut Vec<String>,
+) {
     let programs = Programs::check(table);
     let asks =
         table.services().iter().any(|s| !s.attributes.disable && s.libwrap_daemon().is_some());
-    let libwrap = asks.then(programs::wrong_with_libwrap).flatten();
+    let libwrap = asks.then(|| programs::wrong_with_libwrap(before)).flatten();
     rule_groups(table, catalog, warnings);
     for s in table.services() {
         let at = |word: &str, what: &str| format!("{}:{}: {word}: {what}", s.file, s.line);
@@ -253,29 +258,7 @@ fn check(table: &Table, catalog: &Catalog, wrong: &mut Vec<String>, warnings: &m
             );
             unless_off.push(at(&s.name, &what));
         }
-        // A sensor runs as nobody.
-        if let UserSpec::Named { user, .. } = &s.user
-            && s.backend != Backend::Sensor
-        {
-            match catalog.user(user) {
-                None => unless_off.push(at(user, "no such user: this service answers `-Service failed`")),
-                Some(u) if me != 0 && u.uid != me => wrong.push(at(
-                    user,
-                    "expected the user who started fived, found another: only root can start a service as another user",
-                )),
-                Some(_) => {}
-            }
-        }
-        if let Some(group) = s.group() {
-            match catalog.group(group) {
-                None => unless_off.push(at(group, "no such group: this service answers `-Service failed`")),
-                Some(gid) if me != 0 && gid != identity::effective_gid() => wrong.push(at(
-                    group,
-                    "expected the group of the user who started fived, found another: only root can start a service in another group",
-                )),
-                Some(_) => {}
-            }
-        }
+        owner(s, catalog, wrong, &mut unless_off);
         if let (Some(daemon), Some(why)) = (s.libwrap_daemon(), &libwrap) {
             let what = format!(
                 "{why}: the rules of hosts_access(5) cannot be asked, and this service answers `-Service not available`"
@@ -291,6 +274,35 @@ fn check(table: &Table, catalog: &Catalog, wrong: &mut Vec<String>, warnings: &m
         }
         if !s.attributes.disable {
             warnings.append(&mut unless_off);
+        }
+    }
+}
+
+/// What only this computer can say about the user and the group of a row.
+fn owner(s: &Service, catalog: &Catalog, wrong: &mut Vec<String>, warnings: &mut Vec<String>) {
+    let me = identity::effective_uid();
+    let at = |word: &str, what: &str| format!("{}:{}: {word}: {what}", s.file, s.line);
+    // A sensor runs as nobody.
+    if let UserSpec::Named { user, .. } = &s.user
+        && s.backend != Backend::Sensor
+    {
+        match catalog.user(user) {
+            None => warnings.push(at(user, "no such user: this service answers `-Service failed`")),
+            Some(u) if me != 0 && u.uid != me => wrong.push(at(
+                user,
+                "expected the user who started fived, found another: only root can start a service as another user",
+            )),
+            Some(_) => {}
+        }
+    }
+    if let Some(group) = s.group() {
+        match catalog.group(group) {
+            None => warnings.push(at(group, "no such group: this service answers `-Service failed`")),
+            Some(gid) if me != 0 && gid != identity::effective_gid() => wrong.push(at(
+                group,
+                "expected the group of the user who started fived, found another: only root can start a service in another group",
+            )),
+            Some(_) => {}
         }
     }
 }

@@ -2,6 +2,7 @@
 //! a row's path may be on a file system that never answers. Each start checks its program again.
 
 use super::descriptors::own;
+use super::own_users::OwnUsers;
 use crate::policy::{Backend, Service, Table};
 use crate::sys::{poll, process};
 use crate::wire::{lookups, roles};
@@ -44,7 +45,7 @@ impl<'a> Programs<'a> {
         }
         let answers = match all.as_bytes() {
             [] => Ok((Vec::new(), None)),
-            all => ask(roles::PROGRAMS, all),
+            all => ask(&mut program(roles::PROGRAMS), all),
         };
         let (answers, unfinished) = answers.unwrap_or_else(|e| (Vec::new(), Some(e.to_string())));
         Programs { numbers, answers, unfinished }
@@ -79,18 +80,26 @@ fn program_path(service: &Service) -> Option<ProgramPath<'_>> {
     }
 }
 
-/// What is wrong with the rules of hosts_access(5); None: they can be asked, or there are none.
-pub fn wrong_with_libwrap() -> Option<String> {
-    match ask(roles::LIBWRAP, b"") {
+/// What is wrong with the rules of hosts_access(5); None: they can be asked, or there are none. The
+/// child that looks runs as another user, like those that will ask the rules: root may read more.
+/// `before`: the users of the configuration that stands.
+pub fn wrong_with_libwrap(before: Option<OwnUsers>) -> Option<String> {
+    let mut asks = program(roles::LIBWRAP);
+    match OwnUsers::for_look_up(before) {
+        Ok(Some((uid, gid))) => drop(asks.uid(uid).gid(gid)),
+        Ok(None) => {}
+        Err(why) => return Some(why),
+    }
+    match ask(&mut asks, b"") {
         Ok((lines, silent)) => lines.into_iter().next().filter(|l| !l.is_empty()).or(silent),
         Err(e) => Some(e.to_string()),
     }
 }
 
-/// The lines of a child in this role, and why they are not all.
-fn ask(role: &str, all: &[u8]) -> io::Result<(Vec<String>, Option<String>)> {
+/// The lines that this child answers about a list, and why they are not all.
+fn ask(child: &mut Command, all: &[u8]) -> io::Result<(Vec<String>, Option<String>)> {
     let list = File::from(own::file(all)?);
-    let (text, late) = answer(program(role).stdin(list), ANSWER_TIMEOUT)?;
+    let (text, late) = answer(child.stdin(list), ANSWER_TIMEOUT)?;
     Ok((lookups::read_wrong(&text), late))
 }
 

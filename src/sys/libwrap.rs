@@ -1,18 +1,20 @@
 //! The rules of hosts_access(5), by libwrap (tcp_wrappers 7.6), which is opened at run time. For a
 //! process that does nothing else: a rule may look names up, and run commands.
 
+use super::file;
 use super::library::Library;
 use nix::sys::socket::{SockaddrLike, SockaddrStorage};
 use std::ffi::{CString, c_char, c_int, c_void};
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, ErrorKind, Read};
 use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::ptr;
 
 /// The files of rules.
 pub const RULES: [&str; 2] = ["/etc/hosts.allow", "/etc/hosts.deny"];
 
-/// A file of rules that is larger than this is not read to its end by [`has_rules`].
+/// [`has_rules`] reads no more of a file, and takes for granted that a rule follows.
 const RULES_MAX: u64 = 1 << 20;
 
 /// What request_set(3) is told next (tcpd.h).
@@ -108,20 +110,33 @@ impl Libwrap {
     }
 }
 
-/// Has one of the files a rule? Errors: one is there and cannot be read: the library would take
-/// that for no rules.
+/// Has one of the files a rule? Waits for nobody. Errors: one is there and cannot be read: the
+/// library would take that for no rules.
 pub fn has_rules() -> io::Result<bool> {
     let mut any = false;
     for path in RULES {
-        let mut text = Vec::new();
-        match File::open(path) {
-            Ok(file) => drop(file.take(RULES_MAX).read_to_end(&mut text)?),
-            Err(e) if e.kind() == ErrorKind::NotFound => {}
-            Err(e) => return Err(io::Error::new(e.kind(), format!("{path}: {e}"))),
-        }
-        any |= text.split(|b| *b == b'\n').any(is_rule);
+        let text = match read(path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => continue,
+            read => read.map_err(|e| io::Error::new(e.kind(), format!("{path}: {e}")))?,
+        };
+        any |= text.len() as u64 == RULES_MAX || text.split(|b| *b == b'\n').any(is_rule);
     }
     Ok(any)
+}
+
+/// The beginning of a file of rules. A named pipe is an error: the library would wait for whoever
+/// writes there. `/dev/null`, with which administrators cover files, is not.
+fn read(path: &str) -> io::Result<Vec<u8>> {
+    let how = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = OpenOptions::new().read(true).custom_flags(how).open(path)?;
+    let kind = file.metadata()?.file_type();
+    if kind.is_fifo() {
+        let found = file::name_of(kind);
+        return Err(io::Error::other(format!("expected a regular file, found {found}")));
+    }
+    let mut text = Vec::new();
+    file.take(RULES_MAX).read_to_end(&mut text)?;
+    Ok(text)
 }
 
 /// Neither blank nor a comment.
