@@ -1,4 +1,5 @@
-//! SIGTERM waits for services that run, and for nobody else.
+//! SIGTERM waits for services that run, and for nobody else. SIGINT waits for nothing, but loses no
+//! line of the log.
 
 mod support;
 #[path = "support/tls.rs"]
@@ -6,7 +7,8 @@ mod tls;
 #[path = "support/yamux_raw.rs"]
 mod yamux_raw;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::net::TcpStream;
 use support::*;
 use tls::Tls;
@@ -68,4 +70,63 @@ fn a_stream_with_a_service_is_waited_for_and_those_beside_it_are_not() {
     assert_eq!(d.exited(), None, "it waits for what runs");
     r.data(FIN, 1, "").data(FIN, 5, "");
     assert_eq!(d.wait(), 0);
+}
+
+/// How many refusals the log has a line of, and how many it says that it has none of.
+fn refusals(log: &str) -> (usize, usize) {
+    let lines = log.lines().filter(|l| l.contains(" reason=unknown"));
+    let heads = log.lines().filter_map(|l| Some(l.split_once(" refusals not logged")?.0));
+    let counts = heads.filter_map(|head| head.rsplit(' ').next()?.parse::<usize>().ok());
+    (lines.count(), counts.sum())
+}
+
+/// A fived whose net process has refused so many clients, and so many sessions, while the parent is
+/// stopped.
+fn refuses(clients: usize, sessions: usize) -> Daemon {
+    let d = Daemon::with(&format!("max_sessions = 1000\n{CONF}")).start();
+    let net = d.net_pid();
+    let mut between: Vec<Client> = (0..sessions).map(|_| d.connect()).collect();
+    for c in &mut between {
+        c.send("HOST\r\n\r\n").expect(format!("{HOST}Host  selected\r\n"));
+    }
+    let before = proc::descriptors(net).len();
+    let mut waiting: Vec<Client> = (0..clients).map(|_| d.connect()).collect();
+    for c in &mut waiting {
+        c.send("no ");
+    }
+    until("all are accepted", || proc::descriptors(net).len() >= before + clients);
+    d.signal(Signal::SIGSTOP);
+    for c in waiting.iter_mut().chain(&mut between) {
+        same(c.send("such\r\n").read_any(), NOT_AVAILABLE);
+    }
+    d
+}
+
+#[test]
+fn an_immediate_end_loses_no_refusal() {
+    let mut d = refuses(100, 20);
+    d.signal(Signal::SIGINT);
+    d.signal(Signal::SIGCONT);
+    assert_eq!(d.wait(), 0);
+    assert_eq!(refusals(&d.log()), (120, 0), "{}", d.log());
+}
+
+/// More than are on the way to the parent: the rest is known to net alone, which is killed.
+#[test]
+fn refusals_that_are_lost_with_net_are_counted() {
+    for net_alone in [false, true] {
+        let mut d = refuses(700, 20);
+        match net_alone {
+            true => kill(Pid::from_raw(d.net_pid()), Signal::SIGKILL).expect("kill"),
+            false => d.signal(Signal::SIGINT),
+        }
+        d.signal(Signal::SIGCONT);
+        if net_alone {
+            d.wait_log("WARN net: pid ");
+            d.signal(Signal::SIGTERM);
+        }
+        assert_eq!(d.wait(), 0);
+        let (lines, counted) = refusals(&d.log());
+        assert!(counted > 0 && lines + counted == 720, "{lines} and {counted}:\n{}", d.log());
+    }
 }

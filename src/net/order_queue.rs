@@ -2,8 +2,11 @@
 //!
 //! Orders that the channel does not take at once are held with their descriptors, at most
 //! [`HELD_MAX`] of them; while any is held the loop accepts no clients. When half of that is held,
-//! refusals, which would only be logged, are dropped and counted.
+//! refusals, which would only be logged, are dropped and counted. How many refusals the parent has
+//! not been told of is counted where it can see that (`sys::gauges`), for the case that this
+//! process is killed.
 
+use crate::sys::gauges;
 use crate::sys::message::{self, Failed};
 use crate::sys::shared::Shared;
 use crate::wire::orders::{Data, FromNet, Message, ORDER};
@@ -17,6 +20,7 @@ pub const HELD_MAX: usize = 4096;
 
 struct Held {
     order: [u8; ORDER],
+    only_log: bool,
     with: [Option<Shared>; 2],
 }
 
@@ -24,7 +28,9 @@ struct Held {
 pub struct OrderQueue {
     channel: OwnedFd,
     held: VecDeque<Held>,
+    /// Refusals that were dropped, and those that are held.
     unlogged: u64,
+    held_refusals: u64,
     /// Sending failed for want of memory or descriptors: no event tells when to try again.
     scarce: bool,
     /// The channel has failed.
@@ -33,7 +39,14 @@ pub struct OrderQueue {
 
 impl OrderQueue {
     pub fn new(channel: OwnedFd) -> OrderQueue {
-        OrderQueue { channel, held: VecDeque::new(), unlogged: 0, scarce: false, broken: None }
+        OrderQueue {
+            channel,
+            held: VecDeque::new(),
+            unlogged: 0,
+            held_refusals: 0,
+            scarce: false,
+            broken: None,
+        }
     }
 
     pub fn channel(&self) -> BorrowedFd<'_> {
@@ -75,22 +88,35 @@ impl OrderQueue {
         }
         if self.held.len() >= HELD_MAX || only_log && self.held.len() >= HELD_MAX / 2 {
             self.unlogged += u64::from(only_log);
+            self.count();
             return if only_log { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) };
         }
         let mut copies = [None, None];
         for (copy, fd) in copies.iter_mut().zip(with) {
             *copy = Some(Shared::copy(*fd)?);
         }
-        self.held.push_back(Held { order: order.encode(), with: copies });
+        self.held.push_back(Held { order: order.encode(), only_log, with: copies });
+        self.held_refusals += u64::from(only_log);
+        self.count();
         Ok(())
+    }
+
+    /// Tells the parent how many refusals it would never hear of, if this process ended now.
+    fn count(&self) {
+        gauges::unreported(self.unlogged + self.held_refusals);
     }
 
     /// Sends the orders that are held, as many as the channel takes.
     pub fn flush(&mut self) -> io::Result<()> {
-        while let Some(Held { order, with }) = self.held.front() {
+        while let Some(Held { order, only_log, with }) = self.held.front() {
+            let only_log = *only_log;
             let fds: Vec<BorrowedFd> = with.iter().flatten().map(AsFd::as_fd).collect();
             match message::send_message(self.channel.as_fd(), order, &fds, false) {
-                Ok(()) => drop(self.held.pop_front()),
+                Ok(()) => {
+                    self.held_refusals -= u64::from(only_log);
+                    self.held.pop_front();
+                    self.count();
+                }
                 Err(e) if self.is_over(&e) => self.held.clear(),
                 _ => return Ok(()),
             }
@@ -98,12 +124,13 @@ impl OrderQueue {
         self.scarce = false;
         match std::mem::take(&mut self.unlogged) {
             0 => Ok(()),
-            n => self.send(
-                &FromNet::Warn(Data::truncate(
-                    format!("{n} refusals not logged: too many at once").as_bytes(),
-                )),
-                &[],
-            ),
+            n => {
+                let text = format!("{n} refusals not logged: too many at once");
+                let warn = FromNet::Warn(Data::truncate(text.as_bytes()));
+                let sent = self.send(&warn, &[]);
+                self.count();
+                sent
+            }
         }
     }
 

@@ -28,6 +28,12 @@ impl Parent {
         let Some(request) = self.nets.order(&mut self.cx, &mut self.listeners, token)? else {
             return Ok(false);
         };
+        self.net_request(token, request)?;
+        Ok(true)
+    }
+
+    /// Carries out what a net process has asked for.
+    pub fn net_request(&mut self, token: usize, request: net::Request) -> Result<(), Broken> {
         match request {
             net::Request::Done => {}
             net::Request::Start { config, service, client, proxied } => {
@@ -35,7 +41,7 @@ impl Parent {
                     proxied::addresses(&config, &self.cx.config, client.as_fd(), proxied)?
                 else {
                     self.client_gone(&config, Some((service, HostId::DEFAULT)));
-                    return Ok(true);
+                    return Ok(());
                 };
                 let arrival = self.plain(token, config, service, (client, at));
                 self.arrive(arrival, None);
@@ -45,7 +51,7 @@ impl Parent {
                     proxied::addresses(&config, &self.cx.config, client.as_fd(), proxied)?
                 else {
                     self.client_gone(&config, None);
-                    return Ok(true);
+                    return Ok(());
                 };
                 let name = self.names.known(self.cx.now, at.peer());
                 let place = (token, self.nets.drains(token), tls_port);
@@ -66,7 +72,7 @@ impl Parent {
             }
             net::Request::Serves => self.serves(token),
         }
-        Ok(true)
+        Ok(())
     }
 
     /// One message of a thread that relays. Ok(false): there is none now.
@@ -134,6 +140,16 @@ impl Parent {
     /// One order of a session. Ok(false): there is none now.
     pub fn session_order(&mut self, token: usize) -> Result<bool, Broken> {
         let Some(request) = self.sessions.order(&mut self.cx, token)? else { return Ok(false) };
+        self.session_request(token, request)?;
+        Ok(true)
+    }
+
+    /// Carries out what a session has asked for.
+    pub fn session_request(
+        &mut self,
+        token: usize,
+        request: sessions::Request,
+    ) -> Result<(), Broken> {
         match request {
             sessions::Request::Done => {}
             sessions::Request::Sign { config, pair, scheme, message } => {
@@ -178,7 +194,7 @@ impl Parent {
             sessions::Request::Claim(claim, pair) => self.claim(token, &claim, pair)?,
             sessions::Request::Resumed(taken) => self.session_resumed(token, taken)?,
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Logs and counts a client that was gone before its socket could say who it was. `what`: the

@@ -1,7 +1,10 @@
 //! How fived ends: when its services have finished, and after it has made room for another fived.
 
+use super::channel::Broken;
 use super::context::{Phase, Timer};
+use super::net::Net;
 use super::run::Parent;
+use super::{net, sessions};
 use crate::log;
 use crate::sys::clock;
 use crate::sys::notify;
@@ -10,6 +13,8 @@ use std::time::Duration;
 /// How long fived waits at its end for programs of `wait`, and how often it looks.
 const WAITS_END: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// How long net processes that were killed may take to end.
+const NETS_END: Duration = Duration::from_secs(1);
 
 impl Parent {
     /// Stops accepting connections. The loop ends when the last service has ended, or after
@@ -77,6 +82,50 @@ impl Parent {
         self.services.running.warn_of_waits();
     }
 
+    /// Logs what net processes, which are killed, had refused before the parent read it. What else
+    /// they had asked for is not carried out any more.
+    fn last_refusals(&mut self) {
+        let until = clock::monotonic() + NETS_END;
+        while self.nets.iter().any(|net| net.channel.is_open()) && clock::monotonic() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        for net in self.nets.tokens() {
+            self.nets.has_ended(&self.cx, net);
+            // Err: that was all.
+            while let Ok(true) = self.last_net_order(net) {}
+            // Twice: the channels of streams that have their own are found in those of sessions.
+            for _ in 0..2 {
+                for session in self.sessions.of_net(net) {
+                    while let Ok(true) = self.last_session_order(session) {}
+                }
+            }
+        }
+        self.nets.iter().for_each(Net::warn_of_unreported);
+    }
+
+    fn last_net_order(&mut self, net: usize) -> Result<bool, Broken> {
+        match self.nets.order(&mut self.cx, &mut self.listeners, net)? {
+            None => return Ok(false),
+            // Its channel may have more.
+            Some(r @ (net::Request::Refused(..) | net::Request::Session { .. })) => {
+                self.net_request(net, r)?;
+            }
+            Some(_) => {}
+        }
+        Ok(true)
+    }
+
+    fn last_session_order(&mut self, session: usize) -> Result<bool, Broken> {
+        match self.sessions.order(&mut self.cx, session)? {
+            None => return Ok(false),
+            Some(r @ (sessions::Request::Refused { .. } | sessions::Request::Branch { .. })) => {
+                self.session_request(session, r)?;
+            }
+            Some(_) => {}
+        }
+        Ok(true)
+    }
+
     /// Ends the net and keys processes. Services that have their client's own socket continue.
     pub fn end(mut self) {
         self.not_reloaded();
@@ -88,6 +137,7 @@ impl Parent {
         self.connects.abandon();
         self.end_waits();
         self.nets.end();
+        self.last_refusals();
         self.signers.end();
         self.services.refusals.over();
         log::finish(200);

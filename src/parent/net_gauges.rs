@@ -30,6 +30,7 @@ impl Nets {
         let last = net.gauges.as_ref().map_or(Now::default(), Gauges::now);
         let (to, from) = self.relayed;
         self.relayed = (to.saturating_add(last.to), from.saturating_add(last.from));
+        net.warn_of_unreported();
     }
 
     /// What all net processes count now, and the bytes of those that have ended, too.
@@ -41,11 +42,23 @@ impl Nets {
             from: sum.from.saturating_add(n.from),
             waiting: sum.waiting.saturating_add(n.waiting),
             multiplexed: sum.multiplexed.saturating_add(n.multiplexed),
+            unreported: sum.unreported.saturating_add(n.unreported),
         })
     }
 
     /// How many descriptors all of them have. One that has just ended has none.
     pub fn descriptors(&self) -> u64 {
         self.all.values().filter_map(|net| process::descriptors(Some(net.child.pid)).ok()).sum()
+    }
+}
+
+impl Net {
+    /// It has ended. Some refusals were answered and could not be reported, so the log lacks them.
+    pub fn warn_of_unreported(&self) {
+        if let Some(n @ 1..) = self.gauges.as_ref().map(|g| g.now().unreported) {
+            log::warn(&format!(
+                "net: {n} refusals not logged: it ended before it could report them"
+            ));
+        }
     }
 }

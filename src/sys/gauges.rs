@@ -30,6 +30,7 @@ struct Page {
     stripes: [Stripe; STRIPES],
     waiting: AtomicU64,
     multiplexed: AtomicU64,
+    unreported: AtomicU64,
 }
 
 const SIZE: usize = size_of::<Page>();
@@ -51,6 +52,8 @@ pub struct Now {
     pub waiting: u64,
     /// Sessions that carry streams.
     pub multiplexed: u64,
+    /// Refusals that the other process has not been told of yet.
+    pub unreported: u64,
 }
 
 impl Gauges {
@@ -81,6 +84,7 @@ impl Gauges {
             from: sum(|s| &s.from),
             waiting: read(&page.waiting),
             multiplexed: read(&page.multiplexed),
+            unreported: read(&page.unreported),
         }
     }
 }
@@ -128,6 +132,13 @@ pub fn relayed(to: usize, from: usize) {
 pub fn waiting(n: usize) {
     if let Some(page) = OWN.get() {
         page.waiting.store(n as u64, Ordering::Relaxed);
+    }
+}
+
+/// Of so many refusals the other process has not been told yet.
+pub fn unreported(n: u64) {
+    if let Some(page) = OWN.get() {
+        page.unreported.store(n, Ordering::Relaxed);
     }
 }
 
@@ -179,7 +190,9 @@ mod tests {
         std::thread::scope(|s| (0..40).for_each(|_| drop(s.spawn(count))));
         let session = Multiplexed::begin();
         waiting(5);
-        assert_eq!(gauges.now(), Now { to: 80_000, from: 120_000, waiting: 5, multiplexed: 1 });
+        unreported(6);
+        let (to, from) = (80_000, 120_000);
+        assert_eq!(gauges.now(), Now { to, from, waiting: 5, multiplexed: 1, unreported: 6 });
         drop(session);
         assert_eq!(gauges.now().multiplexed, 0);
         let (_, other) = super::super::pipe::ends().expect("a pipe");
