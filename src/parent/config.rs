@@ -105,6 +105,7 @@ pub fn read(
     let mut disk = Disk::new(before.and_then(|b| b.own_users), before.map(|b| &b.hosts));
     let (mut table, mistakes) = policy::load(origin, &mut disk);
     let Messages { mut wrong, mut warnings, mut left_out } = messages(&mistakes);
+    warnings.extend(disk.take_warnings());
     let catalog = Catalog::default();
     check(&table, &catalog, disk.before, &mut wrong, &mut warnings);
     logins(&table, &mut wrong, &mut warnings);

@@ -39,6 +39,8 @@ pub struct Disk<'a> {
     last: Option<&'a Addresses>,
     /// The hosts that were looked up.
     hosts: HashMap<String, Result<Vec<IpAddr>, String>>,
+    /// What the administrator should know about them, one line each.
+    warnings: Vec<String>,
     /// One of them was not found in time.
     late: bool,
     /// How long look-ups may take yet.
@@ -49,8 +51,13 @@ impl<'a> Disk<'a> {
     /// For a configuration that is to take the place of another one, whose users and addresses
     /// these are.
     pub fn new(before: Option<OwnUsers>, last: Option<&'a Addresses>) -> Disk<'a> {
-        let hosts = HashMap::new();
-        Disk { first_read: false, before, last, hosts, late: false, left: LOOK_UPS }
+        let (hosts, warnings) = (HashMap::new(), Vec::new());
+        Disk { first_read: false, before, last, hosts, warnings, late: false, left: LOOK_UPS }
+    }
+
+    /// About the hosts that were looked up since they were taken last.
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
     }
 
     /// Of the hosts that were looked up.
@@ -109,7 +116,14 @@ impl Files for Disk<'_> {
         }
         // One that has none now keeps those that it had: a name server may be down.
         let known = self.last.and_then(|last| last.get(name)).cloned();
-        let found = self.look_up(name).or_else(|why| known.ok_or(why));
+        let found = match (self.look_up(name), known) {
+            (Err(why), Some(known)) => {
+                let kept = "fived keeps using its last addresses";
+                self.warnings.push(format!("bind: {name}: {why}: {kept}"));
+                Ok(known)
+            }
+            (found, _) => found,
+        };
         self.hosts.insert(name.into(), found.clone());
         found
     }
@@ -150,6 +164,7 @@ mod tests {
         disk.left = Duration::ZERO;
         assert_eq!(disk.host("known"), Ok(known));
         assert!(disk.host("new").is_err_and(|why| why.contains("no time")));
+        assert!(disk.take_warnings()[0].starts_with("bind: known: no time"));
         assert_eq!(disk.addresses(), last);
     }
 }

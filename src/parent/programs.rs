@@ -122,7 +122,8 @@ pub fn answer(program: &mut Command, within: Duration) -> io::Result<(String, Op
     // A child that cannot be killed yet is reaped later, with all other children.
     let _ = if finished { child.wait().map(Some) } else { child.try_wait() };
     let (text, finished) = output?;
-    let slow = || format!("no answer within {} s", within.as_secs_f32());
+    // One digit: what is left of a longer time is no round number.
+    let slow = || format!("no answer within {} s", (within.as_secs_f32() * 10.0).round() / 10.0);
     Ok((text, (!finished).then(slow)))
 }
 
