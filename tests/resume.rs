@@ -582,6 +582,37 @@ fn a_client_of_a_lost_offer_is_refused_in_time() {
     assert!(s.rest(3).starts_with("+Go\r\nalice at 127.0.0.1 in "));
 }
 
+/// Whoever withdraws an offer takes nobody any more: nobody waits until that session says so.
+#[test]
+fn an_offer_that_is_withdrawn_has_no_clients_that_wait() {
+    // While its session is lost, or has the client's connection and does not answer.
+    for is_lost in [true, false] {
+        let (d, mut s) = offering(600);
+        let mut waits = [(); 3].map(|()| asks(&d));
+        for n in 1..=3 {
+            assert!(s.line_of(2 * n).starts_with("web "));
+        }
+        if is_lost {
+            lose(&d, &mut s);
+        }
+        s.finish(1);
+        if is_lost {
+            s.resume(d.connect().0);
+        }
+        waits.iter_mut().for_each(|c| same(c.read_all(), FAILED));
+        let line = d.wait_logs("REFUSE service=web ", 3).pop().expect("a line");
+        assert!(line.ends_with(" reason=failed session=4 nobody offers it"), "{line}");
+    }
+    // Another offers it.
+    let d = offered(600);
+    let (mut a, mut b) = (offering_as(&d, "alice"), offering_as(&d, "bob"));
+    let mut c = asks(&d);
+    assert!(a.line_of(2).starts_with("web "));
+    a.finish(1);
+    takes(&mut b, 2, &mut c);
+    same(a.rest(2), "");
+}
+
 #[test]
 fn who_logged_in_stays_so_and_clients_of_an_offer_wait_for_its_session() {
     let (d, mut s) = offering(20);

@@ -74,6 +74,10 @@ impl Parent {
         }
         let ended = self.offers.end(offer, root).ok_or(Broken::Forbidden)?;
         self.log_ended(&ended);
+        // Those that wait for its session wait in vain: the next is asked.
+        for client in self.offers.waiting_for_offer(offer, root) {
+            self.offer_cancel(client, Then::Another);
+        }
         Ok(())
     }
 

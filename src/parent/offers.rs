@@ -302,6 +302,13 @@ impl Offers {
         self.asked.of(session).filter(has).collect()
     }
 
+    /// The clients that wait for that session because of this offer of its.
+    pub fn waiting_for_offer(&self, offer: u32, session: usize) -> Vec<u32> {
+        let waits = |w: &Waiting| w.search.offer == offer && !matches!(w.step, Step::Cancelled(_));
+        let of_offer = |n: &u32| self.waiting.get(n).is_some_and(|w| waits(w));
+        self.asked.of(session).filter(of_offer).collect()
+    }
+
     /// The clients that wait for that session, and those that came through it.
     pub fn waiting_for(&self, session: usize) -> (Vec<u32>, Vec<u32>) {
         (self.asked.of(session).collect(), self.came.of(session).collect())
