@@ -153,12 +153,12 @@ fn signing_leaves_no_files_whatever_ends_it() {
     let (pid_file, directory) = (d.place.at("keygen"), d.place.at("tmp"));
     std::fs::create_dir(&directory).expect("TMPDIR");
     let f = f.env("TMPDIR", &directory);
-    for signal in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT] {
+    for signal in support::signals::ending() {
         let child = f.start(&["-x", "-l", "demo", H, "who"]);
         until("ssh-keygen runs", || Path::new(&pid_file).exists());
         assert_eq!(std::fs::read_dir(&directory).expect("TMPDIR").count(), 1);
-        kill(Pid::from_raw(child.id() as i32), signal).expect("kill");
-        assert_eq!(ended(child).0, 128 + signal as i32);
+        support::signals::send(&child, signal);
+        assert_eq!(ended(child).0, 128 + signal);
         assert_eq!(std::fs::read_dir(&directory).expect("TMPDIR").count(), 0, "{signal}");
         let keygen = std::fs::read_to_string(&pid_file).expect("pid").trim().parse().expect("pid");
         assert!(!support::proc::alive(keygen), "{signal}");

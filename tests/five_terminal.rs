@@ -116,35 +116,16 @@ fn a_shell_has_a_terminal_that_follows_the_person_s() {
     assert_eq!(p.ended(), 9);
 }
 
-/// Those that end a program by default and can be caught, without the errors of a program itself
-/// (SIGSEGV). SIGPIPE ends no Rust program.
-const ENDING: [Signal; 14] = [
-    Signal::SIGTERM,
-    Signal::SIGHUP,
-    Signal::SIGINT,
-    Signal::SIGQUIT,
-    Signal::SIGUSR1,
-    Signal::SIGUSR2,
-    Signal::SIGALRM,
-    Signal::SIGVTALRM,
-    Signal::SIGPROF,
-    Signal::SIGXCPU,
-    Signal::SIGXFSZ,
-    Signal::SIGSTKFLT,
-    Signal::SIGIO,
-    Signal::SIGPWR,
-];
-
 #[test]
 fn the_terminal_is_as_before_whatever_ends_five() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
-    for signal in ENDING {
+    for signal in signals::ending() {
         let mut p = Person::calls(&f, &[H, "sh"]);
         p.types("echo be$((1))gin\n").sees("be1gin");
         until("it is raw", || p.is_raw());
-        kill(Pid::from_raw(p.five.id() as i32), signal).expect("kill");
-        assert_eq!(p.ended(), -(signal as i32), "{signal}");
+        signals::send(&p.five, signal);
+        assert_eq!(p.ended(), -signal, "{signal}");
         until("the shell has ended", || d.services().is_empty());
     }
     // The session is ended, or its holder is killed.
@@ -157,6 +138,39 @@ fn the_terminal_is_as_before_whatever_ends_five() {
             false => assert_eq!(f.run(&["-O", "exit", H]).0, 0),
         }
         assert_eq!(p.ended(), 255, "killed: {killed}");
+    }
+}
+
+#[test]
+fn a_question_shows_what_is_typed_again_whatever_ends_five() {
+    let d = Daemon::with("hello stream tcp nowait @USER@ /bin/echo echo hello\n").start();
+    let f = Five::new(&d);
+    for signal in signals::ending() {
+        let mut p = Person::calls(&f, &["-x", "-l", "demo", H, "hello"]);
+        p.sees("Password: ");
+        until("nothing is shown", || p.is_raw());
+        signals::send(&p.five, signal);
+        assert_eq!(p.ended(), -signal, "{signal}");
+        // What the shell shows next is on a line of its own.
+        p.sees("\r\n");
+    }
+}
+
+#[test]
+fn ssh_keygen_s_question_leaves_the_terminal_as_before_too() {
+    if !installed("ssh-keygen") {
+        return skip("needs ssh-keygen");
+    }
+    let d = Daemon::with("hello stream tcp nowait @USER@ /bin/echo echo hello\n").start();
+    let (f, key) = (Five::new(&d), d.place.at("key"));
+    let words = ["-q", "-t", "ed25519", "-N", "open sesame", "-f", &key];
+    assert!(Command::new("ssh-keygen").args(words).status().expect("ssh-keygen").success());
+    for signal in signals::ending() {
+        let mut p = Person::calls(&f, &["-x", "-l", "demo", "-i", &key, H, "hello"]);
+        p.sees("Enter passphrase");
+        until("nothing is shown", || p.is_raw());
+        signals::send(&p.five, signal);
+        assert_eq!(p.ended(), -signal, "{signal}");
     }
 }
 

@@ -2,10 +2,11 @@
 
 use super::error::{Error, reason};
 use super::{messages, paths, syntax};
+use crate::sys::undo::SocketPath;
 use crate::sys::{local, socket};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 /// Where applications connect to.
@@ -94,9 +95,8 @@ pub struct Listener {
     pub name: String,
     /// The system chose its port (port 0 was asked for).
     pub chosen: bool,
-    path: Option<PathBuf>,
-    /// The process that removes the socket; a fork of it does not.
-    owner: u32,
+    /// None: it has a port.
+    file: Option<SocketPath>,
 }
 
 /// How long no connection is accepted after the system had no descriptor or memory for one.
@@ -110,23 +110,15 @@ pub enum Accepted {
     NoRoom,
 }
 
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if let Some(path) = self.path.as_ref().filter(|_| self.owner == std::process::id()) {
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
 impl Listener {
     /// From now on this process removes the socket in the file system, whichever process made it.
     pub fn claim(&mut self) {
-        self.owner = std::process::id();
+        self.file.iter_mut().for_each(SocketPath::claim);
     }
 
     /// Another process will remove the socket.
     pub fn disown(&mut self) {
-        self.owner = 0;
+        self.file.iter_mut().for_each(SocketPath::disown);
     }
 
     /// Prints where it leads.
@@ -138,7 +130,7 @@ impl Listener {
 
     /// The next application that has connected.
     pub fn accept(&self) -> Accepted {
-        let accepted = match self.path {
+        let accepted = match self.file {
             Some(_) => local::accept(self.fd.as_fd()),
             None => socket::accept(self.fd.as_fd()).map(|(fd, _)| fd.our_own()),
         };
@@ -166,12 +158,11 @@ impl Listener {
     /// A listener of `f` that another process has opened. This one removes its socket in the file
     /// system.
     pub fn adopt(f: &Forward, fd: OwnedFd) -> Listener {
-        let path = match &f.local {
-            LocalAddress::Path(path) => Some(path.into()),
+        let file = match &f.local {
+            LocalAddress::Path(path) => Some(SocketPath::adopt(Path::new(path))),
             LocalAddress::Port(..) => None,
         };
-        let (service, name, owner) = (f.service.clone(), f.name(), std::process::id());
-        Listener { fd, service, name, chosen: false, path, owner }
+        Listener { fd, service: f.service.clone(), name: f.name(), chosen: false, file }
     }
 
     /// The listeners of a forward: two for the loopback's two families.
@@ -179,13 +170,9 @@ impl Listener {
         let failed =
             |e: std::io::Error| Error::System { what: format!("-L {}", f.text()), why: reason(&e) };
         let chosen = matches!(f.local, LocalAddress::Port(_, 0));
-        let at = |fd: OwnedFd, name: String, path| Listener {
-            fd,
-            service: f.service.clone(),
-            name,
-            chosen,
-            path,
-            owner: std::process::id(),
+        let at = |fd: OwnedFd, name: String, file| {
+            let service = f.service.clone();
+            Listener { fd, service, name, chosen, file }
         };
         let tcp = |address: SocketAddr| -> std::io::Result<Listener> {
             let fd = socket::listen(address, false)?;
@@ -195,8 +182,8 @@ impl Listener {
         match &f.local {
             LocalAddress::Path(path) => {
                 let path = paths::expand(path);
-                let fd = local::listen_stream(&path).map_err(failed)?;
-                Ok(vec![at(fd, path.display().to_string(), Some(path))])
+                let (fd, file) = SocketPath::bind(&path, local::listen_stream).map_err(failed)?;
+                Ok(vec![at(fd, path.display().to_string(), Some(file))])
             }
             LocalAddress::Port(None, port) => {
                 let first = tcp((Ipv4Addr::LOCALHOST, *port).into()).map_err(failed)?;

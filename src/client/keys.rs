@@ -180,12 +180,9 @@ fn by_keygen(path: &Path, text: &[u8]) -> Result<String, String> {
         return Err("no such file".into());
     }
     let failed = |e: io::Error| reason(&e);
-    // Signals that would end this process wait until the files are removed. Ignored ones stay
-    // ignored.
-    let ends = [Signal::Int, Signal::Term, Signal::Hup, Signal::Quit]
-        .into_iter()
-        .filter(|s| !s.is_ignored());
-    let signals = Signals::new(&ends.chain([Signal::Child]).collect::<Vec<_>>()).map_err(failed)?;
+    // Signals that would end this process wait until the files are removed.
+    let received: Vec<Signal> = Signal::ending().chain([Signal::CHLD]).collect();
+    let signals = Signals::new(&received).map_err(failed)?;
     let directory = private_directory().map_err(failed)?;
     let signed = keygen_in(&directory, path, text, &signals);
     let removed = fs::remove_dir_all(&directory).map_err(failed);
@@ -254,7 +251,7 @@ fn keygen_in(
     }))
 }
 
-/// Waits for a program's end, and passes on to it the signals that would end this one. Returns the
+/// Waits for a program's end, and asks it to end when a signal would end this process. Returns the
 /// first of these signals, too.
 fn ended(mut child: Child, signals: &Signals) -> io::Result<(ExitStatus, Option<Signal>)> {
     let (mut first, mut end) = (None, None);
@@ -267,9 +264,9 @@ fn ended(mut child: Child, signals: &Signals) -> io::Result<(ExitStatus, Option<
             child.kill()?;
         }
         while let Some(received) = signals.next() {
-            if received.signal != Signal::Child {
-                // ssh-keygen restores the terminal before it ends.
-                signal::send(&child, received.signal);
+            if received.signal != Signal::CHLD {
+                // It restores the terminal before that one ends it; not before every other one.
+                signal::send(&child, Signal::TERM);
                 first = first.or(Some(received.signal));
                 end = end.or(Some(clock::monotonic() + KILL_TIMEOUT));
             }

@@ -12,7 +12,7 @@ use super::{dial, messages};
 use crate::link::{Breaks, Link, copy};
 use crate::sys::flow::{self, CopyError};
 use crate::sys::poll::{self, Poll};
-use crate::sys::{clock, socket};
+use crate::sys::{clock, socket, undo};
 use crate::wire::answer::{AnswerReader, Outcome, words as shown};
 use crate::wire::builtins::HELP;
 use crate::wire::request;
@@ -127,7 +127,7 @@ pub fn service(t: &Target, name: &str, no_input: bool) -> Result<(), Error> {
         Err(CopyError::Read(e)) if !input.is_terminal() => {
             // The service must not take what came for all of it: it sees a reset.
             socket::abort(to.as_fd());
-            std::process::exit(messages::fail(&Error::system("standard input")(e)));
+            undo::exit(messages::fail(&Error::system("standard input")(e)));
         }
         // A service that reads no more input may still write, so that is no error.
         Ok(_) | Err(_) => drop(to.shutdown(Shutdown::Write)),

@@ -101,7 +101,7 @@ fn connect(t: &Target) -> Result<Connection, Error> {
 /// Opens a session and starts its holder.
 fn create(t: &Target, first: Option<&Request>, path: Option<&Path>) -> Result<Channel, Error> {
     let session = open::open(t, &|| connect(t), first)?;
-    let socket = path.map(SessionSocket::open).transpose()?;
+    let mut socket = path.map(SessionSocket::open).transpose()?;
     let (ours, theirs) = socket::seqpacket().map_err(Error::system("socket"))?;
     let mut opened = forward::open_all(&t.forwards);
     let mut keep = vec![session.link.socket().as_raw_fd(), theirs.as_raw_fd()];
@@ -115,6 +115,7 @@ fn create(t: &Target, first: Option<&Request>, path: Option<&Path>) -> Result<Ch
     keep.extend(socket.as_ref().map(|d| d.as_fd().as_raw_fd()));
     keep.extend(session.gate.as_ref().map(|gate| gate.as_raw_fd()));
     local::limit_sending(ours.as_fd(), HOLDER_TIMEOUT).map_err(Error::system("socket"))?;
+    socket.iter_mut().for_each(SessionSocket::disown);
     let pid = process::branch(&keep, move || {
         let mut holder = Holder::new(session, t.clone(), (socket, forwards), theirs);
         holder.offer_all(offers, &host);

@@ -12,7 +12,8 @@ use super::target::Target;
 use super::terminal::{self, Terminal, Typing};
 use super::{messages, plain};
 use crate::sys::poll::{self, Poll};
-use crate::sys::signal::{self, Signal, Signals};
+use crate::sys::signal::Signal;
+use crate::sys::undo;
 use crate::wire::handover::OverWhen;
 use crate::wire::run::Way;
 use std::collections::BTreeMap;
@@ -27,10 +28,6 @@ pub fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<i32, Erro
         return serve_plainly(t, o, service, &listeners);
     }
     match run(t, o, listeners)? {
-        Outcome::Signal(signal) => {
-            signal::raise(signal);
-            Ok(0)
-        }
         Outcome::Left => {
             messages::info("ended by ~.");
             Ok(NO_SESSION)
@@ -39,10 +36,9 @@ pub fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<i32, Erro
     }
 }
 
-/// What ends five, once its terminal and the signals are as they were before.
+/// What ends five, once its terminal is as it was before.
 enum Outcome {
     Ended(Ended),
-    Signal(Signal),
     /// The person has typed `~.`.
     Left,
 }
@@ -65,12 +61,9 @@ fn run(t: &Target, o: &Options, listeners: Vec<Listener>) -> Result<Outcome, Err
         caller.connect()?;
     }
     let mut offering = Offering::begin(t, &o.offers, &mut caller)?;
-    // When a signal ends five, the forwards' sockets in the file system must be removed.
-    let signals = if listeners.is_empty() { None } else { Some(ending_signals()?) };
-    // It is dropped before those signals: both restore what was blocked before them.
     let mut typing = None;
     loop {
-        let received = typing.as_ref().map(Typing::as_fd).or(signals.as_ref().map(AsFd::as_fd));
+        let received = typing.as_ref().map(Typing::as_fd);
         let timeout = [caller.timeout(), offering.timeout()].into_iter().flatten().min();
         let (ready, signalled, arrived) = wait(&stdio, received, &listeners, &caller, timeout)?;
         // Before output is copied: lines of a service with a terminal of its own end otherwise.
@@ -92,7 +85,7 @@ fn run(t: &Target, o: &Options, listeners: Vec<Listener>) -> Result<Outcome, Err
         if let Err(failed) = stdio.copy(ready) {
             return Ok(Outcome::Ended(copy_failed(failed)));
         }
-        let signal = signalled.then(|| next_signal(typing.as_ref(), signals.as_ref())).flatten();
+        let signal = typing.as_ref().filter(|_| signalled).and_then(Typing::signal);
         let escapes = stdio.escapes_typed().into_iter().map(Wish::Escape);
         for wish in escapes.chain(signal.map(Wish::Signal)) {
             match obey(wish, typing)? {
@@ -132,10 +125,10 @@ fn obey(wish: Wish, typing: Option<Typing>) -> Result<Obeyed, Error> {
             terminal::show(escapes::SUSPENDING);
             typing.suspend(true)
         }
-        (Wish::Signal(Signal::Stop), Some(typing)) => typing.suspend(false),
-        (Wish::Signal(Signal::Cont), Some(typing)) => typing.continued(),
-        (Wish::Signal(Signal::Winch), Some(typing)) => Ok(typing),
-        (Wish::Signal(signal), _) => return Ok(Obeyed::Ends(Outcome::Signal(signal))),
+        (Wish::Signal(Signal::TSTP), Some(typing)) => typing.suspend(false),
+        (Wish::Signal(Signal::CONT), Some(typing)) => typing.continued(),
+        // That of its new size.
+        (Wish::Signal(_), typing) => return Ok(Obeyed::GoesOn(typing)),
         (Wish::Escape(Escape::Suspend), None) => return Ok(Obeyed::GoesOn(None)),
     };
     changed.map(|typing| Obeyed::GoesOn(Some(typing)))
@@ -191,26 +184,11 @@ fn copy_failed(failed: Failed) -> Ended {
     }
 }
 
-/// The next signal of those that are received.
-fn next_signal(typing: Option<&Typing>, signals: Option<&Signals>) -> Option<Signal> {
-    match typing {
-        Some(typing) => typing.signal(),
-        None => signals?.next().map(|received| received.signal),
-    }
-}
-
 /// The service's terminal gets the size of the person's.
 fn tell_size(caller: &Caller, own: Option<u32>) {
     if let (Some(tag), Some(size)) = (own, terminal::size()) {
         caller.resized(tag, size);
     }
-}
-
-/// The signals that end forwards. One that was ignored when five started (nohup) stays ignored: if
-/// it were blocked here, it would be received.
-fn ending_signals() -> Result<Signals, Error> {
-    let handled = [Signal::Int, Signal::Term, Signal::Hup].into_iter().filter(|s| !s.is_ignored());
-    Signals::new(&handled.collect::<Vec<_>>()).map_err(Error::system("signals"))
 }
 
 /// The listeners of the command line. The holder has those of the configuration; with --plain there
@@ -274,7 +252,7 @@ fn serve_plainly(
             }
             let ended = plain::service(t, service, o.no_input);
             // The forwards end with the service, whatever is on them.
-            std::process::exit(ended.map_or_else(|e| messages::fail(&e), |()| 0))
+            undo::exit(ended.map_or_else(|e| messages::fail(&e), |()| 0))
         }
     })
 }

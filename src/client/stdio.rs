@@ -5,7 +5,7 @@
 use super::error::{Error, NO_SESSION};
 use super::escapes::{Escape, Escapes};
 use crate::sys::poll::{self, Poll};
-use crate::sys::{flow, process, signal, socket};
+use crate::sys::{flow, process, socket, undo};
 use std::fs::File;
 use std::io::{self, ErrorKind, IsTerminal, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -208,7 +208,7 @@ fn errors() -> io::Result<OwnedFd> {
 
 /// Ends this process by SIGPIPE, like any program whose output nobody reads.
 pub fn end_by_sigpipe() -> ! {
-    signal::end_by_broken_pipe();
+    undo::end_by_broken_pipe();
     std::process::exit(NO_SESSION)
 }
 

@@ -71,7 +71,7 @@ impl Terminal {
 }
 
 /// As long as this value lives, the person's terminal passes on every byte, and the signals that
-/// would end or stop this process, and that of the terminal's new size, are received here: whatever
+/// stop and continue this process, and that of the terminal's new size, are received here: whatever
 /// ends or stops it, the terminal is as it was before.
 #[derive(Debug)]
 pub struct Typing {
@@ -101,9 +101,9 @@ impl Typing {
     pub fn suspend(self, whole_job: bool) -> Result<Typing, Error> {
         drop(self);
         if whole_job {
-            signal::raise_in_job(Signal::Stop)
+            signal::raise_in_job(Signal::TSTP)
         } else {
-            signal::raise(Signal::Stop)
+            signal::raise(Signal::TSTP)
         }
         Typing::new()
     }
@@ -122,16 +122,15 @@ impl Typing {
 
 /// Those that are received, once they are blocked for this process.
 fn signals() -> Result<Signals, Error> {
-    let mut all = Signal::ending_or_stopping();
-    all.extend([Signal::Winch, Signal::Cont]);
-    Signals::new(&all).map_err(Error::system("signals"))
+    let all = Signal::stopping().into_iter().chain([Signal::WINCH, Signal::CONT]);
+    Signals::new(&all.collect::<Vec<_>>()).map_err(Error::system("signals"))
 }
 
 /// If another job has the terminal, this one stops, as when it used the terminal itself; but no
 /// signal is blocked now, so one that is to end this process does.
 fn wait_for_foreground() {
     if !terminal::is_in_foreground() {
-        signal::raise_in_job(Signal::TerminalOutput);
+        signal::raise_in_job(Signal::TTOU);
     }
 }
 

@@ -35,7 +35,7 @@ pub fn are_served() -> bool {
 /// ends, or has another table. What has arrived by then and was not read stays in the queue.
 pub fn serve(service: Internal) -> io::Result<()> {
     // Never dropped: that would let the signal end the process, which has its own end.
-    let stop = ManuallyDrop::new(Signals::new(&[Signal::Term])?);
+    let stop = ManuallyDrop::new(Signals::new(&[Signal::TERM])?);
     let input = io::stdin();
     let socket = input.as_fd();
     datagram::note_destinations(socket)?;

@@ -62,7 +62,7 @@ fn wait(attempt: &Attempt, command: &str, child: &Child) -> Result<LoginResult, 
     let pidfd = child.pidfd().map_err(|e| format!("{command}: {e}"))?;
     let mut polls = [Poll::new(pidfd, true, false)];
     if poll::wait(&mut polls, Some(ANSWER_TIMEOUT)).is_ok_and(|n| n == 0) {
-        child.signal(Signal::Kill).map_err(|e| format!("{command}: {e}"))?;
+        child.signal(Signal::KILL).map_err(|e| format!("{command}: {e}"))?;
         return Err(format!("{command}: no answer within {} s", ANSWER_TIMEOUT.as_secs()));
     }
     Ok(match process::wait_any() {

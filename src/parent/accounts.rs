@@ -111,7 +111,7 @@ impl<T> Accounts<T> {
     pub fn late(&mut self, pid: i32) -> Option<(Missing, Vec<T>)> {
         let l = self.0.remove(&pid)?;
         // This fails where the child has just ended. Its answer comes too late all the same.
-        let _ = l.child.signal(Signal::Kill);
+        let _ = l.child.signal(Signal::KILL);
         log::warn(&format!(
             "{}: the name service did not answer within {} s",
             l.name,

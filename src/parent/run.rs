@@ -311,23 +311,23 @@ impl Parent {
     fn signals(&mut self) {
         for Received { signal, value, .. } in self.signals.receive() {
             match signal {
-                Signal::Child => {
+                Signal::CHLD => {
                     self.reap();
                     // Before this turn's orders: a port whose program has ended may have the next.
                     self.route();
                 }
-                Signal::Hup => {
+                Signal::HUP => {
                     // Reading a configuration may take long, so pending starts are finished first.
                     self.services.settle_all(&mut self.cx);
                     self.route();
                     self.reload(value.map(Asker));
                 }
-                Signal::Usr1 => self.reports.log(),
-                Signal::Term if matches!(self.cx.phase, Phase::Serving | Phase::Leaving) => {
+                Signal::USR1 => self.reports.log(),
+                Signal::TERM if matches!(self.cx.phase, Phase::Serving | Phase::Leaving) => {
                     self.stop();
                 }
-                Signal::Usr2 => self.leave(),
-                Signal::Term | Signal::Int => self.cx.phase = Phase::Over,
+                Signal::USR2 => self.leave(),
+                Signal::TERM | Signal::INT => self.cx.phase = Phase::Over,
                 _ => {}
             }
         }

@@ -120,7 +120,7 @@ impl Runs {
         process::wait_any_after(|pid| {
             if let Some(r) = self.all.get(&pid).filter(|r| r.terminated) {
                 // This fails only where the group is empty.
-                let _ = r.child.signal_group(Signal::Kill);
+                let _ = r.child.signal_group(Signal::KILL);
             }
         })
     }
@@ -128,7 +128,7 @@ impl Runs {
     /// Sends SIGTERM to a service's process group.
     pub fn terminate(&mut self, pid: i32, started: Duration) -> Terminated {
         match self.all.get_mut(&pid) {
-            Some(r) if r.started == started => match r.child.signal_group(Signal::Term) {
+            Some(r) if r.started == started => match r.child.signal_group(Signal::TERM) {
                 Ok(()) => {
                     r.terminated = true;
                     self.early_kills += usize::from(r.child.has_group().is_none());
@@ -178,7 +178,7 @@ impl Runs {
             Some(r) if r.started == started => Some(&r.child),
             _ => group.as_ref(),
         };
-        if let Some(Err(e)) = child.map(|c| c.signal_group(Signal::Kill)) {
+        if let Some(Err(e)) = child.map(|c| c.signal_group(Signal::KILL)) {
             // Usually because all processes of the group have ended.
             log::debug!("process group {pid}: {e}");
         }
@@ -248,7 +248,7 @@ impl Runs {
 }
 
 fn ask_to_end(r: &Running) {
-    if let Err(e) = r.child.signal_group(Signal::Term) {
+    if let Err(e) = r.child.signal_group(Signal::TERM) {
         log::debug!("process group {}: {e}", r.child.pid);
     }
 }

@@ -42,7 +42,7 @@ const DESCRIPTORS_A_START: u64 = 32;
 
 /// Those that the daemon takes (fived(8)).
 const SIGNALS: [Signal; 6] =
-    [Signal::Child, Signal::Hup, Signal::Term, Signal::Int, Signal::Usr1, Signal::Usr2];
+    [Signal::CHLD, Signal::HUP, Signal::TERM, Signal::INT, Signal::USR1, Signal::USR2];
 
 /// Serves until a signal ends it. Err: it cannot serve.
 pub fn serve(mut options: Options) -> Result<(), Stop> {

@@ -163,7 +163,7 @@ impl Tries {
             // With what the child has started: a program, a PAM module's helper, even in sessions
             // of their own. If the child has just ended, this does nothing.
             running.child.kill_tree();
-            if running.child.signal_group(Signal::Kill).is_err_and(|e| socket::is_scarcity(&e)) {
+            if running.child.signal_group(Signal::KILL).is_err_and(|e| socket::is_scarcity(&e)) {
                 // There is no descriptor free to reach the group: the child alone is killed.
                 running.child.kill();
             }

@@ -156,7 +156,7 @@ impl Wrap {
     pub fn late(&mut self, pid: i32, now: Duration) -> Option<Checked> {
         let check = self.checks.remove(&pid)?;
         // This fails where the child has just ended. Its answer comes too late all the same.
-        let _ = check.child.signal_group(Signal::Kill);
+        let _ = check.child.signal_group(Signal::KILL);
         let why = format!("no answer of the rules within {} s", TIMEOUT.as_secs());
         self.decided(check, Err(denied(Some(why))), now)
     }

@@ -8,7 +8,7 @@
 //! | file | noun |
 //! |---|---|
 //! | `spawn` `program` | programs are started; which of them can run |
-//! | `process` `signal` `interrupt` | this process and its children; signals; interrupted waits |
+//! | `process` `signal` `interrupt` `undo` | this process and its children; signals; interrupted waits; what is undone before a signal ends this process |
 //! | `confine` `rights` `namespace` | rights given up; rights that are missing; network namespaces |
 //! | `identity` `crypt` `pam` `library` `resolve` `libwrap` | users and groups, hashes, PAM, names of addresses, hosts_access(5) |
 //! | `socket` `port` `options` `dial` | sockets, services' own ports, options, connecting |
@@ -68,6 +68,7 @@ pub mod socket;
 pub mod spawn;
 pub mod strict;
 pub mod terminal;
+pub mod undo;
 pub mod unix_listener;
 pub mod unix_queue;
 

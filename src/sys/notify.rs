@@ -110,7 +110,7 @@ pub fn stand_in() -> io::Result<Option<StandIn>> {
     }
     let (reader, writer) = pipe::ends()?;
     let wait = || {
-        let ended = Signals::new(&[Signal::Term, Signal::Int]).and_then(|signals| {
+        let ended = Signals::new(&[Signal::TERM, Signal::INT]).and_then(|signals| {
             let ends = [signals.as_fd(), reader.as_fd()];
             poll::wait(&mut ends.map(|fd| Poll::new(fd, true, false)), None)
         });

@@ -67,7 +67,7 @@ impl Question {
     pub fn ask(&self, pid: i32) -> io::Result<()> {
         let value = libc::sigval { sival_ptr: self.asker.0 as usize as *mut libc::c_void };
         // SAFETY: the value is only a number for both sides.
-        check(unsafe { libc::sigqueue(pid, Signal::Hup.number(), value) }).map(drop)
+        check(unsafe { libc::sigqueue(pid, Signal::HUP.number(), value) }).map(drop)
     }
 
     /// The answer of that process. None: there was none within `time`.

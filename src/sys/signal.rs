@@ -1,4 +1,5 @@
-//! Signals as a descriptor (signalfd(2)): no handler has anything to do.
+//! Signals as a descriptor (signalfd(2)): no handler has anything to do, but for what a process
+//! undoes before a signal ends it (`undo`).
 //!
 //! A program inherits blocked signals through exec, so `spawn` clears the mask.
 
@@ -9,90 +10,68 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
-/// The signals that fived knows.
+/// A signal: the system's number of it. Those that fived or five does something about have names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(i32)]
-pub enum Signal {
-    Hup = libc::SIGHUP,
-    Int = libc::SIGINT,
-    Quit = libc::SIGQUIT,
-    Pipe = libc::SIGPIPE,
-    Usr1 = libc::SIGUSR1,
-    Usr2 = libc::SIGUSR2,
-    Term = libc::SIGTERM,
-    Kill = libc::SIGKILL,
-    Child = libc::SIGCHLD,
-    Stop = libc::SIGTSTP,
-    Winch = libc::SIGWINCH,
-    Cont = libc::SIGCONT,
-    /// A job in the background writes to its terminal, or changes its settings.
-    TerminalOutput = libc::SIGTTOU,
-    Alarm = libc::SIGALRM,
-    VirtualAlarm = libc::SIGVTALRM,
-    Profiling = libc::SIGPROF,
-    CpuTime = libc::SIGXCPU,
-    FileSize = libc::SIGXFSZ,
-    StackFault = libc::SIGSTKFLT,
-    Io = libc::SIGIO,
-    Power = libc::SIGPWR,
-}
+pub struct Signal(libc::c_int);
+
+/// The standard signals that end a process by default (signal(7)) and can be caught: whoever sends
+/// them, a person, a timer or a limit. Not those of a program's own errors (SIGSEGV and the like):
+/// after one of them nothing in its memory is certain.
+const ENDING: [libc::c_int; 15] = [
+    libc::SIGHUP,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGPIPE,
+    libc::SIGALRM,
+    libc::SIGTERM,
+    libc::SIGSTKFLT,
+    libc::SIGXCPU,
+    libc::SIGXFSZ,
+    libc::SIGVTALRM,
+    libc::SIGPROF,
+    libc::SIGIO,
+    libc::SIGPWR,
+];
 
 impl Signal {
-    const ALL: [Signal; 21] = [
-        Signal::Hup,
-        Signal::Int,
-        Signal::Quit,
-        Signal::Pipe,
-        Signal::Usr1,
-        Signal::Usr2,
-        Signal::Term,
-        Signal::Kill,
-        Signal::Child,
-        Signal::Stop,
-        Signal::Winch,
-        Signal::Cont,
-        Signal::TerminalOutput,
-        Signal::Alarm,
-        Signal::VirtualAlarm,
-        Signal::Profiling,
-        Signal::CpuTime,
-        Signal::FileSize,
-        Signal::StackFault,
-        Signal::Io,
-        Signal::Power,
-    ];
+    pub const HUP: Signal = Signal(libc::SIGHUP);
+    pub const INT: Signal = Signal(libc::SIGINT);
+    pub const PIPE: Signal = Signal(libc::SIGPIPE);
+    pub const USR1: Signal = Signal(libc::SIGUSR1);
+    pub const USR2: Signal = Signal(libc::SIGUSR2);
+    pub const TERM: Signal = Signal(libc::SIGTERM);
+    pub const KILL: Signal = Signal(libc::SIGKILL);
+    pub const CHLD: Signal = Signal(libc::SIGCHLD);
+    /// Control-Z.
+    pub const TSTP: Signal = Signal(libc::SIGTSTP);
+    pub const WINCH: Signal = Signal(libc::SIGWINCH);
+    pub const CONT: Signal = Signal(libc::SIGCONT);
+    /// A job in the background writes to its terminal, or changes its settings.
+    pub const TTOU: Signal = Signal(libc::SIGTTOU);
 
-    /// Those that end a process by default and can be caught: whoever sends them, a person, a timer
-    /// or a limit. Not those of a program's own errors (SIGSEGV and the like), nor the real-time
-    /// ones.
-    const ENDING: [Signal; 15] = [
-        Signal::Hup,
-        Signal::Int,
-        Signal::Quit,
-        Signal::Pipe,
-        Signal::Usr1,
-        Signal::Usr2,
-        Signal::Term,
-        Signal::Alarm,
-        Signal::VirtualAlarm,
-        Signal::Profiling,
-        Signal::CpuTime,
-        Signal::FileSize,
-        Signal::StackFault,
-        Signal::Io,
-        Signal::Power,
-    ];
+    /// Those that would end this process: of `ENDING` and the real-time signals, without those that
+    /// the C library keeps for itself, all that are not ignored. One that was ignored when
+    /// this process started (nohup) stays so: if it were blocked, it would be received.
+    pub fn ending() -> impl Iterator<Item = Signal> {
+        let real_time = libc::SIGRTMIN()..=libc::SIGRTMAX();
+        ENDING.into_iter().chain(real_time).map(Signal).filter(|s| !s.is_ignored())
+    }
 
-    /// Those that would end this process, or stop it as Control-Z does. One that was ignored when
-    /// it started (nohup) stays ignored: if it were blocked, it would be received.
+    /// Those that would end this process, or stop it as Control-Z does.
     pub fn ending_or_stopping() -> Vec<Signal> {
-        let all = Signal::ENDING.into_iter().chain([Signal::Stop]);
-        all.filter(|s| !s.is_ignored()).collect()
+        Signal::ending().chain(Signal::stopping()).collect()
+    }
+
+    /// The one of Control-Z, unless it is ignored.
+    pub fn stopping() -> Option<Signal> {
+        Some(Signal::TSTP).filter(|s| !s.is_ignored())
     }
 
     /// The system's number of it.
     pub fn number(self) -> i32 {
-        self as i32
+        self.0
     }
 
     /// Does this process ignore it? nohup(1) or a shell may have arranged that. If the system does
@@ -111,7 +90,7 @@ impl Signal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Received {
     pub signal: Signal,
-    /// Who sent it; for `Child`, the child.
+    /// Who sent it; for SIGCHLD, the child.
     pub pid: i32,
     /// The number that its sender gave it, if any (sigqueue(3)).
     pub value: Option<u64>,
@@ -133,7 +112,7 @@ impl Signals {
     /// [`reset_child_signal`], too.
     pub fn new(signals: &[Signal]) -> io::Result<Signals> {
         let set = set(signals);
-        if signals.contains(&Signal::Child) {
+        if signals.contains(&Signal::CHLD) {
             reset_child_signal();
         }
         let mut before = MaybeUninit::uninit();
@@ -165,12 +144,8 @@ impl Signals {
 
     /// The next signal that has come.
     pub fn next(&self) -> Option<Received> {
-        loop {
-            let (records, read) = self.read::<1>()?;
-            if let Some(known) = records[..read].first().and_then(received) {
-                return Some(known);
-            }
-        }
+        let (records, read) = self.read::<1>()?;
+        records[..read].first().map(received)
     }
 
     /// All signals that have come so far. The system is asked once for several of them. Those that
@@ -179,7 +154,7 @@ impl Signals {
     pub fn receive(&self) -> Vec<Received> {
         let mut all = Vec::new();
         while let Some((records, read)) = self.read::<AT_ONCE>() {
-            all.extend(records[..read].iter().filter_map(received));
+            all.extend(records[..read].iter().map(received));
             if read < AT_ONCE {
                 break;
             }
@@ -204,11 +179,9 @@ impl Signals {
     }
 }
 
-/// None: no signal that fived knows.
-fn received(info: &libc::signalfd_siginfo) -> Option<Received> {
-    let signal = Signal::ALL.into_iter().find(|s| s.number() as u32 == info.ssi_signo)?;
+fn received(info: &libc::signalfd_siginfo) -> Received {
     let value = (info.ssi_code == libc::SI_QUEUE && info.ssi_ptr != 0).then_some(info.ssi_ptr);
-    Some(Received { signal, pid: info.ssi_pid as i32, value })
+    Received { signal: Signal(info.ssi_signo as i32), pid: info.ssi_pid as i32, value }
 }
 
 /// Restores the mask; signals that are still pending are delivered.
@@ -292,16 +265,6 @@ pub fn raise_in_job(signal: Signal) {
     unsafe { libc::kill(0, signal.number()) };
 }
 
-/// Ends this process by SIGPIPE. Rust's runtime ignores that signal, so its default effect is
-/// restored first.
-pub fn end_by_broken_pipe() {
-    // SAFETY: no memory is handed over; the default effect runs none of this program's code.
-    unsafe {
-        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
-        libc::raise(libc::SIGPIPE);
-    }
-}
-
 fn set(signals: &[Signal]) -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
     // SAFETY: sigemptyset fills the set, the others add to a filled one; the numbers are signals.
@@ -320,11 +283,11 @@ mod tests {
 
     #[test]
     fn a_signal_is_read_not_suffered() {
-        let s = Signals::new(&[Signal::Usr1, Signal::Hup]).unwrap();
+        let s = Signals::new(&[Signal::USR1, Signal::HUP]).unwrap();
         assert_eq!(s.receive(), []);
-        raise(Signal::Usr1);
+        raise(Signal::USR1);
         let me = std::process::id() as i32;
-        assert_eq!(s.receive(), [Received { signal: Signal::Usr1, pid: me, value: None }]);
+        assert_eq!(s.receive(), [Received { signal: Signal::USR1, pid: me, value: None }]);
         assert_eq!(s.receive(), []);
     }
 }

@@ -2,6 +2,7 @@
 
 use super::poll::{self, Poll};
 use super::signal::{self, Signal, Signals};
+use super::undo::{self, Settings};
 use super::{check, count};
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
@@ -40,8 +41,7 @@ pub fn is_output() -> bool {
 /// May this process's job use the terminal of standard input, or has another job of its shell taken
 /// that over? Where standard input is not this process's controlling terminal: it may.
 pub fn is_in_foreground() -> bool {
-    // SAFETY: two questions without memory.
-    unsafe { matches!(libc::tcgetpgrp(0), job if job == -1 || job == libc::getpgrp()) }
+    undo::is_ours(0)
 }
 
 /// Rows and columns of the terminal that standard output goes to, or input comes from. None: there
@@ -84,37 +84,24 @@ pub fn question(prompt: &str, echo: Echo) -> io::Result<Vec<u8>> {
 /// is written to it, for as long as this value lives.
 #[derive(Debug)]
 pub struct Raw {
-    before: libc::termios,
+    settings: Settings,
 }
 
 impl Raw {
     /// Errors: ENOTTY, if standard input is no terminal.
     pub fn new() -> io::Result<Raw> {
-        // SAFETY: all zeros is a valid termios, which the call fills.
-        let before = unsafe {
-            let mut before: libc::termios = std::mem::zeroed();
-            check(libc::tcgetattr(0, &mut before))?;
-            before
-        };
-        let this = Raw { before };
+        let this = Raw { settings: Settings::of(0)? };
         this.again()?;
         Ok(this)
     }
 
     /// Does it again, after somebody else has changed the terminal.
     pub fn again(&self) -> io::Result<()> {
-        let mut raw = self.before;
+        let mut raw = self.settings.before;
         // SAFETY: one termios is changed.
         unsafe { libc::cfmakeraw(&mut raw) };
         // SAFETY: one termios is read.
         check(unsafe { libc::tcsetattr(0, libc::TCSANOW, &raw) }).map(drop)
-    }
-}
-
-impl Drop for Raw {
-    fn drop(&mut self) {
-        // SAFETY: one termios is read. A terminal that is gone has no settings any more.
-        unsafe { libc::tcsetattr(0, libc::TCSANOW, &self.before) };
     }
 }
 
@@ -133,7 +120,7 @@ fn answer(tty: &File, prompt: &str, echo: Echo) -> io::Result<Vec<u8>> {
             Err(Halt::Signal(s)) => {
                 // The terminal and the signal's effect are restored by now.
                 signal::raise(s);
-                if s != Signal::Stop {
+                if s != Signal::TSTP {
                     return Err(io::ErrorKind::Interrupted.into());
                 }
                 // After it was stopped and continued (fg), it asks again.
@@ -158,7 +145,7 @@ impl From<io::Error> for Halt {
 
 fn ask(mut tty: &File, prompt: &str, echo: Echo) -> Result<Vec<u8>, Halt> {
     let signals = Signals::new(&Signal::ending_or_stopping())?;
-    let echo_off = if echo == Echo::Off { Some(EchoOff::new(tty.as_fd())?) } else { None };
+    let echo_off = if echo == Echo::Off { Some(echo_off(tty.as_fd())?) } else { None };
     tty.write_all(prompt.as_bytes())?;
     let mut received = None;
     let answer = line(tty.as_fd(), |fd| {
@@ -205,34 +192,15 @@ fn line(fd: BorrowedFd, mut wait: impl FnMut(BorrowedFd) -> io::Result<()>) -> i
     }
 }
 
-/// The terminal shows nothing that is typed, for as long as this value lives.
-struct EchoOff<'a> {
-    fd: BorrowedFd<'a>,
-    before: libc::termios,
-}
-
-impl EchoOff<'_> {
-    fn new(fd: BorrowedFd) -> io::Result<EchoOff> {
-        // SAFETY: all zeros is a valid termios, which the call fills.
-        let before = unsafe {
-            let mut before: libc::termios = std::mem::zeroed();
-            check(libc::tcgetattr(fd.as_raw_fd(), &mut before))?;
-            before
-        };
-        let mut changed = before;
-        changed.c_lflag &= !(libc::ECHO | libc::ECHOE | libc::ECHOK | libc::ECHONL);
-        changed.c_lflag |= libc::ICANON;
-        // SAFETY: one termios is read. TCSAFLUSH discards what was typed before the question.
-        check(unsafe { libc::tcsetattr(fd.as_raw_fd(), libc::TCSAFLUSH, &changed) })?;
-        Ok(EchoOff { fd, before })
-    }
-}
-
-impl Drop for EchoOff<'_> {
-    fn drop(&mut self) {
-        // SAFETY: one termios is read.
-        unsafe { libc::tcsetattr(self.fd.as_raw_fd(), libc::TCSADRAIN, &self.before) };
-    }
+/// The terminal shows nothing that is typed, for as long as the settings live that are returned.
+fn echo_off(fd: BorrowedFd) -> io::Result<Settings> {
+    let settings = Settings::of(fd.as_raw_fd())?;
+    let mut changed = settings.before;
+    changed.c_lflag &= !(libc::ECHO | libc::ECHOE | libc::ECHOK | libc::ECHONL);
+    changed.c_lflag |= libc::ICANON;
+    // SAFETY: one termios is read. TCSAFLUSH discards what was typed before the question.
+    check(unsafe { libc::tcsetattr(fd.as_raw_fd(), libc::TCSAFLUSH, &changed) })?;
+    Ok(settings)
 }
 
 #[cfg(test)]
@@ -286,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_signal_finds_the_terminal_as_it_was() {
-        for signal in [Signal::Int, Signal::Usr1] {
+        for signal in [Signal::INT, Signal::USR1] {
             let (ours, theirs) = terminal();
             let asked = std::thread::spawn(move || {
                 // The signal comes to this thread, which blocks it for as long as it asks.

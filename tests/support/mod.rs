@@ -17,6 +17,7 @@ mod free;
 pub mod page;
 mod place;
 pub mod proc;
+pub mod signals;
 mod trial;
 
 pub use client::{Client, connect_from};

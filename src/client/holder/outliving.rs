@@ -47,7 +47,7 @@ impl Holder {
     /// session's has the forwards of -O and the applications that were not served. -O lists and
     /// cancels the forwards here until then.
     pub(super) fn outlive_the_session(&mut self) -> Result<(), Error> {
-        let signals = Signals::new(&[Signal::Term, Signal::Int, Signal::Hup])
+        let signals = Signals::new(&[Signal::TERM, Signal::INT, Signal::HUP])
             .map_err(Error::system("signals"))?;
         self.phase = Phase::Outliving;
         (self.away, self.gate, self.network) = (None, None, None);
@@ -68,7 +68,7 @@ impl Holder {
 
     fn serve_orders(&mut self, found: Found, signals: &Signals) {
         self.serve_callers(&found);
-        if found.signalled && signals.next().is_some_and(|r| r.signal != Signal::Hup) {
+        if found.signalled && signals.next().is_some_and(|r| r.signal != Signal::HUP) {
             self.phase = Phase::Ending;
         }
     }

@@ -58,11 +58,12 @@ impl Holder {
 
     fn close_for_good(&mut self) {
         self.forwards.close();
-        self.close_socket();
+        // If the file stays, the next caller finds that nobody listens there.
+        self.socket = None;
     }
 
     fn hold(&mut self) -> Result<End, Error> {
-        let signals = Signals::new(&[Signal::Term, Signal::Int, Signal::Hup])
+        let signals = Signals::new(&[Signal::TERM, Signal::INT, Signal::HUP])
             .map_err(Error::system("signals"))?;
         loop {
             let turned = if self.away.is_some() { self.turn_away() } else { self.turn() };
@@ -89,12 +90,6 @@ impl Holder {
                     }
                 }
             }
-        }
-    }
-
-    fn close_socket(&mut self) {
-        if let Some(socket) = self.socket.take() {
-            socket.close();
         }
     }
 

@@ -2,11 +2,11 @@
 
 use crate::client::error::Error;
 use crate::client::paths;
+use crate::sys::undo::SocketPath;
 use crate::sys::{local, process};
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Who is to find the session.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -19,8 +19,7 @@ enum Users {
 /// Where new callers find the session.
 pub struct SessionSocket {
     listener: OwnedFd,
-    path: PathBuf,
-    inode: u64,
+    file: SocketPath,
     users: Users,
 }
 
@@ -32,16 +31,24 @@ impl SessionSocket {
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(failed()(e)),
             _ => {}
         }
-        let before = process::set_umask(0o177);
-        let listener = local::listen(path);
-        process::set_umask(before);
-        let inode = std::fs::symlink_metadata(path).map_err(failed())?.ino();
-        Ok(SessionSocket {
-            listener: listener.map_err(failed())?,
-            path: path.into(),
-            inode,
-            users: Users::All,
-        })
+        let bind = |path: &Path| {
+            let before = process::set_umask(0o177);
+            let listener = local::listen(path);
+            process::set_umask(before);
+            listener
+        };
+        let (listener, file) = SocketPath::bind(path, bind).map_err(failed())?;
+        Ok(SessionSocket { listener, file, users: Users::All })
+    }
+
+    /// The holder removes it; the process that forks the holder does not.
+    pub fn disown(&mut self) {
+        self.file.disown();
+    }
+
+    /// From now on this process, the holder, removes it.
+    pub fn claim(&mut self) {
+        self.file.claim();
     }
 
     /// Moves the socket, so that new calls do not find this session, and -O still does. For the
@@ -51,25 +58,11 @@ impl SessionSocket {
             return;
         }
         self.users = Users::OrdersOnly;
-        let to = paths::retired(&self.path, std::process::id());
-        // Another holder may use the path by now. If the socket keeps its name, new calls are sent
-        // to a new session.
-        if self.is_its_own() && std::fs::rename(&self.path, &to).is_ok() {
-            self.path = to;
-        }
-    }
-
-    fn is_its_own(&self) -> bool {
-        std::fs::symlink_metadata(&self.path).is_ok_and(|m| m.ino() == self.inode)
-    }
-
-    /// Removes the socket. For the holder alone: the process that forked it drops its copy
-    /// without that.
-    pub fn close(self) {
+        let to = paths::retired(self.file.path(), std::process::id());
         // Another holder may use the path by now.
-        if self.is_its_own() {
-            // If this fails, the next caller finds that nobody listens on it.
-            let _ = std::fs::remove_file(&self.path);
+        if self.file.is_there() {
+            // If the socket keeps its name, new calls are sent to a new session.
+            let _ = self.file.rename(&to);
         }
     }
 }

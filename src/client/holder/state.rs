@@ -89,10 +89,11 @@ impl Holder {
     pub fn new(
         session: OpenSession,
         target: Target,
-        (socket, mut forwards): (Option<SessionSocket>, Forwards),
+        (mut socket, mut forwards): (Option<SessionSocket>, Forwards),
         first: OwnedFd,
     ) -> Holder {
         forwards.claim();
+        socket.iter_mut().for_each(SessionSocket::claim);
         let now = clock::monotonic();
         let answers = match session.resumable {
             Some(_) => Unanswered::Resume,

@@ -150,7 +150,7 @@ impl Holder {
         if self.pump.len() > open {
             self.wants_the_server();
         }
-        if found.signalled && signals.next().is_some_and(|r| r.signal != Signal::Hup) {
+        if found.signalled && signals.next().is_some_and(|r| r.signal != Signal::HUP) {
             self.phase = Phase::Ending;
         }
         if found.network && self.network.as_ref().is_some_and(NetworkChanges::take) {

@@ -130,7 +130,7 @@ fn it_leads_a_session_of_its_own() {
 
 #[test]
 fn signals_of_ours_stay_with_us() {
-    let _blocked = Signals::new(&[Signal::Term, Signal::Usr1]).unwrap();
+    let _blocked = Signals::new(&[Signal::TERM, Signal::USR1]).unwrap();
     let status = output("cat /proc/self/status");
     assert!(status.contains("SigBlk:\t0000000000000000\n"));
     let ours = std::fs::read_to_string("/proc/thread-self/status").unwrap();
@@ -138,7 +138,7 @@ fn signals_of_ours_stay_with_us() {
     assert!(line("SigBlk").ends_with("4200"), "{ours}");
     // What std ignores (SIGPIPE) is caught, which exec resets, and still does nothing.
     assert!(line("SigIgn").ends_with("0000"), "{ours}");
-    raise(Signal::Pipe);
+    raise(Signal::PIPE);
 }
 
 #[test]
@@ -352,15 +352,15 @@ fn the_connection_blocks() {
 fn a_child_is_signalled_and_never_another() {
     let w = World::new("sleep 100 & sleep 100");
     let child = start(w.launch()).unwrap();
-    child.signal_group(Signal::Term).unwrap();
+    child.signal_group(Signal::TERM).unwrap();
     reap(child.pid);
-    let gone = child.signal(Signal::Kill).unwrap_err();
+    let gone = child.signal(Signal::KILL).unwrap_err();
     assert_eq!(gone.raw_os_error(), Some(libc::ESRCH));
 
     let late = start(w.launch()).unwrap();
-    late.signal_group(Signal::Kill).unwrap();
+    late.signal_group(Signal::KILL).unwrap();
     let other = Child::new(std::os::unix::process::parent_id() as i32);
-    assert_eq!(other.signal(Signal::Term).unwrap_err().raw_os_error(), Some(libc::ECHILD));
+    assert_eq!(other.signal(Signal::TERM).unwrap_err().raw_os_error(), Some(libc::ECHILD));
     reap(late.pid);
 }
 

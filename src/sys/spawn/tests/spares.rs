@@ -52,8 +52,8 @@ fn a_spare_becomes_the_next_service() {
         "echo $$ $(cut -d' ' -f6 /proc/$$/stat); grep -E '^(Name|SigPnd|ShdPnd)' /proc/$$/status",
     );
     // What somebody sends to it does not reach the program.
-    raise_at(made, Signal::Hup);
-    raise_at(made, Signal::Usr1);
+    raise_at(made, Signal::HUP);
+    raise_at(made, Signal::USR1);
     let launch = Launch { identity: Some(&who), ..w.launch() };
     let child = spawner.start(&launch).unwrap();
     assert_eq!((child.pid, spare(&spawner)), (made, None));
@@ -111,7 +111,7 @@ fn what_is_no_service_leaves_it_alone() {
 fn one_that_somebody_ended_is_not_used() {
     let mut spawner = busy_spawner(STARTS);
     let made = spare(&spawner).unwrap();
-    raise_at(made, Signal::Kill);
+    raise_at(made, Signal::KILL);
     reap(made);
     let (who, w) = (who(&spawner), World::new("echo x"));
     let launch = Launch { identity: Some(&who), ..w.launch() };
@@ -160,7 +160,7 @@ fn one_that_is_ended_before_its_exec_has_failed() {
         ..w.launch()
     });
     assert_eq!(start.pid(), Some(made));
-    raise_at(made, Signal::Kill);
+    raise_at(made, Signal::KILL);
     let why = spawner.finish(start, false).1.unwrap_err();
     assert_eq!((why.stage, why.greeted), (Stage::Stopped, false));
 }

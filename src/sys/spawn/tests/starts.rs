@@ -41,7 +41,7 @@ fn no_user_can_hold_us_up() {
     for _ in 0..100 {
         match spawner.start(&Launch { identity, ..w.launch() }) {
             Ok(child) => {
-                child.signal(Signal::Kill).unwrap();
+                child.signal(Signal::KILL).unwrap();
                 reap(child.pid);
             }
             Err(f) => {
@@ -50,7 +50,7 @@ fn no_user_can_hold_us_up() {
             }
         }
     }
-    stopper.signal(Signal::Kill).unwrap();
+    stopper.signal(Signal::KILL).unwrap();
     reap(stopper.pid);
     eprintln!("{stopped} of 100 were stopped");
     assert!(began.elapsed() < std::time::Duration::from_secs(20));
