@@ -174,6 +174,28 @@ fn ssh_keygen_s_question_leaves_the_terminal_as_before_too() {
     }
 }
 
+/// It shows nothing that is typed, and does not end when it is asked to.
+const STUBBORN: &str = "#!/bin/sh\ntrap '' TERM\nstty -echo </dev/tty\nexec sleep 60\n";
+
+#[test]
+fn an_ssh_keygen_that_must_be_killed_leaves_the_terminal_as_before_too() {
+    if !installed("ssh-keygen") {
+        return skip("needs ssh-keygen");
+    }
+    let d = Daemon::with("hello stream tcp nowait @USER@ /bin/echo echo hello\n").start();
+    let key = d.place.at("key");
+    let words = ["-q", "-t", "ed25519", "-N", "", "-f", &key];
+    assert!(Command::new("ssh-keygen").args(words).status().expect("ssh-keygen").success());
+    std::fs::create_dir(d.place.at("bin")).expect("bin");
+    d.place.write("bin/ssh-keygen", STUBBORN, 0o755);
+    let path = format!("{}:{}", d.place.at("bin"), std::env::var("PATH").expect("PATH"));
+    let f = Five::new(&d).env("PATH", &path);
+    let mut p = Person::calls(&f, &["-x", "-l", "demo", "-i", &key, H, "hello"]);
+    until("nothing is shown", || p.is_raw());
+    signals::send(&p.five, 15);
+    assert_eq!(p.ended(), -15);
+}
+
 #[test]
 fn escapes_are_typed_at_the_beginning_of_a_line() {
     let d = Daemon::with(CONF).start();

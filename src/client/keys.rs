@@ -13,7 +13,7 @@ use crate::wire::{agent, sshsig};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use ring::digest::{SHA256, SHA512, digest};
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
@@ -31,6 +31,9 @@ const SIGN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long ssh-keygen may take to end after a signal.
 const KILL_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often it is asked to end until then: it misses a signal that comes between its question and
+/// its wait for the answer.
+const TERM_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A key that may log in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -219,7 +222,7 @@ fn keygen_in(
 ) -> Result<Result<String, String>, Signal> {
     let failed = |e: io::Error| format!("ssh-keygen: {}", reason(&e));
     let message = directory.join("challenge");
-    let tty = OpenOptions::new().read(true).write(true).open("/dev/tty").ok();
+    let tty = terminal::lend();
     let shown = tty.is_some() || messages::steps();
     let mut command = Command::new("ssh-keygen");
     if tty.is_none() && askpass().is_some() {
@@ -232,16 +235,22 @@ fn keygen_in(
         .env_remove("SSH_AUTH_SOCK")
         .args(["-q", "-Y", "sign", "-n", SSHSIG_NAMESPACE, "-f"])
         .args([key, &message]);
-    command.stdin(tty.map_or_else(Stdio::null, Stdio::from)).stdout(Stdio::null());
-    command.stderr(if shown { Stdio::inherit() } else { Stdio::null() });
-    let ended = fs::write(&message, text)
-        .and_then(|()| signals.spawn(&mut command))
-        .and_then(|child| ended(child, signals));
-    let status = match ended {
+    let mut run = || {
+        let input = tty.as_ref().map(|(_, tty)| tty.try_clone()).transpose()?;
+        command.stdin(input.map_or_else(Stdio::null, Stdio::from)).stdout(Stdio::null());
+        command.stderr(if shown { Stdio::inherit() } else { Stdio::null() });
+        fs::write(&message, text)?;
+        ended(signals.spawn(&mut command)?, signals)
+    };
+    let status = match run() {
         Ok((_, Some(signal))) => return Err(signal),
         Ok((status, None)) => status,
         Err(e) => return Ok(Err(failed(e))),
     };
+    if let (Some((settings, _)), Some(_)) = (tty, status.code()) {
+        // It was not killed, so it has restored them itself.
+        settings.leave();
+    }
     if !status.success() {
         return Ok(Err("ssh-keygen did not sign with it".into()));
     }
@@ -260,8 +269,12 @@ fn ended(mut child: Child, signals: &Signals) -> io::Result<(ExitStatus, Option<
             return Ok((status, first));
         }
         let left = end.map(|end: Duration| end.saturating_sub(clock::monotonic()));
-        if poll::wait(&mut [Poll::new(signals.as_fd(), true, false)], left)? == 0 {
-            child.kill()?;
+        let timeout = left.map(|left| left.min(TERM_INTERVAL));
+        if poll::wait(&mut [Poll::new(signals.as_fd(), true, false)], timeout)? == 0 {
+            match left {
+                Some(Duration::ZERO) => child.kill()?,
+                _ => signal::send(&child, Signal::TERM),
+            }
         }
         while let Some(received) = signals.next() {
             if received.signal != Signal::CHLD {

@@ -105,6 +105,13 @@ impl Raw {
     }
 }
 
+/// This process's terminal, for another program that asks there; and its settings, which it gets
+/// back if that program is killed before it has restored them. None: there is no terminal.
+pub fn lend() -> Option<(Settings, File)> {
+    let tty = terminal().ok()?;
+    Settings::of(tty.as_raw_fd()).ok().map(|settings| (settings, tty))
+}
+
 /// Has this process a terminal?
 pub fn is_there() -> bool {
     terminal().is_ok()

@@ -202,15 +202,14 @@ extern "C" fn end(number: libc::c_int) {
 
 /// The settings that a terminal had when this was made; it gets them back when this is dropped.
 #[derive(Debug)]
-pub(super) struct Settings {
-    #[expect(dead_code, reason = "it is undone when it is dropped")]
+pub struct Settings {
     undo: Undo,
-    pub before: libc::termios,
+    pub(super) before: libc::termios,
 }
 
 impl Settings {
     /// The descriptor must stay open as long as this lives. Errors: ENOTTY, if it is no terminal.
-    pub fn of(fd: RawFd) -> io::Result<Settings> {
+    pub(super) fn of(fd: RawFd) -> io::Result<Settings> {
         let mut before = MaybeUninit::<libc::termios>::uninit();
         // SAFETY: a call that succeeds fills the termios.
         let before = unsafe {
@@ -218,6 +217,11 @@ impl Settings {
             before.assume_init()
         };
         Ok(Settings { undo: Undo::new(What::Terminal(fd, Box::new(before))), before })
+    }
+
+    /// The terminal stays as it is.
+    pub fn leave(self) {
+        self.undo.forget();
     }
 }
 
