@@ -18,7 +18,7 @@ mod rfcs;
 use crate::sys::libwrap::{self, Libwrap};
 use crate::sys::{clock, identity, inherit, memfd, message, program, resolve};
 use crate::wire::internal::Internal;
-use crate::wire::lookups::{self, LibwrapAnswer};
+use crate::wire::lookups::{self, LibwrapAnswer, Who};
 use crate::wire::roles::{self, LookUp};
 use rfcs::{LINE, PRINTABLE, time};
 use std::io::{self, ErrorKind, Read, Write};
@@ -44,6 +44,7 @@ pub fn main(role: &str) -> i32 {
         (None, roles::HOST) => host(),
         (None, roles::PROGRAMS) => programs(),
         (None, roles::ACCOUNT) => account(),
+        (None, roles::ACCOUNTS) => accounts(),
         (None, roles::LIBWRAP) => ask_libwrap(),
         (None, _) => return 111,
     };
@@ -137,17 +138,36 @@ fn end_soon() {
 /// Not a service: prints what the system knows of a user, or a group's number, for the parent
 /// (`parent::accounts`); nothing if there is none. The parent ends it if it takes too long.
 fn account() -> io::Result<()> {
-    let answer = match LookUp::read(inherit::variable) {
-        Some(LookUp::User(name)) => {
-            identity::lookup(&name).or_else(|| identity::by_number(&name)).map(user)
-        }
-        Some(LookUp::Uid(uid)) => identity::by_uid(uid).map(user),
-        Some(LookUp::Group(name)) => {
-            identity::group(&name).or_else(|| identity::number(&name)).map(lookups::group)
-        }
-        Some(LookUp::Address(_) | LookUp::Host(_) | LookUp::Libwrap { .. }) | None => None,
+    let who = match LookUp::read(inherit::variable) {
+        Some(LookUp::User(name)) => Who::User(name),
+        Some(LookUp::Uid(uid)) => Who::Uid(uid),
+        Some(LookUp::Group(name)) => Who::Group(name),
+        Some(LookUp::Address(_) | LookUp::Host(_) | LookUp::Libwrap { .. }) | None => return Ok(()),
     };
-    print(answer.unwrap_or_default().as_bytes())
+    print(known_of(&who).unwrap_or_default().as_bytes())
+}
+
+/// Not a service: prints what the system knows of each of the users and groups that the parent
+/// names (`parent::asked`).
+fn accounts() -> io::Result<()> {
+    let mut all = String::new();
+    io::stdin().lock().read_to_string(&mut all)?;
+    for who in lookups::read_accounts(&all).unwrap_or_default() {
+        print(known_of(&who).unwrap_or_else(|| "\n".into()).as_bytes())?;
+    }
+    Ok(())
+}
+
+/// A user, or a group's number, as one line.
+fn known_of(who: &Who) -> Option<String> {
+    match who {
+        Who::User(name) => identity::lookup(name).or_else(|| identity::by_number(name)).map(user),
+        Who::Uid(uid) => identity::by_uid(*uid).map(user),
+        Who::Group(name) => {
+            identity::group(name).or_else(|| identity::number(name)).map(lookups::group)
+        }
+        Who::Gid(gid) => identity::is_group(*gid).then(|| lookups::group(*gid)),
+    }
 }
 
 fn user(u: identity::User) -> String {

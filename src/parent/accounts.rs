@@ -13,7 +13,6 @@ use super::context::{Context, Timer};
 use super::descriptors::ChildError;
 use super::lookup;
 use crate::log;
-use crate::sys::identity::User;
 use crate::sys::process::Exit;
 use crate::sys::signal::Signal;
 use crate::sys::socket;
@@ -125,7 +124,7 @@ impl<T> LookUpChild<T> {
     /// Each configuration whose requests waited keeps what was found.
     fn learn(self, text: &str) -> (Missing, Vec<T>) {
         let (account, group) = match &self.name {
-            Missing::User(_) | Missing::Uid(_) => (account(text).map(Rc::new), None),
+            Missing::User(_) | Missing::Uid(_) => (Account::read(text).map(Rc::new), None),
             Missing::Group(_) => (None, lookups::read_group(text)),
         };
         for (config, _) in &self.waiting {
@@ -162,9 +161,4 @@ fn read_answer(pipe: &OwnedFd) -> String {
         all.extend_from_slice(&part[..n]);
     }
     String::from_utf8(all).unwrap_or_default()
-}
-
-fn account(text: &str) -> Option<Account> {
-    let lookups::User { name, uid, gid, home, shell, groups } = lookups::User::decode(text)?;
-    Some(Account { user: User { name, uid, gid, home, shell }, groups })
 }

@@ -1,8 +1,8 @@
 //! What each service needs to start, prepared once, so that a start is only system calls.
 //!
 //! Users and groups that were found are kept until the next reload. The parent asks the system's
-//! name service only while it reads a configuration. Later a child does (`accounts`), because the
-//! name service may never answer.
+//! name service itself only while it starts. For a reload a child does (`asked`), and later, too
+//! (`accounts`), because the name service may never answer.
 
 use crate::policy::{Backend, RlimitKind, Service, ServiceId, Stderr, Table, UserSpec};
 use crate::sys::identity::{self, Identity, User};
@@ -88,6 +88,13 @@ pub struct Prepared {
     pub tried: Option<Tried>,
 }
 
+/// Which of some numbers users and groups have.
+#[derive(Default)]
+pub struct Numbers {
+    pub users: HashMap<u32, bool>,
+    pub groups: HashMap<u32, bool>,
+}
+
 #[derive(Default)]
 pub struct Catalog {
     users: RefCell<HashMap<String, Rc<Account>>>,
@@ -95,9 +102,28 @@ pub struct Catalog {
     /// The users who have connected to Unix sockets.
     uids: RefCell<HashMap<u32, Rc<Account>>>,
     prepared: RefCell<HashMap<ServiceId, Rc<Prepared>>>,
+    /// None: it asks the name service itself.
+    told: Option<Numbers>,
 }
 
 impl Catalog {
+    /// One that knows what it is told and does not ask the name service, but for other numbers.
+    pub fn told(numbers: Numbers) -> Catalog {
+        Catalog { told: Some(numbers), ..Catalog::default() }
+    }
+
+    /// Has any user that number?
+    pub fn is_user(&self, uid: u32) -> bool {
+        let told = self.told.as_ref().and_then(|n| n.users.get(&uid).copied());
+        told.unwrap_or_else(|| identity::by_uid(uid).is_some())
+    }
+
+    /// Has any group that number?
+    pub fn is_group(&self, gid: u32) -> bool {
+        let told = self.told.as_ref().and_then(|n| n.groups.get(&gid).copied());
+        told.unwrap_or_else(|| identity::is_group(gid))
+    }
+
     pub fn user(&self, name: &str) -> Option<User> {
         self.account(name).map(|a| a.user.clone())
     }
@@ -105,6 +131,9 @@ impl Catalog {
     pub fn account(&self, name: &str) -> Option<Rc<Account>> {
         if let Some(a) = self.users.borrow().get(name) {
             return Some(a.clone());
+        }
+        if self.told.is_some() {
+            return None;
         }
         let user = identity::lookup(name).or_else(|| identity::by_number(name))?;
         let account = Rc::new(Account { groups: identity::groups_of(&user), user });
@@ -143,6 +172,9 @@ impl Catalog {
     pub fn group(&self, name: &str) -> Option<u32> {
         if let Some(&g) = self.groups.borrow().get(name) {
             return Some(g);
+        }
+        if self.told.is_some() {
+            return None;
         }
         let gid = identity::group(name).or_else(|| identity::number(name))?;
         self.groups.borrow_mut().insert(name.into(), gid);

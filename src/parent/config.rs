@@ -1,6 +1,7 @@
 //! One configuration, read whole: the table, the keys, what each service needs to start, and the
 //! archive for net. Nothing of it changes while anybody uses it; a reload makes another.
 
+use super::asked;
 use super::catalog::{Account, Catalog};
 use super::config_error::ConfigError;
 use super::descriptors::own;
@@ -106,7 +107,11 @@ pub fn read(
     let (mut table, mistakes) = policy::load(origin, &mut disk);
     let Messages { mut wrong, mut warnings, mut left_out } = messages(&mistakes);
     warnings.extend(disk.take_warnings());
-    let catalog = Catalog::default();
+    let (catalog, late) =
+        before.map_or_else(Default::default, |b| asked::catalog(&table, &b.catalog, b.own_users));
+    let late = late
+        .map(|why| format!("users: {why}: users and groups are those of the configuration before"));
+    warnings.extend(late.clone());
     check(&table, &catalog, disk.before, &mut wrong, &mut warnings);
     logins(&table, &mut wrong, &mut warnings);
     let found = row_ports::of(&table, listen, &catalog);
@@ -130,7 +135,7 @@ pub fn read(
         }
     })?;
     warnings.extend_from_slice(&keys.warnings);
-    let own_users = OwnUsers::choose(&table, disk.before).unwrap_or_else(|e| {
+    let own_users = OwnUsers::choose(&table, &catalog, disk.before).unwrap_or_else(|e| {
         wrong.push(format!("{}: user: {e}", table.place(HostId::DEFAULT, "user")));
         None
     });
@@ -142,6 +147,8 @@ pub fn read(
     };
     let archive = own::file(&archive.encode()).map_err(ConfigError::memory)?;
     if !wrong.is_empty() {
+        // It may be why others are wrong.
+        wrong.extend(late);
         return Err(ConfigError::Mistakes(wrong));
     }
     let (origin, backends, hosts) = (origin.clone(), backends(&table), disk.addresses());

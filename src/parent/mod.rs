@@ -10,6 +10,7 @@
 //! | `disk` `keys` `catalog` | its files, its private keys, what each service needs to start |
 //! | `self_signed` `certificate` | the certificate that fived makes for itself; what is known about one |
 //! | `inspector` | private keys are checked by a keys process, because the parent never decodes them |
+//! | `asked` | the users and groups of a configuration that is read again, as a child has looked them up |
 //! | `own_users` | the users that fived's own processes run as |
 //! | `programs` | which rows' programs cannot run, for warnings |
 //! | `run` `queue` | the loop, and whose order is served next |
@@ -56,6 +57,7 @@ mod accounts;
 mod addresses;
 mod arrival;
 mod ask;
+mod asked;
 mod backend;
 mod bind_error;
 mod bound;

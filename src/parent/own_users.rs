@@ -1,6 +1,7 @@
 //! The users that fived's own processes run as where root started it. Nobody else has their uids,
 //! so that no service and no user of the system can stop, trace or signal these processes.
 
+use super::catalog::Catalog;
 use crate::policy::{Table, UserSpec};
 use crate::sys::identity;
 use crate::sys::process;
@@ -34,18 +35,22 @@ impl OwnUsers {
     /// Chooses the users for a table; those of `before` again if they are still free. None: an
     /// ordinary user started fived, and all processes run as that user. Err: what is wrong with the
     /// setting `user`.
-    pub fn choose(table: &Table, before: Option<OwnUsers>) -> Result<Option<OwnUsers>, String> {
+    pub fn choose(
+        table: &Table,
+        catalog: &Catalog,
+        before: Option<OwnUsers>,
+    ) -> Result<Option<OwnUsers>, String> {
         if identity::effective_uid() != 0 {
             return Ok(None);
         }
-        let rows = Rows::of(table);
+        let rows = Rows::of(table, catalog);
         let running = process::users_running();
         let free = |ids: Ids, except: Option<u32>| {
             !rows.uids.contains(&ids.0)
                 && !rows.gids.contains(&ids.1)
                 && Some(ids.0) != except
-                && identity::by_uid(ids.0).is_none()
-                && !identity::is_group(ids.1)
+                && !catalog.is_user(ids.0)
+                && !catalog.is_group(ids.1)
         };
         let unused = |before: Option<Ids>, except: Option<u32>| {
             let kept = before.filter(|ids| NUMBERS.contains(&ids.0) && free(*ids, except));
@@ -61,7 +66,7 @@ impl OwnUsers {
                 NUMBERS.end()
             )
         };
-        let net = match named(table.settings.user.as_deref())? {
+        let net = match named(table, catalog)? {
             Some((name, ids)) => {
                 rows.refuse(&name, ids.0)?;
                 ids
@@ -70,6 +75,11 @@ impl OwnUsers {
         };
         let helper = unused(before.map(|b| b.helper), Some(net.0)).ok_or_else(none)?;
         Ok(Some(OwnUsers { net, helper }))
+    }
+
+    /// The account of the net process that a table asks for, or else the usual one.
+    pub fn account(table: &Table) -> &str {
+        table.settings.user.as_deref().unwrap_or(ACCOUNT)
     }
 
     /// The user of a look-up while a configuration is read, when the users for its table are not
@@ -95,18 +105,12 @@ impl OwnUsers {
 
 /// The user that the setting names; without the setting, the usual account. None: there is no
 /// setting and no such account.
-fn named(setting: Option<&str>) -> Result<Option<(String, Ids)>, String> {
-    let ids = |u: identity::User| (u.uid, u.gid);
-    let Some(name) = setting else {
-        return Ok(identity::lookup(ACCOUNT)
-            .map(ids)
-            .filter(|ids| ids.0 != 0)
-            .map(|ids| (ACCOUNT.into(), ids)));
-    };
-    let number = || name.parse::<u32>().ok().filter(|n| *n != u32::MAX);
-    let found = identity::lookup(name)
-        .map(ids)
-        .or_else(|| number().map(|n| identity::by_uid(n).map_or((n, n), ids)));
+fn named(table: &Table, catalog: &Catalog) -> Result<Option<(String, Ids)>, String> {
+    let name = OwnUsers::account(table);
+    let found = catalog.user(name).map(|u| (u.uid, u.gid));
+    if table.settings.user.is_none() {
+        return Ok(found.filter(|ids| ids.0 != 0).map(|ids| (name.into(), ids)));
+    }
     match found {
         None => Err(format!("expected a user of this computer, found {name:?}")),
         Some((0, _)) => {
@@ -117,16 +121,16 @@ fn named(setting: Option<&str>) -> Result<Option<(String, Ids)>, String> {
 }
 
 impl Rows {
-    fn of(table: &Table) -> Rows {
+    fn of(table: &Table, catalog: &Catalog) -> Rows {
         let mut rows = Rows { uids: HashSet::new(), gids: HashSet::new() };
         for s in table.services() {
             if let UserSpec::Named { user, .. } = &s.user {
-                let found = identity::lookup(user);
+                let found = catalog.user(user);
                 rows.gids.extend(found.as_ref().map(|u| u.gid));
                 rows.uids.extend(found.map(|u| u.uid).or_else(|| user.parse().ok()));
             }
             if let Some(group) = s.group() {
-                rows.gids.extend(identity::group(group).or_else(|| group.parse().ok()));
+                rows.gids.extend(catalog.group(group).or_else(|| group.parse().ok()));
             }
         }
         rows

@@ -33,6 +33,43 @@ impl User {
     }
 }
 
+/// A user or a group that the system's name service is asked about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Who {
+    /// By name or number.
+    User(String),
+    /// By name or number.
+    Group(String),
+    Uid(u32),
+    Gid(u32),
+}
+
+/// Asks about all of these. Each is answered by a line, in their order: a user as [`User::encode`]
+/// has it, a group by its number; an empty one says that there is none.
+pub fn accounts<'a>(all: impl IntoIterator<Item = &'a Who>) -> String {
+    let word = |who: &Who| match who {
+        Who::User(name) => format!("user {name}\0"),
+        Who::Group(name) => format!("group {name}\0"),
+        Who::Uid(uid) => format!("uid {uid}\0"),
+        Who::Gid(gid) => format!("gid {gid}\0"),
+    };
+    all.into_iter().map(word).collect()
+}
+
+/// The users and groups in question. None: it is no such list.
+pub fn read_accounts(text: &str) -> Option<Vec<Who>> {
+    let read = |word: &str| {
+        Some(match word.split_once(' ')? {
+            ("user", name) => Who::User(name.into()),
+            ("group", name) => Who::Group(name.into()),
+            ("uid", uid) => Who::Uid(uid.parse().ok()?),
+            ("gid", gid) => Who::Gid(gid.parse().ok()?),
+            _ => return None,
+        })
+    };
+    text.split_terminator('\0').map(read).collect()
+}
+
 /// The number of a group.
 pub fn group(gid: u32) -> String {
     format!("{gid}\n")
@@ -127,6 +164,13 @@ mod tests {
             assert!(User::decode(&whole[..cut]).is_none(), "{cut}");
         }
         assert_eq!((read_group(&group(27)), read_group("")), (Some(27), None));
+    }
+
+    #[test]
+    fn a_list_of_users_and_groups_comes_back() {
+        let all = [Who::User("a b".into()), Who::Group("1".into()), Who::Uid(2), Who::Gid(3)];
+        assert_eq!(read_accounts(&accounts(&all)).as_deref(), Some(&all[..]));
+        assert_eq!((read_accounts(""), read_accounts("uid x\0")), (Some(Vec::new()), None));
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub const NET: &str = "fived-net";
 pub const KEYS: &str = "fived-keys";
 /// `argv[0]` of a login child.
 pub const LOGIN: &str = "fived-login";
-/// `argv[0]` of an internal service. `argv[1]` is its name, or one of the next four.
+/// `argv[0]` of an internal service. `argv[1]` is its name, or one of the next six.
 pub const SERVICE: &str = "fived-service";
 
 /// Not a service: looks up the name of an address ([`LookUp::Address`]).
@@ -27,6 +27,8 @@ pub const NAME: &str = "name";
 pub const HOST: &str = "host";
 /// Not a service: looks up a user, or the number of a group ([`LookUp::User`], [`LookUp::Group`]).
 pub const ACCOUNT: &str = "account";
+/// Not a service: looks up many users and groups, whose list is its standard input.
+pub const ACCOUNTS: &str = "accounts";
 /// Not a service: asks the rules of hosts_access(5) ([`LookUp::Libwrap`]); without a request it
 /// reports why they cannot be asked.
 pub const LIBWRAP: &str = "libwrap";

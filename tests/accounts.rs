@@ -1,0 +1,104 @@
+//! A name service that does not answer while fived reads its configuration again: the reload ends,
+//! and the users and groups that it has asked for in vain stay as they were.
+
+mod support;
+
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use std::process::Command;
+use support::*;
+
+const ROWS: &str = "
+who stream tcp nowait local /usr/bin/id id -un
+group stream tcp nowait local:locals /usr/bin/id id -gn
+number stream tcp nowait 54322 /bin/sh sh -c 'id -u; id -g'
+nobody stream tcp nowait * /usr/bin/id id
+ require = login
+ users = @locals
+at stream unix nowait local /bin/cat cat
+ port = @DIR@/socket
+ socket_owner = local:locals
+";
+
+/// fived with a passwd and a group file of its own. None: not here.
+fn with_users() -> Option<Builder> {
+    if !root() || !installed("unshare") || !installed("nsenter") {
+        skip("needs root, unshare and nsenter");
+        return None;
+    }
+    let more = |path: &str, line: &str| std::fs::read_to_string(path).expect(path) + line;
+    let mounts = "mount --bind @DIR@/users /etc/passwd && mount --bind @DIR@/groups /etc/group && exec \"$0\" \"$@\"";
+    let d = Daemon::with(ROWS)
+        .file("users", &more("/etc/passwd", "local:x:54321:54321::/:/bin/sh\n"))
+        .file("groups", &more("/etc/group", "locals:x:54400:\n"));
+    Some(d.under(&["unshare", "-m", "sh", "-c", mounts]))
+}
+
+/// Runs mount(8) or umount(8) where fived sees it.
+fn mount(d: &Daemon, words: &[&str]) {
+    let target = format!("--target={}", d.parent_pid());
+    let done = Command::new("nsenter").args([&target, "--mount"]).args(words).status();
+    assert!(done.expect("nsenter").success(), "{words:?}");
+}
+
+#[test]
+fn a_reload_keeps_users_and_groups_that_nobody_can_look_up() {
+    let Some(d) = with_users().map(Builder::start) else { return };
+    let served = || {
+        same(d.ask("who\r\n"), "+Go\r\nlocal\n");
+        same(d.ask("group\r\n"), "+Go\r\nlocals\n");
+        same(d.ask("number\r\n"), "+Go\r\n54322\n54322\n");
+    };
+    served();
+    let net = proc::status(d.net_pid(), "Uid");
+    // Whoever opens a pipe waits for the other end.
+    mkfifo(d.place.at("pipe").as_str(), Mode::from_bits_truncate(0o644)).expect("mkfifo");
+    mount(&d, &["mount", "--bind", &d.place.at("pipe"), "/etc/passwd"]);
+    let new = "new stream tcp nowait local /bin/echo echo new\n\
+        unknown stream tcp nowait somebody /bin/echo echo unknown\n";
+    let line = d.reload(&format!("{ROWS}{new}"));
+    assert!(line.ends_with(" services=7"), "{line}");
+    let line = d.wait_log("WARN users: ");
+    let why = "users: no answer within 3 s: users and groups are those of the configuration before";
+    assert!(line.contains(why), "{line}");
+    // Programs that ask for their own name would wait, too.
+    until("the new table is served", || d.ask("new\r\n") == b"+Go\r\nnew\n");
+    same(d.ask("number\r\n"), "+Go\r\n54322\n54322\n");
+    assert_eq!(proc::status(d.net_pid(), "Uid"), net);
+    let log = d.log();
+    assert!(!log.contains("local: no such") && !log.contains("locals: no such"), "{log}");
+    d.wait_log("somebody: no such user: this service answers");
+
+    // A user who is new to this configuration is found when the name service is back.
+    mount(&d, &["umount", "/etc/passwd"]);
+    served();
+    let users = std::fs::read_to_string(d.place.at("users")).expect("users");
+    let users = users + "somebody:x:54323:54323::/:/bin/sh\n";
+    std::fs::write(d.place.at("users"), users).expect("users");
+    same(d.ask("unknown\r\n"), "+Go\r\nunknown\n");
+    let before = d.log().matches("WARN users: ").count();
+    d.reload(ROWS);
+    served();
+    assert_eq!(d.log().matches("WARN users: ").count(), before);
+}
+
+/// As after every start, so after a reload: what the name service says now.
+#[test]
+fn a_reload_asks_again_for_every_user_and_group() {
+    let Some(d) = with_users().map(Builder::start) else { return };
+    same(d.ask("who\r\n"), "+Go\r\nlocal\n");
+    let change = |name: &str, from: &str, to: &str| {
+        let path = d.place.at(name);
+        let text = std::fs::read_to_string(&path).expect("read");
+        std::fs::write(path, text.replace(from, to)).expect("write");
+    };
+    change("users", "local:x:54321:54321:", "local:x:54331:54331:");
+    change("groups", "locals:x:54400:", "locals:x:54401:");
+    d.reload(&ROWS.replace("/usr/bin/id id -un", "/usr/bin/id id -u").replace("id -gn", "id -g"));
+    until("the new table is served", || d.ask("who\r\n") == b"+Go\r\n54331\n");
+    same(d.ask("group\r\n"), "+Go\r\n54401\n");
+    change("users", "local:x:", "gone:x:");
+    d.reload("who stream tcp nowait local /usr/bin/id id -un\n");
+    d.wait_log("local: no such user: this service answers");
+    until("the new table is served", || d.ask("who\r\n") == FAILED.as_bytes());
+}
