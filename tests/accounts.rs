@@ -1,5 +1,6 @@
 //! A name service that does not answer while fived reads its configuration again: the reload ends,
-//! and the users and groups that it has asked for in vain stay as they were.
+//! and the users and groups that it has asked for in vain stay as they were. The directory of
+//! fived(8), MANY COMPUTERS, by a module of the name service that stands in for SSSD's.
 
 mod support;
 
@@ -101,4 +102,93 @@ fn a_reload_asks_again_for_every_user_and_group() {
     d.reload("who stream tcp nowait local /usr/bin/id id -un\n");
     d.wait_log("local: no such user: this service answers");
     until("the new table is served", || d.ask("who\r\n") == FAILED.as_bytes());
+}
+
+const DIRECTORY: &str = "
+passwords = @DIR@/passwords
+hello stream tcp nowait nobody /bin/echo echo hello
+demos stream tcp nowait demo /bin/sh sh -c 'id -u; id -g'
+shell stream tcp nowait * /bin/sh sh -c 'id -u; id -g'
+ require = login
+ users = @colleagues
+";
+const PASSWORDS: &str = "demo:$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.\n";
+const IDS: &str = "54511\n54600\n";
+
+/// The module whose place ours takes: it belongs to the C library, and nobody uses it.
+fn unused_module() -> Option<String> {
+    let directories = ["/lib", "/usr/lib"].map(|d| std::fs::read_dir(d).into_iter().flatten());
+    let below = directories.into_iter().flatten().flatten().map(|e| e.path());
+    let all = below.chain(["/lib64", "/usr/lib64"].map(Into::into));
+    let mut modules = all.map(|d| d.join("libnss_hesiod.so.2")).filter(|m| m.exists());
+    Some(modules.next()?.to_str()?.to_string())
+}
+
+/// fived on a computer whose users are also in a directory. None: not here.
+fn with_directory() -> Option<Daemon> {
+    let module = unused_module().filter(|_| root() && installed("unshare") && installed("cc"));
+    let Some(module) = module else {
+        skip("needs root, unshare, cc and the module hesiod of the C library");
+        return None;
+    };
+    let mounts = format!(
+        "mount --bind @DIR@/module {module} && mount --bind @DIR@/nsswitch.conf /etc/nsswitch.conf && exec \"$0\" \"$@\""
+    );
+    let d = Daemon::with(DIRECTORY)
+        .file("nsswitch.conf", "passwd: files hesiod\ngroup: files hesiod\n")
+        .file("directory.c", include_str!("support/directory.c"))
+        .file("passwords", PASSWORDS)
+        .file("directory", "");
+    let out = Command::new("cc")
+        .args(["-shared", "-fPIC", "-o", &d.place.at("module"), &d.place.at("directory.c")])
+        .arg(d.place.fill("-DDIRECTORY=\"@DIR@\""))
+        .output()
+        .expect("cc");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    Some(d.under(&["unshare", "-m", "sh", "-c", &mounts]).start())
+}
+
+/// What the service says to the user of the directory, who logs in.
+fn as_demo(d: &Daemon, service: &str) -> String {
+    let all = d.ask(format!("AUTH\r\ndemo\r\ndemopass\r\n{service}\r\n"));
+    let all = String::from_utf8_lossy(&all).into_owned();
+    let (_, after) = all.split_once("Password: ").expect("a dialogue");
+    after.split_once("\r\n").expect("an answer").1.to_string()
+}
+
+#[test]
+fn users_and_groups_of_a_directory_and_a_directory_that_does_not_answer() {
+    let Some(d) = with_directory() else { return };
+    let shell = || as_demo(&d, "shell");
+    same(d.ask("demos\r\n"), format!("{GO}{IDS}"));
+    same(shell(), format!("{GO}{IDS}"));
+
+    // It does not answer: who was known is served, also after a reload.
+    d.place.write("hangs", "", 0o644);
+    same(shell(), format!("{GO}{IDS}"));
+    d.reload(&DIRECTORY.replace("echo hello", "echo again"));
+    d.wait_log("WARN users: no answer within 3 s");
+    until("the new table is served", || d.ask("hello\r\n") == b"+Go\r\nagain\n");
+    let log = d.log();
+    assert!(!log.contains("no such group") && !log.contains("demo: no such user: this"), "{log}");
+    same(d.ask("demos\r\n"), format!("{GO}{IDS}"));
+    same(shell(), format!("{GO}{IDS}"));
+}
+
+#[test]
+fn a_directory_that_is_away() {
+    let Some(d) = with_directory() else { return };
+    let gone = || std::fs::remove_file(d.place.at("directory")).expect("remove");
+    gone();
+    d.reload(DIRECTORY);
+    d.wait_log("WARN ");
+    d.wait_log("@colleagues: no such group: the rule acts as if nobody were in it, until a reload");
+    d.wait_log("demo: no such user: this service answers `-Service failed`");
+    until("the new table is served", || d.ask("demos\r\n") == FAILED.as_bytes());
+    // It is back: users are found again, a group at a reload.
+    d.place.write("directory", "", 0o644);
+    same(d.ask("demos\r\n"), format!("{GO}{IDS}"));
+    same(as_demo(&d, "shell"), NOT_AVAILABLE);
+    d.reload(DIRECTORY);
+    until("its group is known", || as_demo(&d, "shell") == format!("{GO}{IDS}"));
 }

@@ -228,3 +228,29 @@ fn clients_of_a_fived_that_is_away_reach_the_other() {
     }
     assert!(other.log().matches("START service=who").count() >= 8);
 }
+
+/// As a `tcpSocket` probe of Kubernetes does it, or any other monitor that only connects: it closes
+/// at once, with an end or with a reset, also where the PROXY protocol is expected from there.
+#[test]
+fn who_connects_and_sends_nothing_leaves_no_line() {
+    for conf in [WHO.to_string(), format!("{FROM}{WHO}")] {
+        let d = Daemon::with(&conf).start();
+        let before = d.log();
+        for n in 0..40 {
+            let probe = TcpStream::connect(d.address()).expect("connect");
+            if n % 2 == 0 {
+                let none = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+                nix::sys::socket::setsockopt(&probe, nix::sys::socket::sockopt::Linger, &none)
+                    .expect("linger");
+            }
+        }
+        // Whoever comes later is served later; then the log has all there is to say.
+        let mut c = d.connect_from("127.0.0.9");
+        c.send("who\r\n").expect(GO);
+        drop(c);
+        d.wait_log("EXIT service=who");
+        let log = d.log();
+        let more = log.strip_prefix(&before).expect("the lines before");
+        assert_eq!(more.lines().count(), 2, "{more}");
+    }
+}

@@ -1,0 +1,62 @@
+/* A module of the name service in place of SSSD's: one user and one group of a directory. The
+ * directory is away where there is no file DIRECTORY "/directory", and does not answer as long as
+ * there is a file DIRECTORY "/hangs". */
+#include <errno.h>
+#include <grp.h>
+#include <nss.h>
+#include <pwd.h>
+#include <string.h>
+#include <unistd.h>
+
+#define STATUS(name) enum nss_status _nss_hesiod_##name
+#define USER 54511
+#define GROUP 54600
+
+static char *none[] = {NULL};
+
+static enum nss_status reached(void)
+{
+    while (access(DIRECTORY "/hangs", F_OK) == 0)
+        usleep(5000);
+    return access(DIRECTORY "/directory", F_OK) == 0 ? NSS_STATUS_SUCCESS : NSS_STATUS_UNAVAIL;
+}
+
+static enum nss_status user(int it_is, struct passwd *p)
+{
+    enum nss_status found = reached();
+    if (found != NSS_STATUS_SUCCESS || !it_is)
+        return found == NSS_STATUS_SUCCESS ? NSS_STATUS_NOTFOUND : found;
+    p->pw_name = "demo", p->pw_passwd = "x", p->pw_gecos = "";
+    p->pw_dir = "/", p->pw_shell = "/bin/sh";
+    p->pw_uid = USER, p->pw_gid = GROUP;
+    return NSS_STATUS_SUCCESS;
+}
+
+static enum nss_status group(int it_is, struct group *g)
+{
+    enum nss_status found = reached();
+    if (found != NSS_STATUS_SUCCESS || !it_is)
+        return found == NSS_STATUS_SUCCESS ? NSS_STATUS_NOTFOUND : found;
+    g->gr_name = "colleagues", g->gr_passwd = "x", g->gr_gid = GROUP, g->gr_mem = none;
+    return NSS_STATUS_SUCCESS;
+}
+
+STATUS(getpwnam_r)(const char *n, struct passwd *p, char *b, size_t l, int *e)
+{
+    return user(!strcmp(n, "demo"), p);
+}
+
+STATUS(getpwuid_r)(uid_t uid, struct passwd *p, char *b, size_t l, int *e)
+{
+    return user(uid == USER, p);
+}
+
+STATUS(getgrnam_r)(const char *n, struct group *g, char *b, size_t l, int *e)
+{
+    return group(!strcmp(n, "colleagues"), g);
+}
+
+STATUS(getgrgid_r)(gid_t gid, struct group *g, char *b, size_t l, int *e)
+{
+    return group(gid == GROUP, g);
+}
