@@ -513,3 +513,28 @@ fn answers_that_a_session_does_not_take_end_it_and_no_other() {
         child.kill().and_then(|()| child.wait()).expect("reaped");
     }
 }
+
+/// `pkill -HUP fived` finds the other processes of fived, too.
+#[test]
+fn a_signal_for_the_parent_ends_no_other_process() {
+    let ready = "ready stream tcp nowait @USER@ /bin/sh sh -c \"echo ready; exec cat\"\n";
+    let d = Daemon::with(ready).start();
+    let f = Five::new(&d);
+    let call = f.open_call(&["-q"]);
+    let send = |signal| {
+        let others = d.nets().into_iter().chain(d.keys());
+        others.for_each(|pid| kill(Pid::from_raw(pid), signal).expect("kill"));
+        d.signal(signal);
+    };
+    for n in 1..=2 {
+        send(Signal::SIGHUP);
+        d.wait_logs("RELOAD ", n);
+    }
+    send(Signal::SIGUSR1);
+    d.wait_log("STATE");
+    send(Signal::SIGUSR2);
+    d.wait_log("leaving");
+    assert_eq!(five::finish(call, b"still there\n"), (0, "still there\n".into(), String::new()));
+    let log = d.log();
+    assert!(!log.contains("WARN"), "{log}");
+}

@@ -13,7 +13,7 @@ mod pair;
 
 use crate::log;
 use crate::sys::shared::Shared;
-use crate::sys::{confine, inherit, memfd, message, process};
+use crate::sys::{confine, inherit, memfd, message, process, signal};
 use crate::wire::orders::{Data, KeysPhase, Message, ORDER};
 use crate::wire::roles;
 use crate::wire::signing::{self, FromKeys, ToKeys};
@@ -25,6 +25,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// cannot go on.
 pub fn main() -> i32 {
     process::set_name(roles::KEYS);
+    signal::ignore_orders();
     process::limit_malloc_arenas(1);
     match serve() {
         Ok(()) => 0,

@@ -56,7 +56,7 @@ mod waiting;
 pub mod world;
 
 use crate::log;
-use crate::sys::{clock, confine, inherit, memfd, process};
+use crate::sys::{clock, confine, inherit, memfd, process, signal};
 use crate::wire::roles;
 use descriptors::Descriptors;
 use std::os::fd::AsFd;
@@ -67,6 +67,7 @@ use world::World;
 /// cannot go on.
 pub fn main() -> i32 {
     process::set_name(roles::NET);
+    signal::ignore_orders();
     // A session allocates during its handshake and then sleeps. With an arena for every few
     // threads, the memory that each has freed would stay unused in its arena.
     process::limit_malloc_arenas(2);

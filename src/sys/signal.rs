@@ -218,6 +218,16 @@ pub fn ignore_file_size() {
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
+/// Ignores the signals that are orders for the parent (fived(8)): whoever sends one to all
+/// processes of fived by their name (pkill) wants the parent to obey it, and no other process to
+/// end. For processes that start no programs, which would inherit that.
+pub fn ignore_orders() {
+    for signal in [Signal::HUP, Signal::USR1, Signal::USR2] {
+        // SAFETY: no handler is set.
+        unsafe { libc::signal(signal.number(), libc::SIG_IGN) };
+    }
+}
+
 /// Gives a handler that does nothing to each signal that is ignored and not blocked: exec(2) leaves
 /// an ignored signal ignored, but gives one that has a handler its default effect back. For this
 /// process nothing changes. Rust's runtime ignores SIGPIPE; who started this process may have had
