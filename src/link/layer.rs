@@ -90,6 +90,15 @@ impl Layer {
         }
     }
 
+    /// Has the last read left something in the socket, as far as it can tell?
+    pub fn has_left_some(&self) -> bool {
+        match self {
+            Layer::Plain => false,
+            Layer::Ahead(ahead) => ahead.is_full(),
+            Layer::Tls { emptied, .. } => !*emptied,
+        }
+    }
+
     /// `eof`: the other side has closed its sending direction in TCP.
     pub fn received(&mut self, eof: bool) -> Result<Received<'_>, Error> {
         match self {

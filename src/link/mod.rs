@@ -197,6 +197,11 @@ impl Link {
         self.layer.may_have_more()
     }
 
+    /// Does more follow what was [received](Link::received) at once, as far as is known?
+    pub(super) fn has_more_at_once(&self) -> bool {
+        self.layer.has_left_some()
+    }
+
     // Receiving.
 
     /// What has come, decrypted. Of a plain connection always nothing, unless it is [read

@@ -139,6 +139,23 @@ impl Flow {
         count(unsafe { libc::write(self.fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) })
     }
 
+    /// The same, and more follows at once: of TCP only whole segments go, which is less work for
+    /// both ends. The rest waits for what follows, for [`Flow::push`], or for 0.2 s.
+    pub fn write_with_more(&self, bytes: &[u8]) -> io::Result<usize> {
+        if self.socket {
+            return socket::send_with_more(self.fd.as_fd(), bytes);
+        }
+        self.write(bytes)
+    }
+
+    /// Nothing follows [`Flow::write_with_more`] for now.
+    pub fn push(&self) {
+        if self.socket {
+            // What is no TCP socket keeps nothing back.
+            let _ = socket::push(self.fd.as_fd());
+        }
+    }
+
     /// Ends the output. A socket can still be read.
     pub fn finish(&self) {
         if self.socket {

@@ -12,11 +12,12 @@ type Option = (libc::c_int, libc::c_int);
 
 /// TCP_NODELAY, of what it relays; SO_SNDBUF, of the pairs that services get; SO_LINGER, so that a
 /// close never waits; SO_OOBINLINE, so that an urgent byte of a request is read with the others;
-/// TCP_QUICKACK, so that a service that waits in its close is acknowledged at once; TCP_RTO_MAX_MS
-/// and TCP_USER_TIMEOUT, of sessions that outlive their connections (`retransmit`).
+/// TCP_QUICKACK, so that a service that waits in its close is acknowledged at once; TCP_CORK, so
+/// that what MSG_MORE has left to wait is sent; TCP_RTO_MAX_MS and TCP_USER_TIMEOUT, of sessions
+/// that outlive their connections (`retransmit`).
 /// The filter cannot look at their values, nor at which socket it is.
-pub(super) const OF_NET: [Option; 7] =
-    [NODELAY, LINGER, SEND_BUFFER, URGENT_INLINE, ACKNOWLEDGE, RTO_MAX, USER_TIMEOUT];
+pub(super) const OF_NET: [Option; 8] =
+    [NODELAY, LINGER, SEND_BUFFER, URGENT_INLINE, ACKNOWLEDGE, CORK, RTO_MAX, USER_TIMEOUT];
 
 const NODELAY: Option = (libc::IPPROTO_TCP, libc::TCP_NODELAY);
 const LINGER: Option = (libc::SOL_SOCKET, libc::SO_LINGER);
@@ -24,6 +25,7 @@ const SEND_BUFFER: Option = (libc::SOL_SOCKET, libc::SO_SNDBUF);
 /// (This and the next: not of Multipath TCP.)
 const URGENT_INLINE: Option = (libc::SOL_SOCKET, libc::SO_OOBINLINE);
 const ACKNOWLEDGE: Option = (libc::IPPROTO_TCP, libc::TCP_QUICKACK);
+const CORK: Option = (libc::IPPROTO_TCP, libc::TCP_CORK);
 /// TCP_RTO_MAX_MS (Linux 6.15): the longest time between two retransmissions, in milliseconds.
 pub(super) const RTO_MAX: Option = (libc::IPPROTO_TCP, 44);
 /// TCP_USER_TIMEOUT: for how long nothing may be acknowledged, in milliseconds.
@@ -104,6 +106,7 @@ mod tests {
                 (listener.as_fd(), socket::local(listener.as_fd()).expect("it is bound"));
             let before = Options::of(fd);
             set(fd, NODELAY, [1, 0]).expect("set");
+            set(fd, CORK, [1, 0]).expect("set");
             set(fd, LINGER, [1, 60]).expect("set");
             // Older kernels have no such option, and Multipath TCP neither of them.
             let _ = set(fd, RTO_MAX, [1000, 0]).and_then(|()| set(fd, USER_TIMEOUT, [9, 0]));
@@ -122,8 +125,8 @@ mod tests {
             let _client = TcpStream::connect(address).expect("it listens");
             let (accepted, _) = socket::accept(fd).expect("a client");
             let retries = [get(fd, RTO_MAX), get(fd, USER_TIMEOUT)];
-            assert_eq!(retries, [before.values[5], before.values[6]]);
-            for option in [NODELAY, LINGER, URGENT_INLINE] {
+            assert_eq!(retries, [before.values[6], before.values[7]]);
+            for option in [NODELAY, CORK, LINGER, URGENT_INLINE] {
                 assert_eq!(
                     (get(fd, option)[0], get(accepted.as_fd(), option)[0]),
                     (0, 0),

@@ -94,14 +94,20 @@ pub fn shutdown_both(fd: BorrowedFd) -> io::Result<()> {
 /// (SO_LINGER) returns. Errors: EOPNOTSUPP on a socket that is not TCP, where there is nothing to
 /// acknowledge.
 pub fn acknowledge(fd: BorrowedFd) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    let size = size_of_val(&on) as libc::socklen_t;
+    set_tcp(fd, libc::TCP_QUICKACK, 1)
+}
+
+/// Sends what [`send_with_more`] has left to wait. Errors: EOPNOTSUPP on a socket that is not TCP,
+/// where nothing waits.
+pub fn push(fd: BorrowedFd) -> io::Result<()> {
+    set_tcp(fd, libc::TCP_CORK, 0)
+}
+
+fn set_tcp(fd: BorrowedFd, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    let (level, size) = (libc::IPPROTO_TCP, size_of_val(&value) as libc::socklen_t);
+    let value = (&raw const value).cast();
     // SAFETY: the option is an int, which is read.
-    let set = unsafe {
-        let (level, name) = (libc::IPPROTO_TCP, libc::TCP_QUICKACK);
-        libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const on).cast(), size)
-    };
-    check(set).map(drop)
+    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, value, size) }).map(drop)
 }
 
 /// Shows the other end that this one did not finish: once this one is closed, the other end of a

@@ -94,6 +94,8 @@ pub struct Pump<T> {
     pending: bool,
     /// How many bytes were received in this turn.
     taken: usize,
+    /// Streams whose local ends were told that more follows at once.
+    more: Vec<StreamId>,
     /// The link did not take all that was to be sent.
     blocked: bool,
     /// Bytes were received, and sent, since the owner last asked.
@@ -119,6 +121,7 @@ impl<T> Pump<T> {
             readable: false,
             pending: false,
             taken: 0,
+            more: Vec::new(),
             blocked: false,
             received: false,
             sent: false,

@@ -18,6 +18,14 @@ impl<T> Pump<T> {
 
     /// The next event, if there is one. Err: the link can no longer be used.
     pub fn event(&mut self, link: &mut Link) -> Result<Option<Event<T>>, Error> {
+        let next = self.next_event(link);
+        if !matches!(next, Ok(Some(_))) {
+            self.push();
+        }
+        next
+    }
+
+    fn next_event(&mut self, link: &mut Link) -> Result<Option<Event<T>>, Error> {
         loop {
             if let Some(event) = self.events.pop_front() {
                 return Ok(Some(event));
@@ -46,12 +54,13 @@ impl<T> Pump<T> {
     /// Receives what has come, up to the next event. True: there may be more.
     fn receive(&mut self, link: &mut Link) -> Result<bool, Error> {
         if self.pending {
-            self.frames(&[]);
+            self.frames(&[], false);
             return Ok(self.pending || link.may_have_more());
         }
+        let more = link.has_more_at_once();
         match link.received()? {
             Received::Bytes(bytes) => {
-                let taken = self.frames(bytes);
+                let taken = self.frames(bytes, more);
                 link.consume(taken);
                 if link.owes_acknowledgement() {
                     link.acknowledge(self.now);
@@ -69,8 +78,8 @@ impl<T> Pump<T> {
     }
 
     /// Decodes frames up to the one that is an event for the owner. Returns how many bytes were
-    /// taken.
-    fn frames(&mut self, bytes: &[u8]) -> usize {
+    /// taken. `more`: others follow at once.
+    fn frames(&mut self, bytes: &[u8], more: bool) -> usize {
         let mut at = 0;
         self.received |= !bytes.is_empty();
         loop {
@@ -82,7 +91,7 @@ impl<T> Pump<T> {
                 None => {}
                 Some(yamux::Event::Opened(id)) => self.events.push_back(Event::Opened(id)),
                 Some(yamux::Event::Accepted(id)) => self.events.push_back(Event::Accepted(id)),
-                Some(yamux::Event::Data(id, data)) => self.data(id, data),
+                Some(yamux::Event::Data(id, data)) => self.data(id, data, more),
                 Some(yamux::Event::Finished(id)) => self.finished(id),
                 Some(yamux::Event::Reset(id)) => {
                     if let Some(stream) = self.streams.remove(&id) {
@@ -103,7 +112,7 @@ impl<T> Pump<T> {
         }
     }
 
-    fn data(&mut self, id: StreamId, data: &[u8]) {
+    fn data(&mut self, id: StreamId, data: &[u8], more: bool) {
         let Some(s) = self.streams.get_mut(&id) else {
             return self.mux.delivered(id, data.len(), self.now);
         };
@@ -113,6 +122,10 @@ impl<T> Pump<T> {
         }
         if s.from_peer != FromPeer::ToLocal {
             return self.mux.delivered(id, data.len(), self.now);
+        }
+        if more && data.len() > PIECE / 2 {
+            s.more = true;
+            self.more.push(id);
         }
         if s.run.is_some() {
             return self.records(id, data);
@@ -131,6 +144,18 @@ impl<T> Pump<T> {
         self.mux.delivered(id, n, self.now);
         if again {
             self.write_local(id);
+        }
+    }
+
+    /// Nothing more follows at once: the local ends send what they have kept back.
+    fn push(&mut self) {
+        for id in self.more.drain(..) {
+            if let Some(s) = self.streams.get_mut(&id)
+                && std::mem::take(&mut s.more)
+                && let Some(output) = s.output()
+            {
+                output.push();
+            }
         }
     }
 

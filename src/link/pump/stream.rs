@@ -132,6 +132,8 @@ pub struct Stream<T> {
     pub(in crate::link) tally: Tally,
     /// Both sides send records.
     pub(super) run: Option<Box<Run>>,
+    /// More for the local end follows at once, or [`Flow::push`] does.
+    pub(super) more: bool,
 }
 
 impl<T> Stream<T> {
@@ -148,6 +150,7 @@ impl<T> Stream<T> {
             sending: Sending::Normal,
             tally: Tally::default(),
             run: None,
+            more: false,
         })
     }
 
@@ -252,7 +255,11 @@ impl<T> Stream<T> {
     /// Writes bytes to the local end, as many as it takes now.
     pub(super) fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         let output = self.output().ok_or(ErrorKind::BrokenPipe)?;
-        match output.write(bytes) {
+        let written = match self.more {
+            true => output.write_with_more(bytes),
+            false => output.write(bytes),
+        };
+        match written {
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(0),
             n => n,
         }
