@@ -333,7 +333,9 @@ impl Row<'_> {
 
     /// A server that runs already; its port may be a name of services(5).
     fn upstream(&mut self, host: &str, port: &str, line: usize) -> Option<String> {
-        let number = self.files.port(port, "tcp").map(|n| n.to_string());
+        let is_number = port.bytes().all(|b| b.is_ascii_digit());
+        let named = if is_number { None } else { self.files.port(port, "tcp") };
+        let number = named.map(|n| n.to_string());
         let port = number.as_deref().unwrap_or(port);
         let v6 = host.contains(':');
         let word = if v6 { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
