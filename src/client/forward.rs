@@ -89,14 +89,15 @@ impl Forward {
 
 /// A listener of a forward. When it is dropped, its socket in the file system is removed.
 pub struct Listener {
+    // It is dropped before the descriptor: once nobody listens, another five may replace the file.
+    /// None: it has a port.
+    file: Option<SocketPath>,
     pub fd: OwnedFd,
     pub service: String,
     /// For messages.
     pub name: String,
     /// The system chose its port (port 0 was asked for).
     pub chosen: bool,
-    /// None: it has a port.
-    file: Option<SocketPath>,
 }
 
 /// How long no connection is accepted after the system had no descriptor or memory for one.

@@ -55,11 +55,16 @@ fn to_one(t: &Target, ask: &Ask, fds: &[BorrowedFd]) -> Result<(), Error> {
 fn add(t: &Target, f: &Forward) -> Result<(), Error> {
     let (forward, mut listeners) = forward::open(f)?;
     let ask = Ask::Forward { host: t.virtual_host.clone(), forward: forward.text() };
-    let fds: Vec<BorrowedFd> = listeners.iter().map(|l| l.fd.as_fd()).collect();
-    to_one(t, &ask, &fds)?;
-    listeners.iter().for_each(Listener::announce);
+    // The holder owns them from the moment when it reads the message: a signal that ends this
+    // process before the answer comes must not remove their sockets.
     listeners.iter_mut().for_each(Listener::disown);
-    Ok(())
+    let fds: Vec<BorrowedFd> = listeners.iter().map(|l| l.fd.as_fd()).collect();
+    let added = to_one(t, &ask, &fds);
+    match added {
+        Ok(()) => listeners.iter().for_each(Listener::announce),
+        Err(_) => listeners.iter_mut().for_each(Listener::claim),
+    }
+    added
 }
 
 fn cancel(t: &Target, f: &Forward) -> Result<(), Error> {

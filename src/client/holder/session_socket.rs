@@ -18,8 +18,9 @@ enum Users {
 
 /// Where new callers find the session.
 pub struct SessionSocket {
-    listener: OwnedFd,
+    // It is dropped before the listener: once nobody listens, another five may replace the file.
     file: SocketPath,
+    listener: OwnedFd,
     users: Users,
 }
 
