@@ -226,7 +226,7 @@ fn clients_of_a_fived_that_is_away_reach_the_other() {
             got.starts_with(seen.as_bytes())
         });
     }
-    assert!(other.log().matches("START service=who").count() >= 8);
+    other.wait_logs("START service=who", 8);
 }
 
 /// As a `tcpSocket` probe of Kubernetes does it, or any other monitor that only connects: it closes
