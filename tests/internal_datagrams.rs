@@ -102,6 +102,76 @@ fn a_reload_ends_one_and_loses_no_datagram() {
     });
 }
 
+/// A row that may be started once a minute.
+const ONCE: &str = "echo dgram udp wait.1 @USER@ internal\n cps = 1 60\n port = ";
+
+#[test]
+fn a_reload_leaves_one_whose_row_is_the_same() {
+    let d = Daemon::with(&format!("{ONCE}127.0.0.1:0\n")).start();
+    let c = client(d.port(0));
+    echo(&c, "one");
+    for n in 0..3 {
+        let other = format!("other{n} stream tcp nowait @USER@ internal echo\n");
+        let line = d.reload(&format!("{other}{ONCE}127.0.0.1:0\n[x]\n{other}"));
+        assert!(line.ends_with("services=3"), "{line}");
+        echo(&c, "two");
+    }
+    let log = d.log();
+    assert!(log.matches("START ").count() == 1 && !log.contains("EXIT "), "{log}");
+}
+
+/// The start that follows is one in place of another, not one more: neither `wait.N` nor `cps`
+/// delays it.
+#[test]
+fn what_a_reload_alone_starts_again_is_no_start_more() {
+    let d = Daemon::with(&format!("{ONCE}127.0.0.1:0\n")).start();
+    let c = client(d.port(0));
+    echo(&c, "one");
+    for n in 1..4 {
+        d.reload(&format!("{ONCE}127.0.0.1:0\n nice = {n}\n"));
+        d.wait_logs("EXIT service=echo", n);
+        echo(&c, "two");
+        d.wait_logs("START service=echo", n + 1);
+    }
+    assert!(!d.log().contains("REFUSE "), "{}", d.log());
+    // One that ends by itself is started again, and that counts.
+    let pid = nix::unistd::Pid::from_raw(d.services()[0]);
+    nix::sys::signal::kill(pid, Signal::SIGTERM).expect("kill");
+    d.wait_logs("EXIT service=echo", 4);
+    c.send(b"three").expect("send");
+    assert!(d.wait_log("REFUSE service=echo").contains(" reason=cps"));
+}
+
+/// The socket is the same, or another at the same port: no process of the old row is in the way.
+#[test]
+fn a_port_may_be_written_in_another_way() {
+    let d = Daemon::with(&format!("{ONCE}127.0.0.1:0\n")).start();
+    let at = d.port(0);
+    let c = client(at);
+    echo(&c, "one");
+    let number = at.port();
+    let ways = [
+        ("udp", format!("127.0.0.1:{number}")),
+        ("udp", format!("[::ffff:127.0.0.1]:{number}")),
+        ("udp4", format!("127.0.0.1:{number}")),
+        ("udp4", number.to_string()),
+        ("udp", number.to_string()),
+        ("udp46", format!("[::]:{number}")),
+        ("udp", format!("0.0.0.0:{number}")),
+        ("udp", format!("127.0.0.1:{number}")),
+    ];
+    for (columns, port) in ways {
+        let row = ONCE.replace("udp", columns).replace(".1", ".1000").replace("1 60", "1000 1");
+        let line = d.reload(&format!("{row}{port}\n"));
+        assert!(line.ends_with("services=1"), "{columns} {port}: {line}\n{}", d.log());
+        // A datagram that came to a socket that was closed then has no answer.
+        until("an answer", || {
+            c.set_read_timeout(Some(Duration::from_millis(200))).expect("timeout");
+            c.send(b"two").is_ok() && c.recv(&mut [0; 9]).is_ok_and(|n| n == 3)
+        });
+    }
+}
+
 /// Where a socket that is bound to every address listens, as clients of `ip` see it.
 fn at(d: &Daemon, ip: IpAddr) -> SocketAddr {
     SocketAddr::new(ip, d.port(0).port())

@@ -326,6 +326,39 @@ fn a_reload_adds_removes_and_keeps() {
     assert_eq!(ask(connect(&d.place.at("b.sock")), "b"), "b");
 }
 
+/// The socket is the same, and so are those who wait there and the program that has it.
+#[test]
+fn a_path_may_be_written_in_another_way_at_a_reload() {
+    let program = "import os, socket\ns = socket.socket(fileno=0)\nwhile True:\n c, _ = s.accept()\n c.sendall(b'%d\\n' % os.getpid())\n c.close()\n";
+    let rows = |directory: &str| {
+        format!(
+            "echo stream unix nowait @USER@ internal\n port = {directory}/echo.sock\n\
+             own stream unix wait @USER@ /usr/bin/env env python3 @DIR@/own\n port = {directory}/own.sock\n"
+        )
+    };
+    let d = Daemon::with(&rows("@DIR@")).file("own", program).start();
+    let inode = |name: &str| std::fs::metadata(d.place.at(name)).expect("a socket").ino();
+    let kept = ["echo.sock", "own.sock"].map(inode);
+    let pid = text(connect(&d.place.at("own.sock")));
+    std::os::unix::fs::symlink(d.place.at("."), d.place.at("link")).expect("a link");
+    for directory in ["@DIR@/", "@DIR@/.", "@DIR@/link", "@DIR@"] {
+        let line = d.reload(&rows(directory));
+        assert!(line.ends_with("services=2"), "{directory}: {line}\n{}", d.log());
+        assert_eq!(["echo.sock", "own.sock"].map(inode), kept, "{directory}");
+        assert_eq!(ask(connect(&d.place.at("echo.sock")), "x"), "x");
+        assert_eq!(text(connect(&d.place.at("own.sock"))), pid);
+    }
+    let log = d.log();
+    assert!(!log.contains("WARN") && log.matches("START service=own").count() == 1, "{log}");
+    // One of fived's own is made anew, because its clients are known by its path.
+    let d = with_own_socket("");
+    for directory in ["@DIR@/.", "@DIR@"] {
+        let line = d.reload(&OWN_SOCKET.replace("@DIR@", directory));
+        assert!(line.ends_with("services=2"), "{directory}: {line}\n{}", d.log());
+        assert_eq!(ask(connect(&d.place.at("fived")), "secret\r\nx"), "+Go\r\nx");
+    }
+}
+
 #[test]
 fn a_program_of_wait_accepts_by_itself() {
     if !installed("python3") {

@@ -319,6 +319,26 @@ fn a_reload_keeps_the_program_and_its_socket() {
 }
 
 #[test]
+fn a_port_may_be_written_in_another_way_at_a_reload() {
+    let text = "while True:\n c, _ = s.accept()\n c.sendall(b'%d\\n' % os.getpid())\n c.close()\n";
+    let conf = row("own", "stream tcp wait", "own", "");
+    let d = Daemon::with(&conf).file("own", &python("SOCK_STREAM", text)).start();
+    let at = d.port(0);
+    let pid = Client::connect(at).read_all();
+    for (columns, port) in [
+        ("tcp", at.to_string()),
+        ("tcp4", at.to_string()),
+        ("tcp", format!("[::ffff:{}]:{}", at.ip(), at.port())),
+    ] {
+        let conf = conf.replace("tcp", columns).replace("127.0.0.1:0", &port);
+        let line = d.reload(&conf);
+        assert!(line.ends_with("services=1"), "{columns} {port}: {line}\n{}", d.log());
+        same(Client::connect(at).read_all(), &pid);
+    }
+    assert_eq!(d.wait_logs("START service=own", 1).len(), 1);
+}
+
+#[test]
 fn a_port_may_change_between_a_program_and_fived_at_a_reload() {
     let at = free_address();
     // It has had the socket, and leaves it as it is given.

@@ -45,6 +45,7 @@
 //! | `proxied` | clients of load balancers: who they are |
 //! | `tls_ports` | those of services' own ports where TLS is expected |
 //! | `ports` `port_listeners` `row_ports` `port_rules` | services' own ports: who comes there, their sockets, and which rows name them |
+//! | `claims` | which listener each port of a new table goes on with |
 //! | `given_paths` `socket_directories` | Unix sockets that the service manager has bound; who else can put one in the place of another |
 //! | `bound` `bind_error` | all that a configuration listens on, bound; why an address could not be |
 //! | `reload` `state` `ending` | SIGHUP, SIGUSR1, and the signals that end it |
@@ -66,6 +67,7 @@ mod catalog;
 mod certificate;
 mod channel;
 mod children;
+mod claims;
 mod config;
 mod config_error;
 mod context;

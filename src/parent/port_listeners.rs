@@ -3,10 +3,11 @@
 //!
 //! A program that got the socket itself (`wait`) keeps it until it ends. Where a reload has no row
 //! for it any more, fived keeps it, too: a row of the same kind and address that a later reload
-//! brings takes it over, with its program, and nobody else gets that address meanwhile.
+//! brings takes it over, and nobody else gets that address meanwhile.
 
 use super::addresses::Addresses;
 use super::bind_error;
+use super::claims::{self, Bound};
 use super::context::Context;
 use super::given_paths::GivenPaths;
 use super::row_ports::{At, Port};
@@ -18,7 +19,7 @@ use crate::sys::local;
 use crate::sys::port::{self, Protocol, Wanted};
 use crate::sys::shared::Shared;
 use crate::sys::socket;
-use crate::sys::unix_listener::SocketFile;
+use crate::sys::unix_listener::{self, SocketFile};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use std::collections::{HashMap, HashSet};
@@ -48,7 +49,7 @@ pub struct PortListener {
     replaced: bool,
 }
 
-/// Listeners that are bound, and that nobody uses yet.
+/// Listeners that nobody uses yet.
 #[derive(Default)]
 pub struct Fresh(Vec<PortListener>);
 
@@ -83,8 +84,7 @@ impl PortListeners {
         let mut new: HashMap<u16, Vec<usize>> = HashMap::new();
         for (port, _) in wanted.iter().zip(&claimed).filter(|(_, at)| at.is_none()) {
             let At::Port(at) = &port.at else {
-                let made = self.at_path(port);
-                made.map_or_else(|e| wrong.push(e), |l| fresh.push(l));
+                self.at_path(port).map_or_else(|e| wrong.push(e), |l| fresh.push(l));
                 continue;
             };
             let number = at.address.port();
@@ -105,9 +105,9 @@ impl PortListeners {
     /// A Unix socket. One of fived's own that has the path already, and that this port cannot go on
     /// using, makes way for it.
     fn at_path(&self, port: &Port) -> Result<PortListener, String> {
-        let all = self.now.iter().chain(&self.kept);
-        let same = all.filter(|l| l.path() == port.at.path().map(|w| w.path.as_str()));
-        let own: Vec<_> = same.filter_map(|l| l.file.as_deref()).collect();
+        let there = port.at.path().and_then(|w| unix_listener::identity_at(&w.path));
+        let all = self.now.iter().chain(&self.kept).filter_map(|l| l.file.as_deref());
+        let own: Vec<_> = all.filter(|file| Some(file.identity()) == there).collect();
         let (socket, file) = self.given.listener(port, &own)?;
         Ok(PortListener {
             port: port.clone(),
@@ -125,12 +125,8 @@ impl PortListeners {
     /// For each port the place of the listener that is bound to it already, among those of now and
     /// then those that are kept: one port's each.
     fn claimed(&self, wanted: &[Port]) -> Vec<Option<usize>> {
-        let mut unclaimed: HashMap<_, Vec<usize>> = HashMap::new();
-        let all: Vec<_> = self.now.iter().chain(&self.kept).enumerate().collect();
-        for (n, l) in all.into_iter().rev().filter(|(_, l)| !l.replaced) {
-            unclaimed.entry(l.port.key()).or_default().push(n);
-        }
-        wanted.iter().map(|port| unclaimed.get_mut(&port.key())?.pop()).collect()
+        let all = self.now.iter().chain(&self.kept).enumerate().filter(|(_, l)| !l.replaced);
+        claims::of(all.map(|(n, l)| (n, l.as_bound())).collect(), wanted)
     }
 
     /// The listeners beside which others may be bound: not those that a program has and no port
@@ -141,15 +137,15 @@ impl PortListeners {
     ) -> impl Iterator<Item = (SocketAddr, BorrowedFd<'_>)> {
         let claimed: HashSet<usize> = claimed.iter().flatten().copied().collect();
         let all = self.now.iter().chain(&self.kept).enumerate();
-        let shareable = all.filter(move |(n, l)| claimed.contains(n) || !l.is_taken());
-        shareable.filter_map(|(_, l)| l.bound())
+        let all = all.filter(move |(n, l)| claimed.contains(n) || !l.stays_taken());
+        all.filter_map(|(_, l)| l.bound())
     }
 
     fn why(&self, port: &Port, at: &Wanted, e: &io::Error, claimed: &[Option<usize>]) -> String {
         let mut line = bind_error::line(&port.place, "port", at.address, e, port.socket.waits());
         let mut all = self.now.iter().chain(&self.kept).enumerate();
         let has = |(n, l): &(usize, &PortListener)| {
-            l.is_taken()
+            l.stays_taken()
                 && l.has_port(at.protocol, at.address.port())
                 && !claimed.contains(&Some(*n))
         };
@@ -195,10 +191,9 @@ impl PortListeners {
 
     /// These ports and no others, from now on. Returns where it listens anew.
     pub fn adopt(&mut self, wanted: &[Port], Fresh(mut fresh): Fresh) -> Vec<String> {
-        let addresses = fresh.iter().map(PortListener::name).collect();
-        let claimed = self.claimed(wanted);
-        let listeners = self.now.drain(..).chain(self.kept.drain(..));
-        let mut old: Vec<_> = listeners.map(Some).collect();
+        let (addresses, claimed) =
+            (fresh.iter().map(PortListener::name).collect(), self.claimed(wanted));
+        let mut old: Vec<_> = self.now.drain(..).chain(self.kept.drain(..)).map(Some).collect();
         for (port, at) in wanted.iter().zip(claimed) {
             if let Some(mut l) = at.and_then(|at| old[at].take()) {
                 l.become_like(port);
@@ -326,6 +321,10 @@ impl PortListener {
         }
     }
 
+    fn as_bound(&self) -> Bound<'_> {
+        Bound { port: &self.port, real: self.real, file: self.file.as_deref() }
+    }
+
     fn path(&self) -> Option<&str> {
         self.port.at.path().map(|wanted| wanted.path.as_str())
     }
@@ -379,6 +378,11 @@ impl PortListener {
     /// Has a program the socket, or is it about to get it?
     fn is_taken(&self) -> bool {
         self.wait.as_ref().is_some_and(|w| w.state == State::Taken)
+    }
+
+    /// The same of a program that keeps it at a reload without its row: no internal service.
+    fn stays_taken(&self) -> bool {
+        self.is_taken() && self.wait.as_ref().is_some_and(|w| !w.is_internal)
     }
 
     fn is_watched(&self) -> bool {

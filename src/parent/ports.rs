@@ -6,10 +6,12 @@ use super::arrival::{Arrival, From, StartError, Who};
 use super::bind_error;
 use super::context::{Context, Timer};
 use super::port_listeners::{PortListener, PortListeners};
-use super::waits::{Next, NotStarted, State};
+use super::running::Runs;
+use super::waits::{Next, NotStarted, State, Wait};
 use crate::log;
 use crate::policy::{
-    Denied, Facts, HostId, HostScope, Peer, PeerName, ProgramSocket, Reached, ServiceId, Table,
+    Backend, Denied, Facts, HostId, HostScope, Peer, PeerName, ProgramSocket, Reached, ServiceId,
+    Table,
 };
 use crate::sys::queue_head;
 use crate::sys::shared::Shared;
@@ -189,6 +191,42 @@ impl Ports {
         Ok(self.next)
     }
 
+    /// Is a start for an arrival from there one in place of a program that a reload has ended?
+    pub fn starts_again(&mut self, from: From) -> bool {
+        self.wait_of(from).is_some_and(|w| w.again)
+    }
+
+    /// It was: the next one is not.
+    pub fn started_again(&mut self, from: From) {
+        if let Some(wait) = self.wait_of(from) {
+            wait.again = false;
+        }
+    }
+
+    fn wait_of(&mut self, from: From) -> Option<&mut Wait> {
+        let From::Wait(token) = from else { return None };
+        self.listeners.get_mut(token)?.wait.as_mut()
+    }
+
+    /// A reload has made another table. The internal services that have a port's socket itself end
+    /// where their row is not the same any more: the next datagram is served as the new table has
+    /// it, or by nobody. What has arrived stays in the queue.
+    pub fn end_changed(&mut self, cx: &Context, runs: &Runs) {
+        for (token, r) in runs.internal_waits() {
+            let mut l = self.listeners.get_mut(token);
+            let (table, id) = (&cx.config.table, l.as_ref().and_then(|l| l.port.service));
+            let host = id.and_then(|id| table.host(host_of(table, id)));
+            let now = id.and_then(|id| table.service(id)).zip(host);
+            if now.is_some_and(|(now, host)| r.is_still(now, &host.name)) {
+                continue;
+            }
+            if let Some(wait) = l.as_mut().and_then(|l| l.wait.as_mut()) {
+                wait.again = true;
+            }
+            r.ask_to_end();
+        }
+    }
+
     /// How long a datagram at this port may wait for what decides about it. None: no datagrams
     /// come there.
     pub fn max_wait(&mut self, token: usize, now: Duration) -> Option<Duration> {
@@ -258,6 +296,8 @@ fn woken(l: &mut PortListener, cx: &mut Context, name: impl FnOnce(Peer) -> Peer
         }
     };
     wait.state = State::Taken;
+    let backend = cx.config.table.service(service).map(|s| &s.backend);
+    wait.is_internal = matches!(backend, Some(Backend::Internal(_)));
     let fd = l.socket.as_raw_fd();
     if was_watched && let Err(e) = cx.registry().deregister(&mut SourceFd(&fd)) {
         log::warn(&format!("{at}: poll: {e}"));

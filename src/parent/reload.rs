@@ -93,13 +93,11 @@ impl Parent {
             lines::listening(address);
         }
         self.cx.config = Rc::new(config);
-        // The next datagram is served as the new table has it, or by nobody. What has arrived
-        // stays in the queue.
-        self.services.running.end_internal_waits();
         self.cx.counters.tallies.keep(&self.cx.config.table);
         if let Err(e) = self.ports.listeners.watch(&mut self.cx) {
             log::warn(&format!("ports: {e}"));
         }
+        self.ports.end_changed(&self.cx, &self.services.running);
         Ok(warnings)
     }
 

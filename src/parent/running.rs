@@ -42,6 +42,18 @@ impl Running {
     pub fn service(&self) -> Option<&Service> {
         self.config.table.service(self.service)
     }
+
+    /// Is it what a start of this service of a newer table would make, for a client of that host?
+    pub fn is_still(&self, now: &Service, host: &str) -> bool {
+        self.record.host == host && self.service().is_some_and(|before| before.is_same_row(now))
+    }
+
+    /// Sends SIGTERM to its process group.
+    pub fn ask_to_end(&self) {
+        if let Err(e) = self.child.signal_group(Signal::TERM) {
+            log::debug!("process group {}: {e}", self.child.pid);
+        }
+    }
 }
 
 /// What became of a SIGTERM.
@@ -143,15 +155,21 @@ impl Runs {
 
     /// Sends SIGTERM to the process groups of the programs that have a port's socket itself.
     pub fn end_waits(&self) {
-        self.waits().for_each(ask_to_end);
+        self.waits().for_each(Running::ask_to_end);
     }
 
     /// Sends SIGTERM to the internal ones among them: no client is connected to one, and it would
     /// wait for the next datagram for some time.
     pub fn end_internal_waits(&self) {
-        let is_internal =
-            |r: &&Running| r.service().is_some_and(|s| matches!(s.backend, Backend::Internal(_)));
-        self.waits().filter(is_internal).for_each(ask_to_end);
+        self.internal_waits().for_each(|(_, r)| r.ask_to_end());
+    }
+
+    /// Those, by the tokens of their ports.
+    pub fn internal_waits(&self) -> impl Iterator<Item = (usize, &Running)> {
+        self.all.values().filter_map(|r| match (r.record.from, &r.service()?.backend) {
+            (From::Wait(token), Backend::Internal(_)) => Some((token, r)),
+            _ => None,
+        })
     }
 
     /// Warns of those that have not ended when fived ends.
@@ -244,12 +262,6 @@ impl Runs {
         for e in over.iter().filter_map(|s| self.ended.remove(s)) {
             log_exit(&e.running, e.exit, e.at);
         }
-    }
-}
-
-fn ask_to_end(r: &Running) {
-    if let Err(e) = r.child.signal_group(Signal::TERM) {
-        log::debug!("process group {}: {e}", r.child.pid);
     }
 }
 

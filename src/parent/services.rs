@@ -87,8 +87,13 @@ impl Services {
     }
 
     /// Decides whether an arrival may have its service, and takes its place among those that run.
-    pub fn permit(&mut self, cx: &Context, a: &Arrival) -> Result<Permit, Refusal> {
-        self.limits.permit(&a.config.table, a.service, &a.who.facts, cx.now, clock::load_average)
+    /// `again`: in place of a program that was counted already.
+    pub fn permit(&mut self, cx: &Context, a: &Arrival, again: bool) -> Result<Permit, Refusal> {
+        let (table, facts, load) = (&a.config.table, &a.who.facts, clock::load_average);
+        match again {
+            true => self.limits.permit_again(table, a.service, facts, cx.now, load),
+            false => self.limits.permit(table, a.service, facts, cx.now, load),
+        }
     }
 
     /// A permit that is not used gives its place back.

@@ -68,6 +68,11 @@ pub struct Wait {
     /// Datagrams that waited in vain, and since when they are counted.
     in_vain: (u32, Duration),
     warned: Option<Duration>,
+    /// The program is an internal service, which ends where a reload changes its row.
+    pub is_internal: bool,
+    /// A reload has ended the program: the next start is in place of that one, and counts in no
+    /// limit of starts.
+    pub again: bool,
 }
 
 /// Why no program was started.
@@ -100,6 +105,8 @@ impl Wait {
             failed: 0,
             in_vain: Default::default(),
             warned: None,
+            is_internal: false,
+            again: false,
         }
     }
 

@@ -33,6 +33,11 @@ pub struct Service {
 }
 
 impl Service {
+    /// Is it the same row, wherever it stands?
+    pub fn is_same_row(&self, other: &Service) -> bool {
+        *self == Service { file: self.file.clone(), line: self.line, ..other.clone() }
+    }
+
     /// The group that it runs as, if the row names one. `user:group` goes before the attribute.
     pub fn group(&self) -> Option<&str> {
         match &self.user {

@@ -41,11 +41,7 @@ pub struct Wanted {
 /// (SO_REUSEPORT for this moment, socket(7)).
 pub fn listen(wanted: &Wanted, own: &[BorrowedFd]) -> io::Result<OwnedFd> {
     match listen_on(wanted, false) {
-        Err(e)
-            if e.kind() == io::ErrorKind::AddrInUse
-                && !own.is_empty()
-                && wanted.protocol == Protocol::Tcp =>
-        {
+        Err(e) if e.kind() == io::ErrorKind::AddrInUse && !own.is_empty() => {
             socket::beside(own, || listen_on(wanted, true))
         }
         made => made,

@@ -34,10 +34,20 @@ pub struct Wanted {
 pub struct SocketFile {
     directory: OwnedFd,
     name: OsString,
-    /// The file itself. While it is open, no other file has its device and inode.
+    /// The file itself. While it is open, no other file has its device and inode, which are here.
     file: OwnedFd,
+    identity: Identity,
     /// The name that the file of this process's socket before this one has meanwhile.
     before: Option<OsString>,
+}
+
+/// What tells a file from all others that exist: its device and inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Identity(u64, u64);
+
+/// That of the file at this path, however the path is written. None: there is none.
+pub fn identity_at(path: &str) -> Option<Identity> {
+    fstatat(nix::fcntl::AT_FDCWD, path, AtFlags::AT_SYMLINK_NOFOLLOW).ok().map(|s| identity(&s))
 }
 
 /// A listener that does not block, and its file. A file of a socket on which nobody listens any
@@ -72,7 +82,8 @@ pub fn listen(wanted: &Wanted, own: &[&SocketFile]) -> io::Result<(OwnedFd, Sock
         return Err(io::Error::new(ErrorKind::AlreadyExists, "somebody has replaced the socket"));
     }
     let before = moved.map(Moved::stays);
-    let file = SocketFile { directory, name: name.into(), file: made, before };
+    let (name, identity) = (name.into(), identity(&found));
+    let file = SocketFile { directory, name, file: made, identity, before };
     if let Some(owner) = wanted.owner {
         file.change_owner(owner)?;
     }
@@ -107,7 +118,11 @@ impl SocketFile {
     /// Has it this name, and not another file?
     fn is_at(&self, directory: BorrowedFd, name: &OsStr) -> bool {
         let here = fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW).map(|s| identity(&s));
-        here.is_ok() && here == fstat(&self.file).map(|s| identity(&s))
+        here == Ok(self.identity)
+    }
+
+    pub fn identity(&self) -> Identity {
+        self.identity
     }
 }
 
@@ -163,8 +178,8 @@ fn mode(bits: u32) -> Mode {
     Mode::from_bits_truncate(bits & 0o777)
 }
 
-fn identity(s: &FileStat) -> (u64, u64) {
-    (s.st_dev, s.st_ino)
+fn identity(s: &FileStat) -> Identity {
+    Identity(s.st_dev, s.st_ino)
 }
 
 fn is_socket(s: &FileStat) -> bool {
