@@ -15,6 +15,9 @@ use std::time::Duration;
 const TAKE: usize = 128 * 1024;
 /// How many bytes the first reads take: most services have little to say.
 const TAKE_FIRST: usize = 16 * 1024;
+/// How often the link is read before the local end is read again; of TLS, that is a record each.
+const READS: usize = 8;
+
 /// State of the direction from the local end to the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ToPeer {
@@ -56,6 +59,8 @@ struct Copy<'a> {
     buffer: Vec<u8>,
     /// The part of the buffer that the link has not taken.
     unsent: Range<usize>,
+    /// The local end was told that more follows at once.
+    more: bool,
 }
 
 /// Copies until both sides have finished, or one is gone; or until nothing has moved for `idle`. On
@@ -68,7 +73,7 @@ pub fn copy(
     idle: Option<Duration>,
 ) -> Result<Copied, Error> {
     link.read_ahead();
-    let done = Copy { link, local, state, buffer: Vec::new(), unsent: 0..0 }.run(idle);
+    let done = Copy { link, local, state, buffer: Vec::new(), unsent: 0..0, more: false }.run(idle);
     if done.is_err() {
         socket::abort(local);
     }
@@ -112,8 +117,7 @@ impl Copy<'_> {
                 (peer.readable(), local.writable(), local.readable(), local.hung());
             let ended = local.ended();
             if peer_readable {
-                self.link.receive()?;
-                self.deliver()?;
+                self.receive_peer()?;
             } else if writable {
                 self.state.from_peer = FromPeer::Open;
                 self.deliver()?;
@@ -167,10 +171,27 @@ impl Copy<'_> {
         self.link.send_queued()
     }
 
+    /// Writes to the local end what has come from the peer.
+    fn receive_peer(&mut self) -> Result<(), Error> {
+        for _ in 0..READS {
+            self.link.receive()?;
+            self.deliver()?;
+            if !self.link.has_more_at_once() || self.state.from_peer == FromPeer::Blocked {
+                break;
+            }
+        }
+        if std::mem::take(&mut self.more) {
+            // What is no TCP socket has kept nothing back.
+            let _ = socket::push(self.local);
+        }
+        Ok(())
+    }
+
     /// Writes to the local end what has been received from the peer.
     fn deliver(&mut self) -> Result<(), Error> {
         while self.state.from_peer.reads() {
             let sent = self.unsent.is_empty() && !self.link.wants_write();
+            let more = self.link.has_more_at_once();
             let bytes = match self.link.received() {
                 Ok(Received::Bytes(bytes)) => bytes,
                 Ok(Received::Nothing) => return Ok(()),
@@ -194,8 +215,10 @@ impl Copy<'_> {
             };
             let given = match self.state.from_peer {
                 FromPeer::Discarding => Ok(bytes.len()),
+                _ if more => socket::send_with_more(self.local, bytes),
                 _ => socket::send(self.local, bytes),
             };
+            self.more |= more;
             let n = match given {
                 Ok(n) => n,
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
