@@ -368,10 +368,10 @@ impl Nets {
         self.close_unused(cx, listeners);
         let expected = drained && exit == Exit::Status(0);
         if !expected {
-            log::warn(&format!("net: pid {} ended ({exit:?})", net.child.pid));
+            log::warn(&format!("net: pid {} ended: {exit}", net.child.pid));
         }
         let current = !drained && net.state != State::Killed && Rc::ptr_eq(&net.config, &cx.config);
-        if !cx.is_ending() && current && !self.is_hopeless(&format!("{exit:?}")) {
+        if !cx.is_ending() && current && !self.is_hopeless(&exit.to_string()) {
             self.replace(cx);
         }
     }

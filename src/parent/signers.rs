@@ -247,7 +247,7 @@ impl Signers {
         // One that no net process needed any more is not here any more.
         let Some(s) = self.with_token(token) else { return };
         let Some(p) = s.process.take() else { return };
-        log::warn(&format!("keys: pid {} ended ({exit:?})", p.child.pid));
+        log::warn(&format!("keys: pid {} ended: {exit}", p.child.pid));
         let (again, given_up): (Vec<Request>, Vec<Request>) =
             std::mem::take(&mut s.asked).into_values().partition(|r| r.tries < TRIES_MAX);
         again.into_iter().rev().for_each(|r| s.waiting.push_front(r));

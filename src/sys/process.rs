@@ -10,6 +10,7 @@ use super::check;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::collections::HashSet;
 use std::ffi::{CStr, CString, OsStr};
+use std::fmt;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
@@ -20,6 +21,15 @@ use std::sync::OnceLock;
 pub enum Exit {
     Status(i32),
     Signal(i32),
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Exit::Status(n) => write!(f, "exit status {n}"),
+            Exit::Signal(n) => write!(f, "signal {n}"),
+        }
+    }
 }
 
 /// Reaps the next child that has ended.
