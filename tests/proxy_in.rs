@@ -1,6 +1,8 @@
 //! SPEC 8, `proxy_from`: a load balancer says who its client is (PROXY protocol), nobody else can,
 //! and that client is who counts.
 
+#[path = "support/scrape.rs"]
+mod scrape;
 mod support;
 #[path = "support/tls.rs"]
 mod tls;
@@ -95,11 +97,61 @@ fn a_balancer_that_is_gone_is_counted_for_the_port_it_came_to() {
     d.signal(Signal::SIGSTOP);
     c.send(V1);
     until("the order is given", || proc::descriptors(net).len() == idle);
-    // What closes then is a reset.
-    setsockopt(&c.0, Linger, &linger { l_onoff: 1, l_linger: 0 }).expect("linger");
-    drop(c);
+    reset(c);
     d.signal(Signal::SIGCONT);
     same(d.wait_log("REFUSE "), "REFUSE service=who host= reason=gone");
+}
+
+fn reset(c: Client) {
+    setsockopt(&c.0, Linger, &linger { l_onoff: 1, l_linger: 0 }).expect("linger");
+}
+
+/// It is looked every few seconds whether somebody listens: that is counted, and has no line in the
+/// log, however early the connection ends and wherever it came to.
+#[test]
+fn health_checks_are_counted_and_not_logged() {
+    let rows = "metrics stream tcp nowait @USER@ internal\nsafe stream tcp nowait @USER@ internal echo\n tls_port = 127.0.0.1:0\n";
+    let d = Daemon::with(&format!("{FROM}{}{rows}", who("who", " port = 127.0.0.1:0\n"))).start();
+    let (port, tls) = (d.port(0), d.port(1));
+    let mut wanted = 0.0;
+    for to in [port, tls, d.address()] {
+        drop(at(to));
+        reset(at(to));
+        // It is gone before anybody has accepted it.
+        d.signal(Signal::SIGSTOP);
+        reset(at(to));
+        d.signal(Signal::SIGCONT);
+        wanted += 3.0;
+    }
+    for to in [tls, d.address()] {
+        drop(Client::connect(to));
+        wanted += 1.0;
+    }
+    let count = || scrape::samples(&d)["fived_empty_connections_total"];
+    until("all are counted", || count() == wanted);
+    // What a process has counted that has ended stays counted.
+    let before = d.net_pid();
+    d.signal(Signal::SIGHUP);
+    until("another net", || d.net_pid() != before);
+    assert_eq!(count(), wanted);
+    let log = d.log();
+    assert!(!log.contains("REFUSE") && !log.contains("WARN"), "{log}");
+    assert!(!log.contains("START service=who"), "{log}");
+}
+
+#[test]
+fn a_client_whose_port_a_reload_has_taken_away_is_logged() {
+    let rows = "metrics stream tcp nowait @USER@ internal\n";
+    let d = Daemon::with(&format!("{FROM}{rows}{}", who("who", " port = 127.0.0.1:0\n"))).start();
+    let (net, port) = (d.net_pid(), d.port(0));
+    let before = proc::descriptors(net).len();
+    let mut c = at(port);
+    until("net has the client", || proc::descriptors(net).len() > before);
+    d.reload(&format!("{FROM}{rows}"));
+    same(c.send(V1).read_all(), "");
+    same(d.wait_log("REFUSE "), "REFUSE service= host= from=192.0.2.7 reason=unknown");
+    let name = "fived_refusals_total{service=\"\",host=\"\",reason=\"unknown\"}";
+    assert_eq!(scrape::samples(&d)[name], 1.0);
 }
 
 /// Header and request in one segment, which is one read of fived's; and one after the other.

@@ -182,8 +182,8 @@ pub fn reason(reason: Reason) -> Option<&'static str> {
     reason.word(|n| Denied::from_number(n).map(Denied::as_str))
 }
 
-/// `REFUSE`: the parent refused a new session.
-pub fn no_session(from: Peer, reason: &str) {
+/// `REFUSE`: the parent refused a new session, or a client at a port that no row has any more.
+pub fn of_none(from: Peer, reason: &str) {
     Event::new("REFUSE")
         .word("service", "")
         .word("host", "")

@@ -71,6 +71,6 @@ impl Parent {
     /// The client cannot be served now, and its connection just ends.
     fn refuse_local(&mut self, client: &LocalClient, reason: &'static str) {
         self.cx.counters.refuse(None, reason);
-        lines::no_session(client.peer, reason);
+        lines::of_none(client.peer, reason);
     }
 }

@@ -94,6 +94,9 @@ impl Parent {
         for (direction, n) in [("in", now.to), ("out", now.from)] {
             e.sample(name, &[("direction", direction)], n);
         }
+        let (name, help) =
+            ("fived_empty_connections_total", "Connections that clients ended without a request.");
+        e.single(name, Kind::Counter, help, now.empty);
         let name = "fived_logins_total";
         e.begin(name, Kind::Counter, "Tries to log in.");
         for ((method, result), n) in self.logins.results() {

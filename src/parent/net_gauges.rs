@@ -25,24 +25,26 @@ impl Nets {
         }
     }
 
-    /// A net process has ended: what it has relayed stays counted.
+    /// A net process has ended: what it has counted stays counted.
     pub fn keep_counted(&mut self, net: &Net) {
         let last = net.gauges.as_ref().map_or(Now::default(), Gauges::now);
-        let (to, from) = self.relayed;
-        self.relayed = (to.saturating_add(last.to), from.saturating_add(last.from));
+        let (to, from) = (self.ended.to, self.ended.from);
+        self.ended.to = to.saturating_add(last.to);
+        self.ended.from = from.saturating_add(last.from);
+        self.ended.empty = self.ended.empty.saturating_add(last.empty);
         net.warn_of_unreported();
     }
 
-    /// What all net processes count now, and the bytes of those that have ended, too.
+    /// What all net processes count now, and what those had counted that have ended.
     pub fn gauges(&self) -> Now {
-        let (to, from) = self.relayed;
         let all = self.all.values().filter_map(|net| net.gauges.as_ref());
-        all.map(Gauges::now).fold(Now { to, from, ..Now::default() }, |sum, n| Now {
+        all.map(Gauges::now).fold(self.ended, |sum, n| Now {
             to: sum.to.saturating_add(n.to),
             from: sum.from.saturating_add(n.from),
             waiting: sum.waiting.saturating_add(n.waiting),
             multiplexed: sum.multiplexed.saturating_add(n.multiplexed),
             unreported: sum.unreported.saturating_add(n.unreported),
+            empty: sum.empty.saturating_add(n.empty),
         })
     }
 

@@ -15,6 +15,7 @@ use super::net_log::NetLog;
 use super::starts::{PAUSE, STARTS, Starts};
 use crate::log;
 use crate::policy::{HostId, ServiceId};
+use crate::sys::gauges::Now;
 use crate::sys::process::Exit;
 use crate::wire::orders::{FromNet, ToNet};
 use std::collections::HashMap;
@@ -39,8 +40,8 @@ pub struct Nets {
     /// Why no net process can run here, if none can.
     hopeless: Option<String>,
     failed: Vec<(usize, Broken)>,
-    /// What those that have ended had relayed: bytes to services, and from them.
-    pub(super) relayed: (u64, u64),
+    /// What those that have ended had counted since they began.
+    pub(super) ended: Now,
 }
 
 impl Nets {

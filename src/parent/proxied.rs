@@ -3,12 +3,13 @@
 //! load balancer, which the parent reads from the socket itself.
 
 use super::addresses::Addresses;
-use super::arrival::{Arrival, From};
+use super::arrival::{Arrival, From, StartError};
 use super::channel::Broken;
 use super::config::Config;
+use super::lines;
 use super::ports;
 use super::run::Parent;
-use crate::policy::Proxies;
+use crate::policy::{Peer, Proxies};
 use crate::sys::shared::Shared;
 use crate::sys::socket;
 use crate::wire::orders::{ProxyAddresses, ToNet};
@@ -48,15 +49,20 @@ impl Parent {
         if !matches!(a.who.from, From::Port) || !proxies.contains(a.who.facts.peer) {
             return Some(a);
         }
-        // Where no net process serves now, the connection just ends.
-        if let (Some(net), Some(client)) = (self.nets.serving(), &a.client) {
-            self.nets.tell(&self.cx, net, &ToNet::Header, Some(client.as_fd()));
+        match (self.nets.serving(), &a.client) {
+            (Some(net), Some(client)) => {
+                self.nets.tell(&self.cx, net, &ToNet::Header, Some(client.as_fd()));
+            }
+            _ => {
+                let text = Some("no network process serves now".into());
+                self.refuse(*a, StartError { reply: None, reason: "processes", text });
+            }
         }
         None
     }
 
     /// Net has read who the client is. `config`: that of net. None: the client has gone, or there
-    /// is no such port any more, or nobody may say that.
+    /// is no such port any more, or nobody may say that; the log has a line about it.
     pub fn proxied_at_port(
         &mut self,
         config: &Config,
@@ -74,10 +80,25 @@ impl Parent {
         // The table may have changed since the client came.
         let tables = [config, &self.cx.config];
         let mut trusting = tables.iter().map(|c| &c.table.settings.proxy_from);
-        let proxies = trusting.find(|proxies| proxies.contains(own.peer()))?;
-        let (_, real) = own.internet()?;
-        let at = believed(proxies, own, proxied)?;
-        let name = self.names.known(self.cx.now, at.peer());
-        self.ports.arrival_at(&mut self.cx, real, client, at, name)
+        let proxies = trusting.find(|proxies| proxies.contains(own.peer()));
+        let (balancer, real) = (own.peer(), own.internet().map(|(_, real)| real));
+        let at = proxies.and_then(|proxies| believed(proxies, own, proxied));
+        let Some((at, real)) = at.zip(real) else {
+            self.no_service(balancer, "proxy");
+            return None;
+        };
+        let (from, name) = (at.peer(), self.names.known(self.cx.now, at.peer()));
+        let arrival = self.ports.arrival_at(&mut self.cx, real, client, at, name);
+        if arrival.is_none() {
+            // A reload has taken the port away since the client came.
+            self.no_service(from, "unknown");
+        }
+        arrival
+    }
+
+    /// Logs and counts a client at a port for whom there is no service.
+    fn no_service(&mut self, from: Peer, reason: &'static str) {
+        self.cx.counters.refuse(None, reason);
+        lines::of_none(from, reason);
     }
 }

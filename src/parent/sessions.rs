@@ -115,7 +115,7 @@ impl Sessions {
         };
         if let Err(reason) = begun {
             cx.counters.refuse(None, reason);
-            lines::no_session(peer, reason);
+            lines::of_none(peer, reason);
             // If this cannot be sent, net sees the channel close.
             let _ = message::send_message(channel.as_fd(), &Answer::Full.encode(), &[], false);
             return;

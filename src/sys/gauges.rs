@@ -31,6 +31,7 @@ struct Page {
     waiting: AtomicU64,
     multiplexed: AtomicU64,
     unreported: AtomicU64,
+    empty: AtomicU64,
 }
 
 const SIZE: usize = size_of::<Page>();
@@ -54,6 +55,8 @@ pub struct Now {
     pub multiplexed: u64,
     /// Refusals that the other process has not been told of yet.
     pub unreported: u64,
+    /// Connections that clients ended before they asked for anything, since the process began.
+    pub empty: u64,
 }
 
 impl Gauges {
@@ -85,6 +88,7 @@ impl Gauges {
             waiting: read(&page.waiting),
             multiplexed: read(&page.multiplexed),
             unreported: read(&page.unreported),
+            empty: read(&page.empty),
         }
     }
 }
@@ -142,6 +146,13 @@ pub fn unreported(n: u64) {
     }
 }
 
+/// A client has ended its connection before it asked for anything.
+pub fn asked_nothing() {
+    if let Some(page) = OWN.get() {
+        page.empty.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// A session that carries streams, for as long as this exists.
 #[derive(Debug)]
 pub struct Multiplexed(Option<&'static Page>);
@@ -191,8 +202,10 @@ mod tests {
         let session = Multiplexed::begin();
         waiting(5);
         unreported(6);
-        let (to, from) = (80_000, 120_000);
-        assert_eq!(gauges.now(), Now { to, from, waiting: 5, multiplexed: 1, unreported: 6 });
+        asked_nothing();
+        let (to, from, empty) = (80_000, 120_000, 1);
+        let now = Now { to, from, waiting: 5, multiplexed: 1, unreported: 6, empty };
+        assert_eq!(gauges.now(), now);
         drop(session);
         assert_eq!(gauges.now().multiplexed, 0);
         let (_, other) = super::super::pipe::ends().expect("a pipe");

@@ -8,7 +8,7 @@ use crate::net::request;
 use crate::net::sources::Slot;
 use crate::policy::Proxies;
 use crate::sys::shared::Shared;
-use crate::sys::socket;
+use crate::sys::{gauges, socket};
 use crate::wire::orders::FromNet;
 use crate::wire::proxy::{self, READ_MAX, Read};
 use mio::Interest;
@@ -37,7 +37,7 @@ impl Loop {
 
     /// The parent has accepted a load balancer's connection at a service's own port.
     pub(super) fn read_header(&mut self, socket: Shared) {
-        let Some(peer) = peer_of(socket.as_fd()) else { return };
+        let Some(peer) = peer_of(socket.as_fd()) else { return gauges::asked_nothing() };
         let (then, deadline) = (Then::Parent, self.now + self.world.table.settings.request_timeout);
         let slot = self.admit(socket, peer, ClientState::Header { then }, deadline);
         self.header(slot, then);
@@ -54,7 +54,7 @@ impl Loop {
                 return self.watch(slot, Interest::READABLE);
             }
             // It was only looked whether somebody listens here.
-            Ok(_) | Err(_) => return self.close(slot),
+            Ok(_) | Err(_) => return self.asked_nothing(slot),
         };
         let (addresses, length) = match proxy::read(&bytes[..n]) {
             Read::More if !closed => return self.watch(slot, Interest::READABLE),
@@ -67,6 +67,12 @@ impl Loop {
         if !whole && self.take(slot, length) {
             self.begin(slot, then);
         }
+    }
+
+    /// The client has ended its connection before it asked for anything, as health checks do.
+    pub(super) fn asked_nothing(&mut self, slot: Slot) {
+        gauges::asked_nothing();
+        self.close(slot);
     }
 
     /// There is no header, or a wrong one, or not in time.

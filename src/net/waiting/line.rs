@@ -22,12 +22,12 @@ impl Loop {
         let Some(client) = self.clients.get(slot) else { return };
         let (peer, closed) = (client.peer, client.closed);
         let n = match peek(client, &mut bytes) {
-            Ok(0) => return self.close(slot),
+            Ok(0) => return self.asked_nothing(slot),
             Ok(n) => n,
             Err(e) if e.kind() == ErrorKind::WouldBlock => {
                 return self.watch(slot, Interest::READABLE);
             }
-            Err(_) => return self.close(slot),
+            Err(_) => return self.asked_nothing(slot),
         };
         // A Unix socket needs no TLS: its sessions count as encrypted.
         if bytes[0] == TLS_HANDSHAKE && !matches!(peer, Peer::User(_)) {
@@ -37,7 +37,7 @@ impl Loop {
         let Some(facts) = self.facts(slot) else { return };
         let (decision, text, taken) = match line.feed(&bytes[..n]) {
             Fed::More if self.may_have_more(slot) => return self.request(slot),
-            Fed::More if closed => return self.close(slot),
+            Fed::More if closed => return self.asked_nothing(slot),
             Fed::More => return self.watch(slot, Interest::READABLE),
             Fed::TooLong => (request::too_long(), &[][..], 0),
             Fed::Line { text, taken } => (
@@ -105,7 +105,7 @@ impl Loop {
             Err(e) if e.kind() == ErrorKind::WouldBlock && !client.closed => {
                 self.watch(slot, Interest::READABLE);
             }
-            Ok(0) | Err(_) => self.close(slot),
+            Ok(0) | Err(_) => self.asked_nothing(slot),
         }
     }
 
