@@ -278,6 +278,32 @@ fn a_claim_that_is_wrong_gets_one_answer_and_a_penalty() {
     s.expect(1, "two");
 }
 
+/// Its client cannot know that it has ended. (The private key stays, and so the server knows its
+/// own sessions' ids in the next run.)
+#[test]
+fn a_claim_of_a_session_that_has_ended_is_no_failed_login() {
+    let conf = format!("resume_timeout_anonymous = 1\n{CONF}");
+    let mut d = Daemon::with(&conf).start();
+    let s = lost(&d);
+    assert!(d.wait_log("END ").contains("reason=lost"));
+    same(s.claim(&mut encrypted(&d)), NO_SUCH_SESSION);
+    assert!(!d.log().contains("PENALTY"), "{}", d.log());
+    let other = begin(&d);
+    d.signal(Signal::SIGKILL);
+    d.wait();
+
+    let state = format!("state_directory = {}\n{CONF}", d.place.at("state"));
+    let next = Daemon::with(&state).stateless().start();
+    for s in [&s, &other] {
+        same(s.claim(&mut encrypted(&next)), NO_SUCH_SESSION);
+    }
+    let mut tls = encrypted(&next);
+    tls.send(format!("RESUME\r\n{}", claim(&tls, &"0".repeat(32), 0, &[7; 32])).as_bytes());
+    same(line(&mut tls), "+ Success\r\n");
+    same(line(&mut tls), NO_SUCH_SESSION);
+    assert_eq!(next.wait_logs("PENALTY ", 1).len(), 1, "{}", next.log());
+}
+
 #[test]
 fn a_reload_keeps_it() {
     let d = Daemon::with(CONF).start();

@@ -3,7 +3,8 @@
 //! The parent never decodes a private key. It passes each one, with its certificate, to a keys
 //! process (`crate::keys`), which checks it. All keys then stay in one sealed memory file, which is
 //! not mapped into the parent, for the keys processes of this configuration ([`super::signers`]).
-//! Copies in the parent's memory are wiped.
+//! Copies in the parent's memory are wiped. What the parent keeps is a key that the first one gives
+//! ([`Keys::mark`]) and that says nothing of it.
 
 use super::certificate::{Pair, Secret, mode_that_allows};
 use super::config_error::ConfigError;
@@ -14,6 +15,7 @@ use crate::policy::{HostId, Table};
 use crate::sys::file;
 use crate::sys::spawn::Spawner;
 use crate::wire::signing;
+use ring::hmac;
 use std::os::fd::OwnedFd;
 use zeroize::Zeroizing;
 
@@ -50,6 +52,9 @@ pub struct Keys {
     pub warnings: Vec<String>,
     /// Lines for the log: that a certificate was made, or is for this run only.
     pub notes: Vec<String>,
+    /// Marks the ids of sessions as this server's own ([`super::resumables`]): derived from the
+    /// default host's private key, so that it is the same in the next run.
+    pub mark: [u8; 32],
     /// The self-signed pair, where it could not be kept on the disk: a reload uses it again, and
     /// the next run will make another.
     unkept: Option<SelfSigned>,
@@ -167,11 +172,19 @@ impl Reading<'_> {
             let pairs = self.keys.pairs.iter().zip(&self.secrets);
             let all: Vec<(&[u8], &[u8])> =
                 pairs.map(|(p, s)| (p.chain[0].as_slice(), s.as_slice())).collect();
+            self.keys.mark = mark(&self.secrets[0]);
             let text = Zeroizing::new(signing::encode(&all));
             self.keys.secret = Some(own::file(&text).map_err(ConfigError::memory)?);
         }
         Ok(self.keys)
     }
+}
+
+/// A key for one purpose, from which the private key cannot be computed.
+fn mark(private: &Secret) -> [u8; 32] {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, private);
+    let made = hmac::sign(&key, b"fived: ids of sessions that outlive their connections");
+    made.as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
 /// Reads a pair. Err: the setting with the mistake, and `WORD: what`.

@@ -3,7 +3,7 @@
 
 use crate::policy::Source;
 use crate::wire::orders::Claim;
-use crate::wire::resume::{self, Id, KEY};
+use crate::wire::resume::{self, ID, Id, KEY};
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -14,6 +14,9 @@ use super::environment::Tls;
 
 /// New connections of one session, at most, about which it has not answered.
 pub const CLAIMS_MAX: usize = 16;
+
+/// So many bytes of an id are random; the others are the mark.
+const RANDOM: usize = 10;
 
 /// Of whom only so many lost sessions are kept.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -53,12 +56,22 @@ pub struct Resumables {
 }
 
 impl Resumables {
-    /// Names a session. None: the system has no random bytes.
-    pub fn add(&mut self, token: usize, key: [u8; KEY]) -> Option<Resumable> {
-        let mut id = [0; 16];
-        SystemRandom::new().fill(&mut id).ok()?;
+    /// Names a session, with that mark. None: the system has no random bytes.
+    pub fn add(&mut self, token: usize, key: [u8; KEY], mark: &[u8]) -> Option<Resumable> {
+        let mut id = [0; ID];
+        SystemRandom::new().fill(&mut id[..RANDOM]).ok()?;
+        let made = marked(mark, &id[..RANDOM]);
+        id[RANDOM..].copy_from_slice(&made.as_ref()[..ID - RANDOM]);
         self.all.insert(Id(id), (token, key));
         Some(Resumable { id: Id(id), lost: None, claims: VecDeque::new() })
+    }
+
+    /// Was this server's session, which has ended, named so? Whoever knows its id has had it, and
+    /// claims it once more because he cannot know that it has ended: the server was started again,
+    /// a net process died, or too many were lost.
+    pub fn is_of_the_past(&self, id: Id, mark: &[u8]) -> bool {
+        let made = marked(mark, &id.0[..RANDOM]);
+        made.as_ref()[..ID - RANDOM] == id.0[RANDOM..] && !self.all.contains_key(&id)
     }
 
     /// The session that the client has proved to be its own, by its token. What it costs to refuse
@@ -101,6 +114,10 @@ impl Resumables {
     }
 }
 
+fn marked(mark: &[u8], random: &[u8]) -> hmac::Tag {
+    hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, mark), random)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,7 +134,7 @@ mod tests {
     #[test]
     fn only_the_key_proves_a_session() {
         let mut all = Resumables::default();
-        let r = all.add(5, [1; KEY]).expect("an id");
+        let r = all.add(5, [1; KEY], b"mark").expect("an id");
         let good = claim(r.id, [1; KEY]);
         assert_eq!(all.proved(&good), Some(5));
         assert_eq!(all.proved(&claim(r.id, [0; KEY])), None);
@@ -127,6 +144,23 @@ mod tests {
         assert_eq!(all.proved(&Claim { claim: more, ..good.clone() }), None);
         all.remove(&r);
         assert_eq!(all.proved(&good), None);
+    }
+
+    #[test]
+    fn what_it_has_named_is_known_when_it_has_ended_and_in_another_run() {
+        let mut all = Resumables::default();
+        let (mark, other) = (b"mark", b"another");
+        let r = all.add(5, [1; KEY], mark).expect("an id");
+        assert!(!all.is_of_the_past(r.id, mark));
+        all.remove(&r);
+        for all in [all, Resumables::default()] {
+            assert!(all.is_of_the_past(r.id, mark) && !all.is_of_the_past(r.id, other));
+            for at in 0..ID {
+                let mut id = r.id;
+                id.0[at] ^= 1;
+                assert!(!all.is_of_the_past(id, mark), "{at}");
+            }
+        }
     }
 
     #[test]

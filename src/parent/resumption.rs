@@ -17,7 +17,8 @@ impl Parent {
         if s.resumable.is_some() {
             return Err(Broken::Forbidden);
         }
-        let resumable = self.logins.resumables.add(token, key).ok_or(Broken::Stuck)?;
+        let mark = &s.config.keys.mark;
+        let resumable = self.logins.resumables.add(token, key, mark).ok_or(Broken::Stuck)?;
         let id = resumable.id.0;
         s.resumable = Some(Box::new(resumable));
         self.sessions.tell(&self.cx, token, &Answer::Resumable { id });
@@ -56,9 +57,14 @@ impl Parent {
             elsewhere: false,
         };
         let (from, net) = (s.addresses.peer(), s.net);
-        let meant = self.logins.resumables.proved(claim);
+        let resumables = &self.logins.resumables;
+        let past = resumables.is_of_the_past(claim.claim.id, &s.config.keys.mark);
+        let meant = resumables.proved(claim);
         let Some((meant, s)) = meant.and_then(|t| Some((t, self.sessions.get_mut(t)?))) else {
-            self.refuse_claim(token);
+            match past {
+                true => self.sessions.tell(&self.cx, token, &Answer::Claimed(Claimed::No)),
+                false => self.refuse_claim(token),
+            }
             return Ok(());
         };
         claimant.elsewhere = s.net != net;

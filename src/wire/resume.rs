@@ -28,6 +28,8 @@ pub const UNACKNOWLEDGED_MAX: usize = 4 * 1024 * 1024;
 pub const ACKNOWLEDGE_EVERY: u64 = 256 * 1024;
 /// The record that ends the session.
 pub const END: [u8; HEADER] = [2, 0, 0, 0];
+/// Bytes of a session's id.
+pub const ID: usize = 16;
 /// Bytes of an exporter and of a proof.
 pub const KEY: usize = 32;
 /// The line that begins a new session, without its line end.
@@ -140,7 +142,7 @@ impl Decoder {
 
 /// What names a session: 32 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Id(pub [u8; 16]);
+pub struct Id(pub [u8; ID]);
 
 impl Id {
     fn read(text: &str) -> Option<Id> {
