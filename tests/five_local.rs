@@ -3,9 +3,12 @@
 
 mod support;
 
+use fived::wire::yamux::PIECE;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::Read;
+use std::net::UdpSocket;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -357,4 +360,22 @@ fn a_forward_that_is_refused_names_its_service() {
         all[0]
     );
     assert!(err.contains(&expected), "{err}");
+}
+
+/// As bash has it: `five ... >/dev/udp/HOST/PORT`. Each write is a datagram of its own.
+#[test]
+fn output_that_goes_to_a_socket_of_datagrams() {
+    let d = Daemon::with("much stream tcp nowait @USER@ /usr/bin/head head -c 4000000 /dev/zero\n");
+    let d = d.start();
+    let f = Five::new(&d);
+    let to = UdpSocket::bind("127.0.0.1:0").expect("bind");
+    let from = UdpSocket::bind("127.0.0.1:0").expect("bind");
+    from.connect(to.local_addr().expect("it is bound")).expect("connect");
+    let mut five = f.command(&["--accept-new", "-q", "-p", &f.port(), H, "much"]);
+    let five = five.stdout(OwnedFd::from(from)).stderr(Stdio::piped()).spawn().expect("five");
+    let out = five.wait_with_output().expect("five");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    // What the system has not dropped.
+    let mut bytes = [0; 65_536];
+    assert!(to.recv(&mut bytes).expect("a datagram") <= PIECE);
 }

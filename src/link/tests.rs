@@ -1,9 +1,11 @@
+use super::copy::{Copied, bytes::State};
 use super::*;
 use crate::sys::poll::{self, Poll};
 use crate::sys::{clock, socket};
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
+use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -164,4 +166,39 @@ fn a_frame_of_the_full_length_comes_in_one_part() {
         }
         assert_eq!(parts, [FRAME; 5], "resumable: {resumable}");
     }
+}
+
+/// The link was read until its buffer was full, so TCP was told that more follows; but that was
+/// all. The local end takes the last part of it in a later turn, in which nothing is received.
+#[test]
+fn a_local_end_that_was_full_gets_all_that_has_come() {
+    const BYTES: usize = 128 * 1024;
+    let (mut a, mut b) = plain();
+    socket::set_send_buffer(b.socket(), 4 * BYTES).expect("a buffer");
+    b.write_all(&Alone, &[7; BYTES], soon()).expect("write");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    let to = listener.local_addr().expect("it is bound");
+    let local = std::net::TcpStream::connect(to).expect("it listens");
+    socket::set_send_buffer(local.as_fd(), 20_000).expect("a buffer");
+    let mut far = listener.accept().expect("a client").0;
+    far.set_nonblocking(true).expect("set");
+    std::thread::scope(|scope| {
+        let copying = scope.spawn(|| {
+            let idle = Some(Duration::from_millis(1));
+            copy::bytes::copy(&mut a, local.as_fd(), &mut State::new(Breaks::End), idle)
+        });
+        let (mut bytes, mut got) = (vec![0; BYTES], 0);
+        loop {
+            let over = copying.is_finished();
+            while let Ok(n) = far.read(&mut bytes) {
+                got += n;
+            }
+            if over {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let copied = copying.join().expect("no panic").expect("nothing broke");
+        assert_eq!((copied, got), (Copied::Idle, BYTES));
+    });
 }

@@ -68,6 +68,8 @@ pub fn without_waiting(fd: BorrowedFd, write: bool) -> io::Result<Option<OwnedFd
 pub struct Flow {
     fd: OwnedFd,
     socket: bool,
+    /// A socket of bytes. One of datagrams would make one of several writes (MSG_MORE).
+    stream: bool,
 }
 
 impl Flow {
@@ -79,17 +81,19 @@ impl Flow {
         if matches!(kind, Kind::Pipe | Kind::Device) && flags & libc::O_NONBLOCK == 0 {
             return Err(ErrorKind::InvalidInput.into());
         }
-        Ok(Flow { fd, socket: kind == Kind::Socket })
+        let socket = kind == Kind::Socket;
+        let stream = socket && !socket::is_datagram(fd.as_fd());
+        Ok(Flow { fd, socket, stream })
     }
 
-    /// A socket that this process made: its kind is known.
+    /// A socket of bytes that this process made: its kind is known.
     pub fn of_socket(fd: OwnedFd) -> Flow {
-        Flow { fd, socket: true }
+        Flow { fd, socket: true, stream: true }
     }
 
     /// Our end of a terminal that fived made ([`pty`]), which never waits.
     pub fn of_terminal(fd: OwnedFd) -> Flow {
-        Flow { fd, socket: false }
+        Flow { fd, socket: false, stream: false }
     }
 
     /// The descriptor itself.
@@ -142,7 +146,7 @@ impl Flow {
     /// The same, and more follows at once: of TCP only whole segments go, which is less work for
     /// both ends. The rest waits for what follows, for [`Flow::push`], or for 0.2 s.
     pub fn write_with_more(&self, bytes: &[u8]) -> io::Result<usize> {
-        if self.socket {
+        if self.stream {
             return socket::send_with_more(self.fd.as_fd(), bytes);
         }
         self.write(bytes)
@@ -150,7 +154,7 @@ impl Flow {
 
     /// Nothing follows [`Flow::write_with_more`] for now.
     pub fn push(&self) {
-        if self.socket {
+        if self.stream {
             // What is no TCP socket keeps nothing back.
             let _ = socket::push(self.fd.as_fd());
         }

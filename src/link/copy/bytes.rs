@@ -75,6 +75,8 @@ pub fn copy(
     link.read_ahead();
     let done = Copy { link, local, state, buffer: Vec::new(), unsent: 0..0, more: false }.run(idle);
     if done.is_err() {
+        // What has come before the error goes before the reset.
+        let _ = socket::push(local);
         socket::abort(local);
     }
     done
@@ -85,6 +87,7 @@ impl Copy<'_> {
         // What was received before may be all that ever comes.
         self.deliver()?;
         loop {
+            self.push();
             let sent = self.send()?;
             if self.state.to_peer == ToPeer::Finished
                 && sent
@@ -180,11 +183,15 @@ impl Copy<'_> {
                 break;
             }
         }
+        Ok(())
+    }
+
+    /// Nothing more follows in this turn: the local end sends what it has kept back.
+    fn push(&mut self) {
         if std::mem::take(&mut self.more) {
             // What is no TCP socket has kept nothing back.
             let _ = socket::push(self.local);
         }
-        Ok(())
     }
 
     /// Writes to the local end what has been received from the peer.

@@ -94,7 +94,9 @@ impl<T> Pump<T> {
                 Some(yamux::Event::Data(id, data)) => self.data(id, data, more),
                 Some(yamux::Event::Finished(id)) => self.finished(id),
                 Some(yamux::Event::Reset(id)) => {
-                    if let Some(stream) = self.streams.remove(&id) {
+                    if let Some(mut stream) = self.streams.remove(&id) {
+                        // What has come before the reset goes before it.
+                        stream.push();
                         self.events.push_back(Event::Reset(stream));
                     }
                 }
@@ -150,11 +152,8 @@ impl<T> Pump<T> {
     /// Nothing more follows at once: the local ends send what they have kept back.
     fn push(&mut self) {
         for id in self.more.drain(..) {
-            if let Some(s) = self.streams.get_mut(&id)
-                && std::mem::take(&mut s.more)
-                && let Some(output) = s.output()
-            {
-                output.push();
+            if let Some(s) = self.streams.get_mut(&id) {
+                s.push();
             }
         }
     }

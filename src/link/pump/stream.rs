@@ -265,6 +265,15 @@ impl<T> Stream<T> {
         }
     }
 
+    /// Nothing more follows at once: the local end sends what it has kept back.
+    pub(super) fn push(&mut self) {
+        if std::mem::take(&mut self.more)
+            && let Some(output) = self.output()
+        {
+            output.push();
+        }
+    }
+
     /// Closes the output of the local end.
     pub(super) fn finish_output(&mut self) {
         if let Some(output) = self.output() {

@@ -132,29 +132,35 @@ fn the_end_goes_with_the_last_bytes() {
 }
 
 /// The link was read until its buffer was full, so more might follow at once, and TCP was told so;
-/// but that was all.
+/// but that was all, or what follows is a reset.
 #[test]
 fn a_local_end_gets_all_that_has_come_in_a_turn() {
-    let mut b = Both::new();
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
-    let to = listener.local_addr().expect("it is bound");
-    let mut far = std::net::TcpStream::connect(to).expect("it listens");
-    far.set_nonblocking(true).expect("set");
-    let local = listener.accept().expect("a client").0.into();
-    b.server.pump.attach(b.id, LocalEnd::Socket(Flow::of_socket(local)));
-    b.server.pump.release(b.id);
-    let other = b.client.pump.open(()).expect("a stream");
-    b.until(|b| b.server.pump.stream(other).is_some());
-    let frames = [&[(other, PIECE); 7][..], &[(other, 4000), (b.id, 12_388)]].concat();
-    frames.iter().for_each(|(id, n)| b.client.pump.send_data(*id, &vec![7; *n]));
-    b.client.turn();
-    assert!(b.client.pump.is_sent(&b.client.link), "the socket takes it at once");
-    b.server.turn();
-    let (mut bytes, mut got) = (vec![0; 300_000], 0);
-    while let Ok(n) = far.read(&mut bytes) {
-        got += n;
+    for reset in [false, true] {
+        let mut b = Both::new();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+        let to = listener.local_addr().expect("it is bound");
+        let mut far = std::net::TcpStream::connect(to).expect("it listens");
+        far.set_nonblocking(true).expect("set");
+        let local = listener.accept().expect("a client").0.into();
+        b.server.pump.attach(b.id, LocalEnd::Socket(Flow::of_socket(local)));
+        b.server.pump.release(b.id);
+        let other = b.client.pump.open(()).expect("a stream");
+        b.until(|b| b.server.pump.stream(other).is_some());
+        let frames = [&[(other, PIECE); 7][..], &[(other, 4000), (b.id, 12_388)]].concat();
+        frames.iter().for_each(|(id, n)| b.client.pump.send_data(*id, &vec![7; *n]));
+        if reset {
+            b.client.pump.reset_at_once(b.id);
+        }
+        b.client.turn();
+        assert!(b.client.pump.is_sent(&b.client.link), "the socket takes it at once");
+        b.server.turn();
+        assert_eq!(b.server.has(|e| matches!(e, Event::Reset(_))), reset);
+        let (mut bytes, mut got) = (vec![0; 300_000], 0);
+        while let Ok(n) = far.read(&mut bytes) {
+            got += n;
+        }
+        assert_eq!(got, 2 + 12_388, "reset: {reset}");
     }
-    assert_eq!(got, 2 + 12_388);
 }
 
 #[test]
