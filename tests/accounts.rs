@@ -1,6 +1,6 @@
 //! A name service that does not answer while fived reads its configuration again: the reload ends,
-//! and the users and groups that it has asked for in vain stay as they were. The directory of
-//! fived(8), MANY COMPUTERS, by a module of the name service that stands in for SSSD's.
+//! and the users, groups and names of ports that it has asked for in vain stay as they were. The
+//! directory of fived(8), MANY COMPUTERS, by a module of the name service that stands in for SSSD's.
 
 mod support;
 
@@ -60,7 +60,7 @@ fn a_reload_keeps_users_and_groups_that_nobody_can_look_up() {
     let line = d.reload(&format!("{ROWS}{new}"));
     assert!(line.ends_with(" services=7"), "{line}");
     let line = d.wait_log("WARN users: ");
-    let why = "users: no answer within 3 s: users and groups are those of the configuration before";
+    let why = "users: no answer within 3 s: users and groups without one stay as in the configuration before";
     assert!(line.contains(why), "{line}");
     // Programs that ask for their own name would wait, too.
     until("the new table is served", || d.ask("new\r\n") == b"+Go\r\nnew\n");
@@ -125,7 +125,7 @@ fn unused_module() -> Option<String> {
 }
 
 /// fived on a computer whose users are also in a directory. None: not here.
-fn with_directory() -> Option<Daemon> {
+fn with_directory(conf: &str) -> Option<Builder> {
     let module = unused_module().filter(|_| root() && installed("unshare") && installed("cc"));
     let Some(module) = module else {
         skip("needs root, unshare, cc and the module hesiod of the C library");
@@ -134,8 +134,9 @@ fn with_directory() -> Option<Daemon> {
     let mounts = format!(
         "mount --bind @DIR@/module {module} && mount --bind @DIR@/nsswitch.conf /etc/nsswitch.conf && exec \"$0\" \"$@\""
     );
-    let d = Daemon::with(DIRECTORY)
-        .file("nsswitch.conf", "passwd: files hesiod\ngroup: files hesiod\n")
+    let databases = "passwd: files hesiod\ngroup: files hesiod\nservices: files hesiod\n";
+    let d = Daemon::with(conf)
+        .file("nsswitch.conf", databases)
         .file("directory.c", include_str!("support/directory.c"))
         .file("passwords", PASSWORDS)
         .file("directory", "");
@@ -145,7 +146,7 @@ fn with_directory() -> Option<Daemon> {
         .output()
         .expect("cc");
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    Some(d.under(&["unshare", "-m", "sh", "-c", &mounts]).start())
+    Some(d.under(&["unshare", "-m", "sh", "-c", &mounts]))
 }
 
 /// What the service says to the user of the directory, who logs in.
@@ -158,7 +159,7 @@ fn as_demo(d: &Daemon, service: &str) -> String {
 
 #[test]
 fn users_and_groups_of_a_directory_and_a_directory_that_does_not_answer() {
-    let Some(d) = with_directory() else { return };
+    let Some(d) = with_directory(DIRECTORY).map(Builder::start) else { return };
     let shell = || as_demo(&d, "shell");
     same(d.ask("demos\r\n"), format!("{GO}{IDS}"));
     same(shell(), format!("{GO}{IDS}"));
@@ -177,7 +178,7 @@ fn users_and_groups_of_a_directory_and_a_directory_that_does_not_answer() {
 
 #[test]
 fn a_directory_that_is_away() {
-    let Some(d) = with_directory() else { return };
+    let Some(d) = with_directory(DIRECTORY).map(Builder::start) else { return };
     let gone = || std::fs::remove_file(d.place.at("directory")).expect("remove");
     gone();
     d.reload(DIRECTORY);
@@ -191,4 +192,55 @@ fn a_directory_that_is_away() {
     same(as_demo(&d, "shell"), NOT_AVAILABLE);
     d.reload(DIRECTORY);
     until("its group is known", || as_demo(&d, "shell") == format!("{GO}{IDS}"));
+}
+
+const PORTS: &str = "
+inetd = @DIR@/inetd.conf
+hello stream tcp nowait nobody /bin/echo echo hello
+demos stream tcp nowait nobody /bin/echo echo demos
+ port = 127.0.5.11:demo
+";
+const INETD: &str = "127.0.5.12:demo stream tcp nowait nobody /bin/echo echo inetd\n";
+
+#[test]
+fn names_of_ports_and_a_directory_that_does_not_answer() {
+    let Some(d) = with_directory(PORTS) else { return };
+    let d = d.file("inetd.conf", INETD).start();
+    let at = |address: &str| Client::connect(address.parse().expect("an address")).read_all();
+    let served = || {
+        same(at("127.0.5.11:5411"), "demos\n");
+        same(at("127.0.5.12:5411"), "inetd\n");
+    };
+    served();
+
+    // It does not answer: what was known stays, and what /etc/services has is found.
+    d.place.write("hangs", "", 0o644);
+    let unknown = "127.0.5.12:unknown stream tcp nowait nobody /bin/echo echo unknown\n";
+    d.place.write("inetd.conf", &format!("{unknown}{INETD}"), 0o644);
+    let listed = " port = 127.0.5.11:demo 127.0.5.11:discard\n";
+    let line = d.reload(&PORTS.replace(" port = 127.0.5.11:demo\n", listed));
+    assert!(line.ends_with(" services=4"), "{line}");
+    let line = d.wait_log("WARN ports: ");
+    let why = "ports: unknown/tcp and 1 other: no answer within 3 s: they stay as in the configuration before";
+    assert!(line.contains(why), "{line}");
+    d.wait_log(
+        "unknown: not served: expected a port: a number from 0 to 65535, or a name of services(5)",
+    );
+    served();
+    same(at("127.0.5.11:9"), "demos\n");
+    assert!(!d.log().contains("found \"demo\""), "{}", d.log());
+
+    // A row whose name has no answer and had none before: as for a name that does not exist.
+    let line = d.reload(&PORTS.replace("127.0.5.11:demo", "127.0.5.11:missing"));
+    assert!(line.contains(" refused "), "{line}");
+    d.wait_log("port: expected a number or a name of services(5), found \"missing\"");
+    served();
+
+    // It answers again.
+    std::fs::remove_file(d.place.at("hangs")).expect("remove");
+    d.place.write("inetd.conf", INETD, 0o644);
+    let before = d.log().matches("WARN ports: ").count();
+    d.reload(PORTS);
+    served();
+    assert_eq!(d.log().matches("WARN ports: ").count(), before);
 }

@@ -16,12 +16,12 @@ pub mod http;
 mod rfcs;
 
 use crate::sys::libwrap::{self, Libwrap};
-use crate::sys::{clock, identity, inherit, memfd, message, program, resolve};
+use crate::sys::{clock, identity, inherit, memfd, message, port, program, resolve};
 use crate::wire::internal::Internal;
-use crate::wire::lookups::{self, LibwrapAnswer, Who};
+use crate::wire::lookups::{self, Entry, LibwrapAnswer};
 use crate::wire::roles::{self, LookUp};
 use rfcs::{LINE, PRINTABLE, time};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, BufRead, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ pub fn main(role: &str) -> i32 {
         (None, roles::HOST) => host(),
         (None, roles::PROGRAMS) => programs(),
         (None, roles::ACCOUNT) => account(),
-        (None, roles::ACCOUNTS) => accounts(),
+        (None, roles::ENTRIES) => entries(),
         (None, roles::LIBWRAP) => ask_libwrap(),
         (None, _) => return 111,
     };
@@ -138,35 +138,40 @@ fn end_soon() {
 /// Not a service: prints what the system knows of a user, or a group's number, for the parent
 /// (`parent::accounts`); nothing if there is none. The parent ends it if it takes too long.
 fn account() -> io::Result<()> {
-    let who = match LookUp::read(inherit::variable) {
-        Some(LookUp::User(name)) => Who::User(name),
-        Some(LookUp::Uid(uid)) => Who::Uid(uid),
-        Some(LookUp::Group(name)) => Who::Group(name),
+    let entry = match LookUp::read(inherit::variable) {
+        Some(LookUp::User(name)) => Entry::User(name),
+        Some(LookUp::Uid(uid)) => Entry::Uid(uid),
+        Some(LookUp::Group(name)) => Entry::Group(name),
         Some(LookUp::Address(_) | LookUp::Host(_) | LookUp::Libwrap { .. }) | None => return Ok(()),
     };
-    print(known_of(&who).unwrap_or_default().as_bytes())
+    print(known_of(&entry).unwrap_or_default().as_bytes())
 }
 
-/// Not a service: prints what the system knows of each of the users and groups that the parent
-/// names (`parent::asked`).
-fn accounts() -> io::Result<()> {
-    let mut all = String::new();
-    io::stdin().lock().read_to_string(&mut all)?;
-    for who in lookups::read_accounts(&all).unwrap_or_default() {
-        print(known_of(&who).unwrap_or_else(|| "\n".into()).as_bytes())?;
+/// Not a service: prints what the system knows of whatever the parent asks for, one answer after
+/// another (`parent::name_service`).
+fn entries() -> io::Result<()> {
+    for question in io::stdin().lock().split(lookups::QUESTION_END) {
+        let mut question = question?;
+        question.push(lookups::QUESTION_END);
+        let entry = str::from_utf8(&question).ok().and_then(Entry::decode);
+        let entry = entry.ok_or(ErrorKind::InvalidData)?;
+        print(known_of(&entry).unwrap_or_else(|| "\n".into()).as_bytes())?;
     }
     Ok(())
 }
 
-/// A user, or a group's number, as one line.
-fn known_of(who: &Who) -> Option<String> {
-    match who {
-        Who::User(name) => identity::lookup(name).or_else(|| identity::by_number(name)).map(user),
-        Who::Uid(uid) => identity::by_uid(*uid).map(user),
-        Who::Group(name) => {
-            identity::group(name).or_else(|| identity::number(name)).map(lookups::group)
+/// A user, or the number of a group or a port, as one line.
+fn known_of(entry: &Entry) -> Option<String> {
+    match entry {
+        Entry::User(name) => identity::lookup(name).or_else(|| identity::by_number(name)).map(user),
+        Entry::Uid(uid) => identity::by_uid(*uid).map(user),
+        Entry::Group(name) => {
+            identity::group(name).or_else(|| identity::number(name)).map(lookups::number)
         }
-        Who::Gid(gid) => identity::is_group(*gid).then(|| lookups::group(*gid)),
+        Entry::Gid(gid) => identity::is_group(*gid).then(|| lookups::number(*gid)),
+        Entry::Port { name, protocol } => {
+            port::named(name, protocol).map(|n| lookups::number(n.into()))
+        }
     }
 }
 

@@ -125,7 +125,7 @@ impl<T> LookUpChild<T> {
     fn learn(self, text: &str) -> (Missing, Vec<T>) {
         let (account, group) = match &self.name {
             Missing::User(_) | Missing::Uid(_) => (Account::read(text).map(Rc::new), None),
-            Missing::Group(_) => (None, lookups::read_group(text)),
+            Missing::Group(_) => (None, lookups::read_number(text)),
         };
         for (config, _) in &self.waiting {
             match (&self.name, &account, group) {

@@ -1,19 +1,13 @@
-//! The users and groups of a configuration that is read again, as a child has asked the system's
-//! name service for them: it may never answer, and the parent serves nobody while it reads. What
-//! has no answer in time is as the configuration that stands has it.
-//!
-//! At the start the parent asks itself ([`super::catalog`]), and waits: rules that refuse a group
-//! must not begin without it.
+//! The users and groups of a configuration that is read again, as the system's name service has
+//! them now. What has no answer in time is as the configuration that stands has it.
 
 use super::catalog::{Account, Catalog, Numbers};
+use super::name_service::NameService;
 use super::own_users::OwnUsers;
-use super::programs;
 use crate::policy::{Table, UserSpec};
 use crate::sys::identity::User;
-use crate::wire::lookups::{self, Who};
-use crate::wire::roles;
+use crate::wire::lookups::{self, Entry};
 use std::collections::HashSet;
-use std::os::unix::process::CommandExt;
 use std::rc::Rc;
 
 /// Asks for all that the table names. `before`: the configuration that stands, and `own` its users.
@@ -23,69 +17,67 @@ pub fn catalog(
     before: &Catalog,
     own: Option<OwnUsers>,
 ) -> (Catalog, Option<String>) {
-    let all = questions(table, own);
-    let mut child = programs::program(roles::ACCOUNTS);
-    child.env_clear();
-    if let Some((uid, gid)) = own.map(|o| o.helper) {
-        child.uid(uid).gid(gid);
-    }
-    let (lines, late) = programs::ask(&mut child, lookups::accounts(&all).as_bytes())
-        .unwrap_or_else(|e| (Vec::new(), Some(e.to_string())));
-    let failed = || late.unwrap_or_else(|| "the process that looks them up has failed".into());
-    let why = (lines.len() < all.len()).then(failed);
+    let mut service = NameService::new(own);
+    let all: Vec<(Entry, Option<String>)> = questions(table, own)
+        .into_iter()
+        .map(|entry| {
+            let line = service.ask(&entry);
+            (entry, line)
+        })
+        .collect();
     let mut numbers = Numbers::default();
-    for (n, who) in all.iter().enumerate() {
+    for (entry, line) in &all {
         // Without an answer: they are of fived's own users, and were free.
-        let exists = lines.get(n).is_some_and(|l| !l.is_empty());
-        match who {
-            Who::Uid(uid) => drop(numbers.users.insert(*uid, exists)),
-            Who::Gid(gid) => drop(numbers.groups.insert(*gid, exists)),
-            Who::User(_) | Who::Group(_) => {}
+        let exists = line.as_ref().is_some_and(|l| l != "\n");
+        match entry {
+            Entry::Uid(uid) => drop(numbers.users.insert(*uid, exists)),
+            Entry::Gid(gid) => drop(numbers.groups.insert(*gid, exists)),
+            Entry::User(_) | Entry::Group(_) | Entry::Port { .. } => {}
         }
     }
     let catalog = Catalog::told(numbers);
-    for (n, who) in all.iter().enumerate() {
-        learn(&catalog, who, lines.get(n), before);
+    for (entry, line) in &all {
+        learn(&catalog, entry, line.as_deref(), before);
     }
-    (catalog, why)
+    (catalog, service.why().map(String::from))
 }
 
 /// What a line says; without one, what the configuration that stands does.
-fn learn(catalog: &Catalog, who: &Who, line: Option<&String>, before: &Catalog) {
-    match who {
-        Who::User(name) => {
-            let read = |l: &String| Account::read(&format!("{l}\n")).map(Rc::new);
+fn learn(catalog: &Catalog, entry: &Entry, line: Option<&str>, before: &Catalog) {
+    match entry {
+        Entry::User(name) => {
+            let read = |l: &str| Account::read(l).map(Rc::new);
             if let Some(account) = line.map_or_else(|| before.known_account(name), read) {
                 catalog.learn_user(name, account);
             }
         }
-        Who::Group(name) => {
-            let read = |l: &String| lookups::read_group(l);
+        Entry::Group(name) => {
+            let read = |l: &str| lookups::read_number(l);
             if let Some(gid) = line.map_or_else(|| before.known_group(name), read) {
                 catalog.learn_group(name, gid);
             }
         }
-        Who::Uid(_) | Who::Gid(_) => {}
+        Entry::Uid(_) | Entry::Gid(_) | Entry::Port { .. } => {}
     }
 }
 
 /// Every user and group that is looked up while this table is read, each once. First the groups of
 /// rules: later nobody looks them up.
-fn questions(table: &Table, own: Option<OwnUsers>) -> Vec<Who> {
-    let mut all: Vec<Who> = table.groups().iter().cloned().map(Who::Group).collect();
-    all.push(Who::User(OwnUsers::account(table).into()));
+fn questions(table: &Table, own: Option<OwnUsers>) -> Vec<Entry> {
+    let mut all: Vec<Entry> = table.groups().iter().cloned().map(Entry::Group).collect();
+    all.push(Entry::User(OwnUsers::account(table).into()));
     for s in table.services() {
         if let UserSpec::Named { user, .. } = &s.user {
-            all.push(Who::User(user.clone()));
+            all.push(Entry::User(user.clone()));
         }
-        all.extend(s.group().map(|g| Who::Group(g.into())));
+        all.extend(s.group().map(|g| Entry::Group(g.into())));
         if let Some(owner) = &s.attributes.socket_owner {
-            all.push(Who::User(owner.user.clone()));
-            all.extend(owner.group.clone().map(Who::Group));
+            all.push(Entry::User(owner.user.clone()));
+            all.extend(owner.group.clone().map(Entry::Group));
         }
     }
     let ids = own.into_iter().flat_map(|o| [o.net, o.helper]);
-    all.extend(ids.flat_map(|(uid, gid)| [Who::Uid(uid), Who::Gid(gid)]));
+    all.extend(ids.flat_map(|(uid, gid)| [Entry::Uid(uid), Entry::Gid(gid)]));
     let mut seen = HashSet::new();
     all.retain(|who| seen.insert(who.clone()));
     all

@@ -8,14 +8,15 @@ use super::descriptors::own;
 use super::disk::{Addresses, Disk};
 use super::keys::{Keys, Make};
 use super::own_users::OwnUsers;
+use super::port_names::{Numbers, PortNames};
 use super::port_rules;
 use super::programs::{self, Programs};
 use super::row_ports::{self, RowPorts};
 use super::self_signed::state_directory;
 use super::socket_directories;
 use crate::policy::{
-    self, Backend, Extract, GroupSet, HostId, Listen, Login, Mistake, Origin, Service, Table,
-    UserSpec, Weight,
+    self, Backend, Extract, GroupSet, HostId, Listen, Login, Mistake, Origin, Service, ServiceId,
+    Table, UserSpec, Weight,
 };
 use crate::sys::spawn::{CList, Spawner};
 use crate::sys::{identity, pam, program};
@@ -48,6 +49,8 @@ pub struct Config {
     pub own_users: Option<OwnUsers>,
     /// The addresses of hosts that the tables name.
     pub hosts: Addresses,
+    /// The numbers of ports that they name.
+    pub names_of_ports: Numbers,
     /// What net is told (`wire::archive`), sealed.
     pub archive: OwnedFd,
     /// Ports of services' own.
@@ -103,28 +106,23 @@ pub fn read(
     before: Option<&Config>,
     spawner: &mut Spawner,
 ) -> Result<Read, ConfigError> {
-    let mut disk = Disk::new(before.and_then(|b| b.own_users), before.map(|b| &b.hosts));
+    let (own, mut disk) = (before.and_then(|b| b.own_users), disk(before));
     let (mut table, mistakes) = policy::load(origin, &mut disk);
     let Messages { mut wrong, mut warnings, mut left_out } = messages(&mistakes);
     warnings.extend(disk.take_warnings());
-    let (catalog, late) =
-        before.map_or_else(Default::default, |b| asked::catalog(&table, &b.catalog, b.own_users));
-    let late = late
-        .map(|why| format!("users: {why}: users and groups are those of the configuration before"));
-    warnings.extend(late.clone());
-    check(&table, &catalog, disk.before, &mut wrong, &mut warnings);
+    let (catalog, late) = catalog(&table, before);
+    check(&table, &catalog, own, &mut wrong, &mut warnings);
     logins(&table, &mut wrong, &mut warnings);
-    let found = row_ports::of(&table, listen, &catalog);
+    let found = row_ports::of(&table, listen, &catalog, &mut disk.ports);
     let ports = found.ports;
     wrong.extend(found.wrong);
+    let late: Vec<String> = late.into_iter().chain(disk.ports.warning()).collect();
+    warnings.extend_from_slice(&late);
     warnings.extend(socket_directories::warnings(&ports.plain, &table, &catalog));
     warnings.extend(port_rules::warnings(&table));
     warnings.extend(no_service(origin, &table, before));
     left_out |= !found.left_out.is_empty();
-    for (service, why) in found.left_out {
-        table.switch_off(service);
-        warnings.push(why);
-    }
+    warnings.extend(switch_off(&mut table, found.left_out));
     let make = make.is_due(offers_tls(&table, &ports, listen)) && wrong.is_empty();
     let keys = Keys::read(&table, make, before.map(|b| &b.keys), spawner).or_else(|e| match e {
         // What was refused may be had by whoever tries again; mistakes stay.
@@ -135,26 +133,64 @@ pub fn read(
         }
     })?;
     warnings.extend_from_slice(&keys.warnings);
-    let own_users = OwnUsers::choose(&table, &catalog, disk.before).unwrap_or_else(|e| {
+    let own_users = OwnUsers::choose(&table, &catalog, own).unwrap_or_else(|e| {
         wrong.push(format!("{}: user: {e}", table.place(HostId::DEFAULT, "user")));
         None
     });
-    let archive = Archive {
-        files: Extract::of(&table).files,
-        chains: keys.pairs.iter().map(|p| (p.chain.clone(), p.schemes.clone())).collect(),
-        chosen: keys.chosen.clone(),
-        tls_ports: ports.tls.iter().map(|p| p.services.iter().map(|s| s.0).collect()).collect(),
-    };
-    let archive = own::file(&archive.encode()).map_err(ConfigError::memory)?;
+    let archive = archive(&table, &keys, &ports)?;
     if !wrong.is_empty() {
         // It may be why others are wrong.
         wrong.extend(late);
         return Err(ConfigError::Mistakes(wrong));
     }
-    let (origin, backends, hosts) = (origin.clone(), backends(&table), disk.addresses());
-    let config =
-        Config { origin, table, keys, catalog, backends, own_users, hosts, archive, ports };
+    let (origin, backends) = (origin.clone(), backends(&table));
+    let (hosts, names_of_ports) = disk.found();
+    let config = Config {
+        origin,
+        table,
+        keys,
+        catalog,
+        backends,
+        own_users,
+        hosts,
+        names_of_ports,
+        archive,
+        ports,
+    };
     Ok(Read { config, warnings, left_out })
+}
+
+/// Rows of other programs' files that have mistakes. Returns them, one line each.
+fn switch_off(table: &mut Table, rows: Vec<(ServiceId, String)>) -> Vec<String> {
+    let mut off = |(service, why)| {
+        table.switch_off(service);
+        why
+    };
+    rows.into_iter().map(&mut off).collect()
+}
+
+fn archive(table: &Table, keys: &Keys, ports: &RowPorts) -> Result<OwnedFd, ConfigError> {
+    let archive = Archive {
+        files: Extract::of(table).files,
+        chains: keys.pairs.iter().map(|p| (p.chain.clone(), p.schemes.clone())).collect(),
+        chosen: keys.chosen.clone(),
+        tls_ports: ports.tls.iter().map(|p| p.services.iter().map(|s| s.0).collect()).collect(),
+    };
+    own::file(&archive.encode()).map_err(ConfigError::memory)
+}
+
+fn disk(before: Option<&Config>) -> Disk<'_> {
+    let Some(before) = before else { return Disk::new(None, None, PortNames::default()) };
+    let names = PortNames::again(&before.names_of_ports, before.own_users);
+    Disk::new(before.own_users, Some(&before.hosts), names)
+}
+
+/// Users and groups, and what the log says if not all come from the name service.
+fn catalog(table: &Table, before: Option<&Config>) -> (Catalog, Option<String>) {
+    let Some(before) = before else { return Default::default() };
+    let (catalog, late) = asked::catalog(table, &before.catalog, before.own_users);
+    let kept = "users and groups without one stay as in the configuration before";
+    (catalog, late.map(|why| format!("users: {why}: {kept}")))
 }
 
 /// A table without any row is served, but its file may have been cut off.

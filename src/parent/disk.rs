@@ -1,11 +1,13 @@
 //! What a configuration asks this computer: its files, read from the disk, and names of ports,
 //! programs and hosts.
 
+use super::name_service::TimeLeft;
 use super::own_users::OwnUsers;
+use super::port_names::{Numbers, PortNames};
 use super::programs;
 use crate::policy::Files;
+use crate::sys::file;
 use crate::sys::spawn::PATH;
-use crate::sys::{file, port};
 use crate::wire::lookups;
 use crate::wire::roles::LookUp;
 use std::collections::HashMap;
@@ -16,14 +18,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
-
-/// How long the address of a host is waited for after another was not found in time: long enough
-/// for what /etc/hosts has.
-const HURRIED: Duration = Duration::from_millis(500);
-/// How long all look-ups may take together, because the parent serves nobody while it reads a
-/// configuration.
-const LOOK_UPS: Duration = Duration::from_secs(4);
+use std::time::Instant;
 
 /// Addresses by the names of their hosts.
 pub type Addresses = HashMap<String, Vec<IpAddr>>;
@@ -34,25 +29,28 @@ pub struct Disk<'a> {
     /// Has the first file been read?
     first_read: bool,
     /// The users of the configuration that stands.
-    pub before: Option<OwnUsers>,
+    before: Option<OwnUsers>,
     /// The addresses that it was read with.
     last: Option<&'a Addresses>,
     /// The hosts that were looked up.
     hosts: HashMap<String, Result<Vec<IpAddr>, String>>,
     /// What the administrator should know about them, one line each.
     warnings: Vec<String>,
-    /// One of them was not found in time.
-    late: bool,
-    /// How long look-ups may take yet.
-    left: Duration,
+    /// For them.
+    left: TimeLeft,
+    pub ports: PortNames<'a>,
 }
 
 impl<'a> Disk<'a> {
     /// For a configuration that is to take the place of another one, whose users and addresses
     /// these are.
-    pub fn new(before: Option<OwnUsers>, last: Option<&'a Addresses>) -> Disk<'a> {
-        let (hosts, warnings) = (HashMap::new(), Vec::new());
-        Disk { first_read: false, before, last, hosts, warnings, late: false, left: LOOK_UPS }
+    pub fn new(
+        before: Option<OwnUsers>,
+        last: Option<&'a Addresses>,
+        ports: PortNames<'a>,
+    ) -> Disk<'a> {
+        let (hosts, warnings, left) = (HashMap::new(), Vec::new(), TimeLeft::default());
+        Disk { first_read: false, before, last, hosts, warnings, left, ports }
     }
 
     /// About the hosts that were looked up since they were taken last.
@@ -60,18 +58,16 @@ impl<'a> Disk<'a> {
         std::mem::take(&mut self.warnings)
     }
 
-    /// Of the hosts that were looked up.
-    pub fn addresses(self) -> Addresses {
-        self.hosts.into_iter().filter_map(|(name, found)| Some((name, found.ok()?))).collect()
+    /// Of the hosts that were looked up, and the numbers of ports.
+    pub fn found(self) -> (Addresses, Numbers) {
+        let hosts = self.hosts.into_iter();
+        let hosts = hosts.filter_map(|(name, found)| Some((name, found.ok()?))).collect();
+        (hosts, self.ports.numbers())
     }
 
     /// Asks the resolver, in a process of another user: its answer may be a stranger's.
     fn look_up(&mut self, name: &str) -> Result<Vec<IpAddr>, String> {
-        let most = if self.late { HURRIED } else { programs::ANSWER_TIMEOUT };
-        let within = most.min(self.left);
-        if within.is_zero() {
-            return Err("no time was left to look it up".into());
-        }
+        let within = self.left.for_next().ok_or("no time was left to look it up")?;
         let asked = LookUp::Host(name.into());
         let mut program = programs::program(asked.name());
         let variables = asked.variables();
@@ -82,9 +78,8 @@ impl<'a> Disk<'a> {
         }
         let began = Instant::now();
         let answer = programs::answer(&mut program, within);
-        self.left = self.left.saturating_sub(began.elapsed());
+        self.left.took(began.elapsed(), matches!(answer, Ok((_, Some(_)))));
         let (text, late) = answer.map_err(|e| e.to_string())?;
-        self.late |= late.is_some();
         let none = || late.unwrap_or_else(|| "no address found".into());
         lookups::read_addresses(&text).filter(|all| !all.is_empty()).ok_or_else(none)
     }
@@ -107,7 +102,7 @@ impl Files for Disk<'_> {
     }
 
     fn port(&mut self, name: &str, protocol: &str) -> Option<u16> {
-        port::named(name, protocol)
+        self.ports.number(name, protocol)
     }
 
     fn host(&mut self, name: &str) -> Result<Vec<IpAddr>, String> {
@@ -159,12 +154,12 @@ mod tests {
     fn a_host_that_is_not_found_keeps_its_last_addresses() {
         let known = vec![IpAddr::from([192, 0, 2, 1])];
         let last = Addresses::from([("known".into(), known.clone())]);
-        let mut disk = Disk::new(None, Some(&last));
+        let mut disk = Disk::new(None, Some(&last), PortNames::default());
         // Nothing is looked up then.
-        disk.left = Duration::ZERO;
+        disk.left = TimeLeft::none();
         assert_eq!(disk.host("known"), Ok(known));
         assert!(disk.host("new").is_err_and(|why| why.contains("no time")));
         assert!(disk.take_warnings()[0].starts_with("bind: known: no time"));
-        assert_eq!(disk.addresses(), last);
+        assert_eq!(disk.found().0, last);
     }
 }

@@ -10,7 +10,8 @@
 //! | `disk` `keys` `catalog` | its files, its private keys, what each service needs to start |
 //! | `self_signed` `certificate` | the certificate that fived makes for itself; what is known about one |
 //! | `inspector` | private keys are checked by a keys process, because the parent never decodes them |
-//! | `asked` | the users and groups of a configuration that is read again, as a child has looked them up |
+//! | `name_service` | a child that asks the name service while a configuration is read again |
+//! | `asked` `port_names` | its users and groups, and its names of ports, as that child says them |
 //! | `own_users` | the users that fived's own processes run as |
 //! | `programs` | which rows' programs cannot run, for warnings |
 //! | `run` `queue` | the loop, and whose order is served next |
@@ -91,6 +92,7 @@ mod log_file;
 mod logins;
 mod lookup;
 mod metrics;
+mod name_service;
 mod names;
 mod net;
 mod net_gauges;
@@ -105,6 +107,7 @@ mod own_users;
 mod penalties;
 mod pipeline;
 mod port_listeners;
+mod port_names;
 mod port_rules;
 mod ports;
 mod programs;

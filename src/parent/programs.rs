@@ -97,7 +97,7 @@ pub fn wrong_with_libwrap(before: Option<OwnUsers>) -> Option<String> {
 }
 
 /// The lines that this child answers about a list, and why they are not all.
-pub fn ask(child: &mut Command, all: &[u8]) -> io::Result<(Vec<String>, Option<String>)> {
+fn ask(child: &mut Command, all: &[u8]) -> io::Result<(Vec<String>, Option<String>)> {
     let list = File::from(own::file(all)?);
     let (text, late) = answer(child.stdin(list), ANSWER_TIMEOUT)?;
     Ok((lookups::read_wrong(&text), late))

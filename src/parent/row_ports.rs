@@ -1,12 +1,13 @@
 //! The ports that rows name: which addresses are to be bound, for which services.
 
 use super::catalog::Catalog;
+use super::port_names::PortNames;
 use super::port_rules;
 use crate::policy::{
     self, Family, Grammar, HostId, HostScope, Listen, Owner, Peer, ProgramSocket, Service,
     ServiceId, Table,
 };
-use crate::sys::port::{self, Protocol, Wanted};
+use crate::sys::port::{Protocol, Wanted};
 use crate::sys::unix_listener;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -134,12 +135,13 @@ pub struct Found {
 
 /// The ports that a table names, and the Unix sockets of fived's own. `given`: the addresses and
 /// paths of -l.
-pub fn of(table: &Table, given: &[Listen], catalog: &Catalog) -> Found {
+pub fn of(table: &Table, given: &[Listen], catalog: &Catalog, names: &mut PortNames) -> Found {
     let own: Vec<SocketAddr> = given.iter().filter_map(Listen::internet).collect();
     let mut collector = PortCollector {
         table,
         own: &own,
         catalog,
+        names,
         ports: RowPorts::default(),
         on_port: HashMap::new(),
         shared: HashSet::new(),
@@ -191,10 +193,11 @@ impl Row<'_> {
     }
 }
 
-struct PortCollector<'a> {
+struct PortCollector<'a, 'n> {
     table: &'a Table,
     own: &'a [SocketAddr],
     catalog: &'a Catalog,
+    names: &'a mut PortNames<'n>,
     ports: RowPorts,
     /// What is taken already, by its port, and the first row that has it.
     on_port: HashMap<u16, Vec<(Wanted, ServiceId)>>,
@@ -202,7 +205,7 @@ struct PortCollector<'a> {
     shared: HashSet<(usize, HostScope)>,
 }
 
-impl PortCollector<'_> {
+impl PortCollector<'_, '_> {
     /// Adds the Unix sockets of fived's own. Returns the mistakes, one line each.
     fn own_sockets(&mut self, given: &[Listen]) -> Vec<String> {
         let settings = &self.table.settings;
@@ -237,7 +240,7 @@ impl PortCollector<'_> {
             let added = match (p.path(), word) {
                 (Some(path), "port") => self.unix(row, path),
                 (Some(_), _) => Err("expected a port of TCP, found a path".into()),
-                (None, _) => wanted(s, p).and_then(|wanted| match word {
+                (None, _) => wanted(s, p, self.names).and_then(|wanted| match word {
                     _ if a.disable => Ok(()),
                     "port" => self.plain(row, wanted).map_err(named),
                     _ => self.tls(row, wanted).map_err(named),
@@ -338,7 +341,7 @@ impl PortCollector<'_> {
             return Ok(());
         }
         let taken = self.on_port.get(&wanted.address.port()).into_iter().flatten();
-        if let Some((_, other)) = taken.into_iter().find(|(other, _)| meets(other, wanted)) {
+        if let Some((_, other)) = taken.into_iter().find(|(other, _)| other.meets(wanted)) {
             let at = self.table.service(*other);
             let at = at.map(|o| format!("{}:{}", o.file, o.line)).unwrap_or_default();
             return Err(format!("expected each address and port once, found it at {at}"));
@@ -352,7 +355,7 @@ impl PortCollector<'_> {
 }
 
 /// What is to be bound for a port of a row. Err: what is wrong with it.
-fn wanted(s: &Service, p: &policy::Port) -> Result<Wanted, String> {
+fn wanted(s: &Service, p: &policy::Port, names: &mut PortNames) -> Result<Wanted, String> {
     if s.endpoint.family == Family::Unix {
         return Err(format!("expected the path of a Unix socket, found {p}"));
     }
@@ -360,7 +363,7 @@ fn wanted(s: &Service, p: &policy::Port) -> Result<Wanted, String> {
         ProgramSocket::Datagrams => Protocol::Udp,
         ProgramSocket::Connection | ProgramSocket::Listener => Protocol::Tcp,
     };
-    let named = || port::named(&p.name, protocol.as_str());
+    let named = || names.number(&p.name, protocol.as_str());
     let Some(number) = p.name.parse().ok().or_else(named) else {
         return Err(format!("expected a number or a name of services(5), found {:?}", p.name));
     };
@@ -386,14 +389,5 @@ fn meets_own(wanted: &Wanted, mut own: impl Iterator<Item = SocketAddr>) -> Opti
     let protocol = Protocol::Tcp;
     let as_wanted =
         |l: &SocketAddr| Wanted { protocol, address: *l, only_v6: false, backlog: None };
-    own.find(|l| wanted.address.port() != 0 && meets(&as_wanted(l), wanted))
-}
-
-/// Are they the same address and port, for one family at least?
-fn meets(a: &Wanted, b: &Wanted) -> bool {
-    let both = |w: &Wanted| w.address.ip() == Ipv6Addr::UNSPECIFIED && !w.only_v6;
-    let v4_any = |w: &Wanted| w.address.ip() == Ipv4Addr::UNSPECIFIED;
-    a.protocol == b.protocol
-        && a.address.port() == b.address.port()
-        && (a.address == b.address || both(a) && v4_any(b) || both(b) && v4_any(a))
+    own.find(|l| wanted.address.port() != 0 && as_wanted(l).meets(wanted))
 }

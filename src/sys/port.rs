@@ -5,7 +5,7 @@ use super::socket::{self, BACKLOG};
 use nix::sys::socket::{setsockopt, sockopt};
 use std::ffi::CString;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// What a port is of (ip(7)).
@@ -34,6 +34,18 @@ pub struct Wanted {
     pub only_v6: bool,
     /// Connections that may wait to be accepted. None: as many as the system allows.
     pub backlog: Option<u32>,
+}
+
+impl Wanted {
+    /// Are they the same address and port, for one family at least?
+    pub fn meets(&self, other: &Wanted) -> bool {
+        let both = |w: &Wanted| w.address.ip() == Ipv6Addr::UNSPECIFIED && !w.only_v6;
+        let v4_any = |w: &Wanted| w.address.ip() == Ipv4Addr::UNSPECIFIED;
+        let any = |a, b| both(a) && v4_any(b);
+        self.protocol == other.protocol
+            && self.address.port() == other.address.port()
+            && (self.address == other.address || any(self, other) || any(other, self))
+    }
 }
 
 /// A socket at that port: a listener that does not block, or one of datagrams. `own`: this

@@ -2,6 +2,7 @@
 //! and output ([`super::roles`] has the rest of the questions).
 
 use std::net::IpAddr;
+use std::str::FromStr;
 
 /// Who a user is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,50 +34,61 @@ impl User {
     }
 }
 
-/// A user or a group that the system's name service is asked about.
+/// What the system's name service is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Who {
+pub enum Entry {
     /// By name or number.
     User(String),
     /// By name or number.
     Group(String),
     Uid(u32),
     Gid(u32),
+    /// The port of a name of services(5).
+    Port {
+        name: String,
+        /// `tcp` or `udp`.
+        protocol: String,
+    },
 }
 
-/// Asks about all of these. Each is answered by a line, in their order: a user as [`User::encode`]
-/// has it, a group by its number; an empty one says that there is none.
-pub fn accounts<'a>(all: impl IntoIterator<Item = &'a Who>) -> String {
-    let word = |who: &Who| match who {
-        Who::User(name) => format!("user {name}\0"),
-        Who::Group(name) => format!("group {name}\0"),
-        Who::Uid(uid) => format!("uid {uid}\0"),
-        Who::Gid(gid) => format!("gid {gid}\0"),
-    };
-    all.into_iter().map(word).collect()
-}
+/// The byte at the end of each question.
+pub const QUESTION_END: u8 = 0;
 
-/// The users and groups in question. None: it is no such list.
-pub fn read_accounts(text: &str) -> Option<Vec<Who>> {
-    let read = |word: &str| {
-        Some(match word.split_once(' ')? {
-            ("user", name) => Who::User(name.into()),
-            ("group", name) => Who::Group(name.into()),
-            ("uid", uid) => Who::Uid(uid.parse().ok()?),
-            ("gid", gid) => Who::Gid(gid.parse().ok()?),
+impl Entry {
+    /// A question. It is answered by a line: a user as [`User::encode`] has it, a group and a port
+    /// by its number; an empty one says that there is none.
+    pub fn encode(&self) -> String {
+        match self {
+            Entry::User(name) => format!("user {name}\0"),
+            Entry::Group(name) => format!("group {name}\0"),
+            Entry::Uid(uid) => format!("uid {uid}\0"),
+            Entry::Gid(gid) => format!("gid {gid}\0"),
+            Entry::Port { name, protocol } => format!("{protocol} {name}\0"),
+        }
+    }
+
+    /// None: it is no such question.
+    pub fn decode(text: &str) -> Option<Entry> {
+        Some(match text.strip_suffix('\0')?.split_once(' ')? {
+            ("user", name) => Entry::User(name.into()),
+            ("group", name) => Entry::Group(name.into()),
+            ("uid", uid) => Entry::Uid(uid.parse().ok()?),
+            ("gid", gid) => Entry::Gid(gid.parse().ok()?),
+            (protocol @ ("tcp" | "udp"), name) => {
+                Entry::Port { name: name.into(), protocol: protocol.into() }
+            }
             _ => return None,
         })
-    };
-    text.split_terminator('\0').map(read).collect()
+    }
 }
 
-/// The number of a group.
-pub fn group(gid: u32) -> String {
-    format!("{gid}\n")
+/// The number of a group or a port.
+pub fn number(n: u32) -> String {
+    format!("{n}\n")
 }
 
-/// None: there is no such group.
-pub fn read_group(text: &str) -> Option<u32> {
+/// None: there is no such group or port.
+pub fn read_number<T: FromStr>(text: &str) -> Option<T> {
     text.trim_end().parse().ok()
 }
 
@@ -163,14 +175,20 @@ mod tests {
         for cut in 0..whole.len() {
             assert!(User::decode(&whole[..cut]).is_none(), "{cut}");
         }
-        assert_eq!((read_group(&group(27)), read_group("")), (Some(27), None));
+        assert_eq!((read_number(&number(27)), read_number::<u32>("")), (Some(27), None));
     }
 
     #[test]
-    fn a_list_of_users_and_groups_comes_back() {
-        let all = [Who::User("a b".into()), Who::Group("1".into()), Who::Uid(2), Who::Gid(3)];
-        assert_eq!(read_accounts(&accounts(&all)).as_deref(), Some(&all[..]));
-        assert_eq!((read_accounts(""), read_accounts("uid x\0")), (Some(Vec::new()), None));
+    fn a_question_for_an_entry_comes_back() {
+        let port = |p: &str| Entry::Port { name: "x y".into(), protocol: p.into() };
+        let names = [Entry::User("a b".into()), Entry::Group("1".into())];
+        let numbers = [Entry::Uid(2), Entry::Gid(3)];
+        for entry in names.into_iter().chain(numbers).chain([port("tcp"), port("udp")]) {
+            assert_eq!(Entry::decode(&entry.encode()), Some(entry));
+        }
+        for text in ["", "uid x\0", "user a", "sctp http\0"] {
+            assert_eq!(Entry::decode(text), None, "{text}");
+        }
     }
 
     #[test]

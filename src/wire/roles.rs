@@ -27,8 +27,9 @@ pub const NAME: &str = "name";
 pub const HOST: &str = "host";
 /// Not a service: looks up a user, or the number of a group ([`LookUp::User`], [`LookUp::Group`]).
 pub const ACCOUNT: &str = "account";
-/// Not a service: looks up many users and groups, whose list is its standard input.
-pub const ACCOUNTS: &str = "accounts";
+/// Not a service: looks up users, groups and names of ports, whatever is asked on its standard
+/// input.
+pub const ENTRIES: &str = "entries";
 /// Not a service: asks the rules of hosts_access(5) ([`LookUp::Libwrap`]); without a request it
 /// reports why they cannot be asked.
 pub const LIBWRAP: &str = "libwrap";

@@ -1,8 +1,10 @@
-/* A module of the name service in place of SSSD's: one user and one group of a directory. The
- * directory is away where there is no file DIRECTORY "/directory", and does not answer as long as
- * there is a file DIRECTORY "/hangs". */
+/* A module of the name service in place of SSSD's: one user, one group and one name of a port of a
+ * directory. The directory is away where there is no file DIRECTORY "/directory", and does not
+ * answer as long as there is a file DIRECTORY "/hangs". */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <grp.h>
+#include <netdb.h>
 #include <nss.h>
 #include <pwd.h>
 #include <string.h>
@@ -11,6 +13,7 @@
 #define STATUS(name) enum nss_status _nss_hesiod_##name
 #define USER 54511
 #define GROUP 54600
+#define PORT 5411
 
 static char *none[] = {NULL};
 
@@ -59,4 +62,13 @@ STATUS(getgrnam_r)(const char *n, struct group *g, char *b, size_t l, int *e)
 STATUS(getgrgid_r)(gid_t gid, struct group *g, char *b, size_t l, int *e)
 {
     return group(gid == GROUP, g);
+}
+
+STATUS(getservbyname_r)(const char *n, const char *of, struct servent *s, char *b, size_t l, int *e)
+{
+    enum nss_status found = reached();
+    if (found != NSS_STATUS_SUCCESS || strcmp(n, "demo") || strcmp(of, "tcp"))
+        return found == NSS_STATUS_SUCCESS ? NSS_STATUS_NOTFOUND : found;
+    s->s_name = "demo", s->s_aliases = none, s->s_proto = "tcp", s->s_port = htons(PORT);
+    return NSS_STATUS_SUCCESS;
 }
