@@ -174,6 +174,16 @@ fn users_and_groups_of_a_directory_and_a_directory_that_does_not_answer() {
     assert!(!log.contains("no such group") && !log.contains("demo: no such user: this"), "{log}");
     same(d.ask("demos\r\n"), format!("{GO}{IDS}"));
     same(shell(), format!("{GO}{IDS}"));
+
+    // A rule that refuses a group would refuse nobody, if nobody is known to be in it.
+    let refusing =
+        |group: &str| DIRECTORY.replace("users = @colleagues", &format!("users = !@{group}"));
+    let line = d.reload(&refusing("others"));
+    assert!(line.ends_with(" refused mistakes=2"), "{line}");
+    d.wait_log("!@others: expected a group that can be looked up, found no answer");
+    same(shell(), format!("{GO}{IDS}"));
+    d.reload(&refusing("colleagues"));
+    until("the new table is served", || as_demo(&d, "shell") == NOT_AVAILABLE);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The users and groups of a configuration that is read again, as the system's name service has
-//! them now. What has no answer in time is as the configuration that stands has it.
+//! them now. What has no answer in time is as the configuration that stands has it. A rule that
+//! refuses a group of which that one knows nothing would then refuse nobody: it is a mistake.
 
 use super::catalog::{Account, Catalog, Numbers};
 use super::name_service::NameService;
@@ -10,13 +11,18 @@ use crate::wire::lookups::{self, Entry};
 use std::collections::HashSet;
 use std::rc::Rc;
 
+/// What there is after that.
+pub struct Found {
+    pub catalog: Catalog,
+    /// Why not all of it comes from the name service, if so.
+    pub late: Option<String>,
+    /// Groups of rules about which nothing is known: the configuration that stands does not name
+    /// them.
+    unknown: HashSet<String>,
+}
+
 /// Asks for all that the table names. `before`: the configuration that stands, and `own` its users.
-/// Returns why not all of it comes from the name service, if so.
-pub fn catalog(
-    table: &Table,
-    before: &Catalog,
-    own: Option<OwnUsers>,
-) -> (Catalog, Option<String>) {
+pub fn find(table: &Table, before: (&Table, &Catalog), own: Option<OwnUsers>) -> Found {
     let mut service = NameService::new(own);
     let all: Vec<(Entry, Option<String>)> = questions(table, own)
         .into_iter()
@@ -37,9 +43,30 @@ pub fn catalog(
     }
     let catalog = Catalog::told(numbers);
     for (entry, line) in &all {
-        learn(&catalog, entry, line.as_deref(), before);
+        learn(&catalog, entry, line.as_deref(), before.1);
     }
-    (catalog, service.why().map(String::from))
+    let unanswered = all.iter().filter(|(_, line)| line.is_none());
+    let unknown = unanswered.filter_map(|(entry, _)| match entry {
+        Entry::Group(name) if !before.0.groups().contains(name) => Some(name.clone()),
+        _ => None,
+    });
+    Found { unknown: unknown.collect(), catalog, late: service.why().map(String::from) }
+}
+
+impl Found {
+    /// The rules that would refuse nobody, because nobody has said who is in a group.
+    pub fn open_rules(&self, table: &Table) -> Vec<String> {
+        let mut all = Vec::new();
+        for s in table.services().iter().filter(|s| !s.attributes.disable) {
+            for group in s.attributes.users.denied_groups().filter(|g| self.unknown.contains(*g)) {
+                all.push(format!(
+                    "{}:{}: !@{group}: expected a group that can be looked up, found no answer",
+                    s.file, s.line
+                ));
+            }
+        }
+        all
+    }
 }
 
 /// What a line says; without one, what the configuration that stands does.

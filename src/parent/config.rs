@@ -110,7 +110,7 @@ pub fn read(
     let (mut table, mistakes) = policy::load(origin, &mut disk);
     let Messages { mut wrong, mut warnings, mut left_out } = messages(&mistakes);
     warnings.extend(disk.take_warnings());
-    let (catalog, late) = catalog(&table, before);
+    let (catalog, late) = catalog(&table, before, &mut wrong);
     check(&table, &catalog, own, &mut wrong, &mut warnings);
     logins(&table, &mut wrong, &mut warnings);
     let found = row_ports::of(&table, listen, &catalog, &mut disk.ports);
@@ -186,11 +186,16 @@ fn disk(before: Option<&Config>) -> Disk<'_> {
 }
 
 /// Users and groups, and what the log says if not all come from the name service.
-fn catalog(table: &Table, before: Option<&Config>) -> (Catalog, Option<String>) {
+fn catalog(
+    table: &Table,
+    before: Option<&Config>,
+    wrong: &mut Vec<String>,
+) -> (Catalog, Option<String>) {
     let Some(before) = before else { return Default::default() };
-    let (catalog, late) = asked::catalog(table, &before.catalog, before.own_users);
+    let found = asked::find(table, (&before.table, &before.catalog), before.own_users);
+    wrong.extend(found.open_rules(table));
     let kept = "users and groups without one stay as in the configuration before";
-    (catalog, late.map(|why| format!("users: {why}: {kept}")))
+    (found.catalog, found.late.map(|why| format!("users: {why}: {kept}")))
 }
 
 /// A table without any row is served, but its file may have been cut off.

@@ -62,6 +62,14 @@ impl Users {
         })
     }
 
+    /// Those of them whose members may not.
+    pub fn denied_groups(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|rule| match rule {
+            UserRule::Deny(Whom::Group(name, _)) => Some(name.as_str()),
+            UserRule::Deny(Whom::Name(_)) | UserRule::Allow(_) => None,
+        })
+    }
+
     /// Does it name root as one who may?
     pub fn name_root(&self) -> bool {
         self.allowed().any(|whom| matches!(whom, Whom::Name(n) if n == "root"))
