@@ -472,6 +472,51 @@ fn a_socket_of_systemd_is_that_of_the_row_or_the_setting_that_names_it() {
     d.wait_log("has had this socket of the service manager: restart fived");
 }
 
+/// As of a row `port = /var/run/x`, where /var/run is a link to /run.
+#[test]
+fn a_socket_of_systemd_is_that_of_the_row_whose_path_leads_there() {
+    let echo = "stream unix nowait @USER@ internal echo\n port =";
+    let of = |path: &str| format!("own {echo} @DIR@/{path}\n");
+    let b = Daemon::with(&of("link/s")).under(&["sh", "-c", ACTIVATED]);
+    let (directory, path) = (b.place.at("real"), b.place.at("real/s"));
+    std::fs::create_dir(&directory).expect("directory");
+    std::os::unix::fs::symlink("real", b.place.at("link")).expect("link");
+    let socket = UnixListener::bind(&path).expect("bind");
+    let d = b.stdin(socket.into()).start();
+    assert_eq!(ask(connect(&path), "a"), "a");
+    // However a reload writes it, it is this socket.
+    for written in ["real/s", "link/../real/s", "link/s"] {
+        let line = d.reload(&of(written));
+        assert!(line.ends_with("services=1"), "{written}: {line}\n{}", d.log());
+        assert_eq!(ask(connect(&path), "b"), "b");
+    }
+    let bound = d.log().matches(&format!("listening on {}", d.place.at(""))).count();
+    assert_eq!(bound, 1, "not once more: {}", d.log());
+    // Another row beside it, by another path, has the same socket.
+    let line = d.reload(&format!("{}two {echo} @DIR@/real/s\n", of("link/s")));
+    assert!(line.contains(" refused "), "{line}");
+    d.wait_log("expected each socket once, found it at");
+    assert_eq!(ask(connect(&path), "c"), "c");
+    // A program that has it is not started once more.
+    let waits = |path| {
+        let program = "/bin/sh sh -c 'exec sleep 600'";
+        let own = of(path).replace("nowait", "wait").replace("internal echo", program);
+        format!("any stream tcp nowait @USER@ internal echo\n{own}")
+    };
+    d.reload(&waits("real/s"));
+    let _client = connect(&path);
+    let started = || {
+        let log = d.log();
+        let own = log.lines().filter(|l| l.starts_with("START service=own"));
+        own.filter(|l| !l.contains("from=")).count()
+    };
+    until("it is started", || started() == 1);
+    let line = d.reload(&waits("link/s"));
+    assert!(line.ends_with("services=2"), "{line}");
+    until("the new table is served", || d.ask("any\r\nx") == b"+Go\r\nx");
+    assert_eq!(started(), 1, "{}", d.log());
+}
+
 #[test]
 fn a_socket_of_systemd_that_nothing_names_or_that_is_no_listener_is_refused() {
     let none = "own stream tcp nowait @USER@ internal echo\n";

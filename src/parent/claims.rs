@@ -4,7 +4,7 @@
 
 use super::row_ports::{At, Port};
 use crate::sys::port::Protocol;
-use crate::sys::unix_listener::{self, Identity, SocketFile};
+use crate::sys::unix_listener::{self, Identity};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
@@ -14,8 +14,8 @@ pub struct Bound<'a> {
     pub port: &'a Port,
     /// Where it is. None: at a path.
     pub real: Option<SocketAddr>,
-    /// Where it is a Unix socket that fived has bound.
-    pub file: Option<&'a SocketFile>,
+    /// Where it is a Unix socket.
+    pub file: Option<Identity>,
 }
 
 /// Where a listener is. The last of each: the program gets the socket itself, and may have made it
@@ -57,7 +57,7 @@ impl Bound<'_> {
             }
             At::Path(_) => {
                 self.port.service?;
-                Some(Place::File { identity: self.file?.identity(), waits })
+                Some(Place::File { identity: self.file?, waits })
             }
         }
     }

@@ -21,6 +21,32 @@ struct GivenPath {
     has_been_given: bool,
 }
 
+impl GivenPath {
+    /// Is it for this port, by whichever path that leads there? (Where fived itself listens, only
+    /// by the same: its clients are told from those of others by the path that it was bound to.)
+    fn is_for(&self, port: &Port) -> bool {
+        let there = |path| unix_listener::identity_at(path);
+        port.path().is_some_and(|path| {
+            let leads = || there(path).is_some_and(|file| there(&self.path) == Some(file));
+            path == self.path || port.service.is_some() && leads()
+        })
+    }
+
+    fn socket(&self, port: &Port, all: &[Port]) -> io::Result<OwnedFd> {
+        if let Some(other) = all.iter().find(|p| p.key() != port.key() && self.is_for(p)) {
+            let at = &other.place;
+            let what = format!("expected each socket once, found it at {at} by another path");
+            return Err(io::Error::other(what));
+        }
+        if self.has_been_given && !port.socket.waits() {
+            return Err(io::Error::other(
+                "expected a row of `wait`, because the program of one has had this socket of the service manager: restart fived",
+            ));
+        }
+        own::copy(self.socket.as_fd()).map(Shared::our_own)
+    }
+}
+
 impl GivenPaths {
     /// Takes those with a path. Returns the others, too.
     pub fn of(all: Vec<SystemdListener>) -> (GivenPaths, Vec<OwnedFd>) {
@@ -38,8 +64,8 @@ impl GivenPaths {
 
     /// Those that none of the ports names, one line each.
     pub fn in_vain(&self, ports: &[Port]) -> Vec<String> {
-        let named = |path: &str| ports.iter().any(|p| p.at.path().is_some_and(|w| w.path == path));
-        let all = self.0.iter().filter(|g| !named(&g.path));
+        let named = |g: &GivenPath| ports.iter().any(|p| g.is_for(p));
+        let all = self.0.iter().filter(|g| !named(g));
         let line = |g: &GivenPath| {
             format!(
                 "LISTEN_FDS: {}: expected the path of a row (`port = {0}`) or of `listen`, found a socket that none names",
@@ -50,37 +76,27 @@ impl GivenPaths {
     }
 
     /// The socket of a port at a path: the one that was given, or else a new one with a file.
-    /// `own`: the files of fived's sockets with this path. Err: one line.
+    /// `own`: the files of fived's sockets with this path; `all`: the ports of its table. Err: one
+    /// line.
     pub fn listener(
         &self,
         port: &Port,
         own: &[&SocketFile],
+        all: &[Port],
     ) -> Result<(OwnedFd, Option<SocketFile>), String> {
         let wanted = port.at.path().ok_or("expected a path")?;
         let word = if port.service.is_some() { "port" } else { "listen" };
-        let made = match self.socket(&wanted.path, port.socket.waits()) {
-            Some(given) => given.map(|socket| (socket, None)),
+        let made = match self.0.iter().find(|g| g.is_for(port)) {
+            Some(given) => given.socket(port, all).map(|socket| (socket, None)),
             None => unix_listener::listen(wanted, own).map(|(socket, file)| (socket, Some(file))),
         };
         made.map_err(|e| format!("{}: {word}: {}: {e}", port.place, wanted.path))
     }
 
-    fn socket(&self, path: &str, waits: bool) -> Option<io::Result<OwnedFd>> {
-        let given = self.0.iter().find(|g| g.path == path)?;
-        if given.has_been_given && !waits {
-            return Some(Err(io::Error::other(
-                "expected a row of `wait`, because the program of one has had this socket of the service manager: restart fived",
-            )));
-        }
-        Some(own::copy(given.socket.as_fd()).map(Shared::our_own))
-    }
-
     /// These ports are used from now on.
     pub fn adopt(&mut self, ports: &[Port]) {
         for given in &mut self.0 {
-            given.has_been_given |= ports
-                .iter()
-                .any(|p| p.socket.waits() && p.at.path().is_some_and(|w| w.path == given.path));
+            given.has_been_given |= ports.iter().any(|p| p.socket.waits() && given.is_for(p));
         }
     }
 }

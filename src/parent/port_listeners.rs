@@ -84,7 +84,7 @@ impl PortListeners {
         let mut new: HashMap<u16, Vec<usize>> = HashMap::new();
         for (port, _) in wanted.iter().zip(&claimed).filter(|(_, at)| at.is_none()) {
             let At::Port(at) = &port.at else {
-                self.at_path(port).map_or_else(|e| wrong.push(e), |l| fresh.push(l));
+                self.at_path(port, wanted).map_or_else(|e| wrong.push(e), |l| fresh.push(l));
                 continue;
             };
             let number = at.address.port();
@@ -104,11 +104,11 @@ impl PortListeners {
 
     /// A Unix socket. One of fived's own that has the path already, and that this port cannot go on
     /// using, makes way for it.
-    fn at_path(&self, port: &Port) -> Result<PortListener, String> {
+    fn at_path(&self, port: &Port, wanted: &[Port]) -> Result<PortListener, String> {
         let there = port.at.path().and_then(|w| unix_listener::identity_at(&w.path));
         let all = self.now.iter().chain(&self.kept).filter_map(|l| l.file.as_deref());
         let own: Vec<_> = all.filter(|file| Some(file.identity()) == there).collect();
-        let (socket, file) = self.given.listener(port, &own)?;
+        let (socket, file) = self.given.listener(port, &own, wanted)?;
         Ok(PortListener {
             port: port.clone(),
             real: None,
@@ -206,9 +206,9 @@ impl PortListeners {
         let (kept, gone): (Vec<_>, Vec<_>) =
             old.into_iter().flatten().partition(PortListener::is_taken);
         (self.kept, self.gone) = (kept, gone);
-        let now: HashSet<&str> = self.now.iter().filter_map(PortListener::path).collect();
+        let now: HashSet<&str> = self.now.iter().filter_map(|l| l.port.path()).collect();
         for l in self.kept.iter_mut().filter(|l| !l.replaced) {
-            if let Some(path) = l.path().filter(|path| now.contains(path)) {
+            if let Some(path) = l.port.path().filter(|path| now.contains(path)) {
                 log::warn(&format!("{}: port: {path}: {REPLACED}", l.port.place));
                 l.replaced = true;
             }
@@ -322,11 +322,10 @@ impl PortListener {
     }
 
     fn as_bound(&self) -> Bound<'_> {
-        Bound { port: &self.port, real: self.real, file: self.file.as_deref() }
-    }
-
-    fn path(&self) -> Option<&str> {
-        self.port.at.path().map(|wanted| wanted.path.as_str())
+        // Without a file of ours it is the service manager's.
+        let theirs = || self.port.path().and_then(unix_listener::identity_at);
+        let file = self.file.as_ref().map(|file| file.identity()).or_else(theirs);
+        Bound { port: &self.port, real: self.real, file }
     }
 
     /// Where it is bound, if not at a path.

@@ -95,6 +95,11 @@ pub enum PortKey<'a> {
 }
 
 impl Port {
+    /// None: it is at an address.
+    pub fn path(&self) -> Option<&str> {
+        self.at.path().map(|wanted| &*wanted.path)
+    }
+
     pub fn key(&self) -> PortKey<'_> {
         let waits = self.socket.waits();
         match &self.at {
