@@ -9,7 +9,9 @@ mod yamux_raw;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::net::TcpStream;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 use support::*;
 use tls::Tls;
@@ -21,6 +23,32 @@ const CONF: &str = "cat stream tcp nowait @USER@ /bin/cat cat\nhello stream tcp 
 fn own(d: &Daemon) -> Vec<i32> {
     let named = |pid: &i32| proc::arguments(*pid).first().is_some_and(|a| a.starts_with("fived-"));
     proc::descendants(d.parent_pid()).into_iter().filter(named).collect()
+}
+
+/// As inetd and sshd do it: fived(8), SIGNALS.
+#[test]
+fn a_signal_that_it_does_not_handle_leaves_files_that_the_next_start_replaces() {
+    let place = Place::new();
+    let (pid, path) = (place.at("pid"), place.at("s"));
+    let conf = format!("own stream unix nowait @USER@ internal echo\n port = {path}\n");
+    let start = || Daemon::with(&conf).arg("-p").arg(&pid).start();
+    let mut d = start();
+    for signal in [Signal::SIGQUIT, Signal::SIGVTALRM, Signal::SIGKILL] {
+        let id = |d: &Daemon| format!("{}\n", d.parent_pid());
+        d.signal(signal);
+        assert_eq!(d.wait(), 128 + signal as i32);
+        let last = d;
+        assert!(UnixStream::connect(&path).is_err(), "{signal}");
+        d = start();
+        assert_ne!(id(&d), id(&last));
+        assert_eq!(std::fs::read_to_string(&pid).expect("pidfile"), id(&d));
+        let mut c = UnixStream::connect(&path).expect("the socket is replaced");
+        c.write_all(b"x").expect("write");
+        c.shutdown(Shutdown::Write).expect("shutdown");
+        let mut text = String::new();
+        c.read_to_string(&mut text).expect("read");
+        assert_eq!(text, "x");
+    }
 }
 
 fn gone(pids: &[i32]) -> bool {
