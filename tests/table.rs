@@ -613,3 +613,18 @@ fn located(line: &str) -> bool {
         .is_some_and(|(_, n)| n.parse::<u32>().is_ok());
     number && parts.count() == 2
 }
+
+/// inetd and xinetd have services of this name that are programs, too. Only `internal` is fived
+/// itself.
+#[test]
+fn a_program_may_be_called_tcpmux() {
+    let d = Daemon::with("hello stream tcp nowait @USER@ /bin/echo echo hello\n").start();
+    let rows = "tcpmux stream tcp nowait @USER@ /bin/echo echo a program\n";
+    let line = d.reload(rows);
+    assert!(line.ends_with(" services=1"), "{line}");
+    until("the new table is served", || d.ask("tcpmux\r\n") == b"+Go\r\na program\n");
+    assert!(!d.log().contains("WARN"), "{}", d.log());
+    let line = d.reload("tcpmux stream tcp nowait @USER@ internal\n");
+    assert!(line.contains(" refused "), "{line}");
+    d.wait_log("tcpmux: expected no row of tcpmux, which fived itself is, found one");
+}

@@ -105,11 +105,13 @@ fn family(word: &str, datagrams: bool) -> Result<Family, Wrong> {
 /// `name`: the service's, written as `word`.
 fn backend(name: &str, word: &str, program: &str, arguments: &[&str]) -> Result<Backend, Wrong> {
     match program {
-        "internal" if name.eq_ignore_ascii_case("tcpmux") => {
-            Err(Wrong::new(word, "expected no row of tcpmux, which fived itself is, found one"))
-        }
         "internal" => {
+            // A program may have that name, and net is told of each program as of an internal one.
             let which = arguments.first().copied().unwrap_or(name);
+            if which.eq_ignore_ascii_case("tcpmux") {
+                let what = "expected no row of tcpmux, which fived itself is, found one";
+                return Err(Wrong::new(word, what));
+            }
             if which.eq_ignore_ascii_case(SENSOR) {
                 return Ok(Backend::Sensor);
             }
