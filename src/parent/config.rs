@@ -137,7 +137,7 @@ pub fn read(
         wrong.push(format!("{}: user: {e}", table.place(HostId::DEFAULT, "user")));
         None
     });
-    let archive = archive(&table, &keys, &ports)?;
+    let archive = archive(&table, &keys, &ports, &mut wrong)?;
     if !wrong.is_empty() {
         // It may be why others are wrong.
         wrong.extend(late);
@@ -169,9 +169,24 @@ fn switch_off(table: &mut Table, rows: Vec<(ServiceId, String)>) -> Vec<String> 
     rows.into_iter().map(&mut off).collect()
 }
 
-fn archive(table: &Table, keys: &Keys, ports: &RowPorts) -> Result<OwnedFd, ConfigError> {
+/// What net is told. If nothing is wrong yet, net must be able to read the table in it: one net
+/// process after another would end otherwise.
+fn archive(
+    table: &Table,
+    keys: &Keys,
+    ports: &RowPorts,
+    wrong: &mut Vec<String>,
+) -> Result<OwnedFd, ConfigError> {
+    let files = Extract::of(table).files;
+    if wrong.is_empty()
+        && let Err(e) = Extract::read(files.clone())
+    {
+        wrong.push(format!(
+            "{e}: expected a table that fived can read in its own words: please report this bug"
+        ));
+    }
     let archive = Archive {
-        files: Extract::of(table).files,
+        files,
         chains: keys.pairs.iter().map(|p| (p.chain.clone(), p.schemes.clone())).collect(),
         chosen: keys.chosen.clone(),
         tls_ports: ports.tls.iter().map(|p| p.services.iter().map(|s| s.0).collect()).collect(),
