@@ -267,10 +267,11 @@ fn go_away_is_the_end_for_the_crate() {
 #[test]
 fn frames_by_hand() {
     let mut raw = Raw(echo().0);
-    raw.data(SYN, 1, "hello").frame(PING, SYN, 0, 77);
+    raw.data(SYN, 1, "hello");
     assert_eq!(raw.until(WINDOW, ACK, 1).length, 0);
-    assert_eq!(raw.until(PING, ACK, 0).length, 77);
     assert_eq!(raw.until(DATA, 0, 1).payload, b"hello");
+    raw.frame(PING, SYN, 0, 77);
+    assert_eq!(raw.until(PING, ACK, 0).length, 77);
     raw.data(FIN, 1, " again");
     assert_eq!(raw.stream(1), (b" again".to_vec(), FIN));
     raw.frame(WINDOW, SYN, 3, 0).frame(WINDOW, RST, 3, 0);
