@@ -163,8 +163,10 @@ fn entries() -> io::Result<()> {
 /// A user, or the number of a group or a port, as one line.
 fn known_of(entry: &Entry) -> Option<String> {
     match entry {
-        Entry::User(name) => identity::lookup(name).or_else(|| identity::by_number(name)).map(user),
-        Entry::Uid(uid) => identity::by_uid(*uid).map(user),
+        Entry::User(name) => {
+            identity::lookup(name).or_else(|| identity::by_number(name)).and_then(user)
+        }
+        Entry::Uid(uid) => identity::by_uid(*uid).and_then(user),
         Entry::Group(name) => {
             identity::group(name).or_else(|| identity::number(name)).map(lookups::number)
         }
@@ -175,10 +177,12 @@ fn known_of(entry: &Entry) -> Option<String> {
     }
 }
 
-fn user(u: identity::User) -> String {
+/// None: it cannot be said in one line.
+fn user(u: identity::User) -> Option<String> {
     let groups = identity::groups_of(&u);
     let identity::User { name, uid, gid, home, shell } = u;
-    lookups::User { name, uid, gid, home, shell, groups }.encode()
+    let line = lookups::User { name, uid, gid, home, shell, groups }.encode();
+    (line.find('\n') == Some(line.len() - 1)).then_some(line)
 }
 
 /// Not a service: asks the rules of hosts_access(5), for the parent (`parent::wrap`), which ends it

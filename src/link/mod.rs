@@ -283,7 +283,7 @@ impl Link {
         if let Some(records) = &mut self.records {
             return Ok(records.take_queue(queue));
         }
-        // A record of TLS holds whole frames: one, if it is of the full length.
+        // So each frame of the full length has a record of TLS, until a shorter one is sent.
         let most = if self.tls().is_some() { FRAME } else { usize::MAX };
         let n = self.layer.send_parts(self.socket.as_fd(), &queue.unsent(most))?;
         queue.sent(n);

@@ -223,7 +223,7 @@ impl Records {
     }
 
     /// Gives the connection a record, or what is left of one, and before it an acknowledgement that
-    /// waits: both in one record of TLS. Returns how many bytes it took.
+    /// waits: both in one record of TLS, if they fit. Returns how many bytes it took.
     fn give(&mut self, layer: &mut Layer, socket: BorrowedFd) -> Result<usize, Error> {
         let (on, unsent) = (&mut self.on, self.replay.unsent());
         let mut control = 0;

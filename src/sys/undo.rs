@@ -102,13 +102,12 @@ impl Undo {
 
     /// It is not undone.
     fn forget(self) {
-        without_signals(|| self.take());
+        without_signals(|| drop(self.take(&mut lock())));
         mem::forget(self);
     }
 
     /// The step leaves the list. Some: it was there.
-    fn take(&self) -> Option<Step> {
-        let mut steps = lock();
+    fn take(&self, steps: &mut Vec<Step>) -> Option<Step> {
         let at = steps.iter().position(|step| step.id == self.0)?;
         Some(steps.remove(at))
     }
@@ -116,7 +115,11 @@ impl Undo {
 
 impl Drop for Undo {
     fn drop(&mut self) {
-        without_signals(|| self.take().iter().for_each(Step::undo));
+        without_signals(|| {
+            // A signal that another thread gets meanwhile ends this process after that.
+            let mut steps = lock();
+            self.take(&mut steps).iter().for_each(Step::undo);
+        });
     }
 }
 
