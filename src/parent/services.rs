@@ -90,10 +90,7 @@ impl Services {
     /// `again`: in place of a program that was counted already.
     pub fn permit(&mut self, cx: &Context, a: &Arrival, again: bool) -> Result<Permit, Refusal> {
         let (table, facts, load) = (&a.config.table, &a.who.facts, clock::load_average);
-        match again {
-            true => self.limits.permit_again(table, a.service, facts, cx.now, load),
-            false => self.limits.permit(table, a.service, facts, cx.now, load),
-        }
+        self.limits.permit(table, a.service, facts, cx.now, load, again)
     }
 
     /// A permit that is not used gives its place back.

@@ -128,7 +128,8 @@ impl Limits {
     }
 
     /// Decides whether the client may use the service, and whether no limit is reached. `now` is
-    /// monotonic; `load` is called only if the service has `max_load`.
+    /// monotonic; `load` is called only if the service has `max_load`. `again`: a start in place of
+    /// one that was counted, so that `cps` and `wait.N` do not count it.
     pub fn permit(
         &mut self,
         table: &Table,
@@ -136,30 +137,7 @@ impl Limits {
         facts: &Facts,
         now: Duration,
         load: impl FnOnce() -> f64,
-    ) -> Result<Permit, Refusal> {
-        self.decide((table, id), facts, now, load, true)
-    }
-
-    /// The same for a start in place of one that was counted, which is none more for `cps` and
-    /// `wait.N`.
-    pub fn permit_again(
-        &mut self,
-        table: &Table,
-        id: ServiceId,
-        facts: &Facts,
-        now: Duration,
-        load: impl FnOnce() -> f64,
-    ) -> Result<Permit, Refusal> {
-        self.decide((table, id), facts, now, load, false)
-    }
-
-    fn decide(
-        &mut self,
-        (table, id): (&Table, ServiceId),
-        facts: &Facts,
-        now: Duration,
-        load: impl FnOnce() -> f64,
-        counts: bool,
+        again: bool,
     ) -> Result<Permit, Refusal> {
         table.usable(id, facts).map_err(Refusal::Denied)?;
         let service = table.service(id).ok_or(Refusal::Denied(Denied::Unknown))?;
@@ -180,7 +158,7 @@ impl Limits {
             }
         };
         let state = self.services.get_mut(&key).expect("it was there, or has just been put there");
-        state.admit(service, source, now, load, counts).map_err(Refusal::Busy)?;
+        state.admit(service, source, now, load, again).map_err(Refusal::Busy)?;
         self.running += 1;
         *self.sources.entry(source).or_default() += 1;
         Ok(Permit { service: id, ticket: Ticket { key, source } })
@@ -237,7 +215,7 @@ impl State {
         source: Source,
         now: Duration,
         load: impl FnOnce() -> f64,
-        counts: bool,
+        again: bool,
     ) -> Result<(), Busy> {
         let a = &*s.attributes;
         if a.instances.is_some_and(|most| self.running >= most) {
@@ -250,7 +228,7 @@ impl State {
         if a.max_load.is_some_and(|most| load() > most) {
             return Err(Busy::MaxLoad);
         }
-        if let Some((rate, seconds)) = a.cps.filter(|_| counts) {
+        if let Some((rate, seconds)) = a.cps.filter(|_| !again) {
             if self.shut_until > now {
                 return Err(Busy::Cps);
             }
@@ -259,7 +237,7 @@ impl State {
                 return Err(Busy::Cps);
             }
         }
-        if s.per_minute.filter(|_| counts).is_some_and(|most| !self.minute.take(now, MINUTE, most))
+        if s.per_minute.filter(|_| !again).is_some_and(|most| !self.minute.take(now, MINUTE, most))
         {
             return Err(Busy::Cps);
         }
