@@ -371,6 +371,12 @@ impl Link {
         self.records.as_ref().is_some_and(|r| r.is_full()) && !self.layer.wants_write()
     }
 
+    /// How many bytes a resumable link keeps because the other side has not said that it has had
+    /// them.
+    pub fn unacknowledged(&self) -> usize {
+        self.records.as_ref().map_or(0, |r| r.unacknowledged())
+    }
+
     /// Has so much been received that the other side must be told at once?
     pub fn owes_acknowledgement(&self) -> bool {
         self.records.as_ref().is_some_and(|r| r.owes())

@@ -10,7 +10,7 @@
 
 use super::Error;
 use super::layer::Layer;
-use super::queue::SendQueue;
+use super::queue::{SendQueue, WHOLE};
 use super::replay::Replay;
 use crate::wire::resume::{self, ACKNOWLEDGE_EVERY, Decoder, HEADER, NoRecord, Part};
 use crate::wire::yamux::FRAME;
@@ -24,8 +24,8 @@ mod tests;
 /// Bytes of data in a record at most: one frame of the full length. With its head it fills a record
 /// of TLS.
 const RECORD: usize = FRAME;
-/// So many bytes are encrypted before they are sent.
-const BATCH: usize = 512 * 1024;
+/// So many bytes are encrypted before they are sent: all of a full queue.
+const BATCH: usize = WHOLE;
 /// How long an acknowledgement waits for data that it could go with. The protocol allows 100 ms.
 const ACKNOWLEDGE_AFTER: Duration = Duration::from_millis(50);
 /// After so many bytes it does not wait any more. At once, no more is taken than a record of TLS
@@ -161,6 +161,11 @@ impl Records {
     /// It takes nothing before the other side has said that it has had more, and all was sent.
     pub(super) fn is_full(&self) -> bool {
         self.replay.is_full() && !self.wants_write()
+    }
+
+    /// How many bytes the other side has not said that it has had.
+    pub(super) fn unacknowledged(&self) -> usize {
+        self.replay.len()
     }
 
     pub(super) fn wants_write(&self) -> bool {

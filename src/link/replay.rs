@@ -16,9 +16,10 @@ use std::sync::Arc;
 /// Bytes of a chunk at most, and at least.
 const CHUNK: usize = 64 * 1024;
 const SMALL: usize = 4096;
-/// How many empty chunks are kept to be filled again, and how many empty buffers of queues.
+/// How many empty chunks are kept to be filled again, and how many empty buffers of queues: those
+/// that a busy session fills again and again.
 const SPARE: usize = 8;
-const SPARE_QUEUES: usize = 2;
+const SPARE_QUEUES: usize = UNACKNOWLEDGED_MAX / WHOLE + 1;
 
 /// Bytes that follow one another.
 #[derive(Debug)]
