@@ -362,6 +362,29 @@ fn a_half_closed_connection_is_the_end_of_every_stream_s_input() {
     d.wait_logs("reason=closed", 2);
 }
 
+/// An upload that is cut within a frame must not pass for whole.
+#[test]
+fn the_end_of_the_connection_within_a_frame_breaks_the_protocol() {
+    let conf = "up stream tcp nowait @USER@ /usr/bin/perl perl -e \
+        '$n = sysread(STDIN, $b, 9); $n = sysread(STDIN, $b, 9); print STDERR defined $n ? q(whole) : q(cut)'\n stderr = log\n";
+    if !installed("perl") || !root() {
+        return skip("needs perl and root");
+    }
+    let frame = [&header(DATA, 0, 1, 100)[..], b"abc"].concat();
+    for cut in [&frame[..], &frame[..12], &frame[..5]] {
+        let d = Daemon::with(conf).start();
+        let mut r = raw(&d);
+        r.data(SYN, 1, "up\r\nx");
+        d.wait_log("START service=up");
+        r.send(cut);
+        r.0.shutdown(std::net::Shutdown::Write).expect("half-close");
+        r.ends(1);
+        d.wait_log("reason=protocol");
+        d.wait_log("EXIT service=up");
+        d.wait_log("cut");
+    }
+}
+
 #[test]
 fn a_login_in_a_stream_is_that_stream_s_alone() {
     let hash = "$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.";

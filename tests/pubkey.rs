@@ -360,6 +360,19 @@ fn a_key_that_is_not_the_users_costs_a_try_but_no_penalty() {
 }
 
 #[test]
+fn neither_does_a_key_of_a_kind_or_size_that_never_counts() {
+    for kind in [&["-t", "ecdsa", "-b", "521"][..], &["-t", "rsa", "-b", "1024"]] {
+        let Some(d) = daemon(CONF, kind, "") else { return };
+        let mut c = d.connect();
+        let nonce = challenge(&mut c);
+        c.send(line(&d, "demo", &nonce)).expect(FAILED_LOGIN);
+        d.wait_log("result=not-a-key");
+        assert!(d.ask("PUBKEY\r\n").starts_with(b"+ "));
+        assert!(!d.log().contains("PENALTY"));
+    }
+}
+
+#[test]
 fn a_bad_signature_costs_a_penalty() {
     let Some(d) = daemon(CONF, &["-t", "ed25519"], "") else { return };
     let mut c = d.connect();

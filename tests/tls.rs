@@ -202,6 +202,20 @@ fn bulk_arrives_as_it_was_sent() {
 }
 
 #[test]
+fn a_client_that_ends_tls_before_it_has_a_service_gets_the_end_of_tls_too() {
+    let d = Daemon::with(ENV).start();
+    for said in ["", "en", "HOST\r\n", "HOST\r\n\r\n", "AUTH\r\ndemo\r\n"] {
+        let mut c = Tls::start(d.connect().0, "x.example");
+        c.send(said.as_bytes());
+        c.0.conn.send_close_notify();
+        c.0.flush().expect("close_notify");
+        // An end without close_notify would be an error.
+        c.read_all();
+    }
+    d.wait_logs("reason=closed", 5);
+}
+
+#[test]
 fn alpn_must_include_tcpmux_where_it_is_offered() {
     let d = Daemon::with(ENV).start();
     assert!(Tls::with(d.connect().0, "x.example", tls::config(&[b"http/1.1", b"tcpmux"])).is_ok());

@@ -8,6 +8,7 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|bytes: &[u8]| {
     if let Some(signature) = sshsig::read(bytes) {
         assert!(sshsig::takes(signature.key));
+        assert_eq!(sshsig::key(bytes), Some(signature.key));
     }
     if let Some(message) = LoginMessage::decode(bytes) {
         assert_eq!(message.encode().as_deref(), Some(bytes));

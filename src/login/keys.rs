@@ -31,10 +31,15 @@ pub fn result(attempt: &Attempt, c: &mut Conversation) -> Result<LoginResult, St
         return Ok(attempt.refuse(LoginResult::BadSignature, "the signature is not base64"));
     };
     let Some(sig) = sshsig::read(&blob) else {
-        return Ok(attempt.refuse(
-            LoginResult::BadSignature,
-            "not a signature of namespace fived by a kind of key that counts",
-        ));
+        // An agent offers keys of every kind, and nobody here can have one of these.
+        let other = sshsig::key(&blob).is_some_and(|key| !sshsig::takes(key));
+        return Ok(match other {
+            true => attempt.refuse(LoginResult::NotAKey, "a kind or size of key that never counts"),
+            false => attempt.refuse(
+                LoginResult::BadSignature,
+                "not a signature of namespace fived by a kind of key that counts",
+            ),
+        });
     };
     let text =
         pubkey::text(attempt.request.kind, &attempt.request.user, &STANDARD.encode(challenge));

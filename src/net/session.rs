@@ -222,6 +222,10 @@ impl Session {
             // read everything.
             self.link.finish();
         }
+        if end == End::Closed {
+            // Its client has said in order that it sends no more; inside TLS it gets the same.
+            self.link.send_close_notify();
+        }
         Done::Ended(end)
     }
 

@@ -71,9 +71,21 @@ pub struct SshSig<'a> {
     pub device: Option<Device<'a>>,
 }
 
-/// Reads a signature. None: it is not one, not for fived, of a kind that fived does not accept, or
-/// made without touching the device.
+/// Reads a signature. None: it is not one, not for fived, by a key that fived does not
+/// [accept](takes), or made without touching the device.
 pub fn read(blob: &[u8]) -> Option<SshSig<'_>> {
+    let (key, hash, signature) = parts(blob)?;
+    let (proof, device) = proof(&mut SshReader(key), &mut SshReader(signature))?;
+    Some(SshSig { key, hash, proof, device })
+}
+
+/// The public key of a signature for fived, whatever kind of key it is.
+pub fn key(blob: &[u8]) -> Option<&[u8]> {
+    parts(blob).map(|(key, ..)| key)
+}
+
+/// The public key, the hash function, and the signature itself.
+fn parts(blob: &[u8]) -> Option<(&[u8], Hash, &[u8])> {
     let mut r = SshReader(blob.strip_prefix(MAGIC)?);
     if r.u32()? != VERSION {
         return None;
@@ -89,11 +101,7 @@ pub fn read(blob: &[u8]) -> Option<SshSig<'_>> {
         _ => return None,
     };
     let signature = r.string()?;
-    if !r.0.is_empty() {
-        return None;
-    }
-    let (proof, device) = proof(&mut SshReader(key), &mut SshReader(signature))?;
-    Some(SshSig { key, hash, proof, device })
+    r.0.is_empty().then_some((key, hash, signature))
 }
 
 /// The bytes that the key has signed, for a message with that hash.
@@ -129,9 +137,20 @@ pub fn unarmored(text: &str) -> Option<String> {
     Some(inside.split_ascii_whitespace().collect())
 }
 
-/// Is this a public key of a kind that a server accepts?
+/// Is this a public key of a kind, and of a size, that a server accepts?
 pub fn takes(key: &[u8]) -> bool {
-    SshReader(key).string().is_some_and(|kind| KINDS.contains(&kind))
+    let mut k = SshReader(key);
+    match k.string() {
+        Some(b"ssh-rsa") => rsa(&mut k).is_some(),
+        kind => kind.is_some_and(|kind| KINDS.contains(&kind)),
+    }
+}
+
+/// The exponent and the modulus of an RSA key of a size that is accepted.
+fn rsa<'a>(k: &mut SshReader<'a>) -> Option<(&'a [u8], &'a [u8])> {
+    let (e, n) = (k.positive()?, k.positive()?);
+    let bits = n.len() * 8 - n.first()?.leading_zeros() as usize;
+    (RSA_BITS.0..=RSA_BITS.1).contains(&bits).then_some((e, n))
 }
 
 fn proof<'a>(
@@ -169,20 +188,14 @@ fn proof<'a>(
             })?
         }
         b"ssh-rsa" => {
-            let (e, n) = (k.positive()?, k.positive()?);
-            let bits = n.len() * 8 - n.first()?.leading_zeros() as usize;
+            let (e, n) = rsa(k)?;
             let hash = match algorithm {
                 b"rsa-sha2-256" => Hash::Sha256,
                 b"rsa-sha2-512" => Hash::Sha512,
                 // SHA-1 is among those that are refused.
                 _ => return None,
             };
-            (RSA_BITS.0..=RSA_BITS.1).contains(&bits).then_some(Proof::Rsa {
-                n,
-                e,
-                hash,
-                signature: s.string()?,
-            })?
+            Proof::Rsa { n, e, hash, signature: s.string()? }
         }
         _ => return None,
     };
@@ -275,6 +288,14 @@ mod tests {
         let made = write(&key, &[string(b"ssh-ed25519"), string(&[1; 64])].concat());
         assert!(read(&made).is_some_and(|s| s.key == key && s.hash == Hash::Sha512));
         assert!(takes(&key) && !takes(b"") && !takes(&string(b"ssh-dss")));
+        let rsa = |bytes: usize| {
+            let n = [&[0], &vec![0xff; bytes][..]].concat();
+            [string(b"ssh-rsa"), string(&[1, 0, 1]), string(&n)].concat()
+        };
+        assert!(takes(&rsa(256)) && !takes(&rsa(128)) && !takes(&string(b"ssh-rsa")));
+        let other = write(&rsa(128), &[string(b"rsa-sha2-512"), string(&[1; 128])].concat());
+        assert!(read(&other).is_none() && super::key(&other) == Some(&rsa(128)[..]));
+        assert_eq!(super::key(b"SSHSIG"), None);
         let armor = "-----BEGIN SSH SIGNATURE-----\nVTNO\r\nSFNJ\n-----END SSH SIGNATURE-----\n";
         assert_eq!(unarmored(armor).as_deref(), Some("VTNOSFNJ"));
         assert_eq!(unarmored("VTNO"), None);

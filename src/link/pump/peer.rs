@@ -71,7 +71,10 @@ impl<T> Pump<T> {
             }
             Received::Nothing => link.receive(),
             Received::End => {
-                self.link_finished();
+                match self.mux.transport_ended() {
+                    Some(yamux::Event::Broken(why)) => self.broken(why),
+                    _ => self.link_finished(),
+                }
                 Ok(false)
             }
         }
@@ -103,15 +106,18 @@ impl<T> Pump<T> {
                 // The peer opens no more streams.
                 Some(yamux::Event::GoAway(0)) => {}
                 Some(yamux::Event::GoAway(code)) => self.events.push_back(Event::GoAway(code)),
-                Some(yamux::Event::Broken(why)) => {
-                    self.reading = Reading::Over;
-                    self.events.push_back(Event::ProtocolError(why));
-                }
+                Some(yamux::Event::Broken(why)) => self.broken(why),
             }
             if !self.events.is_empty() || at == bytes.len() && !self.pending {
                 return at;
             }
         }
+    }
+
+    /// The peer has broken the protocol.
+    fn broken(&mut self, why: &'static str) {
+        self.reading = Reading::Over;
+        self.events.push_back(Event::ProtocolError(why));
     }
 
     fn data(&mut self, id: StreamId, data: &[u8], more: bool) {

@@ -64,6 +64,13 @@ impl Mux {
         (bytes.len(), None)
     }
 
+    /// The transport has ended. Within a frame that breaks the protocol: the frame's length was not
+    /// true, and a stream that ends with it would pass for whole.
+    pub fn transport_ended(&mut self) -> Option<Event<'static>> {
+        let within = self.reader.left > 0 || self.reader.filled > 0;
+        (within && self.failure.is_none()).then(|| self.fail("the end within a frame"))
+    }
+
     fn fail(&mut self, why: &'static str) -> Event<'static> {
         (self.failure, self.phase) = (Some(Failure::Protocol), Phase::Closed);
         self.queue(Kind::GoAway, 0, 0, PROTOCOL_ERROR);
