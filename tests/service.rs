@@ -430,6 +430,30 @@ fn fived_ends_only_when_what_is_left_behind_was_killed() {
     assert_eq!(d.wait(), 0);
 }
 
+/// What was killed is waited for by nobody, even if it is still in the table of processes: here a
+/// process of the service's group whose own parent, outside of the group, never asks for its status.
+#[test]
+fn fived_does_not_wait_for_what_it_has_killed() {
+    if !installed("perl") {
+        return skip("needs perl");
+    }
+    let row = "x stream tcp nowait @USER@ /usr/bin/perl perl @DIR@/script\n server_timeout = 3\n";
+    let mut d = Daemon::with(&format!("shutdown_timeout = 1h\n{row}"))
+        .file(
+            "script",
+            "my $g = $$; $| = 1;\n\
+             if (!fork) { setpgrp(0, 0); if (!fork) { setpgrp(0, $g); sleep 300; exit }\n\
+             print qq(on\\n); sysread(STDIN, my $b, 1); exit }\n\
+             $SIG{TERM} = 'IGNORE'; sleep 300 while 1;\n",
+        )
+        .start();
+    let mut c = d.connect();
+    c.send("x\r\n").expect("+Go\r\non\n");
+    assert!(d.wait_log("EXIT service=x").contains(" signal=9 "));
+    d.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(d.wait(), 0);
+}
+
 #[test]
 fn exit_statuses_are_logged() {
     let d = Daemon::with("x stream tcp nowait @USER@ /bin/sh sh -c 'exit 7'\ny stream tcp nowait @USER@ /bin/sh sh -c 'kill -USR1 $$'\n")

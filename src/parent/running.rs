@@ -33,9 +33,18 @@ pub struct Running {
     pub traffic: Option<(u64, u64)>,
     /// The client's own socket, if it gets a lingering close after the service's end.
     pub lingering_close: Option<Shared>,
-    /// Was its process group sent SIGTERM? SIGKILL follows for the whole group, even if the service
-    /// itself has ended by then.
-    pub terminated: bool,
+    pub ending: Ending,
+}
+
+/// What its process group was sent because its time was over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Nothing.
+    No,
+    /// SIGTERM. SIGKILL follows for the whole group, even if the service itself has ended by then.
+    Term,
+    /// SIGKILL: nothing follows.
+    Kill,
 }
 
 impl Running {
@@ -130,7 +139,7 @@ impl Runs {
             return process::wait_any();
         }
         process::wait_any_after(|pid| {
-            if let Some(r) = self.all.get(&pid).filter(|r| r.terminated) {
+            if let Some(r) = self.all.get(&pid).filter(|r| r.ending != Ending::No) {
                 // This fails only where the group is empty.
                 let _ = r.child.signal_group(Signal::KILL);
             }
@@ -142,7 +151,7 @@ impl Runs {
         match self.all.get_mut(&pid) {
             Some(r) if r.started == started => match r.child.signal_group(Signal::TERM) {
                 Ok(()) => {
-                    r.terminated = true;
+                    r.ending = Ending::Term;
                     self.early_kills += usize::from(r.child.has_group().is_none());
                     Terminated::Sent
                 }
@@ -192,8 +201,11 @@ impl Runs {
     /// itself has ended.
     pub fn kill(&mut self, pid: i32, started: Duration) {
         let group = self.groups.remove(&(pid, started));
-        let child = match self.all.get(&pid) {
-            Some(r) if r.started == started => Some(&r.child),
+        let child = match self.all.get_mut(&pid) {
+            Some(r) if r.started == started => {
+                r.ending = Ending::Kill;
+                Some(&r.child)
+            }
             _ => group.as_ref(),
         };
         if let Some(Err(e)) = child.map(|c| c.signal_group(Signal::KILL)) {
@@ -209,12 +221,13 @@ impl Runs {
 
     /// A service has ended: logs its line, or keeps it until the relay's counts come.
     pub fn end(&mut self, mut running: Running, exit: Exit, at: Duration) {
-        if running.terminated {
+        if running.ending != Ending::No {
             match running.child.has_group() {
-                Some(true) => drop(
+                // Those that were sent SIGKILL may still be there; nobody waits for them.
+                Some(true) if running.ending == Ending::Term => drop(
                     self.groups.insert((running.child.pid, running.started), running.child.take()),
                 ),
-                Some(false) => {}
+                Some(_) => {}
                 None => self.early_kills -= 1,
             }
         }

@@ -13,7 +13,7 @@ use super::config::Config;
 use super::context::{Context, Timer};
 use super::lines;
 use super::refusals::Refusals;
-use super::running::{Running, Runs, Terminated};
+use super::running::{Ending, Running, Runs, Terminated};
 use super::starting::{Starting, not_started};
 use crate::policy::{Backend, Limits, Permit, Refusal, ServiceId, Ticket};
 use crate::sys::clock;
@@ -270,7 +270,7 @@ impl Services {
             until,
             traffic: None,
             lingering_close,
-            terminated: false,
+            ending: Ending::No,
         });
         if cx.is_ending() {
             self.running.end_internal_waits();
