@@ -106,7 +106,8 @@ impl Computer {
 #[test]
 fn clients_reach_what_a_computer_offers() {
     let log = " log_on_success = PID HOST EXIT DURATION TRAFFIC\n";
-    let d = daemon(&row("Web", "alice", log));
+    let ports = " port = 127.0.0.1:0\n tls_port = 127.0.0.1:0\n";
+    let d = daemon(&row("Web", "alice", &format!("{log}{ports}")));
     let mut a = Computer::offering(&d, "alice", "Web");
     let number = a.number;
     let mut c = d.connect();
@@ -129,6 +130,14 @@ fn clients_reach_what_a_computer_offers() {
     let line = d.wait_log(&format!("EXIT service=Web to={number} duration="));
     assert!(line.contains(" in=11 out=11 session="), "{line}");
     d.wait_log(&format!("OFFER service=Web host= from=127.0.0.1 session={number} user=alice"));
+
+    // At ports of its own there is no request, and no reply line.
+    let at = Client::connect(d.port(0)).0;
+    let (mut plain, mut tls) = (Client(at), Tls::start(Client::connect(d.port(1)).0, "x.example"));
+    a.serves("hi");
+    plain.expect("hi");
+    a.serves("hi");
+    tls.expect(b"hi");
 
     // Inside TLS and in a stream, by who has logged in there; the service speaks first.
     let mut t = Tls::start(d.connect().0, "x.example");

@@ -4,6 +4,8 @@
 mod support;
 #[path = "support/tls.rs"]
 mod tls;
+#[path = "support/upstream.rs"]
+mod upstream;
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -63,6 +65,27 @@ fn openssl_gets_the_service_without_a_request_and_a_reply_line() {
     assert!(line.contains(" status=0 "), "{line}");
     let line = d.wait_logs("START service=bye", 2).remove(0);
     assert!(line.contains(" from=127.0.0.1 session=1"), "{line}");
+}
+
+#[test]
+fn a_redirect_there_begins_with_its_banners_alone_too() {
+    let to = upstream::counts("up");
+    let of =
+        |more| format!("stream tcp nowait @USER@ redirect {to}\n tls_port = 127.0.0.1:0\n{more}");
+    let banners = " banner = @DIR@/banner\n banner_success = @DIR@/banner\n reply = Yes\n";
+    let conf = format!("one {}two {}", of(""), of(banners));
+    let d = Daemon::with(&conf).file("banner", "welcome\n").start();
+    for (n, banner) in [(0, ""), (1, "welcome\nwelcome\n")] {
+        let mut c = at(&d, n, "localhost");
+        c.expect(format!("{banner}this is up\n").as_bytes());
+        c.send(b"x");
+        c.half_close();
+        same(c.read_all(), "1 bytes: x");
+    }
+    // By name, inside TLS, there is a reply.
+    let mut c = Tls::start(d.connect().0, "localhost");
+    c.send(b"one\r\n");
+    c.expect(b"+Go\r\nthis is up\n");
 }
 
 #[test]

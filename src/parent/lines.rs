@@ -105,12 +105,7 @@ pub fn exit(e: &ExitLine) {
     }
     if let (true, Some((to, from))) = (what.traffic, e.traffic) {
         // The service's connection began with fived's own reply and banners, which do not count.
-        let a = &e.service.attributes;
-        let ours = match e.reached {
-            Reached::ByName => a.greeting(e.service.endpoint.announce),
-            Reached::AtPort | Reached::AtTlsPort => a.welcome(),
-        };
-        let ours = ours.len() as i128;
+        let ours = e.service.greeting(e.reached).len() as i128;
         line = line.number("in", to).number("out", (i128::from(from) - ours).max(0));
     }
     line.number("session", e.session).put();

@@ -8,7 +8,7 @@ use super::channel::Broken;
 use super::lines;
 use super::offer_search::{Step, Then, Waiting};
 use super::offers::Offer;
-use super::redirect::{Greeting, Ready, greeting};
+use super::redirect::{Greeting, Ready};
 use super::relays::Owner;
 use super::run::Parent;
 use crate::policy::{HostId, Permit, ServiceId};
@@ -291,7 +291,7 @@ impl Parent {
 /// What a client gets first whose connection the parent has, if it can go with the question.
 fn ready_greeting(a: &Arrival, first: &Data) -> Option<Data> {
     a.client.as_ref()?;
-    let text = greeting(a.config.table.service(a.service)?, a);
+    let text = a.config.table.service(a.service)?.greeting(a.who.facts.reached);
     orders::offer::fits(first, &text).then(|| Data::truncate(&text))
 }
 

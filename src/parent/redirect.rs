@@ -158,7 +158,7 @@ impl Parent {
             None => None,
             Some(at) => Some((at, descriptors.copy(end).map_err(scarce)?)),
         };
-        let text = greeting(service, a);
+        let text = service.greeting(a.who.facts.reached);
         let greeting = match &a.client {
             None if text.len() <= DATA_MAX => Greeting::Data(Data::truncate(&text)),
             None => Greeting::File(descriptors.file(&text).map_err(scarce)?),
@@ -247,17 +247,6 @@ fn introduce(
         Ok(n) if n == header.len() => Ok(()),
         Ok(_) => Err("the upstream does not take the header of `proxy`".into()),
         Err(e) => Err(format!("the header of `proxy`: {e}").into()),
-    }
-}
-
-/// What the client gets before the bytes of its service.
-pub(super) fn greeting(service: &Service, a: &Arrival) -> Vec<u8> {
-    let attributes = &service.attributes;
-    match a.who.from {
-        From::Port => attributes.welcome(),
-        From::Net(_) | From::Session(_) | From::Wait(_) => {
-            attributes.greeting(service.endpoint.announce)
-        }
     }
 }
 

@@ -6,6 +6,7 @@ use super::endpoint::Endpoint;
 use super::ids::HostScope;
 use super::libwrap::Libwrap;
 use super::origin::Grammar;
+use super::subject::Reached;
 use super::users::UserSpec;
 use std::sync::Arc;
 
@@ -36,6 +37,15 @@ impl Service {
     /// Is it the same row, wherever it stands?
     pub fn is_same_row(&self, other: &Service) -> bool {
         *self == Service { file: self.file.clone(), line: self.line, ..other.clone() }
+    }
+
+    /// What fived itself sends to a client before the service's own bytes: at a port of the row's
+    /// own there was no request, and there is no reply line.
+    pub fn greeting(&self, reached: Reached) -> Vec<u8> {
+        match reached {
+            Reached::ByName => self.attributes.greeting(self.endpoint.announce),
+            Reached::AtPort | Reached::AtTlsPort => self.attributes.welcome(),
+        }
     }
 
     /// The group that it runs as, if the row names one. `user:group` goes before the attribute.
