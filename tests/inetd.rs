@@ -377,6 +377,23 @@ fn with_a_rows_listen_at_one_address() {
     assert!(code != 0 && err.contains("-a: listen: 192.0.2.7:1: "), "{code} {err}");
 }
 
+/// An inetd that serves named services to this computer alone is not opened to the network.
+#[test]
+fn the_address_of_the_row_of_tcpmux_is_where_fived_listens() {
+    let named = "tcpmux/go stream tcp nowait @USER@ /bin/echo echo go\n";
+    for (row, wanted) in [
+        ("127.0.0.1:tcpmux stream tcp nowait root internal\n", "listen = 127.0.0.1:1\n"),
+        ("127.0.0.1:\ntcpmux stream tcp nowait root internal\n", "listen = 127.0.0.1:1\n"),
+        ("nowhere:tcpmux stream tcp nowait root internal\n", "listen =\n"),
+    ] {
+        let place = Place::new();
+        let conf = place.write("inetd.conf", &format!("{row}{named}"), 0o644);
+        let (_, table, _) = run(&["-T", "--inetd", &conf]);
+        assert!(table.contains(wanted), "{table}");
+        assert_eq!(place.fived(&table, &["-T"]).1, table);
+    }
+}
+
 #[test]
 fn a_link_is_xinetd() {
     let place = Place::new();

@@ -10,22 +10,27 @@ mod listen_address;
 mod row;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use super::super::endpoint::{Family, Port};
 use super::super::origin::{Grammar, Origin};
-use super::builder::Builder;
-use super::entry::Files;
+use super::builder::{Builder, Pair};
+use super::entry::{Files, Operator};
 use super::mistake::{Mistake, Mistakes, Weight};
 use super::parse::Wrong;
 use lines::{What, lines};
 use listen_address::At;
-use row::{Defaults, InetdRow, Reached, Remarks};
+use row::{Defaults, InetdRow, Reached};
 use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use words::{Read, Remarks};
 
 /// A directory that need not exist, where inetd has a file for each package that brings a service.
 const MAY_BE_MISSING: &str = "/etc/inetd.d";
+/// The service that leads to all that have a name, and its port (RFC 1078).
+const TCPMUX: &str = "tcpmux";
+const TCPMUX_PORT: u16 = 1;
 
 /// Reads files, and all files of directories. `origin`: what options say of rows that do not say
 /// it themselves.
@@ -54,7 +59,16 @@ pub fn read(builder: &mut Builder, paths: &[String], origin: &Origin) {
             }
         }
     }
+    let listens = reader.listens();
     let (rows, warnings) = reader.finish();
+    if let Some((file, pair)) = listens {
+        if builder.is_given("listen") {
+            let what = "fived listens where fived.conf says";
+            builder.mistakes.push_as(Weight::Noted, &file, pair.line, TCPMUX, what);
+        } else {
+            builder.setting(&pair, &file);
+        }
+    }
     for Mistake { file, line, word, what, weight } in warnings.into_vec() {
         builder.mistakes.push_as(weight, &file, line, &word, what);
     }
@@ -88,6 +102,8 @@ struct InetdReader {
     /// Where rows listen that name no address.
     usual: At,
     all: Vec<Entry>,
+    /// The rows of tcpmux: the file and the line of each, and its addresses.
+    tcpmux: Vec<(Arc<str>, usize, Vec<Option<IpAddr>>)>,
 }
 
 impl InetdReader {
@@ -97,7 +113,7 @@ impl InetdReader {
             [] => At::Everywhere,
             given => At::Option(given.to_vec()),
         };
-        InetdReader { usual, all: Vec::new() }
+        InetdReader { usual, all: Vec::new(), tcpmux: Vec::new() }
     }
 
     /// Reads one file. `bytes`: what is in it.
@@ -114,7 +130,11 @@ impl InetdReader {
                 What::Unread(word, why) => remarks.wrong.push(Wrong::new(&word, why)),
                 What::Row(words) => {
                     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-                    row = row::read(&words, (&at, &self.usual), files, &mut remarks);
+                    match words::read(&words, (&at, &self.usual), files, &mut remarks) {
+                        Some(Read::Service(service)) => row = Some(*service),
+                        Some(Read::Tcpmux(at)) => self.tcpmux.push((file.clone(), line.number, at)),
+                        None => {}
+                    }
                     if let (Some(row), true) = (&mut row, ipsec) {
                         row.reached = Reached::Off;
                         remarks
@@ -125,6 +145,22 @@ impl InetdReader {
             }
             self.all.push(Entry { file: file.clone(), line: line.number, row, remarks });
         }
+    }
+
+    /// Where fived itself listens, if the rows of tcpmux name addresses and there are services with
+    /// names; and where that is said.
+    fn listens(&self) -> Option<(Arc<str>, Pair)> {
+        let named = |e: &Entry| e.row.as_ref().is_some_and(|r| r.reached == Reached::Name);
+        let (file, line, _) = self.tcpmux.first().filter(|_| self.all.iter().any(named))?;
+        let mut words: Vec<String> = Vec::new();
+        for address in self.tcpmux.iter().flat_map(|(_, _, at)| at) {
+            let word = SocketAddr::new((*address)?, TCPMUX_PORT).to_string();
+            if !words.contains(&word) {
+                words.push(word);
+            }
+        }
+        let pair = Pair { line: *line, name: "listen".into(), operator: Operator::Set, words };
+        Some((file.clone(), pair))
     }
 
     /// The rows of all files, and what is wrong with them, in the order of the text.

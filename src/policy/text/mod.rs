@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `load` | reads files of several grammars into one table |
 //! | `fived` | the grammar of fived.conf(5) |
-//! | `inetd` | that of inetd.conf(5): `inetd/lines`, `inetd/row`, `inetd/listen_address` |
+//! | `inetd` | that of inetd.conf(5): `inetd/lines`, `inetd/row`, `inetd/words`, `inetd/listen_address` |
 //! | `xinetd` | that of xinetd.conf(5) |
 //! | `columns` | the columns of a row, as in inetd.conf(5) |
 //! | `builder` | from what a grammar has read to a table of whole services |

@@ -55,6 +55,40 @@ fn shown(row: &InetdRow) -> String {
     format!("{} {} {reached}", row.columns.name, row.columns.endpoint.protocol())
 }
 
+/// Where fived itself listens, as -T prints it.
+fn listens(text: &str, option: &[&str]) -> Option<String> {
+    let addresses = option.iter().map(|a| a.parse().expect("an address"));
+    let mut reader = InetdReader::new(&addresses.collect::<Vec<_>>());
+    reader.file("f", text.as_bytes(), &mut Computer);
+    reader.listens().map(|(_, pair)| pair.words.join(" "))
+}
+
+#[test]
+fn the_row_of_tcpmux_says_where_fived_listens() {
+    let mux = "stream tcp nowait root internal\ntcpmux/a stream tcp nowait u /a\n";
+    for (text, wanted) in [
+        (format!("tcpmux {mux}"), None),
+        (format!("*:tcpmux {mux}"), None),
+        (format!("127.0.0.1:tcpmux {mux}"), Some("127.0.0.1:1")),
+        (format!("localhost,::1:tcpmux {mux}"), Some("127.0.0.1:1 [::1]:1")),
+        (format!("127.0.0.1:\ntcpmux {mux}"), Some("127.0.0.1:1")),
+        (format!("tcpmux {}", mux.replacen("tcp", "tcp4", 1)), Some("0.0.0.0:1")),
+        (format!("127.0.0.1:tcpmux {mux}tcpmux {mux}"), None),
+        (format!("10.0.0.1:tcpmux {mux}127.0.0.1:tcpmux {mux}"), Some("10.0.0.1:1 127.0.0.1:1")),
+        // Its address cannot be read: nowhere, rather than everywhere.
+        (format!("nowhere:tcpmux {mux}"), Some("")),
+        ("tcpmux/a stream tcp nowait u /a\n".into(), None),
+        // Nothing has a name.
+        ("127.0.0.1:tcpmux stream tcp nowait root internal\n".into(), None),
+    ] {
+        assert_eq!(listens(&text, &[]).as_deref(), wanted, "{text}");
+    }
+    // -a is a setting of its own, which a row's own address overrides.
+    assert_eq!(listens(&format!("tcpmux {mux}*:tcpmux {mux}"), &["127.0.0.1"]), None);
+    let own = listens(&format!("10.0.0.1:tcpmux {mux}"), &["127.0.0.1"]);
+    assert_eq!(own.as_deref(), Some("10.0.0.1:1"));
+}
+
 #[test]
 fn the_option_a_says_where_rows_listen_that_do_not_say_it() {
     let text = "echo stream tcp nowait u /e\n*:time stream tcp nowait u /e\n\
