@@ -6,6 +6,7 @@ use super::endpoint::Endpoint;
 use super::ids::HostScope;
 use super::libwrap::Libwrap;
 use super::origin::Grammar;
+use super::places::Places;
 use super::users::UserSpec;
 use std::sync::Arc;
 
@@ -30,12 +31,15 @@ pub struct Service {
     pub per_source_minute: Option<u32>,
     /// Rows with the same attributes share them.
     pub attributes: Arc<Attributes>,
+    /// Where its rules are written.
+    pub places: Arc<Places>,
 }
 
 impl Service {
     /// Is it the same row, wherever it stands?
     pub fn is_same_row(&self, other: &Service) -> bool {
-        *self == Service { file: self.file.clone(), line: self.line, ..other.clone() }
+        let (file, places) = (self.file.clone(), self.places.clone());
+        *self == Service { file, line: self.line, places, ..other.clone() }
     }
 
     /// The group that it runs as, if the row names one. `user:group` goes before the attribute.

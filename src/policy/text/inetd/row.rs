@@ -2,9 +2,10 @@
 
 use super::super::super::backend::Backend;
 use super::super::super::endpoint::{Family, Owner, Port, ProgramSocket, socket_path};
-use super::super::builder::{Pair, Row};
+use super::super::assigned::Pair;
+use super::super::builder::Row;
 use super::super::columns::Columns;
-use super::super::entry::{Files, Operator};
+use super::super::entry::Files;
 use super::super::parse::{Wrong, any_of};
 use super::listen_address::{At, addresses};
 use std::net::IpAddr;
@@ -65,12 +66,7 @@ impl InetdRow {
         if wait.per_source_minute.is_none() {
             wait.per_minute = wait.per_minute.or(defaults.per_minute);
         }
-        let pair = |name: &str, words: Vec<String>| Pair {
-            line,
-            name: name.into(),
-            operator: Operator::Set,
-            words,
-        };
+        let pair = |name: &str, words: Vec<String>| Pair::new(line, name, words);
         let not_named = || pair("tcpmux", vec!["no".into()]);
         let mut own = match &self.reached {
             Reached::Name => Vec::new(),
