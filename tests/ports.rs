@@ -400,9 +400,9 @@ fn what_is_decided_of_rows_that_have_ports_alone() {
     let place = Place::new();
     for (query, answer, rest) in [
         ("service=own,addr=10.1.2.3", "allow own ", ":1"),
-        ("service=OWN,addr=192.0.2.1", "deny own ", ":1 address"),
+        ("service=OWN,addr=192.0.2.1", "deny own ", ":4 address"),
         ("service=tls", "allow tls ", ":5"),
-        ("service=off", "deny off ", ":9 disabled"),
+        ("service=off", "deny off ", ":11 disabled"),
         ("service=none", "deny none - unknown", ""),
     ] {
         let text = place.decide(conf, query);

@@ -134,11 +134,11 @@ fn decisions_name_the_row_and_the_reason() {
     let table = [
         ("service=a".to_string(), format!("allow a {path}:1")),
         ("service=A,addr=192.0.2.1".into(), format!("allow a {path}:1")),
-        ("service=b".into(), format!("deny b {path}:2 disabled")),
-        ("service=c".into(), format!("deny c {path}:4 tls")),
+        ("service=b".into(), format!("deny b {path}:3 disabled")),
+        ("service=c".into(), format!("deny c {path}:5 tls")),
         ("service=c,tls=yes".into(), format!("allow c {path}:4")),
-        ("service=d".into(), format!("deny d {path}:6 login")),
-        ("service=d,user=somebody-else".into(), format!("deny d {path}:6 user")),
+        ("service=d".into(), format!("deny d {path}:7 login")),
+        ("service=d,user=somebody-else".into(), format!("deny d {path}:7 user")),
         (format!("service=d,user={me}"), format!("allow d {path}:6")),
         ("service=e,host=www".into(), format!("allow e {path}:9")),
         ("service=e,host=W".into(), format!("allow e {path}:9")),
@@ -160,6 +160,37 @@ fn decisions_name_the_row_and_the_reason() {
         (code, out.as_str()),
         (0, "deny none - unknown\nerror not UTF-8\ndeny none - unknown\n")
     );
+}
+
+#[test]
+fn a_denial_names_the_line_of_its_rule() {
+    let place = Place::new();
+    place.write("more.conf", "require = tls\nd stream tcp nowait @USER@ /bin/date date\n", 0o644);
+    let row = |name: &str| format!("{name} stream tcp nowait @USER@ /bin/date date\n");
+    let conf = format!(
+        "listen = 127.0.0.1:0\nonly_from = 10.0.0.0/8\n{}{} only_from = 10.1.0.0/16 10.1.2.3\n no_access = 10.1.2.0/24\n\
+         {} users = somebody\n only_from += 192.0.2.0/24\n[h]\nno_access = 10.9.0.0/16\ninclude @DIR@/more.conf\n{} require =\n",
+        row("a"),
+        row("c"),
+        row("u"),
+        row("e")
+    );
+    let conf = place.fill(&conf);
+    let (path, more) = (place.at("fived.conf"), place.at("more.conf"));
+    for (query, answer) in [
+        ("service=a,addr=11.1.1.1", format!("deny a {path}:2 address")),
+        ("service=c,addr=10.1.2.4", format!("deny c {path}:6 address")),
+        ("service=c,addr=12.0.0.1", format!("deny c {path}:5 address")),
+        ("service=c,addr=10.1.2.3", format!("allow c {path}:4")),
+        ("service=u,addr=192.0.2.1", format!("deny u {path}:8 login")),
+        ("service=u,addr=192.0.2.1,user=root", format!("deny u {path}:8 user")),
+        ("service=d,host=h,addr=10.1.1.1", format!("deny d {more}:1 tls")),
+        ("service=d,host=h,addr=10.9.1.1,tls=yes", format!("deny d {path}:11 address")),
+        ("service=e,host=h,addr=11.1.1.1", format!("deny e {path}:2 address")),
+        ("service=e,addr=10.1.1.1", format!("deny e {path}:13 host")),
+    ] {
+        assert_eq!(place.decide(&conf, query), answer, "{query}");
+    }
 }
 
 #[test]
@@ -196,7 +227,7 @@ fn hosts_inherit_the_file_s_settings_and_have_their_own() {
     let path = place.at("fived.conf");
     let ask = |q: &str| place.decide(conf, q);
     assert_eq!(ask("service=b,host=one,addr=10.1.1.1"), format!("allow b {path}:4"));
-    assert_eq!(ask("service=b,host=one,addr=192.0.2.1"), format!("deny b {path}:4 address"));
+    assert_eq!(ask("service=b,host=one,addr=192.0.2.1"), format!("deny b {path}:1 address"));
     assert_eq!(ask("service=c,host=two,addr=192.0.2.1"), format!("allow c {path}:7"));
     assert_eq!(
         ask("service=b,host=two,addr=192.0.2.1"),

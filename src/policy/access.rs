@@ -23,8 +23,15 @@ impl Access<'_> {
     /// looked up matches every name in `no_access`, and none in `only_from`.
     pub fn allows(&self, peer: Peer, name: &PeerName) -> bool {
         let named = |p: &ClientPattern| matches!(name, PeerName::Is(n) if p.is_named(n));
-        let unknown = matches!(name, PeerName::Unknown | PeerName::NotAsked);
-        self.decide(peer, named, |p| unknown || named(p))
+        self.decide(peer, named, refused_names(name))
+    }
+
+    /// The entry of `no_access` that decides about a client who may not use the service; None: no
+    /// entry of either list is for this client.
+    pub fn refusing(&self, peer: Peer, name: &PeerName) -> Option<&ClientPattern> {
+        let named = refused_names(name);
+        let matching = self.no_access.iter().filter_map(|p| Some((p.matches(peer, &named)?, p)));
+        matching.max_by_key(|(how, _)| *how).map(|(_, p)| p)
     }
 
     /// Does the decision about this client depend on the name of its address?
@@ -53,6 +60,16 @@ impl Access<'_> {
         };
         let no = self.no_access.iter().filter_map(|p| p.matches(peer, &named_in_no_access)).max();
         yes.is_some_and(|y| no.is_none_or(|n| n < y))
+    }
+}
+
+/// Which names in `no_access` are of a client whose address has this name: all of them, where the
+/// name could not be looked up.
+fn refused_names(name: &PeerName) -> impl Fn(&ClientPattern) -> bool {
+    move |p| match name {
+        PeerName::Unknown | PeerName::NotAsked => true,
+        PeerName::None => false,
+        PeerName::Is(n) => p.is_named(n),
     }
 }
 

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `table` | services by name, host and clients; who may use which |
 //! | `limits` | how many at a time; makes the [`Permit`] |
-//! | `query` | `-C`: what would be decided |
+//! | `query`, `places` | `-C`: what would be decided, and the line of the rule that denies |
 //! | `extract` | what the network process is told of a table |
 //! | `service` | a service, whole: its endpoint, backend and attributes |
 //! | `endpoint`, `listen`, `backend` | how it is reached, what serves it |
@@ -38,6 +38,7 @@ mod libwrap;
 mod limits;
 mod listen;
 mod origin;
+mod places;
 mod proxies;
 mod query;
 mod service;

@@ -6,6 +6,7 @@ use super::endpoint::Endpoint;
 use super::ids::HostScope;
 use super::libwrap::Libwrap;
 use super::origin::Grammar;
+use super::places::Places;
 use super::subject::Reached;
 use super::users::UserSpec;
 use std::sync::Arc;
@@ -31,12 +32,15 @@ pub struct Service {
     pub per_source_minute: Option<u32>,
     /// Rows with the same attributes share them.
     pub attributes: Arc<Attributes>,
+    /// Where its rules are written.
+    pub places: Arc<Places>,
 }
 
 impl Service {
     /// Is it the same row, wherever it stands?
     pub fn is_same_row(&self, other: &Service) -> bool {
-        *self == Service { file: self.file.clone(), line: self.line, ..other.clone() }
+        let (file, places) = (self.file.clone(), self.places.clone());
+        *self == Service { file, line: self.line, places, ..other.clone() }
     }
 
     /// What fived itself sends to a client before the service's own bytes: at a port of the row's

@@ -86,7 +86,7 @@ fn a_query_is_decided_by_name_and_else_at_ports() {
         t.decide(&Query::read(&format!("service={service}")).expect("a query"), facts)
     };
     assert_eq!(ask("A", &from("192.0.2.1")), "allow a c:1");
-    assert_eq!(ask("a", &from("203.0.113.1")), "deny a c:1 address");
+    assert_eq!(ask("a", &from("203.0.113.1")), "deny a c:2 address");
     assert_eq!(ask("b", &from("203.0.113.1")), "allow b c:3");
     // Another row of the same name has another port, where its client is in TLS.
     assert_eq!(ask("b", &from("192.0.2.1")), "allow b c:7");

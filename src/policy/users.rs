@@ -46,6 +46,16 @@ impl Users {
             && (allowed.peek().is_none() || allowed.any(|whom| is(whom) == Some(true)))
     }
 
+    /// The rule by which this user may not; None: nobody names the user, or everybody may.
+    pub fn denying(&self, login: &Login) -> Option<&UserRule> {
+        self.0.iter().find(|rule| {
+            matches!(rule, UserRule::Deny(whom) if match whom {
+                Whom::Name(name) => *name == login.name,
+                Whom::Group(_, i) => login.groups.contains(*i),
+            })
+        })
+    }
+
     /// Those who are named as such who may.
     fn allowed(&self) -> impl Iterator<Item = &Whom> {
         self.0.iter().filter_map(|rule| match rule {

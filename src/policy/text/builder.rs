@@ -11,8 +11,9 @@ use super::super::service::Service;
 use super::super::settings::{SETTINGS, Settings};
 use super::super::table::{HOST_SETTINGS, Host, SettingLines, Table};
 use super::super::users::UserSpec;
+use super::assigned::{Assigned, Pair};
 use super::columns::{Columns, Nowait};
-use super::entry::{Context, Files, Operator, find};
+use super::entry::{Context, Files, find};
 use super::mistake::{Mistake, Mistakes, Weight};
 use super::nearest::nearest;
 use super::parse::Wrong;
@@ -22,15 +23,6 @@ use std::sync::Arc;
 
 /// Hosts at most.
 const HOSTS: usize = 65_536;
-
-/// `NAME = VALUE`, as a grammar has read it.
-#[derive(Debug, Clone)]
-pub struct Pair {
-    pub line: usize,
-    pub name: String,
-    pub operator: Operator,
-    pub words: Vec<String>,
-}
 
 /// A row, as a grammar has read it.
 pub struct Row {
@@ -49,7 +41,7 @@ pub struct Row {
 #[derive(Default)]
 struct Section {
     scope: Option<HostScope>,
-    defaults: Attributes,
+    defaults: Assigned,
     /// The same defaults, shared by the rows that have no attributes of their own: those that run
     /// as a named user, and those that run as the user who logged in.
     shared: [Option<Arc<Attributes>>; 2],
@@ -72,9 +64,9 @@ pub struct Builder<'a> {
     groups: Vec<String>,
     section: Section,
     /// The defaults of every file, which the command line gives.
-    given: Attributes,
+    given: Assigned,
     /// The defaults before the first heading. Every section begins with them.
-    defaults: Attributes,
+    defaults: Assigned,
     /// The rows of each name.
     rows_named: HashMap<(HostScope, String), Vec<usize>>,
     set_at: SettingLines,
@@ -98,8 +90,8 @@ impl<'a> Builder<'a> {
             services: Vec::new(),
             groups: Vec::new(),
             section: Section::default(),
-            given: Attributes::default(),
-            defaults: Attributes::default(),
+            given: Assigned::default(),
+            defaults: Assigned::default(),
             rows_named: HashMap::new(),
             set_at: SettingLines::new(),
         }
@@ -119,16 +111,14 @@ impl<'a> Builder<'a> {
     /// What the command line says: settings, and defaults of all rows.
     pub fn given(&mut self, given: &[GivenOption]) {
         for GivenOption { option, name, words } in given {
-            let (name, words) = (name.clone(), words.clone());
-            let pair = Pair { line: 0, name, operator: Operator::Set, words };
-            self.setting(&pair, &option.as_str().into());
+            self.setting(&Pair::new(0, name, words.clone()), &option.as_str().into());
         }
         self.given = std::mem::take(&mut self.section.defaults);
     }
 
     /// Are hosts.allow and hosts.deny asked about every row, because the command line says so?
     pub fn wraps_all(&self) -> bool {
-        self.given.libwrap != Libwrap::No
+        self.given.attributes.libwrap != Libwrap::No
     }
 
     /// What has been set so far.
@@ -208,8 +198,7 @@ impl<'a> Builder<'a> {
             let what = "expected settings before the first row, or indented under their row, found one after a row";
             return self.mistakes.push(file, pair.line, name, what);
         }
-        let words: Vec<&str> = pair.words.iter().map(String::as_str).collect();
-        let (op, mut host) = (pair.operator, HostId::DEFAULT);
+        let (words, op, mut host) = (pair.words(), pair.operator, HostId::DEFAULT);
         let mut context = Context { files: self.files, groups: &mut self.groups };
         let done = if let (Some(HostScope::Host(id)), Some(entry)) =
             (self.section.scope, find(HOST_SETTINGS, name))
@@ -217,7 +206,7 @@ impl<'a> Builder<'a> {
             host = id;
             entry.set(&mut self.hosts[id.0 as usize], op, &words, &mut context)
         } else if let Some(entry) = find(ATTRIBUTES, name) {
-            entry.set(&mut self.section.defaults, op, &words, &mut context)
+            self.section.defaults.set(entry, pair, file, &mut context)
         } else if let Some(entry) = find(SETTINGS, name) {
             if self.section.scope.is_none() {
                 entry.set(&mut self.settings, op, &words, &mut context)
@@ -249,18 +238,20 @@ impl<'a> Builder<'a> {
         let plain = row.own.is_empty() && wait.instances.is_none() && in_vain.is_empty();
         let ports_alone = columns.as_ref().is_some_and(|c| c.endpoint.has_ports_alone());
         let plain = plain && !ports_alone;
-        let mut attributes = self.section.defaults.clone();
+        let mut assigned = self.section.defaults.clone();
+        let attributes = &mut assigned.attributes;
         attributes.instances = wait.instances.unwrap_or(attributes.instances);
         attributes.per_source = wait.per_source.unwrap_or(attributes.per_source);
         let mut wrong = false;
         for pair in &row.own {
-            wrong |= !self.attribute(&mut attributes, pair, &row.file);
+            wrong |= !self.attribute(&mut assigned, pair, &row.file);
             if ports_alone && pair.name == "tcpmux" && pair.words == ["yes"] {
                 let what = "expected no name for a row of `wait` or `unix`, which has ports alone, found yes";
                 self.mistakes.push(&row.file, pair.line, &pair.name, what);
             }
         }
         // A rule that could not be read must not be missing where the row is served all the same.
+        let Assigned { mut attributes, places } = assigned;
         attributes.disable |= wrong && self.grammar != Grammar::Fived;
         let mut effective = attributes.clone();
         in_vain.iter().for_each(|v| (v.set)(&mut effective));
@@ -290,11 +281,12 @@ impl<'a> Builder<'a> {
             per_minute: wait.per_minute,
             per_source_minute: wait.per_source_minute,
             attributes,
+            places,
         });
     }
 
     /// Sets a default of the rows that follow, as for a row. Is it right?
-    pub fn default(&mut self, pair: &Pair, file: &str) -> bool {
+    pub fn default(&mut self, pair: &Pair, file: &Arc<str>) -> bool {
         let mut defaults = std::mem::take(&mut self.section.defaults);
         let right = self.attribute(&mut defaults, pair, file);
         self.section.defaults = defaults;
@@ -302,13 +294,12 @@ impl<'a> Builder<'a> {
     }
 
     /// Sets one of a row's own attributes. Is it right?
-    fn attribute(&mut self, attributes: &mut Attributes, pair: &Pair, file: &str) -> bool {
-        let words: Vec<&str> = pair.words.iter().map(String::as_str).collect();
+    fn attribute(&mut self, assigned: &mut Assigned, pair: &Pair, file: &Arc<str>) -> bool {
         let name = pair.name.as_str();
         let done = match find(ATTRIBUTES, name) {
             Some(entry) => {
                 let mut context = Context { files: self.files, groups: &mut self.groups };
-                entry.set(attributes, pair.operator, &words, &mut context)
+                assigned.set(entry, pair, file, &mut context)
             }
             None => {
                 let whole = find(SETTINGS, name).is_some() || self.directives.contains(&name);

@@ -3,7 +3,8 @@
 //! only the first.
 
 use super::super::attributes::ATTRIBUTES;
-use super::builder::{Builder, Pair, Row};
+use super::assigned::Pair;
+use super::builder::{Builder, Row};
 use super::columns::Columns;
 use super::entry::{Operator, find};
 use super::lexer::{Word, split};
@@ -237,7 +238,7 @@ fn pair(words: &[Word], line: usize) -> Option<Pair> {
         _ => return None,
     };
     let words = words.iter().map(|w| w.text.clone()).collect();
-    Some(Pair { line, name: name.text.clone(), operator, words })
+    Some(Pair { operator, ..Pair::new(line, &name.text, words) })
 }
 
 /// The line of the first block, in a file of xinetd.conf(5)'s form: `defaults` or `service NAME`,

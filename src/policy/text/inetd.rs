@@ -14,8 +14,9 @@ mod words;
 
 use super::super::endpoint::{Family, Port};
 use super::super::origin::{Grammar, Origin};
-use super::builder::{Builder, Pair};
-use super::entry::{Files, Operator};
+use super::assigned::Pair;
+use super::builder::Builder;
+use super::entry::Files;
 use super::mistake::{Mistake, Mistakes, Weight};
 use super::parse::Wrong;
 use lines::{What, lines};
@@ -159,8 +160,7 @@ impl InetdReader {
                 words.push(word);
             }
         }
-        let pair = Pair { line: *line, name: "listen".into(), operator: Operator::Set, words };
-        Some((file.clone(), pair))
+        Some((file.clone(), Pair::new(*line, "listen", words)))
     }
 
     /// The rows of all files, and what is wrong with them, in the order of the text.

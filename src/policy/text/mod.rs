@@ -7,7 +7,7 @@
 //! | `inetd` | that of inetd.conf(5): `inetd/lines`, `inetd/row`, `inetd/words`, `inetd/listen_address` |
 //! | `xinetd` | that of xinetd.conf(5) |
 //! | `columns` | the columns of a row, as in inetd.conf(5) |
-//! | `builder` | from what a grammar has read to a table of whole services |
+//! | `builder`, `assigned` | from what a grammar has read to a table of whole services |
 //! | `print` | a table, written: for `-T`, and for the network process |
 //! | `entry` | what an attribute or a setting is: a name, a reader, a printer |
 //! | `value`, `codecs` | readers and printers of values |
@@ -20,6 +20,7 @@ pub(super) mod parse;
 pub(super) mod print;
 pub(super) mod value;
 
+mod assigned;
 pub(super) mod builder;
 mod columns;
 mod fived;

@@ -2,9 +2,9 @@
 
 use super::super::super::backend::Backend;
 use super::super::super::endpoint::{Owner, Port, ProgramSocket};
-use super::super::builder::{Pair, Row};
+use super::super::assigned::Pair;
+use super::super::builder::Row;
 use super::super::columns::Columns;
-use super::super::entry::Operator;
 use std::sync::Arc;
 
 /// How clients come to a row.
@@ -58,12 +58,7 @@ impl InetdRow {
         if wait.per_source_minute.is_none() {
             wait.per_minute = wait.per_minute.or(defaults.per_minute);
         }
-        let pair = |name: &str, words: Vec<String>| Pair {
-            line,
-            name: name.into(),
-            operator: Operator::Set,
-            words,
-        };
+        let pair = |name: &str, words: Vec<String>| Pair::new(line, name, words);
         let not_named = || pair("tcpmux", vec!["no".into()]);
         let mut own = match &self.reached {
             Reached::Name => Vec::new(),

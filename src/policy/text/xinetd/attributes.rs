@@ -1,6 +1,7 @@
 //! Every attribute of xinetd.conf(5), one entry each: how many words it has, where it may stand,
 //! and what becomes of it. To add one, add its entry.
 
+use super::super::entry::Operator;
 use super::super::parse::{UNLIMITED, Wrong, any_of, number, yes};
 use super::draft::{Draft, Flags, Kind, Type, Value};
 
@@ -196,7 +197,7 @@ fn yes_no(v: &Value) -> Result<bool, Wrong> {
 }
 
 fn disable(d: &mut Draft, v: &Value) -> Result<(), Wrong> {
-    d.disable = yes_no(v)?;
+    d.disable = yes_no(v)?.then_some(v.line);
     Ok(())
 }
 
@@ -264,11 +265,17 @@ fn deny_time(d: &mut Draft, v: &Value) -> Result<(), Wrong> {
 
 fn enabled(d: &mut Draft, v: &Value) -> Result<(), Wrong> {
     let ids = v.words.iter().map(|w| w.to_string()).collect();
-    v.operator.edit(d.enabled.get_or_insert_default(), ids);
+    let (all, line) = d.enabled.get_or_insert_default();
+    v.operator.edit(all, ids);
+    *line = v.line;
     Ok(())
 }
 
 fn disabled(d: &mut Draft, v: &Value) -> Result<(), Wrong> {
-    v.operator.edit(&mut d.disabled, v.words.iter().map(|w| w.to_string()).collect());
+    if v.operator == Operator::Remove {
+        d.disabled.retain(|(id, _)| !v.words.contains(&id.as_str()));
+    } else {
+        d.disabled.extend(v.words.iter().map(|w| (w.to_string(), v.line)));
+    }
     Ok(())
 }

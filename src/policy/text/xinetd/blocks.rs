@@ -2,7 +2,8 @@
 //! with all that they include, before anything is made of them: `defaults` hold for every service,
 //! wherever they stand.
 
-use super::super::builder::{Builder, Pair};
+use super::super::assigned::Pair;
+use super::super::builder::Builder;
 use super::super::entry::Operator;
 use super::super::fived::{DEPTH, FILES, beside};
 use super::super::mistake::Weight;
@@ -207,5 +208,5 @@ fn pair(text: &str, line: usize) -> Result<(Pair, bool), &'static str> {
         !comment
     });
     let value = value.map(String::from).collect();
-    Ok((Pair { line, name: name.into(), operator, words: value }, comment))
+    Ok((Pair { operator, ..Pair::new(line, name, value) }, comment))
 }

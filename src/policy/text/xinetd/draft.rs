@@ -45,6 +45,13 @@ pub struct Flags {
     pub v6: bool,
 }
 
+/// Where a service is switched off: at a line of its block, or of `defaults`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SwitchedOff {
+    Itself(usize),
+    ByDefaults(usize),
+}
+
 /// What the lines so far say, those of `defaults` first. A number beside a value is its line.
 #[derive(Debug, Clone, Default)]
 pub struct Draft {
@@ -52,7 +59,8 @@ pub struct Draft {
     pub types: Vec<Type>,
     pub types_line: usize,
     pub flags: Flags,
-    pub disable: bool,
+    /// The line of `disable = yes`.
+    pub disable: Option<usize>,
     pub kind: Option<(Kind, usize)>,
     pub protocol: Option<String>,
     pub wait: Option<(bool, usize)>,
@@ -68,9 +76,10 @@ pub struct Draft {
     pub libwrap: Option<String>,
     pub bind: Option<String>,
     pub v6only: Option<(bool, usize)>,
-    /// Of `defaults`: the ids of the only services that are on, and of services that are off.
-    pub enabled: Option<Vec<String>>,
-    pub disabled: Vec<String>,
+    /// Of `defaults`: the ids of the only services that are on, and their last line; and those of
+    /// services that are off.
+    pub enabled: Option<(Vec<String>, usize)>,
+    pub disabled: Vec<(String, usize)>,
 }
 
 impl Draft {
@@ -101,11 +110,13 @@ impl Draft {
         self.is(Type::Internal) || self.flags.sensor
     }
 
-    /// Is the service with this id switched off, by itself or by a list of `defaults`?
-    pub fn switched_off(&self, id: &str) -> bool {
-        let named = |ids: &[String]| ids.iter().any(|i| i.eq_ignore_ascii_case(id));
-        self.disable
-            || named(&self.disabled)
-            || self.enabled.as_ref().is_some_and(|ids| !named(ids))
+    /// What switches off the service with this id; None: nothing does.
+    pub fn switched_off(&self, id: &str) -> Option<SwitchedOff> {
+        let is = |named: &str| named.eq_ignore_ascii_case(id);
+        let disabled = || self.disabled.iter().rfind(|(id, _)| is(id)).map(|(_, line)| *line);
+        let enabled = || self.enabled.as_ref().filter(|(ids, _)| !ids.iter().any(|id| is(id)));
+        let by_defaults = || disabled().or_else(|| enabled().map(|(_, line)| *line));
+        let itself = self.disable.map(SwitchedOff::Itself);
+        itself.or_else(|| by_defaults().map(SwitchedOff::ByDefaults))
     }
 }

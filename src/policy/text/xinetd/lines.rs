@@ -1,7 +1,8 @@
 //! The lines of one block: each attribute becomes one of fived's, or a part of the draft of a row.
 
 use super::super::super::hours::Hours;
-use super::super::builder::{Builder, Pair};
+use super::super::assigned::Pair;
+use super::super::builder::Builder;
 use super::super::entry::Operator;
 use super::super::nearest::nearest;
 use super::super::parse::{UNLIMITED, variable};
@@ -90,7 +91,7 @@ impl<'a, 'b> Lines<'a, 'b> {
             }
         };
         if let Some(words) = words {
-            self.own.push(Pair { line: pair.line, name: attribute.name.into(), operator, words });
+            self.own.push(Pair { operator, ..Pair::new(pair.line, attribute.name, words) });
         }
     }
 

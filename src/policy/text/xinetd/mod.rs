@@ -21,16 +21,17 @@ mod tests;
 
 use super::super::endpoint::ProgramSocket;
 use super::super::settings::LogType;
-use super::builder::{Builder, Pair, Row as Whole};
-use super::entry::Operator;
+use super::assigned::Pair;
+use super::builder::{Builder, Row as Whole};
 use super::mistake::Weight;
 use blocks::Block;
-use draft::Draft;
+use draft::{Draft, SwitchedOff};
 use etc::Etc;
 use lines::Lines;
 use remark::{Kind, Remarks};
 use row::{Row, bind_address};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// The service that is fived itself.
 const TCPMUX: &str = "tcpmux";
@@ -52,14 +53,15 @@ const LIMITS: [&str; 2] = ["instances", "per_source"];
 /// Reads a file, and those that it includes.
 pub fn read(builder: &mut Builder, path: &str) {
     let blocks = blocks::read(builder, path);
-    let etc = Etc::read(builder.files);
+    let (etc, file) = (Etc::read(builder.files), path.into());
     for (name, words) in USUAL {
-        builder.default(&pair(0, name, words), path);
+        builder.default(&pair(0, name, words), &file);
     }
     let mut reader = XinetdReader {
         builder,
         etc,
         defaults: Draft::default(),
+        defaults_file: file,
         rules: Vec::new(),
         tcpmux: Tcpmux::None,
     };
@@ -100,6 +102,7 @@ struct XinetdReader<'a, 'b> {
     etc: Etc,
     /// What `defaults` says.
     defaults: Draft,
+    defaults_file: Arc<str>,
     /// Names of fived's attributes that it gave.
     rules: Vec<String>,
     tcpmux: Tcpmux,
@@ -142,13 +145,15 @@ impl XinetdReader<'_, '_> {
         self.builder.mistakes.weight = usual;
         self.rules = own.into_iter().map(|p| p.name).collect();
         self.defaults = draft;
+        self.defaults_file = block.file.clone();
     }
 
     fn service(&mut self, name: &str, block: &Block) {
         let mut draft = self.defaults.clone();
         let (mut own, mut remarks) = Lines::new(self.builder, &self.etc, &mut draft).read(block);
         let id = draft.id.clone().unwrap_or_else(|| name.into());
-        let off = draft.switched_off(&id);
+        let off_at = draft.switched_off(&id);
+        let off = off_at.is_some();
         if draft.internal() && name.eq_ignore_ascii_case(TCPMUX) {
             return self.tcpmux(block, &draft, own, remarks, off);
         }
@@ -175,7 +180,11 @@ impl XinetdReader<'_, '_> {
         own.extend(port.map(|p| pair(line, "port", &[&p])));
         own.extend((!draft.by_name()).then(|| pair(line, "tcpmux", &["no"])));
         if off || block.broken || remarks.switch_off() {
-            own.push(pair(line, "disable", &["yes"]));
+            let from = off_at.map(|at| match at {
+                SwitchedOff::Itself(line) => (block.file.clone(), line),
+                SwitchedOff::ByDefaults(line) => (self.defaults_file.clone(), line),
+            });
+            own.push(Pair { from, ..pair(line, "disable", &["yes"]) });
         }
         let mistakes = &mut self.builder.mistakes;
         let before = mistakes.len();
@@ -223,7 +232,9 @@ impl XinetdReader<'_, '_> {
         }
         let broken = remarks.switch_off() || block.broken;
         remarks.tell(&mut self.builder.mistakes, &block.file, Weight::LeftOut, off);
-        let rules = own.into_iter().filter(|p| RULES.contains(&p.name.as_str())).collect();
+        let rules = own.into_iter().filter(|p| RULES.contains(&p.name.as_str()));
+        let from = |p: &Pair| Some((block.file.clone(), p.line));
+        let rules = rules.map(|p| Pair { from: from(&p), ..p }).collect();
         self.tcpmux = if broken { Tcpmux::SwitchedOff } else { Tcpmux::On(rules) };
     }
 
@@ -275,6 +286,5 @@ impl XinetdReader<'_, '_> {
 
 /// An attribute of fived, given at a line.
 fn pair(line: usize, name: &str, words: &[&str]) -> Pair {
-    let words = words.iter().map(|w| w.to_string()).collect();
-    Pair { line, name: name.into(), operator: Operator::Set, words }
+    Pair::new(line, name, words.iter().map(|w| w.to_string()).collect())
 }

@@ -1,0 +1,49 @@
+//! Where the rules of a row are written, for `-C`. Nothing decides by it, and net never learns it.
+
+use super::text::entry::Operator;
+use std::sync::Arc;
+
+/// The attributes that refuse clients.
+const RULES: [&str; 6] = ["disable", "require", "users", "only_from", "no_access", "access_times"];
+
+/// A file, and a line of it.
+pub type Place = (Arc<str>, usize);
+
+/// What a line says of a rule.
+#[derive(Debug, PartialEq, Eq)]
+struct Statement {
+    place: Place,
+    rule: &'static str,
+    operator: Operator,
+    words: Vec<String>,
+}
+
+/// The lines that gave a row's rules their values, in the order in which they did: those of the
+/// defaults before it, and its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Places(Vec<Arc<Statement>>);
+
+impl Places {
+    /// An attribute has been given a value. Those that refuse nobody are not kept.
+    pub fn add(all: &mut Arc<Places>, name: &str, operator: Operator, words: &[&str], at: Place) {
+        let Some(rule) = RULES.into_iter().find(|rule| *rule == name) else { return };
+        let Places(all) = Arc::make_mut(all);
+        if operator == Operator::Set {
+            all.retain(|s| s.rule != rule);
+        }
+        let words = words.iter().map(|w| w.to_string()).collect();
+        all.push(Arc::new(Statement { place: at, rule, operator, words }));
+    }
+
+    /// The last line that gave this rule its value.
+    pub fn last(&self, rule: &str) -> Option<Place> {
+        self.0.iter().rfind(|s| s.rule == rule).map(|s| s.place.clone())
+    }
+
+    /// The line by which the rule's list has such a word: the last that names it. None: that one
+    /// takes it away, or no line names it.
+    pub fn naming(&self, rule: &str, is: impl Fn(&str) -> bool) -> Option<Place> {
+        let found = self.0.iter().rfind(|s| s.rule == rule && s.words.iter().any(|w| is(w)));
+        found.filter(|s| s.operator != Operator::Remove).map(|s| s.place.clone())
+    }
+}
