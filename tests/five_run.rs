@@ -57,6 +57,22 @@ fn its_exit_status_and_its_standard_error_are_five_s() {
     assert_eq!(is(plain), (0, "out\nerr\n".into(), String::new()));
 }
 
+/// The system resets the connection of a program that leaves input unread, and throws away what it
+/// has written and nobody has received yet.
+#[test]
+fn a_service_that_leaves_its_input_unread_loses_no_output() {
+    let d = Daemon::with("big stream tcp nowait @USER@ /usr/bin/head head -c 8000000 /dev/zero\n")
+        .start();
+    let five = Five::new(&d);
+    assert_eq!(five.run(&["localhost", "big"]).0, 0);
+    for words in [&["big"][..], &["-x", "big"]] {
+        for _ in 0..3 {
+            let ran = five.run_with(&[&["localhost"], words].concat(), b"quit\n");
+            assert_eq!((ran.0, ran.1.len(), ran.2), (0, 8_000_000, String::new()), "{words:?}");
+        }
+    }
+}
+
 #[test]
 fn an_input_that_cannot_be_read_is_not_taken_for_its_end() {
     let d = Daemon::with(CONF).start();

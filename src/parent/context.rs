@@ -69,6 +69,8 @@ pub enum Timer {
     Watch,
     /// Log how many lines about refused datagrams were left out.
     RefusalsOver,
+    /// Look whether the output of services that have ended was delivered.
+    Undelivered,
 }
 
 /// Counts since the start, for the services `status` and `metrics`.

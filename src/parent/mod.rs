@@ -23,6 +23,7 @@
 //! | `offered` `offers` `offer_search` | services that sessions offer: a client is handed to one; who offers what, and who waits; who is asked next |
 //! | `backend` `environment` | the program that a connection is handed to, laid out |
 //! | `services` `starting` `running` | services: all of them, those that start, those that run |
+//! | `undelivered` | sockets of services that have ended, until net has all of their output |
 //! | `turns` | how many may be starting, and who waits for them |
 //! | `channel` | a channel on which orders come and answers go |
 //! | `handed` | clients' sockets that a net process is handed |
@@ -146,6 +147,7 @@ mod tasks;
 mod tls_ports;
 mod tries;
 mod turns;
+mod undelivered;
 mod waits;
 mod watchdog;
 mod wrap;

@@ -366,6 +366,7 @@ impl Parent {
                 Timer::NetAgain => self.nets.start(cx),
                 Timer::SignersAgain => self.signers.again(cx),
                 Timer::SignersLook => self.signers.look(cx),
+                Timer::Undelivered => self.services.undelivered.look(cx),
                 Timer::RefusalsOver => self.services.refusals.over(),
                 Timer::Shutdown => cx.phase = Phase::Over,
                 Timer::Left { until } => self.left(until),

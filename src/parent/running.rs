@@ -34,6 +34,8 @@ pub struct Running {
     /// The client's own socket, if it gets a lingering close after the service's end.
     pub lingering_close: Option<Shared>,
     pub ending: Ending,
+    /// Its own TCP socket, where its output must be delivered even if it leaves input unread.
+    pub socket: Option<Shared>,
 }
 
 /// What its process group was sent because its time was over.

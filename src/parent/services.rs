@@ -15,11 +15,13 @@ use super::lines;
 use super::refusals::Refusals;
 use super::running::{Ending, Running, Runs, Terminated};
 use super::starting::{Starting, not_started};
+use super::undelivered::Undelivered;
 use crate::policy::{Backend, Limits, Permit, Refusal, ServiceId, Ticket};
 use crate::sys::clock;
 use crate::sys::interrupt::Interrupt;
 use crate::sys::process::Exit;
 use crate::sys::shared::Shared;
+use crate::sys::socket;
 use crate::sys::spawn::{Child, PendingStart};
 use crate::wire::orders::Why;
 use crate::wire::run::Status;
@@ -48,6 +50,7 @@ pub struct Services {
     /// Ports whose program had the socket itself, and has ended.
     freed: Vec<usize>,
     pub refusals: Refusals,
+    pub undelivered: Undelivered,
     interrupt: Interrupt,
 }
 
@@ -62,6 +65,7 @@ impl Services {
             ends: Vec::new(),
             freed: Vec::new(),
             refusals: Refusals::default(),
+            undelivered: Undelivered::default(),
             interrupt: Interrupt::new()?,
         })
     }
@@ -254,6 +258,9 @@ impl Services {
             }
             From::Net(_) | From::Port | From::Wait(_) => (None, None),
         };
+        // A client of RUN is told that the program has ended, and takes its output for whole.
+        let keeps = record.reports_to.is_some() && socket::unsent(connection.as_fd()).is_ok();
+        let socket = if keeps { copy(cx, &connection) } else { None };
         cx.children.add(pid, Role::Service);
         let to = record.from;
         let with = Ends { client: None, net_ends, ends: record.reports_to.is_some() };
@@ -271,6 +278,7 @@ impl Services {
             traffic: None,
             lingering_close,
             ending: Ending::No,
+            socket,
         });
         if cx.is_ending() {
             self.running.end_internal_waits();
@@ -293,6 +301,9 @@ impl Services {
         }
         if let Some(until) = running.until {
             cx.cancel(until, Timer::Terminate { pid, started: running.started });
+        }
+        if let Some(socket) = running.socket.take() {
+            self.undelivered.add(cx, socket);
         }
         let lingering_close = running.lingering_close.take();
         self.running.end(running, exit, cx.now);
@@ -365,8 +376,9 @@ fn status(exit: Exit) -> Status {
     }
 }
 
-/// A copy of the client's socket. Without one the connection ends as without the attribute.
+/// A copy of a service's socket. Without one the connection ends as without `lingering_close`, or
+/// may lose output that net has not received.
 fn copy(cx: &Context, connection: &Shared) -> Option<Shared> {
     let copy = cx.descriptors.copy(connection.as_fd());
-    copy.inspect_err(|e| ::log::debug!("lingering_close: {e}")).ok()
+    copy.inspect_err(|e| ::log::debug!("a copy of a service's socket: {e}")).ok()
 }

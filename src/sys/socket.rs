@@ -134,6 +134,17 @@ pub fn unread(fd: BorrowedFd) -> usize {
     usize::try_from(n).unwrap_or(0)
 }
 
+/// Bytes that were written and wait until the other end has space for them. Errors: it is no TCP
+/// socket.
+pub fn unsent(fd: BorrowedFd) -> io::Result<usize> {
+    /// linux/sockios.h
+    const SIOCOUTQNSD: u64 = 0x894B;
+    let mut n: libc::c_int = 0;
+    // SAFETY: the request writes one int.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), SIOCOUTQNSD as _, &raw mut n) })?;
+    Ok(usize::try_from(n).unwrap_or(0))
+}
+
 /// Sends small writes at once (TCP_NODELAY); for relays, whose writes are as large as they will
 /// get.
 pub fn set_nodelay(fd: BorrowedFd, on: bool) -> io::Result<()> {
