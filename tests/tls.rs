@@ -265,6 +265,35 @@ fn a_key_that_cannot_be_kept_is_this_run_s_also_after_a_reload() {
     );
 }
 
+/// The next start finds it, and says nothing.
+#[test]
+fn a_certificate_is_logged_also_where_the_start_that_made_it_fails() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("address").to_string();
+    for word in ["-d", "-b"] {
+        let place = Place::new();
+        let conf = "state_directory = @DIR@/state\nlog_type = FILE @DIR@/log\n";
+        let (code, _, err) = place.fived(conf, &[word, "-l", &address]);
+        assert!(code == 111 && err.contains(&address), "{word}: {code} {err}");
+        let (_, key, _) = run(&["-f", &place.at("fived.conf"), "--fingerprint"]);
+        let made = format!("made {} with key {key}", place.at("state/cert.pem"));
+        assert!(err.contains(&made) && made.contains("sha256//"), "{made} {word}: {err}");
+    }
+    // It stays where a mistake is found after it was made, and where a reload is refused.
+    let place = Place::new();
+    let conf = "state_directory = @DIR@/state\nuser = nobody-here\n";
+    let (code, _, err) = place.fived(conf, &["-l", "127.0.0.1:0"]);
+    assert!(code == 1 && err.contains("made ") && err.contains("nobody-here"), "{code} {err}");
+    let d = Daemon::with("").start();
+    let conf = format!(
+        "state_directory = @DIR@/other\ndiscard stream tcp nowait @USER@ internal\n port = {address}\n"
+    );
+    d.place.write("fived.conf", &conf, 0o644);
+    d.signal(nix::sys::signal::Signal::SIGHUP);
+    assert!(d.wait_log("RELOAD ").contains("refused"));
+    d.wait_log(&format!("made {} with key sha256//", d.place.at("other/cert.pem")));
+}
+
 #[test]
 fn a_dialogue_out_of_time_ends_as_tls_ends() {
     let d = Daemon::with("login_timeout = 3\n").start();

@@ -38,7 +38,9 @@ impl fmt::Debug for SelfSigned {
 pub struct FoundPair {
     pub pair: Pair,
     pub secret: Secret,
-    /// A line about it for the log.
+    /// A line for the log: it was made, and is kept on the disk.
+    pub made: Option<String>,
+    /// Another line about it for the log.
     pub note: Option<String>,
     /// Its text, where it could not be kept on the disk.
     pub unkept: Option<SelfSigned>,
@@ -78,7 +80,7 @@ pub fn read(
                     key.display()
                 )
             });
-            Ok(Some(FoundPair { pair, secret, note, unkept: None }))
+            Ok(Some(FoundPair { pair, secret, made: None, note, unkept: None }))
         }
         // A pair is never replaced while either of its files may exist: clients have pinned it.
         (Err(c), Err(k)) if is_missing(&c) && is_missing(&k) && make_it => {
@@ -104,17 +106,18 @@ fn keep_or_make(
     let secret = Zeroizing::new(k.as_bytes().to_vec());
     let pair = Pair::new(c.as_bytes(), &secret, inspector)?;
     let print = pair.fingerprint();
-    let (note, unkept) = match keep(directory, &c, &k) {
+    Ok(match keep(directory, &c, &k) {
         Ok(()) => {
-            (format!("made {} with key {print}", directory.join(CERTIFICATE).display()), None)
+            let made = format!("made {} with key {print}", directory.join(CERTIFICATE).display());
+            FoundPair { pair, secret, made: Some(made), note: None, unkept: None }
         }
         Err(e) => {
             let what = "the certificate is kept for this run only";
             let note = format!("{}: {e}: {what}, with key {print}", directory.display());
-            (note, Some(SelfSigned(c, k)))
+            let unkept = Some(SelfSigned(c, k));
+            FoundPair { pair, secret, made: None, note: Some(note), unkept }
         }
-    };
-    Ok(FoundPair { pair, secret, note: Some(note), unkept })
+    })
 }
 
 /// The directory for the files that fived itself writes.

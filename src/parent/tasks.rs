@@ -26,13 +26,16 @@ pub fn run(options: &Options) -> i32 {
         task => match Spawner::new(1) {
             Err(e) => Err(e),
             Ok(mut spawner) => {
-                match config::read(
+                let mut made = Vec::new();
+                let read = config::read(
                     &options.origin,
                     &options.listen,
                     if *task == Task::Fingerprint { Make::Always } else { Make::Never },
                     None,
-                    &mut spawner,
-                ) {
+                    (&mut spawner, &mut made),
+                );
+                made.iter().for_each(|m| print_error(m));
+                match read {
                     Ok(read) => of(task, read),
                     Err(e) => {
                         let status = e.status();
