@@ -10,7 +10,7 @@ use super::certificate::{Pair, Secret, mode_that_allows};
 use super::config_error::ConfigError;
 use super::descriptors::own;
 use super::inspector::Inspector;
-use super::self_signed::{self, SelfSigned};
+use super::self_signed::{self, Unkept};
 use crate::policy::{HostId, Table};
 use crate::sys::file;
 use crate::sys::spawn::Spawner;
@@ -57,7 +57,7 @@ pub struct Keys {
     pub mark: [u8; 32],
     /// The self-signed pair, where it could not be kept on the disk: a reload uses it again, and
     /// the next run will make another.
-    unkept: Option<SelfSigned>,
+    unkept: Option<Unkept>,
 }
 
 impl Keys {
@@ -86,9 +86,10 @@ impl Keys {
         reading.finish()
     }
 
-    /// Is its self-signed pair for this run only, because it could not be kept on the disk?
-    pub fn is_for_this_run(&self) -> bool {
-        self.unkept.is_some()
+    /// Why its self-signed pair, which is for this run only, could not be kept on the disk. None:
+    /// it is kept, or there is none.
+    pub fn why_unkept(&self) -> Option<&str> {
+        self.unkept.as_ref().map(|u| u.why.as_str())
     }
 }
 
@@ -126,7 +127,7 @@ impl Reading<'_> {
     }
 
     /// Reads or makes the self-signed pair. Returns a line about one that was made and kept.
-    fn self_signed(&mut self, make: bool, before: Option<SelfSigned>) -> Option<String> {
+    fn self_signed(&mut self, make: bool, before: Option<Unkept>) -> Option<String> {
         match self_signed::read(self.table, make, before.clone(), &mut self.inspector) {
             Ok(Some(found)) => {
                 self.keys.unkept = found.unkept;

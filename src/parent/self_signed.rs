@@ -34,6 +34,14 @@ impl fmt::Debug for SelfSigned {
     }
 }
 
+/// A pair that could not be kept on the disk.
+#[derive(Debug, Clone)]
+pub struct Unkept {
+    pair: SelfSigned,
+    /// `DIRECTORY: error`
+    pub why: String,
+}
+
 /// The pair, as it was found or made.
 pub struct FoundPair {
     pub pair: Pair,
@@ -42,8 +50,7 @@ pub struct FoundPair {
     pub made: Option<String>,
     /// Another line about it for the log.
     pub note: Option<String>,
-    /// Its text, where it could not be kept on the disk.
-    pub unkept: Option<SelfSigned>,
+    pub unkept: Option<Unkept>,
 }
 
 /// The path of the certificate.
@@ -56,7 +63,7 @@ pub fn certificate(table: &Table) -> PathBuf {
 pub fn read(
     table: &Table,
     make_it: bool,
-    before: Option<SelfSigned>,
+    before: Option<Unkept>,
     inspector: &mut Inspector,
 ) -> Result<Option<FoundPair>, String> {
     let directory = state_directory(table);
@@ -96,11 +103,11 @@ pub fn read(
 /// all the same.
 fn keep_or_make(
     directory: &Path,
-    before: Option<SelfSigned>,
+    before: Option<Unkept>,
     inspector: &mut Inspector,
 ) -> Result<FoundPair, String> {
     let SelfSigned(c, k) = match before {
-        Some(pair) => pair,
+        Some(unkept) => unkept.pair,
         None => make().map_err(|e| format!("certificate: {e}"))?,
     };
     let secret = Zeroizing::new(k.as_bytes().to_vec());
@@ -112,10 +119,11 @@ fn keep_or_make(
             FoundPair { pair, secret, made: Some(made), note: None, unkept: None }
         }
         Err(e) => {
+            let why = format!("{}: {e}", directory.display());
             let what = "the certificate is kept for this run only";
-            let note = format!("{}: {e}: {what}, with key {print}", directory.display());
-            let unkept = Some(SelfSigned(c, k));
-            FoundPair { pair, secret, made: None, note: Some(note), unkept }
+            let note = Some(format!("{why}: {what}, with key {print}"));
+            let unkept = Some(Unkept { pair: SelfSigned(c, k), why });
+            FoundPair { pair, secret, made: None, note, unkept }
         }
     })
 }
