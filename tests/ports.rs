@@ -240,6 +240,27 @@ fn fived_and_a_row_never_share_a_port() {
     }
 }
 
+/// -l replaces `listen`: what that says, or would say by default, takes no port then.
+#[test]
+fn where_l_is_given_a_row_may_have_the_port_of_listen() {
+    let row =
+        |at: &str| format!("hello stream tcp nowait @USER@ /bin/echo echo hello\n port = {at}\n");
+    // Without `listen`, its default is `[::]:1`.
+    for words in [&["-t"][..], &["-T"]] {
+        let (code, _, err) =
+            Place::new().fived(&row("1"), &[words, &["-l", "127.0.0.1:7777"]].concat());
+        assert_eq!((code, err.as_str()), (0, ""), "{words:?}");
+        let (code, _, err) = Place::new().fived(&row("1"), words);
+        assert!(code == 1 && err.contains("leave, found [::]:1\n"), "{words:?}: {err}");
+    }
+    let at = free_address();
+    let conf = format!("listen = {at}\n{}", row(&at.to_string()));
+    let d = Daemon::with(&conf).start();
+    same(Client::connect(at).read_all(), "hello\n");
+    let line = d.reload(&format!("{conf}more stream tcp nowait @USER@ /bin/echo echo more\n"));
+    assert!(line.ends_with(" services=2"), "{line}");
+}
+
 #[test]
 fn who_waits_at_a_port_that_is_given_up_is_served() {
     let (stays, goes) = (free_address(), free_address());
@@ -298,7 +319,7 @@ fn mistakes_are_reported() {
         g stream tcp nowait @USER@ internal echo\n tcpmux = no\n\
         h stream tcp nowait @USER@ internal echo\n port = 127.0.0.1:7001\n\
         i stream tcp nowait @USER@ internal echo\n port = 7005\nj stream tcp4 nowait @USER@ internal echo\n port = 7005\n";
-    let (code, text) = Daemon::with(conf).fails();
+    let (code, text) = Daemon::with(conf).listen("").fails();
     assert_eq!(code, 1, "{text}");
     for (line, what) in [
         (6, "port: expected PORT, ADDRESS:PORT, [IPV6-ADDRESS]:PORT or /PATH, found \"70000\""),
@@ -307,7 +328,7 @@ fn mistakes_are_reported() {
         assert!(text.contains(&format!(":{line}: {what}")), "{what}: {text}");
     }
     let conf = conf.replace(" 70000 ::1:5 1.2.3.4.5:6", "");
-    let (code, text) = Daemon::with(&conf).fails();
+    let (code, text) = Daemon::with(&conf).listen("").fails();
     assert_eq!(code, 1, "{text}");
     for what in [
         "port: expected a number or a name of services(5), found \"nonsense-service\"",

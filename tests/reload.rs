@@ -172,6 +172,23 @@ fn a_reload_may_listen_elsewhere() {
 }
 
 #[test]
+fn an_address_that_a_reload_adds_is_logged_with_its_real_port() {
+    let one = format!("listen = 127.0.0.1:0\n{CONF}");
+    let both = format!("listen = 127.0.0.1:0 127.0.0.2:0\n{CONF}");
+    let d = Daemon::with(&one).listen("").start();
+    d.reload(&both);
+    same(Client::connect(d.port(0)).send("hello\r\n").read_all(), HELLO);
+    // It is taken back, or bound anew where no net process has it any more.
+    d.reload(&one);
+    d.reload(&both);
+    same(Client::connect(d.port(1)).send("hello\r\n").read_all(), HELLO);
+    // What stays is not new.
+    d.reload(&both);
+    until("the newest table is served", || d.nets().len() == 1);
+    assert_eq!(d.ports_named(), 2, "{}", d.log());
+}
+
+#[test]
 fn a_reload_goes_from_every_address_to_one_of_the_same_port_and_back() {
     let d = Daemon::with(&format!("listen = [::]:0 0.0.0.0:0\n{CONF}")).listen("").start();
     let port = d.address().port();

@@ -5,6 +5,7 @@ mod support;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use std::fs::OpenOptions;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use support::*;
@@ -199,6 +200,42 @@ fn a_user_who_was_made_after_the_start() {
     std::fs::write(d.place.at("users"), format!("{passwd}later:x:54321:54321::/:/bin/sh\n"))
         .expect("users");
     same(d.ask("x\r\n"), "+Go\r\nlater\n");
+}
+
+/// As with sshd and login, a user without a home is served all the same.
+#[test]
+fn whose_home_cannot_be_entered_is_served_in_the_root_directory() {
+    if !root() || !installed("unshare") {
+        return skip("needs root and unshare");
+    }
+    let hash = "$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.";
+    let homes =
+        [("gone", "/nonexistent"), ("none", ""), ("file", "@DIR@/users"), ("shut", "@DIR@/shut")];
+    let passwords: String = homes.iter().map(|(name, _)| format!("{name}:{hash}\n")).collect();
+    let conf = "passwords = @DIR@/passwords
+where stream tcp nowait * /bin/sh sh -c 'pwd; echo $HOME'
+given stream tcp nowait * /bin/pwd pwd
+ directory = /nonexistent
+";
+    let d = with_users(conf).file("passwords", &passwords);
+    let users = std::fs::read_to_string(d.place.at("users")).expect("users");
+    let line = |(name, home): &(&str, &str)| format!("{name}:x:54321:54321::{home}:/bin/sh\n");
+    let users: String = std::iter::once(users).chain(homes.iter().map(line)).collect();
+    d.place.write("users", &users, 0o644);
+    std::fs::create_dir(d.place.at("shut")).expect("directory");
+    std::fs::set_permissions(d.place.at("shut"), std::fs::Permissions::from_mode(0o700))
+        .expect("mode");
+    let d = d.start();
+    let ask = |name: &str, service: &str| {
+        let all = d.ask(format!("AUTH\n{name}\ndemopass\n{service}\n"));
+        let text = String::from_utf8(all).expect("text");
+        text.split_once(" successful\r\n").expect("a login").1.to_string()
+    };
+    for (name, home) in homes {
+        same(ask(name, "where"), format!("+Go\r\n/\n{}\n", d.place.fill(home)));
+        same(ask(name, "given"), FAILED);
+    }
+    d.wait_log("/nonexistent: directory: ");
 }
 
 #[test]

@@ -255,14 +255,47 @@ fn a_handshake_has_its_time_and_no_more() {
 fn a_key_that_cannot_be_kept_is_this_run_s_also_after_a_reload() {
     let d = Daemon::with("state_directory = /proc/no\n").start();
     let key = |line: String| line.split("sha256//").nth(1).expect("a key").to_string();
-    let first = key(d.wait_log("is kept for this run only"));
+    let first = key(d.wait_log("/proc/no: "));
     d.signal(nix::sys::signal::Signal::SIGHUP);
     assert_eq!(key(d.wait_logs("is kept for this run only", 2).pop().expect("a line")), first);
-    let (code, out, err) = run(&["-f", &d.place.at("fived.conf"), "--fingerprint"]);
-    assert!(
-        code == 111 && out.is_empty() && err.contains("is kept for this run only"),
-        "{code} {out}{err}"
+}
+
+/// Nobody would have the key: a user who pinned it could connect to no server.
+#[test]
+fn a_key_that_cannot_be_kept_has_no_fingerprint() {
+    let (code, out, err) = Place::new().fived("state_directory = /proc/no\n", &["--fingerprint"]);
+    let why = "/proc/no: No such file or directory (os error 2): no certificate can be kept there, so there is no fingerprint to print\n";
+    assert!(code == 111 && out.is_empty() && !err.contains("sha256"), "{code} {out}{err}");
+    assert!(err.ends_with(why), "{err}");
+}
+
+/// The next start finds it, and says nothing.
+#[test]
+fn a_certificate_is_logged_also_where_the_start_that_made_it_fails() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("address").to_string();
+    for word in ["-d", "-b"] {
+        let place = Place::new();
+        let conf = "state_directory = @DIR@/state\nlog_type = FILE @DIR@/log\n";
+        let (code, _, err) = place.fived(conf, &[word, "-l", &address]);
+        assert!(code == 111 && err.contains(&address), "{word}: {code} {err}");
+        let (_, key, _) = run(&["-f", &place.at("fived.conf"), "--fingerprint"]);
+        let made = format!("made {} with key {key}", place.at("state/cert.pem"));
+        assert!(err.contains(&made) && made.contains("sha256//"), "{made} {word}: {err}");
+    }
+    // It stays where a mistake is found after it was made, and where a reload is refused.
+    let place = Place::new();
+    let conf = "state_directory = @DIR@/state\nuser = nobody-here\n";
+    let (code, _, err) = place.fived(conf, &["-l", "127.0.0.1:0"]);
+    assert!(code == 1 && err.contains("made ") && err.contains("nobody-here"), "{code} {err}");
+    let d = Daemon::with("").start();
+    let conf = format!(
+        "state_directory = @DIR@/other\ndiscard stream tcp nowait @USER@ internal\n port = {address}\n"
     );
+    d.place.write("fived.conf", &conf, 0o644);
+    d.signal(nix::sys::signal::Signal::SIGHUP);
+    assert!(d.wait_log("RELOAD ").contains("refused"));
+    d.wait_log(&format!("made {} with key sha256//", d.place.at("other/cert.pem")));
 }
 
 #[test]

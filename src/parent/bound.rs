@@ -51,8 +51,8 @@ impl Bound {
         }
     }
 
-    /// All of it is used from now on, and nothing else. Returns the services' own ports that are
-    /// new.
+    /// All of it is used from now on, and nothing else. Returns the addresses that are new: those
+    /// of fived's own port, and the services' own.
     pub fn adopt(
         self,
         config: &Config,
@@ -60,11 +60,11 @@ impl Bound {
         ports: &mut PortListeners,
         listeners: &mut Listeners,
     ) -> Vec<String> {
-        listeners.adopt(&own_addresses(config, options), self.own);
-        let mut addresses = ports.adopt(&config.ports.plain, self.ports);
+        let own = listeners.adopt(&own_addresses(config, options), self.own);
+        let plain = ports.adopt(&config.ports.plain, self.ports);
         let tls = listeners.tls.adopt(&config.ports.tls, self.tls);
-        addresses.extend(tls.iter().map(ToString::to_string));
-        addresses
+        let text = |addresses: Vec<SocketAddr>| addresses.into_iter().map(|a| a.to_string());
+        text(own).chain(plain).chain(text(tls)).collect()
     }
 }
 

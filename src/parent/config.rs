@@ -98,13 +98,15 @@ pub struct Read {
 }
 
 /// Reads everything. `listen`: the addresses of -l; `make`: whether a missing certificate is made;
-/// `before`: the configuration that stands. Err: every mistake, one line each.
+/// `before`: the configuration that stands; `made`: gets a line about a certificate that was made
+/// and kept, which is to be logged whatever is returned: the next time it is found, and nothing is
+/// said. Err: every mistake, one line each.
 pub fn read(
     origin: &Origin,
     listen: &[Listen],
     make: Make,
     before: Option<&Config>,
-    spawner: &mut Spawner,
+    (spawner, made): (&mut Spawner, &mut Vec<String>),
 ) -> Result<Read, ConfigError> {
     let (own, mut disk) = (before.and_then(|b| b.own_users), disk(before));
     let (mut table, mistakes) = policy::load(origin, &mut disk);
@@ -124,14 +126,8 @@ pub fn read(
     left_out |= !found.left_out.is_empty();
     warnings.extend(switch_off(&mut table, found.left_out));
     let make = make.is_due(offers_tls(&table, &ports, listen)) && wrong.is_empty();
-    let keys = Keys::read(&table, make, before.map(|b| &b.keys), spawner).or_else(|e| match e {
-        // What was refused may be had by whoever tries again; mistakes stay.
-        ConfigError::System(_) if wrong.is_empty() => Err(e),
-        e => {
-            wrong.extend(e.lines());
-            Ok(Keys::default())
-        }
-    })?;
+    let keys = Keys::read(&table, make, before.map(|b| &b.keys), (spawner, made));
+    let keys = unless_refused(keys, &mut wrong)?;
     warnings.extend_from_slice(&keys.warnings);
     let own_users = OwnUsers::choose(&table, &catalog, own).unwrap_or_else(|e| {
         wrong.push(format!("{}: user: {e}", table.place(HostId::DEFAULT, "user")));
@@ -158,6 +154,21 @@ pub fn read(
         ports,
     };
     Ok(Read { config, warnings, left_out })
+}
+
+/// The keys, or none where they have mistakes, which are added to the others. Err: the system has
+/// refused something, and nothing else is wrong: who tries again may have it.
+fn unless_refused(
+    keys: Result<Keys, ConfigError>,
+    wrong: &mut Vec<String>,
+) -> Result<Keys, ConfigError> {
+    keys.or_else(|e| match e {
+        ConfigError::System(_) if wrong.is_empty() => Err(e),
+        e => {
+            wrong.extend(e.lines());
+            Ok(Keys::default())
+        }
+    })
 }
 
 /// Rows of other programs' files that have mistakes. Returns them, one line each.

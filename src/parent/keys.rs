@@ -10,7 +10,7 @@ use super::certificate::{Pair, Secret, mode_that_allows};
 use super::config_error::ConfigError;
 use super::descriptors::own;
 use super::inspector::Inspector;
-use super::self_signed::{self, SelfSigned};
+use super::self_signed::{self, Unkept};
 use crate::policy::{HostId, Table};
 use crate::sys::file;
 use crate::sys::spawn::Spawner;
@@ -50,25 +50,25 @@ pub struct Keys {
     pub chosen: Vec<u32>,
     /// Warnings for the administrator: certificates that are out of date.
     pub warnings: Vec<String>,
-    /// Lines for the log: that a certificate was made, or is for this run only.
+    /// Lines for the log: that a certificate is for this run only, say.
     pub notes: Vec<String>,
     /// Marks the ids of sessions as this server's own ([`super::resumables`]): derived from the
     /// default host's private key, so that it is the same in the next run.
     pub mark: [u8; 32],
     /// The self-signed pair, where it could not be kept on the disk: a reload uses it again, and
     /// the next run will make another.
-    unkept: Option<SelfSigned>,
+    unkept: Option<Unkept>,
 }
 
 impl Keys {
     /// Reads all pairs that the table names. Where it names none for the default host, reads the
-    /// self-signed pair: a missing one is made if `make`, and `before`'s is used again. Err: each
-    /// mistake as `FILE:LINE: WORD: what`.
+    /// self-signed pair: a missing one is made if `make`, and `before`'s is used again. `made`: as
+    /// for [`super::config::read`]. Err: each mistake as `FILE:LINE: WORD: what`.
     pub fn read(
         table: &Table,
         make: bool,
         before: Option<&Keys>,
-        spawner: &mut Spawner,
+        (spawner, made): (&mut Spawner, &mut Vec<String>),
     ) -> Result<Keys, ConfigError> {
         let (keys, secrets, wrong) = (Keys::default(), Vec::new(), Vec::new());
         let mut reading =
@@ -76,7 +76,7 @@ impl Keys {
         let s = &table.settings;
         match reading.given(HostId::DEFAULT, s.certificate.as_deref(), s.key.as_deref()) {
             Some(_) => {}
-            None => reading.self_signed(make, before.and_then(|k| k.unkept.clone())),
+            None => made.extend(reading.self_signed(make, before.and_then(|k| k.unkept.clone()))),
         }
         for (i, host) in table.hosts().iter().enumerate() {
             let (certificate, key) = (host.certificate.as_deref(), host.key.as_deref());
@@ -86,9 +86,10 @@ impl Keys {
         reading.finish()
     }
 
-    /// Is its self-signed pair for this run only, because it could not be kept on the disk?
-    pub fn is_for_this_run(&self) -> bool {
-        self.unkept.is_some()
+    /// Why its self-signed pair, which is for this run only, could not be kept on the disk. None:
+    /// it is kept, or there is none.
+    pub fn why_unkept(&self) -> Option<&str> {
+        self.unkept.as_ref().map(|u| u.why.as_str())
     }
 }
 
@@ -125,8 +126,8 @@ impl Reading<'_> {
         }
     }
 
-    /// Reads or makes the self-signed pair.
-    fn self_signed(&mut self, make: bool, before: Option<SelfSigned>) {
+    /// Reads or makes the self-signed pair. Returns a line about one that was made and kept.
+    fn self_signed(&mut self, make: bool, before: Option<Unkept>) -> Option<String> {
         match self_signed::read(self.table, make, before.clone(), &mut self.inspector) {
             Ok(Some(found)) => {
                 self.keys.unkept = found.unkept;
@@ -134,10 +135,12 @@ impl Reading<'_> {
                 let path = self_signed::certificate(self.table).display().to_string();
                 let at = ("state_directory", path.as_str());
                 self.add(HostId::DEFAULT, at, found.pair, found.secret);
+                return found.made;
             }
             Ok(None) => self.keys.unkept = before,
             Err(e) => self.mistake(HostId::DEFAULT, "state_directory", &e),
         }
+        None
     }
 
     fn mistake(&mut self, host: HostId, setting: &str, what: &str) {

@@ -99,16 +99,19 @@ impl Listeners {
         if wrong.is_empty() { Ok(Fresh(fresh)) } else { Err(wrong) }
     }
 
-    /// Listens on these addresses and no others, from now on.
-    pub fn adopt(&mut self, wanted: &[SocketAddr], Fresh(mut fresh): Fresh) {
+    /// Listens on these addresses and no others, from now on. Returns those that the table before
+    /// did not have, with their real ports.
+    pub fn adopt(&mut self, wanted: &[SocketAddr], Fresh(mut fresh): Fresh) -> Vec<SocketAddr> {
         if self.are_handed() {
-            return;
+            return Vec::new();
         }
+        let is_wanted = |l: &OwnListener| l.wanted.is_none_or(|w| wanted.contains(&w));
+        let new = fresh.iter().chain(&self.given_up).filter(|l| is_wanted(l));
+        let new = new.map(|l| l.address).collect();
         self.now.append(&mut fresh);
         self.now.append(&mut self.given_up);
-        (self.now, self.given_up) = std::mem::take(&mut self.now)
-            .into_iter()
-            .partition(|l| l.wanted.is_none_or(|w| wanted.contains(&w)));
+        (self.now, self.given_up) = std::mem::take(&mut self.now).into_iter().partition(is_wanted);
+        new
     }
 
     /// Makes a listening socket. If another listener of the parent has the same port, for one

@@ -62,14 +62,16 @@ impl Parent {
     fn read_again(&mut self) -> Result<Vec<String>, Vec<String>> {
         let origin = self.cx.options.origin.clone();
         let make = if self.listeners.are_handed() { Make::Always } else { Make::WhereTls };
-        let Read { config, warnings, .. } = config::read(
+        let mut made = Vec::new();
+        let read = config::read(
             &origin,
             &self.cx.options.listen,
             make,
             Some(&self.cx.config),
-            &mut self.cx.spawner,
-        )
-        .map_err(ConfigError::lines)?;
+            (&mut self.cx.spawner, &mut made),
+        );
+        made.iter().for_each(|m| log::say(m));
+        let Read { config, warnings, .. } = read.map_err(ConfigError::lines)?;
         let (options, ports) = (&self.cx.options, &self.ports.listeners);
         let bound = Bound::new(&config, options, ports, &self.listeners)?;
         let now = config.table.services().len();

@@ -141,7 +141,7 @@ pub struct Found {
 /// The ports that a table names, and the Unix sockets of fived's own. `given`: the addresses and
 /// paths of -l.
 pub fn of(table: &Table, given: &[Listen], catalog: &Catalog, names: &mut PortNames) -> Found {
-    let own: Vec<SocketAddr> = given.iter().filter_map(Listen::internet).collect();
+    let own = table.settings.own_addresses(given);
     let mut collector = PortCollector {
         table,
         own: &own,
@@ -200,6 +200,7 @@ impl Row<'_> {
 
 struct PortCollector<'a, 'n> {
     table: &'a Table,
+    /// Where fived itself listens.
     own: &'a [SocketAddr],
     catalog: &'a Catalog,
     names: &'a mut PortNames<'n>,
@@ -351,8 +352,7 @@ impl PortCollector<'_, '_> {
             let at = at.map(|o| format!("{}:{}", o.file, o.line)).unwrap_or_default();
             return Err(format!("expected each address and port once, found it at {at}"));
         }
-        let listen = self.table.settings.listen.iter().filter_map(Listen::internet);
-        match meets_own(wanted, listen.chain(self.own.iter().copied())) {
+        match meets_own(wanted, self.own) {
             Some(l) => Err(format!("expected a port that `listen` and -l leave, found {l}")),
             None => Ok(()),
         }
@@ -390,9 +390,8 @@ fn wanted(s: &Service, p: &policy::Port, names: &mut PortNames) -> Result<Wanted
 }
 
 /// The address of fived's own port that takes this one, too.
-fn meets_own(wanted: &Wanted, mut own: impl Iterator<Item = SocketAddr>) -> Option<SocketAddr> {
+fn meets_own(wanted: &Wanted, own: &[SocketAddr]) -> Option<SocketAddr> {
     let protocol = Protocol::Tcp;
-    let as_wanted =
-        |l: &SocketAddr| Wanted { protocol, address: *l, only_v6: false, backlog: None };
-    own.find(|l| wanted.address.port() != 0 && as_wanted(l).meets(wanted))
+    let as_wanted = |l: SocketAddr| Wanted { protocol, address: l, only_v6: false, backlog: None };
+    own.iter().copied().find(|l| wanted.address.port() != 0 && as_wanted(*l).meets(wanted))
 }

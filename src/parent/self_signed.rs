@@ -34,14 +34,23 @@ impl fmt::Debug for SelfSigned {
     }
 }
 
+/// A pair that could not be kept on the disk.
+#[derive(Debug, Clone)]
+pub struct Unkept {
+    pair: SelfSigned,
+    /// `DIRECTORY: error`
+    pub why: String,
+}
+
 /// The pair, as it was found or made.
 pub struct FoundPair {
     pub pair: Pair,
     pub secret: Secret,
-    /// A line about it for the log.
+    /// A line for the log: it was made, and is kept on the disk.
+    pub made: Option<String>,
+    /// Another line about it for the log.
     pub note: Option<String>,
-    /// Its text, where it could not be kept on the disk.
-    pub unkept: Option<SelfSigned>,
+    pub unkept: Option<Unkept>,
 }
 
 /// The path of the certificate.
@@ -54,7 +63,7 @@ pub fn certificate(table: &Table) -> PathBuf {
 pub fn read(
     table: &Table,
     make_it: bool,
-    before: Option<SelfSigned>,
+    before: Option<Unkept>,
     inspector: &mut Inspector,
 ) -> Result<Option<FoundPair>, String> {
     let directory = state_directory(table);
@@ -78,7 +87,7 @@ pub fn read(
                     key.display()
                 )
             });
-            Ok(Some(FoundPair { pair, secret, note, unkept: None }))
+            Ok(Some(FoundPair { pair, secret, made: None, note, unkept: None }))
         }
         // A pair is never replaced while either of its files may exist: clients have pinned it.
         (Err(c), Err(k)) if is_missing(&c) && is_missing(&k) && make_it => {
@@ -94,27 +103,29 @@ pub fn read(
 /// all the same.
 fn keep_or_make(
     directory: &Path,
-    before: Option<SelfSigned>,
+    before: Option<Unkept>,
     inspector: &mut Inspector,
 ) -> Result<FoundPair, String> {
     let SelfSigned(c, k) = match before {
-        Some(pair) => pair,
+        Some(unkept) => unkept.pair,
         None => make().map_err(|e| format!("certificate: {e}"))?,
     };
     let secret = Zeroizing::new(k.as_bytes().to_vec());
     let pair = Pair::new(c.as_bytes(), &secret, inspector)?;
     let print = pair.fingerprint();
-    let (note, unkept) = match keep(directory, &c, &k) {
+    Ok(match keep(directory, &c, &k) {
         Ok(()) => {
-            (format!("made {} with key {print}", directory.join(CERTIFICATE).display()), None)
+            let made = format!("made {} with key {print}", directory.join(CERTIFICATE).display());
+            FoundPair { pair, secret, made: Some(made), note: None, unkept: None }
         }
         Err(e) => {
+            let why = format!("{}: {e}", directory.display());
             let what = "the certificate is kept for this run only";
-            let note = format!("{}: {e}: {what}, with key {print}", directory.display());
-            (note, Some(SelfSigned(c, k)))
+            let note = Some(format!("{why}: {what}, with key {print}"));
+            let unkept = Some(Unkept { pair: SelfSigned(c, k), why });
+            FoundPair { pair, secret, made: None, note, unkept }
         }
-    };
-    Ok(FoundPair { pair, secret, note: Some(note), unkept })
+    })
 }
 
 /// The directory for the files that fived itself writes.

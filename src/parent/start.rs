@@ -45,7 +45,14 @@ const SIGNALS: [Signal; 6] =
     [Signal::CHLD, Signal::HUP, Signal::TERM, Signal::INT, Signal::USR1, Signal::USR2];
 
 /// Serves until a signal ends it. Err: it cannot serve.
-pub fn serve(mut options: Options) -> Result<(), Stop> {
+pub fn serve(options: Options) -> Result<(), Stop> {
+    let mut made = Vec::new();
+    start(options, &mut made).map_err(|Stop(status, why)| Stop(status, [made, why].concat()))
+}
+
+/// The same. `made`: lines about what was made for the configuration, as long as they are not
+/// logged.
+fn start(mut options: Options, made: &mut Vec<String>) -> Result<(), Stop> {
     log::debug(options.debug);
     // A log that cannot be written ends nothing.
     signal::ignore_file_size();
@@ -67,7 +74,7 @@ pub fn serve(mut options: Options) -> Result<(), Stop> {
     // Sockets that are handed over may be listeners of fived's own.
     let make = if handed.is_empty() { Make::WhereTls } else { Make::Always };
     let Read { config, warnings, .. } =
-        config::read(&options.origin, &options.listen, make, None, &mut spawner)
+        config::read(&options.origin, &options.listen, make, None, (&mut spawner, made))
             .map_err(|e| Stop(e.status(), e.lines()))?;
     let settings = &config.table.settings;
     let (given, handed) = GivenPaths::of(handed);
@@ -91,7 +98,7 @@ pub fn serve(mut options: Options) -> Result<(), Stop> {
     if unused_l {
         log::warn("-l is not used, because the service manager handed over sockets (LISTEN_FDS)");
     }
-    config.keys.notes.iter().for_each(|n| log::say(n));
+    made.drain(..).chain(config.keys.notes.iter().cloned()).for_each(|n| log::say(&n));
     let log_type = settings.log_type.clone();
     let mut parent = Context::new(options, config, spawner)
         .and_then(|cx| Parent::new(cx, listeners, signals))

@@ -26,13 +26,16 @@ pub fn run(options: &Options) -> i32 {
         task => match Spawner::new(1) {
             Err(e) => Err(e),
             Ok(mut spawner) => {
-                match config::read(
+                let mut made = Vec::new();
+                let read = config::read(
                     &options.origin,
                     &options.listen,
                     if *task == Task::Fingerprint { Make::Always } else { Make::Never },
                     None,
-                    &mut spawner,
-                ) {
+                    (&mut spawner, &mut made),
+                );
+                made.iter().for_each(|m| print_error(m));
+                match read {
                     Ok(read) => of(task, read),
                     Err(e) => {
                         let status = e.status();
@@ -64,11 +67,16 @@ fn of(task: &Task, Read { config, warnings, left_out }: Read) -> io::Result<i32>
             say("configuration OK\n")
         }
         Task::Fingerprint => {
-            warnings.iter().chain(&config.keys.notes).for_each(|w| print_error(w));
-            if config.keys.is_for_this_run() {
-                // It is lost when this command ends, so no server will have it.
+            warnings.iter().for_each(|w| print_error(w));
+            if let Some(why) = config.keys.why_unkept() {
+                // The key is lost when this command ends: no server will have it, so nobody is to
+                // be told its fingerprint.
+                print_error(&format!(
+                    "{why}: no certificate can be kept there, so there is no fingerprint to print"
+                ));
                 return Ok(SYSTEM);
             }
+            config.keys.notes.iter().for_each(|n| print_error(n));
             config
                 .keys
                 .pairs

@@ -34,7 +34,10 @@ pub struct Plan {
     env: CList,
     /// What a daemon is told that is given the connection.
     message: Option<Vec<u8>>,
-    home: Option<CString>,
+    /// None: `/`.
+    directory: Option<CString>,
+    /// That is the home of whoever logged in, which need not exist: as for sshd(8), `/` will do.
+    is_home: bool,
     report: Option<OwnedFd>,
     greets: Greets,
     /// The size of its terminal, if it gets one.
@@ -67,7 +70,8 @@ impl Plan {
                 Some(_) => Env::new().finish(),
             },
             message,
-            home: directory(service, &prepared, account),
+            directory: directory(service, &prepared, account),
+            is_home: prepared.owner.is_none() && prepared.directory.is_none(),
             own,
             report,
             terminal: terminal.map(|t| t.size),
@@ -107,14 +111,15 @@ impl Plan {
     }
 
     pub fn launch<'a>(&'a self, given: &'a Given) -> Launch<'a> {
-        let Plan { prepared: p, own, env, home, report, .. } = self;
+        let Plan { prepared: p, own, env, directory, report, .. } = self;
         Launch {
             program: &p.program,
             argv: &p.argv,
             env,
             identity: own.as_ref().or(p.owner.as_ref().map(|o| &o.1)).filter(|_| p.becomes),
             chroot: p.chroot.as_deref(),
-            directory: home.as_deref().unwrap_or(c"/"),
+            directory: directory.as_deref().unwrap_or(c"/"),
+            or_root: self.is_home,
             umask: p.umask,
             nice: p.nice,
             rlimits: &p.rlimits,

@@ -10,6 +10,7 @@ use super::launch::{Launch, Rlimit, Stderr};
 use super::trial::try_if_changed;
 use crate::sys::shared;
 use std::cell::Cell;
+use std::ffi::CStr;
 use std::os::fd::RawFd;
 use std::ptr;
 use std::sync::Arc;
@@ -75,8 +76,7 @@ pub(super) fn become_program(o: &Order) -> Step {
     // After the ids, so that the user's own rights decide, and after the root, so that nothing
     // outside of it stays in reach.
     if !o.inherited.in_root || l.chroot.is_some() || l.directory != c"/" {
-        // SAFETY: a C string.
-        step(Stage::Directory, unsafe { syscall!(Sysno::chdir, l.directory.as_ptr()) })?;
+        enter_directory(l)?;
     }
     if o.inherited.umask != Some(l.umask) {
         // SAFETY: no memory is handed over. It cannot fail.
@@ -93,6 +93,16 @@ pub(super) fn become_program(o: &Order) -> Step {
     }
     greet(o)?;
     exec(l)
+}
+
+fn enter_directory(l: &Launch) -> Step {
+    // SAFETY: a C string.
+    let enter = |path: &CStr| unsafe { syscall!(Sysno::chdir, path.as_ptr()) };
+    let entered = match enter(l.directory) {
+        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES) if l.or_root => enter(c"/"),
+        other => other,
+    };
+    step(Stage::Directory, entered)
 }
 
 /// Leaves the shared table, then puts everything into its place. What lies between is

@@ -45,9 +45,11 @@ pub struct Launch<'a> {
     /// None: who we are.
     pub identity: Option<&'a Identity>,
     pub chroot: Option<&'a CStr>,
-    /// Entered as that identity, inside `chroot`: a directory which the user may not enter means no
-    /// exec.
+    /// Entered as that identity, inside `chroot`: without `or_root`, a directory which the user may
+    /// not enter means no exec.
     pub directory: &'a CStr,
+    /// If that is missing, no directory, or not for this identity, `/` is taken instead.
+    pub or_root: bool,
     pub umask: u32,
     /// Added to our own; below 0 needs rights.
     pub nice: i32,
@@ -88,6 +90,7 @@ impl<'a> Launch<'a> {
             identity: None,
             chroot: None,
             directory: c"/",
+            or_root: false,
             umask: 0o022,
             nice: 0,
             rlimits: &[],
