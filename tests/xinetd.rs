@@ -74,6 +74,43 @@ fn what_is_not_served_is_switched_off_and_all_else_is_served() {
     }
 }
 
+/// A service that is wrong is printed switched off. If it were a mistake there, too, all that is
+/// printed would be refused.
+#[test]
+fn whatever_services_are_together_what_is_printed_is_read_again() {
+    let forms = ["stream\n wait = no", "stream\n wait = yes", "dgram\n wait = yes"];
+    let servers = [
+        " server = /bin/echo\n",
+        " redirect = 127.0.0.1 1\n",
+        " flags = SENSOR\n",
+        " type = UNLISTED INTERNAL\n",
+        " flags = SENSOR IPv4\n bind = ::1\n",
+    ];
+    let rules = ["only_from = 127.0.0.1", "no_access = 127.0.0.1", "banner = /etc/hostname", ""];
+    let defaults = ["", " only_from = ::1\n", " banner = /etc/hostname\n"];
+    for defaults in defaults {
+        let mut text = format!("defaults\n{{\n{defaults}}}\n");
+        let mut count = 0;
+        for (form, server, rule) in forms.iter().flat_map(|form| {
+            let all = servers.iter().flat_map(|s| rules.iter().map(move |r| (s, r)));
+            all.map(move |(server, rule)| (form, server, rule))
+        }) {
+            count += 1;
+            let kind = if server.contains("type") { "" } else { " type = UNLISTED\n" };
+            text += &format!(
+                "service echo\n{{\n id = n{count}\n{kind} port = 0\n user = @USER@\n \
+                 socket_type = {form}\n{server} {rule}\n}}\n"
+            );
+        }
+        let place = Place::new();
+        let path = place.write("xinetd.conf", &text, 0o644);
+        let (code, out, err) = run(&["-T", "--xinetd", &path]);
+        assert_eq!((code, out.matches("\tdisable = ").count()), (0, count), "{err}");
+        assert!(out.contains("\tdisable = yes\n"), "{err}");
+        assert_eq!(place.fived(&out, &["-T"]), (0, out, "".into()), "{err}");
+    }
+}
+
 /// As xinetd does, fived asks for the name's address while it reads the table.
 #[test]
 fn bind_takes_the_name_of_a_host() {

@@ -2,7 +2,7 @@
 
 use crate::policy::{Backend, Family, Libwrap, ProgramSocket, Service, Table};
 
-/// Each with the word that is wrong.
+/// Those of a row that is served, each with the word that is wrong.
 pub fn mistakes(s: &Service) -> Vec<(&str, String)> {
     let a = &*s.attributes;
     let mut wrong = Vec::new();
@@ -10,7 +10,7 @@ pub fn mistakes(s: &Service) -> Vec<(&str, String)> {
         // What else is wrong with it depends on what it is meant to be.
         return vec![(&*s.name, what)];
     }
-    if !a.tcpmux && a.port.is_empty() && a.tls_port.is_empty() && !a.disable {
+    if !a.tcpmux && a.port.is_empty() && a.tls_port.is_empty() {
         let what = if s.endpoint.family == Family::Unix {
             "expected `port = /path` (a row of `unix` is reached at its paths alone)"
         } else if s.endpoint.socket.waits() {
