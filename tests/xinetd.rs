@@ -74,6 +74,31 @@ fn what_is_not_served_is_switched_off_and_all_else_is_served() {
     }
 }
 
+/// xinetd sends none there either. One of the service's own is told of.
+#[test]
+fn a_banner_of_defaults_does_not_touch_a_service_that_sends_none() {
+    let lines: String = ["banner", "banner_success", "banner_fail"]
+        .map(|b| format!(" {b} = /etc/hostname\n"))
+        .concat();
+    let row = |id: &str, form: &str, more: &str| {
+        let row = service(id, more).replace("stream\n wait = no", form);
+        row.replace("bind", "flags = NOLIBWRAP\n bind")
+    };
+    for form in ["stream\n wait = yes", "dgram\n wait = yes"] {
+        let place = Place::new();
+        let text = format!("defaults\n{{\n{lines}}}\n{}", row("own", form, ""));
+        let path = place.write("xinetd.conf", &text, 0o644);
+        assert_eq!(run(&["-t", "--xinetd", &path]), (0, "configuration OK\n".into(), "".into()));
+        let (code, out, _) = run(&["-T", "--xinetd", &path]);
+        assert!(code == 0 && out.contains("\tdisable = no\n") && !out.contains("banner"), "{out}");
+        let path = place.write("xinetd.conf", &row("own", form, &lines), 0o644);
+        let (code, out, err) = run(&["-T", "--xinetd", &path]);
+        assert!(code == 0 && out.contains("\tdisable = no\n"), "{out}{err}");
+        let told = err.lines().filter(|l| l.contains(": expected a row of `nowait`, for nobody"));
+        assert_eq!((told.count(), err.lines().count()), (3, 3), "{err}");
+    }
+}
+
 /// A service that is wrong is printed switched off. If it were a mistake there, too, all that is
 /// printed would be refused.
 #[test]

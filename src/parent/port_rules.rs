@@ -77,26 +77,18 @@ fn waits_for_no_program(s: &Service) -> Option<String> {
     (s.endpoint.socket.waits() && !has_one).then_some(what)
 }
 
-/// What a row of `wait` cannot have: its program accepts and receives by itself.
+/// What a row of `stream` and `wait` cannot have: its program accepts by itself.
 fn wait_rules<'a>(s: &'a Service, wrong: &mut Vec<(&'a str, String)>) {
     let mut wrong = |word: &'a str, what: &str| wrong.push((word, what.to_string()));
     let a = &*s.attributes;
-    if !s.endpoint.socket.waits() {
+    if s.endpoint.socket != ProgramSocket::Listener {
         return;
     }
     let alone = "expected a row of `nowait`, found one of `wait`: its program accepts by itself";
-    if s.endpoint.socket == ProgramSocket::Listener {
-        if !a.access().is_open() {
-            wrong("only_from", alone);
-        }
-        if a.libwrap != Libwrap::No {
-            wrong("libwrap", alone);
-        }
+    if !a.access().is_open() {
+        wrong("only_from", alone);
     }
-    if a.banner.is_some() || a.banner_success.is_some() || a.banner_fail.is_some() {
-        wrong(
-            "banner",
-            "expected a row of `nowait`, found one of `wait`: nobody is there to read it",
-        );
+    if a.libwrap != Libwrap::No {
+        wrong("libwrap", alone);
     }
 }
