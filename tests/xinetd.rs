@@ -136,6 +136,28 @@ fn whatever_services_are_together_what_is_printed_is_read_again() {
     }
 }
 
+#[test]
+fn a_service_that_xinetd_alone_can_serve_is_no_mistake() {
+    let alone = "expected a row of `nowait`, found one of `wait`";
+    for (form, lines, wanted) in [
+        ("stream\n wait = yes", " only_from = ::1\n", format!("1: only_from: not served: {alone}")),
+        ("stream\n wait = yes", " no_access = ::1\n", format!("1: no_access: not served: {alone}")),
+        ("stream\n wait = yes", " redirect = ::1 1\n", "1: off: not served: expected a ".into()),
+        ("stream\n wait = yes", " flags = SENSOR\n", "11: SENSOR: not served: a sensor ".into()),
+        ("dgram\n wait = yes", " flags = SENSOR\n", "11: SENSOR: not served: a sensor ".into()),
+    ] {
+        let place = Place::new();
+        let row = service("off", lines).replace("stream\n wait = no", form);
+        let path = place.write("xinetd.conf", &row, 0o644);
+        let (code, out, err) = run(&["-t", "--xinetd", &path]);
+        assert_eq!((code, out.as_str()), (0, "configuration OK\n"), "{err}");
+        let wanted = format!("warning: {path}:{wanted}");
+        assert!(err.starts_with(&wanted) && err.lines().count() == 1, "{wanted}: {err}");
+        let (_, out, _) = run(&["-T", "--xinetd", &path]);
+        assert!(out.contains("\tdisable = yes\n"), "{out}");
+    }
+}
+
 /// As xinetd does, fived asks for the name's address while it reads the table.
 #[test]
 fn bind_takes_the_name_of_a_host() {

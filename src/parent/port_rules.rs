@@ -1,9 +1,31 @@
 //! The mistakes that concern all ports of a row: what cannot be together; and a warning.
 
-use crate::policy::{Backend, Family, Libwrap, ProgramSocket, Service, Table};
+use crate::policy::{
+    Access, Backend, Family, Grammar, Libwrap, ProgramSocket, Service, ServiceId, Table,
+};
+
+/// Reports them, one line each. A row of inetd.conf or xinetd.conf that has one is right there, but
+/// fived does not serve it: it is switched off. One that is switched off already may be anything.
+/// A warning about others follows.
+pub fn check(table: &mut Table, wrong: &mut Vec<String>, warnings: &mut Vec<String>) {
+    let mut off = Vec::new();
+    for (n, s) in table.services().iter().enumerate().filter(|(_, s)| !s.attributes.disable) {
+        for (word, what) in mistakes(s) {
+            let at = format!("{}:{}: {word}", s.file, s.line);
+            if s.grammar == Grammar::Fived {
+                wrong.push(format!("{at}: {what}"));
+            } else {
+                warnings.push(format!("{at}: not served: {what}"));
+                off.push(ServiceId(n as u32));
+            }
+        }
+    }
+    off.into_iter().for_each(|id| table.switch_off(id));
+    warnings.extend(behind_balancers(table));
+}
 
 /// Those of a row that is served, each with the word that is wrong.
-pub fn mistakes(s: &Service) -> Vec<(&str, String)> {
+fn mistakes(s: &Service) -> Vec<(&str, String)> {
     let a = &*s.attributes;
     let mut wrong = Vec::new();
     if let Some(what) = waits_for_no_program(s) {
@@ -45,7 +67,7 @@ pub fn mistakes(s: &Service) -> Vec<(&str, String)> {
 }
 
 /// Rows whose programs accept what load balancers connect, one line each.
-pub fn warnings(table: &Table) -> impl Iterator<Item = String> {
+fn behind_balancers(table: &Table) -> impl Iterator<Item = String> {
     let balanced = !table.settings.proxy_from.is_empty();
     let accepts = move |s: &&Service| {
         let endpoint = &s.endpoint;
@@ -85,8 +107,12 @@ fn wait_rules<'a>(s: &'a Service, wrong: &mut Vec<(&'a str, String)>) {
         return;
     }
     let alone = "expected a row of `nowait`, found one of `wait`: its program accepts by itself";
-    if !a.access().is_open() {
+    let only_from = Access { no_access: &[], ..a.access() };
+    if !only_from.is_open() {
         wrong("only_from", alone);
+    }
+    if !a.no_access.is_empty() {
+        wrong("no_access", alone);
     }
     if a.libwrap != Libwrap::No {
         wrong("libwrap", alone);

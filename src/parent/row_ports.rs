@@ -2,7 +2,6 @@
 
 use super::catalog::Catalog;
 use super::port_names::PortNames;
-use super::port_rules;
 use crate::policy::{
     self, Family, Grammar, HostId, HostScope, Listen, Owner, Peer, ProgramSocket, Service,
     ServiceId, Table,
@@ -241,8 +240,7 @@ impl PortCollector<'_, '_> {
         if a.disable {
             return Vec::new();
         }
-        let rules = port_rules::mistakes(s).into_iter();
-        let mut wrong: Vec<String> = rules.map(|(word, what)| row.wrong(word, what)).collect();
+        let mut wrong = Vec::new();
         let plain = a.port.iter().map(|p| (p, "port"));
         for (p, word) in plain.chain(a.tls_port.iter().map(|p| (p, "tls_port"))) {
             let named = |what| format!("{p}: {what}");
