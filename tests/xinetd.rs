@@ -158,6 +158,27 @@ fn a_service_that_xinetd_alone_can_serve_is_no_mistake() {
     }
 }
 
+/// Whoever migrates prints the table, and must see there what becomes of each row.
+#[test]
+fn what_fived_conf_prints_of_such_a_file_has_its_warnings() {
+    let place = Place::new();
+    place.write("xinetd.conf", &service("off", " flags = INTERCEPT\n"), 0o644);
+    place.write("inetd.conf", "x raw udp wait @USER@ /bin/true\n", 0o644);
+    for (option, setting, word) in [
+        ("--xinetd", "xinetd = @DIR@/xinetd.conf\n", "INTERCEPT"),
+        ("--inetd", "inetd = @DIR@/inetd.conf\n", "raw"),
+    ] {
+        let file = place.fill(setting).split_whitespace().last().expect("a file").to_string();
+        let (code, _, wanted) = run(&["-T", option, &file]);
+        assert!(code == 0 && wanted.contains(&format!(": {word}: not served: ")), "{wanted}");
+        let (code, out, err) = place.fived(setting, &["-T"]);
+        assert_eq!((code, &err), (0, &wanted));
+        assert_eq!(place.fived(setting, &["-t"]).2, wanted);
+        // It is one of fived's own now, whose rows are as they stand.
+        assert_eq!(place.fived(&out, &["-T"]), (0, out, "".into()));
+    }
+}
+
 /// As xinetd does, fived asks for the name's address while it reads the table.
 #[test]
 fn bind_takes_the_name_of_a_host() {
