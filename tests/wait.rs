@@ -389,6 +389,7 @@ fn what_such_rows_cannot_have_is_a_mistake() {
         (&*format!("{own} connect_timeout = 9\n"), "connect_timeout: expected a row of `redirect`"),
         (&*format!("{own} tcpmux = yes\n"), "tcpmux: expected no name"),
         (&*format!("{own} banner = /etc/hostname\n"), "banner: expected a row of `nowait`"),
+        (&*format!("{own} banner_fail = /etc/hostname\n"), "banner_fail: expected a row of"),
     ] {
         let (_, text) = Daemon::with(conf).fails();
         assert!(text.contains(what), "{conf}{text}");
@@ -398,16 +399,41 @@ fn what_such_rows_cannot_have_is_a_mistake() {
 }
 
 #[test]
+fn what_such_rows_cannot_have_is_no_mistake_while_they_are_switched_off() {
+    for row in [
+        "own stream tcp wait @USER@ /bin/true true\n",
+        "own stream tcp wait @USER@ /bin/true true\n port = 9\n only_from = 127.0.0.1\n libwrap = yes\n",
+        "own stream tcp wait @USER@ internal echo\n port = 9\n",
+        "own dgram udp4 wait @USER@ internal sensor\n port = '[::1]:9' /run/x\n tls_port = 9\n",
+        "own stream unix nowait @USER@ /bin/true true\n port = 9\n",
+        "own stream unix nowait @USER@ /bin/true true\n port = /run/x\n socket_owner = no-such-user\n",
+        "own stream tcp nowait @USER@ /bin/true true\n port = 9\n require = login\n",
+    ] {
+        let place = Place::new();
+        let (code, out, err) = place.fived(&format!("{row} disable = yes\n"), &["-T"]);
+        assert_eq!((code, err.as_str()), (0, ""), "{row}");
+        assert_eq!(place.fived(&out, &["-T"]), (0, out, "".into()), "{row}");
+        assert_eq!(place.fived(row, &["-t"]).0, 1, "{row}");
+    }
+}
+
+#[test]
 fn what_such_rows_inherit_and_cannot_have_has_no_effect() {
     let defaults =
         "instances = 5\nper_source = 2\nlingering_close = yes\nproxy = v1\nserver_timeout = 9\n";
+    let banners =
+        ["banner", "banner_success", "banner_fail"].map(|b| format!("{b} = /etc/hostname\n"));
     for row in [
+        "own dgram udp wait @USER@ /bin/true true\n port = 1079\n",
         "own stream tcp wait @USER@ /bin/true true\n port = 1079 1080\n instances = 2\n",
         "own stream tcp nowait @USER@ handover /run/chat.sock\n instances = UNLIMITED\n",
     ] {
         let place = Place::new();
-        let (code, out, err) = place.fived(&format!("{defaults}{row}"), &["-T"]);
+        let [file, section @ ..] = &banners;
+        let conf = format!("{defaults}{file}[*]\n{}{row}", section.concat());
+        let (code, out, err) = place.fived(&conf, &["-T"]);
         assert_eq!((code, err.as_str()), (0, ""), "{row}");
+        assert_eq!(out.contains("\tbanner"), row.contains("nowait"), "{row}{out}");
         for line in ["\tper_source = UNLIMITED\n", "\tlingering_close = no\n"] {
             assert!(out.contains(line), "{row}{out}");
         }

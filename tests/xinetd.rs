@@ -74,6 +74,111 @@ fn what_is_not_served_is_switched_off_and_all_else_is_served() {
     }
 }
 
+/// xinetd sends none there either. One of the service's own is told of.
+#[test]
+fn a_banner_of_defaults_does_not_touch_a_service_that_sends_none() {
+    let lines: String = ["banner", "banner_success", "banner_fail"]
+        .map(|b| format!(" {b} = /etc/hostname\n"))
+        .concat();
+    let row = |id: &str, form: &str, more: &str| {
+        let row = service(id, more).replace("stream\n wait = no", form);
+        row.replace("bind", "flags = NOLIBWRAP\n bind")
+    };
+    for form in ["stream\n wait = yes", "dgram\n wait = yes"] {
+        let place = Place::new();
+        let text = format!("defaults\n{{\n{lines}}}\n{}", row("own", form, ""));
+        let path = place.write("xinetd.conf", &text, 0o644);
+        assert_eq!(run(&["-t", "--xinetd", &path]), (0, "configuration OK\n".into(), "".into()));
+        let (code, out, _) = run(&["-T", "--xinetd", &path]);
+        assert!(code == 0 && out.contains("\tdisable = no\n") && !out.contains("banner"), "{out}");
+        let path = place.write("xinetd.conf", &row("own", form, &lines), 0o644);
+        let (code, out, err) = run(&["-T", "--xinetd", &path]);
+        assert!(code == 0 && out.contains("\tdisable = no\n"), "{out}{err}");
+        let told = err.lines().filter(|l| l.contains(": expected a row of `nowait`, for nobody"));
+        assert_eq!((told.count(), err.lines().count()), (3, 3), "{err}");
+    }
+}
+
+/// A service that is wrong is printed switched off. If it were a mistake there, too, all that is
+/// printed would be refused.
+#[test]
+fn whatever_services_are_together_what_is_printed_is_read_again() {
+    let forms = ["stream\n wait = no", "stream\n wait = yes", "dgram\n wait = yes"];
+    let servers = [
+        " server = /bin/echo\n",
+        " redirect = 127.0.0.1 1\n",
+        " flags = SENSOR\n",
+        " type = UNLISTED INTERNAL\n",
+        " flags = SENSOR IPv4\n bind = ::1\n",
+    ];
+    let rules = ["only_from = 127.0.0.1", "no_access = 127.0.0.1", "banner = /etc/hostname", ""];
+    let defaults = ["", " only_from = ::1\n", " banner = /etc/hostname\n"];
+    for defaults in defaults {
+        let mut text = format!("defaults\n{{\n{defaults}}}\n");
+        let mut count = 0;
+        for (form, server, rule) in forms.iter().flat_map(|form| {
+            let all = servers.iter().flat_map(|s| rules.iter().map(move |r| (s, r)));
+            all.map(move |(server, rule)| (form, server, rule))
+        }) {
+            count += 1;
+            let kind = if server.contains("type") { "" } else { " type = UNLISTED\n" };
+            text += &format!(
+                "service echo\n{{\n id = n{count}\n{kind} port = 0\n user = @USER@\n \
+                 socket_type = {form}\n{server} {rule}\n}}\n"
+            );
+        }
+        let place = Place::new();
+        let path = place.write("xinetd.conf", &text, 0o644);
+        let (code, out, err) = run(&["-T", "--xinetd", &path]);
+        assert_eq!((code, out.matches("\tdisable = ").count()), (0, count), "{err}");
+        assert!(out.contains("\tdisable = yes\n"), "{err}");
+        assert_eq!(place.fived(&out, &["-T"]), (0, out, "".into()), "{err}");
+    }
+}
+
+#[test]
+fn a_service_that_xinetd_alone_can_serve_is_no_mistake() {
+    let alone = "expected a row of `nowait`, found one of `wait`";
+    for (form, lines, wanted) in [
+        ("stream\n wait = yes", " only_from = ::1\n", format!("1: only_from: not served: {alone}")),
+        ("stream\n wait = yes", " no_access = ::1\n", format!("1: no_access: not served: {alone}")),
+        ("stream\n wait = yes", " redirect = ::1 1\n", "1: off: not served: expected a ".into()),
+        ("stream\n wait = yes", " flags = SENSOR\n", "11: SENSOR: not served: a sensor ".into()),
+        ("dgram\n wait = yes", " flags = SENSOR\n", "11: SENSOR: not served: a sensor ".into()),
+    ] {
+        let place = Place::new();
+        let row = service("off", lines).replace("stream\n wait = no", form);
+        let path = place.write("xinetd.conf", &row, 0o644);
+        let (code, out, err) = run(&["-t", "--xinetd", &path]);
+        assert_eq!((code, out.as_str()), (0, "configuration OK\n"), "{err}");
+        let wanted = format!("warning: {path}:{wanted}");
+        assert!(err.starts_with(&wanted) && err.lines().count() == 1, "{wanted}: {err}");
+        let (_, out, _) = run(&["-T", "--xinetd", &path]);
+        assert!(out.contains("\tdisable = yes\n"), "{out}");
+    }
+}
+
+/// Whoever migrates prints the table, and must see there what becomes of each row.
+#[test]
+fn what_fived_conf_prints_of_such_a_file_has_its_warnings() {
+    let place = Place::new();
+    place.write("xinetd.conf", &service("off", " flags = INTERCEPT\n"), 0o644);
+    place.write("inetd.conf", "x raw udp wait @USER@ /bin/true\n", 0o644);
+    for (option, setting, word) in [
+        ("--xinetd", "xinetd = @DIR@/xinetd.conf\n", "INTERCEPT"),
+        ("--inetd", "inetd = @DIR@/inetd.conf\n", "raw"),
+    ] {
+        let file = place.fill(setting).split_whitespace().last().expect("a file").to_string();
+        let (code, _, wanted) = run(&["-T", option, &file]);
+        assert!(code == 0 && wanted.contains(&format!(": {word}: not served: ")), "{wanted}");
+        let (code, out, err) = place.fived(setting, &["-T"]);
+        assert_eq!((code, &err), (0, &wanted));
+        assert_eq!(place.fived(setting, &["-t"]).2, wanted);
+        // It is one of fived's own now, whose rows are as they stand.
+        assert_eq!(place.fived(&out, &["-T"]), (0, out, "".into()));
+    }
+}
+
 /// As xinetd does, fived asks for the name's address while it reads the table.
 #[test]
 fn bind_takes_the_name_of_a_host() {

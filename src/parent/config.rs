@@ -112,6 +112,7 @@ pub fn read(
     let (mut table, mistakes) = policy::load(origin, &mut disk);
     let Messages { mut wrong, mut warnings, mut left_out } = messages(&mistakes);
     warnings.extend(disk.take_warnings());
+    port_rules::check(&mut table, &mut wrong, &mut warnings);
     let (catalog, late) = catalog(&table, before, &mut wrong);
     check(&table, &catalog, own, &mut wrong, &mut warnings);
     logins(&table, &mut wrong, &mut warnings);
@@ -121,7 +122,6 @@ pub fn read(
     let late: Vec<String> = late.into_iter().chain(disk.ports.warning()).collect();
     warnings.extend_from_slice(&late);
     warnings.extend(socket_directories::warnings(&ports.plain, &table, &catalog));
-    warnings.extend(port_rules::warnings(&table));
     warnings.extend(no_service(origin, &table, before));
     left_out |= !found.left_out.is_empty();
     warnings.extend(switch_off(&mut table, found.left_out));

@@ -1,16 +1,38 @@
 //! The mistakes that concern all ports of a row: what cannot be together; and a warning.
 
-use crate::policy::{Backend, Family, Libwrap, ProgramSocket, Service, Table};
+use crate::policy::{
+    Access, Backend, Family, Grammar, Libwrap, ProgramSocket, Service, ServiceId, Table,
+};
 
-/// Each with the word that is wrong.
-pub fn mistakes(s: &Service) -> Vec<(&str, String)> {
+/// Reports them, one line each. A row of inetd.conf or xinetd.conf that has one is right there, but
+/// fived does not serve it: it is switched off. One that is switched off already may be anything.
+/// A warning about others follows.
+pub fn check(table: &mut Table, wrong: &mut Vec<String>, warnings: &mut Vec<String>) {
+    let mut off = Vec::new();
+    for (n, s) in table.services().iter().enumerate().filter(|(_, s)| !s.attributes.disable) {
+        for (word, what) in mistakes(s) {
+            let at = format!("{}:{}: {word}", s.file, s.line);
+            if s.grammar == Grammar::Fived {
+                wrong.push(format!("{at}: {what}"));
+            } else {
+                warnings.push(format!("{at}: not served: {what}"));
+                off.push(ServiceId(n as u32));
+            }
+        }
+    }
+    off.into_iter().for_each(|id| table.switch_off(id));
+    warnings.extend(behind_balancers(table));
+}
+
+/// Those of a row that is served, each with the word that is wrong.
+fn mistakes(s: &Service) -> Vec<(&str, String)> {
     let a = &*s.attributes;
     let mut wrong = Vec::new();
     if let Some(what) = waits_for_no_program(s) {
         // What else is wrong with it depends on what it is meant to be.
         return vec![(&*s.name, what)];
     }
-    if !a.tcpmux && a.port.is_empty() && a.tls_port.is_empty() && !a.disable {
+    if !a.tcpmux && a.port.is_empty() && a.tls_port.is_empty() {
         let what = if s.endpoint.family == Family::Unix {
             "expected `port = /path` (a row of `unix` is reached at its paths alone)"
         } else if s.endpoint.socket.waits() {
@@ -45,7 +67,7 @@ pub fn mistakes(s: &Service) -> Vec<(&str, String)> {
 }
 
 /// Rows whose programs accept what load balancers connect, one line each.
-pub fn warnings(table: &Table) -> impl Iterator<Item = String> {
+fn behind_balancers(table: &Table) -> impl Iterator<Item = String> {
     let balanced = !table.settings.proxy_from.is_empty();
     let accepts = move |s: &&Service| {
         let endpoint = &s.endpoint;
@@ -77,26 +99,22 @@ fn waits_for_no_program(s: &Service) -> Option<String> {
     (s.endpoint.socket.waits() && !has_one).then_some(what)
 }
 
-/// What a row of `wait` cannot have: its program accepts and receives by itself.
+/// What a row of `stream` and `wait` cannot have: its program accepts by itself.
 fn wait_rules<'a>(s: &'a Service, wrong: &mut Vec<(&'a str, String)>) {
     let mut wrong = |word: &'a str, what: &str| wrong.push((word, what.to_string()));
     let a = &*s.attributes;
-    if !s.endpoint.socket.waits() {
+    if s.endpoint.socket != ProgramSocket::Listener {
         return;
     }
     let alone = "expected a row of `nowait`, found one of `wait`: its program accepts by itself";
-    if s.endpoint.socket == ProgramSocket::Listener {
-        if !a.access().is_open() {
-            wrong("only_from", alone);
-        }
-        if a.libwrap != Libwrap::No {
-            wrong("libwrap", alone);
-        }
+    let only_from = Access { no_access: &[], ..a.access() };
+    if !only_from.is_open() {
+        wrong("only_from", alone);
     }
-    if a.banner.is_some() || a.banner_success.is_some() || a.banner_fail.is_some() {
-        wrong(
-            "banner",
-            "expected a row of `nowait`, found one of `wait`: nobody is there to read it",
-        );
+    if !a.no_access.is_empty() {
+        wrong("no_access", alone);
+    }
+    if a.libwrap != Libwrap::No {
+        wrong("libwrap", alone);
     }
 }

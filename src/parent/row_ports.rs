@@ -2,7 +2,6 @@
 
 use super::catalog::Catalog;
 use super::port_names::PortNames;
-use super::port_rules;
 use crate::policy::{
     self, Family, Grammar, HostId, HostScope, Listen, Owner, Peer, ProgramSocket, Service,
     ServiceId, Table,
@@ -234,12 +233,15 @@ impl PortCollector<'_, '_> {
         wrong
     }
 
-    /// Adds those of a row; one that is switched off has none, and may have the port of another.
-    /// Returns its mistakes, one line each.
+    /// Adds those of a row. Returns its mistakes, one line each. One that is switched off has no
+    /// port, and nothing that it says of them is a mistake: so -T prints the rows of inetd.conf and
+    /// xinetd.conf that were switched off for a mistake, and what it prints is read again.
     fn row(&mut self, row: &Row) -> Vec<String> {
         let (s, a) = (row.service, &*row.service.attributes);
-        let rules = port_rules::mistakes(s).into_iter();
-        let mut wrong: Vec<String> = rules.map(|(word, what)| row.wrong(word, what)).collect();
+        if a.disable {
+            return Vec::new();
+        }
+        let mut wrong = Vec::new();
         let plain = a.port.iter().map(|p| (p, "port"));
         for (p, word) in plain.chain(a.tls_port.iter().map(|p| (p, "tls_port"))) {
             let named = |what| format!("{p}: {what}");
@@ -247,7 +249,6 @@ impl PortCollector<'_, '_> {
                 (Some(path), "port") => self.unix(row, path),
                 (Some(_), _) => Err("expected a port of TCP, found a path".into()),
                 (None, _) => wanted(s, p, self.names).and_then(|wanted| match word {
-                    _ if a.disable => Ok(()),
                     "port" => self.plain(row, wanted).map_err(named),
                     _ => self.tls(row, wanted).map_err(named),
                 }),
@@ -277,9 +278,6 @@ impl PortCollector<'_, '_> {
             None => None,
             Some(owner) => Some(self.owner(owner)?),
         };
-        if a.disable {
-            return Ok(());
-        }
         self.path_is_not_taken(path)?;
         let (path, mode) = (path.to_string(), a.socket_mode);
         let wanted = unix_listener::Wanted { path, mode, owner, backlog: a.backlog };

@@ -105,7 +105,8 @@ fn of(task: &Task, Read { config, warnings, left_out }: Read) -> io::Result<i32>
         },
         _ => {
             // What is printed may serve otherwise than the program whose file was read.
-            if config.origin.grammar != Grammar::Fived {
+            let (origin, s) = (&config.origin, &config.table.settings);
+            if origin.grammar != Grammar::Fived || !s.inetd.is_empty() || !s.xinetd.is_empty() {
                 warnings.iter().for_each(|w| print_error(&format!("warning: {w}")));
             }
             say(&config.effective().print())

@@ -26,12 +26,16 @@ const CONNECT_TIMEOUT: InVain =
     vain("connect_timeout", NO_UPSTREAM, |a| a.connect_timeout = Duration::from_secs(5));
 
 const BY_ITSELF: &str = "expected none (the program itself accepts its clients)";
+const UNREAD: &str = "expected a row of `nowait`, for nobody reads it here";
 const WAIT: &[InVain] = &[
     vain("instances", "expected 1 for each port (one program at a time has its socket)", |a| {
         a.instances = Some(a.port.len().max(1) as u32);
     }),
     vain("per_source", BY_ITSELF, |a| a.per_source = None),
     vain("lingering_close", BY_ITSELF, |a| a.lingering_close = false),
+    vain("banner", UNREAD, |a| a.banner = None),
+    vain("banner_success", UNREAD, |a| a.banner_success = None),
+    vain("banner_fail", UNREAD, |a| a.banner_fail = None),
     PROXY,
     CONNECT_TIMEOUT,
 ];

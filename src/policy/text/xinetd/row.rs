@@ -126,6 +126,10 @@ impl Row<'_> {
         let Some(form) = form.filter(|f| *f != Form::USUAL) else {
             return usual.map_err(|all| self.all_broken(all)).ok();
         };
+        if self.draft.flags.sensor {
+            let what = "a sensor of datagrams, or one that accepts by itself";
+            self.not_served(self.draft.flags.line, "SENSOR", what);
+        }
         match (read(form.kind, form.protocol, form.wait), usual) {
             (Ok(columns), _) => Some(columns),
             // fived does not serve it. Its row is in the table, switched off.
