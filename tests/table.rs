@@ -226,6 +226,45 @@ fn files_are_included() {
     assert!(at("b") < at("c") && at("c") < at("d") && at("d") < at("a"), "in order:\n{out}");
 }
 
+/// What follows an included file is in the section that it was in before.
+#[test]
+fn a_section_ends_with_the_file_that_begins_it() {
+    let place = Place::new();
+    let row = |name: &str| format!("{name} stream tcp nowait @USER@ /bin/cat\n");
+    for (file, text) in [
+        ("deep", format!("{}[deep]\n{}", row("d0"), row("d1"))),
+        ("two", format!("include @DIR@/deep\n{}[two]\n{}", row("t0"), row("t1"))),
+        ("d/1", format!("[*]\n{}", row("all"))),
+        ("d/2", format!("env = A=1\n{}", row("i"))),
+    ] {
+        place.write(file, &text, 0o644);
+    }
+    let conf = format!(
+        "include @DIR@/two\n{}[one]\nincludedir @DIR@/d\n{}[last]\n{}",
+        row("a"),
+        row("o"),
+        row("z")
+    );
+    let conf = place.fill(&conf);
+    let (code, out, err) = place.fived(&conf, &["-T"]);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    let heads: Vec<&str> = out
+        .lines()
+        .filter(|l| l.starts_with('[') || l.contains(" stream "))
+        .filter_map(|l| l.split(' ').next())
+        .collect();
+    let wanted = "d0 t0 a [deep] d1 [two] t1 [*] all [one] i o [last] z";
+    assert_eq!(heads.join(" "), wanted, "{out}");
+    assert!(!out.contains("\to\n") && out.matches("A=1").count() == 2, "i and o: {out}");
+    assert_eq!(place.fived(&out, &["-T"]).1, out, "and it is read again");
+    // Settings of fived as a whole may follow, too.
+    let conf = place.fill(&format!("include @DIR@/d/1\nmptcp = no\n{}", row("a")));
+    assert!(place.fived(&conf, &["-T"]).1.contains("mptcp = no\n"));
+    // A row of the file that includes still ends its section's settings.
+    let conf = place.fill(&format!("{}include @DIR@/d/1\nmptcp = no\n", row("a")));
+    assert!(place.fived(&conf, &["-t"]).2.contains(":3: mptcp: "));
+}
+
 #[test]
 fn what_is_no_file_is_neither_read_nor_waited_for() {
     let place = Place::new();

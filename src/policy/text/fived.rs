@@ -61,9 +61,20 @@ impl FivedReader<'_, '_> {
             Ok(b) => b,
             Err(e) => return self.builder.mistakes.push(at, line, path, e),
         };
+        if from.is_some() {
+            self.builder.enter_file();
+        }
+        self.lines(path, &bytes, depth);
+        self.end_row();
+        if from.is_some() {
+            self.builder.leave_file();
+        }
+    }
+
+    fn lines(&mut self, path: &str, bytes: &[u8], depth: usize) {
         let name: Arc<str> = path.into();
         // Some editors begin a file with a byte order mark.
-        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         if let Some(line) = xinetd_block(bytes) {
             let what = "expected rows as in inetd.conf, found a block of xinetd.conf; `xinetd = FILE` and --xinetd read such a file";
             return self.builder.mistakes.push(path, line, "{", what);
@@ -74,7 +85,6 @@ impl FivedReader<'_, '_> {
             let text = text.strip_suffix('\r').unwrap_or(&text);
             self.line(Line { text, file: &name, number: i + 1 }, utf8, depth);
         }
-        self.end_row();
     }
 
     /// Reads one line. `utf8`: the file's line is UTF-8. If not, U+FFFD replaces what is invalid,
