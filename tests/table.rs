@@ -226,6 +226,20 @@ fn files_are_included() {
     assert!(at("b") < at("c") && at("c") < at("d") && at("d") < at("a"), "in order:\n{out}");
 }
 
+#[test]
+fn an_include_with_an_equals_sign_is_told_how_it_is_written() {
+    let place = Place::new();
+    let conf = place.fill(&format!("include = /x\n{ROW}includedir = /d /e\ninclude += /x\n"));
+    let (code, _, err) = place.fived(&conf, &["-t"]);
+    let path = place.at("fived.conf");
+    let wanted = format!(
+        "{path}:1: include: expected `include FILE` without `=`, found `=`\n\
+         {path}:3: includedir: expected `includedir DIRECTORY` without `=`, found `=`\n\
+         {path}:4: include: expected `include FILE` without `=`, found `+=`\n"
+    );
+    assert_eq!((code, err), (1, wanted));
+}
+
 /// What follows an included file is in the section that it was in before.
 #[test]
 fn a_section_ends_with_the_file_that_begins_it() {

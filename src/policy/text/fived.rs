@@ -17,6 +17,9 @@ pub const FILES: usize = 10_000;
 /// Lines that are neither a setting nor a row.
 pub const DIRECTIVES: [&str; 2] = ["include", "includedir"];
 
+/// What follows each of them.
+const OPERANDS: [(&str, &str); 2] = [(DIRECTIVES[0], "FILE"), (DIRECTIVES[1], "DIRECTORY")];
+
 /// Reads a file, and those that it includes.
 pub fn read(builder: &mut Builder, path: &str) {
     FivedReader { builder, row: None, read: 0 }.file(path, 0, None);
@@ -111,7 +114,15 @@ impl FivedReader<'_, '_> {
             return self.header(line);
         }
         if let Some(pair) = pair(&words, line.number) {
-            return self.builder.setting(&pair, line.file);
+            return match OPERANDS.iter().find(|(directive, _)| *directive == pair.name) {
+                Some((directive, operand)) => {
+                    let found = &words[1].text;
+                    let what =
+                        format!("expected `{directive} {operand}` without `=`, found `{found}`");
+                    self.wrong(line, directive, what)
+                }
+                None => self.builder.setting(&pair, line.file),
+            };
         }
         if let [directive, path] = &words[..]
             && DIRECTIVES.iter().any(|d| directive.is(d))
