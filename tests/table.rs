@@ -316,7 +316,9 @@ fn where_passwords_would_be_asked_is_looked_at() {
     let place = Place::new();
     for setting in ["checkpassword = /no/such x", "passwords = /no/such"] {
         let (code, _, err) = place.fived(&format!("{setting}\n"), &["-t"]);
-        assert!(code == 0 && err.contains(":1: /no/such: No such file"), "{err}");
+        let wanted =
+            format!(":1: {}: /no/such: No such file", setting.split(' ').next().expect("it"));
+        assert!(code == 0 && err.contains(&wanted), "{err}");
     }
 }
 
@@ -491,8 +493,24 @@ fn what_only_this_computer_can_tell_has_its_line_too() {
     let one = "[one]\nkey = /nonexistent/one\n[two]\n\ncertificate = /nonexistent/two\na stream tcp perhaps @USER@ /bin/cat\n";
     mistakes(
         &format!("mptcp = yes\ncertificate = /nonexistent/c\n{one}"),
-        &[(8, "perhaps"), (2, "/nonexistent/c"), (4, "/nonexistent/one"), (7, "/nonexistent/two")],
+        &[(8, "perhaps"), (2, "certificate"), (4, "key"), (7, "certificate")],
     );
+    // The setting is the word, and what cannot be read is told for each.
+    let conf = "include /nonexistent/i\nincludedir /nonexistent/d\ncertificate = /nonexistent/c\nkey = /nonexistent/k\n[one]\ncertificate = /nonexistent/both\n";
+    let place = Place::new();
+    let (code, _, err) = place.fived(conf, &["-t"]);
+    let wanted = [
+        (1, "include: /nonexistent/i"),
+        (2, "includedir: /nonexistent/d"),
+        (3, "certificate: /nonexistent/c"),
+        (4, "key: /nonexistent/k"),
+        (6, "certificate: /nonexistent/both"),
+    ]
+    .map(|(line, word)| {
+        let path = place.at("fived.conf");
+        format!("{path}:{line}: {word}: No such file or directory (os error 2)\n")
+    });
+    assert_eq!((code, err), (1, wanted.concat()));
     if root() {
         mistakes("mptcp = yes\nuser = no-such-user\n", &[(2, "user")]);
         mistakes("user = root\n", &[(1, "user")]);

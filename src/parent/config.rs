@@ -249,7 +249,9 @@ fn messages(mistakes: &[Mistake]) -> Messages {
 
 /// What only this computer can say about where passwords are asked.
 fn logins(table: &Table, wrong: &mut Vec<String>, warnings: &mut Vec<String>) {
-    let (s, at) = (&table.settings, |setting: &str| table.place(HostId::DEFAULT, setting));
+    let (s, at) = (&table.settings, |setting: &str| {
+        format!("{}: {setting}", table.place(HostId::DEFAULT, setting))
+    });
     if let Some(path) = s.checkpassword.as_ref().and_then(|words| words.first())
         && let Err(e) = program::inspect(None, path)
     {

@@ -52,17 +52,20 @@ struct Line<'a> {
 }
 
 impl FivedReader<'_, '_> {
-    /// Reads one file; `from`: the line that includes it.
-    fn file(&mut self, path: &str, depth: usize, from: Option<Line>) {
-        let (at, line) = from.map_or((path, 0), |l| (&**l.file, l.number));
+    /// Reads one file; `from`: the line that includes it, and its directive.
+    fn file(&mut self, path: &str, depth: usize, from: Option<(Line, &str)>) {
         self.read += 1;
-        if depth > DEPTH || self.read > FILES {
-            let what = format!("expected at most {FILES} files, {DEPTH} deep, found one more");
-            return self.builder.mistakes.push(at, line, path, what);
-        }
-        let bytes = match self.builder.files.read(path) {
-            Ok(b) => b,
-            Err(e) => return self.builder.mistakes.push(at, line, path, e),
+        let read = if depth > DEPTH || self.read > FILES {
+            Err(format!("expected at most {FILES} files, {DEPTH} deep, found one more"))
+        } else {
+            self.builder.files.read(path)
+        };
+        let bytes = match (read, from) {
+            (Ok(bytes), _) => bytes,
+            (Err(e), None) => return self.builder.mistakes.push(path, 0, path, e),
+            (Err(e), Some((line, directive))) => {
+                return self.wrong(line, directive, format!("{path}: {e}"));
+            }
         };
         if from.is_some() {
             self.builder.enter_file();
@@ -127,7 +130,7 @@ impl FivedReader<'_, '_> {
         if let [directive, path] = &words[..]
             && DIRECTIVES.iter().any(|d| directive.is(d))
         {
-            return self.include(directive.text == DIRECTIVES[1], &path.text, line, depth);
+            return self.include(&directive.text, &path.text, line, depth);
         }
         if words.len() < 6 && first.text.contains('=') {
             let what = "expected a row, or a setting with blanks around its =, found neither";
@@ -210,19 +213,19 @@ impl FivedReader<'_, '_> {
         }
     }
 
-    fn include(&mut self, directory: bool, path: &str, line: Line, depth: usize) {
+    fn include(&mut self, directive: &str, path: &str, line: Line, depth: usize) {
         let path = beside(line.file, path);
-        if !directory {
-            return self.file(&path, depth + 1, Some(line));
+        if directive == DIRECTIVES[0] {
+            return self.file(&path, depth + 1, Some((line, directive)));
         }
         match self.builder.files.list(&path) {
             Ok(mut names) => {
                 names.sort_unstable();
                 for name in names.iter().filter(|n| !n.contains(['.', '~'])) {
-                    self.file(&format!("{path}/{name}"), depth + 1, Some(line));
+                    self.file(&format!("{path}/{name}"), depth + 1, Some((line, directive)));
                 }
             }
-            Err(e) => self.wrong(line, &path, e),
+            Err(e) => self.wrong(line, directive, format!("{path}: {e}")),
         }
     }
 
