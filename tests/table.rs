@@ -489,6 +489,26 @@ fn a_mistake_hides_no_other() {
 }
 
 #[test]
+fn mistakes_beyond_a_thousand_are_counted() {
+    let place = Place::new();
+    let more = "expected at most 1000 lines about a configuration, found";
+    for (wrong, rest) in [(1000, 0), (1001, 1), (1234, 234)] {
+        // A mistake of another kind does not come behind it.
+        let (code, _, err) = place.fived(&format!("key = /k\n{}", "x\n".repeat(wrong)), &["-t"]);
+        assert_eq!((code, err.lines().filter(|l| l.contains(": x: ")).count()), (1, 1000));
+        let last = err.lines().last().unwrap_or_default();
+        let wanted = format!("fived.conf:1002: {more} {rest} more, which are not shown");
+        assert_eq!(last.contains(&wanted), rest != 0, "{wrong}: {last}");
+        assert_eq!(err.matches(more).count(), usize::from(rest != 0));
+        assert!(err.contains(":1: key: /k: "));
+    }
+    // The same of remarks about a file of another program.
+    place.write("inetd.conf", &"x\n".repeat(1100), 0o644);
+    let (_, _, err) = run(&["-t", "--inetd", &place.at("inetd.conf")]);
+    assert!(err.contains(&format!("inetd.conf:1001: {more} 100 more")), "{err:.300}");
+}
+
+#[test]
 fn what_only_this_computer_can_tell_has_its_line_too() {
     let one = "[one]\nkey = /nonexistent/one\n[two]\n\ncertificate = /nonexistent/two\na stream tcp perhaps @USER@ /bin/cat\n";
     mistakes(

@@ -108,7 +108,7 @@ pub fn read(
 ) -> Result<Read, ConfigError> {
     let (own, mut disk) = (before.and_then(|b| b.own_users), disk(before));
     let (mut table, mistakes) = policy::load(origin, &mut disk);
-    let Messages { mut wrong, mut warnings, mut left_out } = messages(&mistakes);
+    let Messages { mut wrong, mut warnings, mut left_out, rest } = messages(&mistakes);
     warnings.extend(disk.take_warnings());
     let (catalog, late) = catalog(&table, before, &mut wrong);
     check(&table, &catalog, own, &mut wrong, &mut warnings);
@@ -140,7 +140,7 @@ pub fn read(
     let archive = archive(&table, &keys, &ports, &mut wrong)?;
     if !wrong.is_empty() {
         // It may be why others are wrong.
-        wrong.extend(late);
+        wrong.extend(late.into_iter().chain(rest));
         return Err(ConfigError::Mistakes(wrong));
     }
     let (origin, backends) = (origin.clone(), backends(&table));
@@ -236,15 +236,17 @@ struct Messages {
     wrong: Vec<String>,
     warnings: Vec<String>,
     left_out: bool,
+    /// How many more mistakes there are: the last line.
+    rest: Option<String>,
 }
 
 fn messages(mistakes: &[Mistake]) -> Messages {
-    let of = |refused: bool| {
-        let all = mistakes.iter().filter(|m| (m.weight == Weight::Refused) == refused);
-        all.map(Mistake::to_string).collect()
-    };
-    let left_out = mistakes.iter().any(|m| m.weight == Weight::LeftOut);
-    Messages { wrong: of(true), warnings: of(false), left_out }
+    let (mut refused, others): (Vec<&Mistake>, Vec<_>) =
+        mistakes.iter().partition(|m| m.weight == Weight::Refused);
+    let rest = refused.pop_if(|m| m.rest).map(|m| m.to_string());
+    let of = |all: Vec<&Mistake>| all.into_iter().map(Mistake::to_string).collect();
+    let left_out = others.iter().any(|m| m.weight == Weight::LeftOut);
+    Messages { wrong: of(refused), warnings: of(others), left_out, rest }
 }
 
 /// What only this computer can say about where passwords are asked.

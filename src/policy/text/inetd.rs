@@ -15,7 +15,7 @@ use super::super::endpoint::{Family, Port};
 use super::super::origin::{Grammar, Origin};
 use super::builder::Builder;
 use super::entry::Files;
-use super::mistake::{Mistake, Mistakes, Weight};
+use super::mistake::{Mistakes, Weight};
 use super::parse::Wrong;
 use lines::{What, lines};
 use listen_address::At;
@@ -55,9 +55,7 @@ pub fn read(builder: &mut Builder, paths: &[String], origin: &Origin) {
         }
     }
     let (rows, warnings) = reader.finish();
-    for Mistake { file, line, word, what, weight } in warnings.into_vec() {
-        builder.mistakes.push_as(weight, &file, line, &word, what);
-    }
+    builder.mistakes.append(warnings);
     for (file, line, row) in rows {
         let before = builder.mistakes.len();
         let defaults = Defaults { per_minute: origin.per_minute, wraps: builder.wraps_all() };
