@@ -125,6 +125,34 @@ fn an_empty_table_is_a_table() {
 }
 
 #[test]
+fn a_table_that_nobody_can_reach_is_a_warning() {
+    let place = Place::new();
+    let said = |conf: &str, words: &[&str]| place.fived(&place.fill(conf), words).2;
+    let what = "listen: expected an address, or a row with a port of its own, found neither: without sockets from systemd nobody can reach any service";
+    let none = format!("mptcp = no\nlisten =\n{ROW}");
+    let line = format!("warning: {}:2: {what}\n", place.at("fived.conf"));
+    assert_eq!(said(&none, &["-t"]), line);
+    assert_eq!(said(&format!("{none} port = 7001\n disable = yes\n"), &["-t"]), line);
+    for reached in [" port = 7001\n", " tls_port = 7001\n"] {
+        assert_eq!(said(&format!("{none}{reached}"), &["-t"]), "");
+    }
+    assert_eq!(said(&none, &["-t", "-l", "127.0.0.1:7001"]), "");
+    assert_eq!(
+        said(&none.replace("listen =", "listen = @DIR@/s"), &["-t"]).matches(what).count(),
+        0
+    );
+    // A reload says so, too.
+    let d = Daemon::with("").listen("127.0.0.1:0").start();
+    d.reload(ROW);
+    assert!(!d.log().contains(what), "-l is an address");
+    let d = Daemon::with("hello stream tcp nowait @USER@ /bin/cat\n port = 127.0.0.1:0\n")
+        .listen("")
+        .start();
+    d.reload(&format!("listen =\n{ROW}"));
+    d.wait_log(&format!("fived.conf:2: {what}"));
+}
+
+#[test]
 fn decisions_name_the_row_and_the_reason() {
     let place = Place::new();
     let path = place.at("fived.conf");

@@ -11,6 +11,7 @@ use super::own_users::OwnUsers;
 use super::port_names::{Numbers, PortNames};
 use super::port_rules;
 use super::programs::{self, Programs};
+use super::reached;
 use super::row_ports::{self, RowPorts};
 use super::self_signed::state_directory;
 use super::socket_directories;
@@ -120,10 +121,10 @@ pub fn read(
     warnings.extend_from_slice(&late);
     warnings.extend(socket_directories::warnings(&ports.plain, &table, &catalog));
     warnings.extend(port_rules::warnings(&table));
-    warnings.extend(no_service(origin, &table, before));
+    warnings.extend(reached::warn(origin, &table, before.map(|b| &b.table), &ports, listen, make));
     left_out |= !found.left_out.is_empty();
     warnings.extend(switch_off(&mut table, found.left_out));
-    let make = make.is_due(offers_tls(&table, &ports, listen)) && wrong.is_empty();
+    let make = make.is_due(reached::offers_tls(&table, &ports, listen)) && wrong.is_empty();
     let keys = Keys::read(&table, make, before.map(|b| &b.keys), spawner).or_else(|e| match e {
         // What was refused may be had by whoever tries again; mistakes stay.
         ConfigError::System(_) if wrong.is_empty() => Err(e),
@@ -211,24 +212,6 @@ fn catalog(
     wrong.extend(found.open_rules(table));
     let kept = "users and groups without one stay as in the configuration before";
     (found.catalog, found.late.map(|why| format!("users: {why}: {kept}")))
-}
-
-/// A table without any row is served, but its file may have been cut off.
-fn no_service(origin: &Origin, table: &Table, before: Option<&Config>) -> Option<String> {
-    let count = before.map_or(0, |b| b.table.services().len());
-    match (table.services().len(), count) {
-        (0, 0) => Some(format!("{origin}: the configuration has no service")),
-        (0, n) => Some(format!(
-            "{origin}: the new configuration has no service; the one before it had {n}"
-        )),
-        _ => None,
-    }
-}
-
-/// May a client begin TLS anywhere?
-fn offers_tls(table: &Table, ports: &RowPorts, listen: &[Listen]) -> bool {
-    let own = table.settings.own_addresses(listen);
-    !(own.is_empty() && ports.own_paths.is_empty() && ports.tls.is_empty())
 }
 
 /// The messages about the text of a table, one line each.
