@@ -56,6 +56,27 @@ fn the_setting() {
     same(d.ask("hello\r\n"), HELLO);
 }
 
+/// At the start as at a reload, in whichever order they are written.
+#[test]
+fn an_address_beside_all_addresses() {
+    let port = free_port();
+    let (all, one, v6) =
+        (format!("[::]:{port}"), format!("127.0.0.1:{port}"), format!("[::1]:{port}"));
+    let any = format!("0.0.0.0:{port}");
+    for listen in [[&all, &one, &v6], [&v6, &one, &all], [&one, &any, &one]] {
+        let [a, b, c] = listen;
+        let d = Daemon::with(&format!("listen = {a} {b} {c}\n{CONF}")).listen("").start();
+        for address in listen {
+            d.wait_log(&format!("listening on {address}"));
+            let address = address.replace("0.0.0.0", "127.0.0.2");
+            let mut client = Client::connect(address.parse().expect("an address"));
+            same(client.send("hello\r\n").read_all(), HELLO);
+        }
+        let said = d.reload(&format!("listen = {c} {b} {a}\nmptcp = no\n{CONF}"));
+        assert!(!said.contains("refused"), "{said}");
+    }
+}
+
 #[test]
 fn a_port_alone_and_a_star() {
     for word in ["0", "*:0"] {

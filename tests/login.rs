@@ -526,7 +526,7 @@ fn a_service_of_pams_that_there_is_not_is_a_warning() {
     let place = Place::new();
     let (code, out, err) = place.fived("pam = fived-no-such\n", &["-t"]);
     let wanted = format!(
-        "warning: {}:1: fived-no-such: no such file in /etc/pam.d: ",
+        "warning: {}:1: pam: fived-no-such: no such file in /etc/pam.d: ",
         place.at("fived.conf")
     );
     assert!(code == 0 && out == "configuration OK\n" && err.starts_with(&wanted), "{err}");

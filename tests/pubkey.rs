@@ -664,7 +664,7 @@ fn the_account_phase_needs_a_service_of_pams() {
     let place = Place::new();
     let (code, _, err) = place.fived("pam_account = yes\n", &["-t"]);
     let wanted = format!(
-        "{}:1: yes: expected a PAM service to ask (`pam = NAME`), found none\n",
+        "{}:1: pam_account: yes: expected a PAM service to ask (`pam = NAME`), found none\n",
         place.at("fived.conf")
     );
     assert_eq!((code, err), (1, wanted));

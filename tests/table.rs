@@ -125,6 +125,34 @@ fn an_empty_table_is_a_table() {
 }
 
 #[test]
+fn a_table_that_nobody_can_reach_is_a_warning() {
+    let place = Place::new();
+    let said = |conf: &str, words: &[&str]| place.fived(&place.fill(conf), words).2;
+    let what = "listen: expected an address, or a row with a port of its own, found neither: without sockets from systemd nobody can reach any service";
+    let none = format!("mptcp = no\nlisten =\n{ROW}");
+    let line = format!("warning: {}:2: {what}\n", place.at("fived.conf"));
+    assert_eq!(said(&none, &["-t"]), line);
+    assert_eq!(said(&format!("{none} port = 7001\n disable = yes\n"), &["-t"]), line);
+    for reached in [" port = 7001\n", " tls_port = 7001\n"] {
+        assert_eq!(said(&format!("{none}{reached}"), &["-t"]), "");
+    }
+    assert_eq!(said(&none, &["-t", "-l", "127.0.0.1:7001"]), "");
+    assert_eq!(
+        said(&none.replace("listen =", "listen = @DIR@/s"), &["-t"]).matches(what).count(),
+        0
+    );
+    // A reload says so, too.
+    let d = Daemon::with("").listen("127.0.0.1:0").start();
+    d.reload(ROW);
+    assert!(!d.log().contains(what), "-l is an address");
+    let d = Daemon::with("hello stream tcp nowait @USER@ /bin/cat\n port = 127.0.0.1:0\n")
+        .listen("")
+        .start();
+    d.reload(&format!("listen =\n{ROW}"));
+    d.wait_log(&format!("fived.conf:2: {what}"));
+}
+
+#[test]
 fn decisions_name_the_row_and_the_reason() {
     let place = Place::new();
     let path = place.at("fived.conf");
@@ -258,6 +286,59 @@ fn files_are_included() {
 }
 
 #[test]
+fn an_include_with_an_equals_sign_is_told_how_it_is_written() {
+    let place = Place::new();
+    let conf = place.fill(&format!("include = /x\n{ROW}includedir = /d /e\ninclude += /x\n"));
+    let (code, _, err) = place.fived(&conf, &["-t"]);
+    let path = place.at("fived.conf");
+    let wanted = format!(
+        "{path}:1: include: expected `include FILE` without `=`, found `=`\n\
+         {path}:3: includedir: expected `includedir DIRECTORY` without `=`, found `=`\n\
+         {path}:4: include: expected `include FILE` without `=`, found `+=`\n"
+    );
+    assert_eq!((code, err), (1, wanted));
+}
+
+/// What follows an included file is in the section that it was in before.
+#[test]
+fn a_section_ends_with_the_file_that_begins_it() {
+    let place = Place::new();
+    let row = |name: &str| format!("{name} stream tcp nowait @USER@ /bin/cat\n");
+    for (file, text) in [
+        ("deep", format!("{}[deep]\n{}", row("d0"), row("d1"))),
+        ("two", format!("include @DIR@/deep\n{}[two]\n{}", row("t0"), row("t1"))),
+        ("d/1", format!("[*]\n{}", row("all"))),
+        ("d/2", format!("env = A=1\n{}", row("i"))),
+    ] {
+        place.write(file, &text, 0o644);
+    }
+    let conf = format!(
+        "include @DIR@/two\n{}[one]\nincludedir @DIR@/d\n{}[last]\n{}",
+        row("a"),
+        row("o"),
+        row("z")
+    );
+    let conf = place.fill(&conf);
+    let (code, out, err) = place.fived(&conf, &["-T"]);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    let heads: Vec<&str> = out
+        .lines()
+        .filter(|l| l.starts_with('[') || l.contains(" stream "))
+        .filter_map(|l| l.split(' ').next())
+        .collect();
+    let wanted = "d0 t0 a [deep] d1 [two] t1 [*] all [one] i o [last] z";
+    assert_eq!(heads.join(" "), wanted, "{out}");
+    assert!(!out.contains("\to\n") && out.matches("A=1").count() == 2, "i and o: {out}");
+    assert_eq!(place.fived(&out, &["-T"]).1, out, "and it is read again");
+    // Settings of fived as a whole may follow, too.
+    let conf = place.fill(&format!("include @DIR@/d/1\nmptcp = no\n{}", row("a")));
+    assert!(place.fived(&conf, &["-T"]).1.contains("mptcp = no\n"));
+    // A row of the file that includes still ends its section's settings.
+    let conf = place.fill(&format!("{}include @DIR@/d/1\nmptcp = no\n", row("a")));
+    assert!(place.fived(&conf, &["-t"]).2.contains(":3: mptcp: "));
+}
+
+#[test]
 fn what_is_no_file_is_neither_read_nor_waited_for() {
     let place = Place::new();
     place.write("d/10", "a stream tcp nowait @USER@ /bin/cat\n", 0o644);
@@ -294,7 +375,9 @@ fn where_passwords_would_be_asked_is_looked_at() {
     let place = Place::new();
     for setting in ["checkpassword = /no/such x", "passwords = /no/such"] {
         let (code, _, err) = place.fived(&format!("{setting}\n"), &["-t"]);
-        assert!(code == 0 && err.contains(":1: /no/such: No such file"), "{err}");
+        let wanted =
+            format!(":1: {}: /no/such: No such file", setting.split(' ').next().expect("it"));
+        assert!(code == 0 && err.contains(&wanted), "{err}");
     }
 }
 
@@ -465,12 +548,48 @@ fn a_mistake_hides_no_other() {
 }
 
 #[test]
+fn mistakes_beyond_a_thousand_are_counted() {
+    let place = Place::new();
+    let more = "expected at most 1000 lines about a configuration, found";
+    for (wrong, rest) in [(1000, 0), (1001, 1), (1234, 234)] {
+        // A mistake of another kind does not come behind it.
+        let (code, _, err) = place.fived(&format!("key = /k\n{}", "x\n".repeat(wrong)), &["-t"]);
+        assert_eq!((code, err.lines().filter(|l| l.contains(": x: ")).count()), (1, 1000));
+        let last = err.lines().last().unwrap_or_default();
+        let wanted = format!("fived.conf:1002: {more} {rest} more, which are not shown");
+        assert_eq!(last.contains(&wanted), rest != 0, "{wrong}: {last}");
+        assert_eq!(err.matches(more).count(), usize::from(rest != 0));
+        assert!(err.contains(":1: key: /k: "));
+    }
+    // The same of remarks about a file of another program.
+    place.write("inetd.conf", &"x\n".repeat(1100), 0o644);
+    let (_, _, err) = run(&["-t", "--inetd", &place.at("inetd.conf")]);
+    assert!(err.contains(&format!("inetd.conf:1001: {more} 100 more")), "{err:.300}");
+}
+
+#[test]
 fn what_only_this_computer_can_tell_has_its_line_too() {
     let one = "[one]\nkey = /nonexistent/one\n[two]\n\ncertificate = /nonexistent/two\na stream tcp perhaps @USER@ /bin/cat\n";
     mistakes(
         &format!("mptcp = yes\ncertificate = /nonexistent/c\n{one}"),
-        &[(8, "perhaps"), (2, "/nonexistent/c"), (4, "/nonexistent/one"), (7, "/nonexistent/two")],
+        &[(8, "perhaps"), (2, "certificate"), (4, "key"), (7, "certificate")],
     );
+    // The setting is the word, and what cannot be read is told for each.
+    let conf = "include /nonexistent/i\nincludedir /nonexistent/d\ncertificate = /nonexistent/c\nkey = /nonexistent/k\n[one]\ncertificate = /nonexistent/both\n";
+    let place = Place::new();
+    let (code, _, err) = place.fived(conf, &["-t"]);
+    let wanted = [
+        (1, "include: /nonexistent/i"),
+        (2, "includedir: /nonexistent/d"),
+        (3, "certificate: /nonexistent/c"),
+        (4, "key: /nonexistent/k"),
+        (6, "certificate: /nonexistent/both"),
+    ]
+    .map(|(line, word)| {
+        let path = place.at("fived.conf");
+        format!("{path}:{line}: {word}: No such file or directory (os error 2)\n")
+    });
+    assert_eq!((code, err), (1, wanted.concat()));
     if root() {
         mistakes("mptcp = yes\nuser = no-such-user\n", &[(2, "user")]);
         mistakes("user = root\n", &[(1, "user")]);

@@ -11,6 +11,7 @@ use super::own_users::OwnUsers;
 use super::port_names::{Numbers, PortNames};
 use super::port_rules;
 use super::programs::{self, Programs};
+use super::reached;
 use super::row_ports::{self, RowPorts};
 use super::self_signed::state_directory;
 use super::socket_directories;
@@ -110,7 +111,7 @@ pub fn read(
 ) -> Result<Read, ConfigError> {
     let (own, mut disk) = (before.and_then(|b| b.own_users), disk(before));
     let (mut table, mistakes) = policy::load(origin, &mut disk);
-    let Messages { mut wrong, mut warnings, mut left_out } = messages(&mistakes);
+    let Messages { mut wrong, mut warnings, mut left_out, rest } = messages(&mistakes);
     warnings.extend(disk.take_warnings());
     port_rules::check(&mut table, &mut wrong, &mut warnings);
     let (catalog, late) = catalog(&table, before, &mut wrong);
@@ -122,10 +123,10 @@ pub fn read(
     let late: Vec<String> = late.into_iter().chain(disk.ports.warning()).collect();
     warnings.extend_from_slice(&late);
     warnings.extend(socket_directories::warnings(&ports.plain, &table, &catalog));
-    warnings.extend(no_service(origin, &table, before));
+    warnings.extend(reached::warn(origin, &table, before.map(|b| &b.table), &ports, listen, make));
     left_out |= !found.left_out.is_empty();
     warnings.extend(switch_off(&mut table, found.left_out));
-    let make = make.is_due(offers_tls(&table, &ports, listen)) && wrong.is_empty();
+    let make = make.is_due(reached::offers_tls(&table, &ports, listen)) && wrong.is_empty();
     let keys = Keys::read(&table, make, before.map(|b| &b.keys), (spawner, made));
     let keys = unless_refused(keys, &mut wrong)?;
     warnings.extend_from_slice(&keys.warnings);
@@ -136,7 +137,7 @@ pub fn read(
     let archive = archive(&table, &keys, &ports, &mut wrong)?;
     if !wrong.is_empty() {
         // It may be why others are wrong.
-        wrong.extend(late);
+        wrong.extend(late.into_iter().chain(rest));
         return Err(ConfigError::Mistakes(wrong));
     }
     let (origin, backends) = (origin.clone(), backends(&table));
@@ -224,43 +225,29 @@ fn catalog(
     (found.catalog, found.late.map(|why| format!("users: {why}: {kept}")))
 }
 
-/// A table without any row is served, but its file may have been cut off.
-fn no_service(origin: &Origin, table: &Table, before: Option<&Config>) -> Option<String> {
-    let count = before.map_or(0, |b| b.table.services().len());
-    match (table.services().len(), count) {
-        (0, 0) => Some(format!("{origin}: the configuration has no service")),
-        (0, n) => Some(format!(
-            "{origin}: the new configuration has no service; the one before it had {n}"
-        )),
-        _ => None,
-    }
-}
-
-/// May a client begin TLS anywhere?
-fn offers_tls(table: &Table, ports: &RowPorts, listen: &[Listen]) -> bool {
-    let own = table.settings.own_addresses(listen);
-    !(own.is_empty() && ports.own_paths.is_empty() && ports.tls.is_empty())
-}
-
 /// The messages about the text of a table, one line each.
 struct Messages {
     wrong: Vec<String>,
     warnings: Vec<String>,
     left_out: bool,
+    /// How many more mistakes there are: the last line.
+    rest: Option<String>,
 }
 
 fn messages(mistakes: &[Mistake]) -> Messages {
-    let of = |refused: bool| {
-        let all = mistakes.iter().filter(|m| (m.weight == Weight::Refused) == refused);
-        all.map(Mistake::to_string).collect()
-    };
-    let left_out = mistakes.iter().any(|m| m.weight == Weight::LeftOut);
-    Messages { wrong: of(true), warnings: of(false), left_out }
+    let (mut refused, others): (Vec<&Mistake>, Vec<_>) =
+        mistakes.iter().partition(|m| m.weight == Weight::Refused);
+    let rest = refused.pop_if(|m| m.rest).map(|m| m.to_string());
+    let of = |all: Vec<&Mistake>| all.into_iter().map(Mistake::to_string).collect();
+    let left_out = others.iter().any(|m| m.weight == Weight::LeftOut);
+    Messages { wrong: of(refused), warnings: of(others), left_out, rest }
 }
 
 /// What only this computer can say about where passwords are asked.
 fn logins(table: &Table, wrong: &mut Vec<String>, warnings: &mut Vec<String>) {
-    let (s, at) = (&table.settings, |setting: &str| table.place(HostId::DEFAULT, setting));
+    let (s, at) = (&table.settings, |setting: &str| {
+        format!("{}: {setting}", table.place(HostId::DEFAULT, setting))
+    });
     if let Some(path) = s.checkpassword.as_ref().and_then(|words| words.first())
         && let Err(e) = program::inspect(None, path)
     {

@@ -118,8 +118,8 @@ impl Reading<'_> {
             }
             (Some(c), k) => Some(match pair(c, k.unwrap_or(c), &mut self.inspector) {
                 Ok((pair, secret)) => self.add(host, ("certificate", c), pair, secret),
-                Err((setting, what)) => {
-                    self.mistake(host, setting, &what);
+                Err(all) => {
+                    all.iter().for_each(|(setting, what)| self.mistake(host, setting, what));
                     0
                 }
             }),
@@ -144,7 +144,7 @@ impl Reading<'_> {
     }
 
     fn mistake(&mut self, host: HostId, setting: &str, what: &str) {
-        self.wrong.push(format!("{}: {what}", self.table.place(host, setting)));
+        self.wrong.push(format!("{}: {setting}: {what}", self.table.place(host, setting)));
     }
 
     /// Adds a pair. Returns its number.
@@ -157,7 +157,7 @@ impl Reading<'_> {
     ) -> u32 {
         if let Some(what) = pair.out_of_date() {
             let place = self.table.place(host, setting);
-            self.keys.warnings.push(format!("{place}: {path}: {what}"));
+            self.keys.warnings.push(format!("{place}: {setting}: {path}: {what}"));
         }
         self.keys.pairs.push(pair);
         self.secrets.push(secret);
@@ -190,23 +190,36 @@ fn mark(private: &Secret) -> [u8; 32] {
     made.as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
-/// Reads a pair. Err: the setting with the mistake, and `WORD: what`.
+/// A setting, and what is wrong with its file: `PATH: what`.
+type WrongFile = (&'static str, String);
+
+/// Reads a pair. Err: everything that is wrong with it.
 fn pair(
     certificate: &str,
     key: &str,
     inspector: &mut Inspector,
-) -> Result<(Pair, Secret), (&'static str, String)> {
-    let of_key = if key == certificate { "certificate" } else { "key" };
+) -> Result<(Pair, Secret), Vec<WrongFile>> {
     let read = |setting, path: &str| {
         file::read(path).map(Zeroizing::new).map_err(|e| (setting, format!("{path}: {e}")))
     };
-    let (c, k) = (read("certificate", certificate)?, read(of_key, key)?);
+    let c = read("certificate", certificate);
+    let (of_key, k) = match key == certificate {
+        true => ("certificate", c.clone()),
+        false => ("key", read("key", key)),
+    };
+    let (c, k) = match (c, k) {
+        (Ok(c), Ok(k)) => (c, k),
+        (c, k) => {
+            let k = k.err().filter(|_| of_key == "key");
+            return Err(c.err().into_iter().chain(k).collect());
+        }
+    };
     // Whoever can read the key can act as this server.
     if let Some(mode) = mode_that_allows(key.as_ref(), 0o007) {
         let what = format!("{key}: expected mode 0600, found {mode:04o}: every user can open it");
-        return Err((of_key, what));
+        return Err(vec![(of_key, what)]);
     }
-    let pair =
-        Pair::new(&c, &k, inspector).map_err(|e| ("certificate", format!("{certificate}: {e}")))?;
+    let pair = Pair::new(&c, &k, inspector)
+        .map_err(|e| vec![("certificate", format!("{certificate}: {e}"))])?;
     Ok((pair, k))
 }

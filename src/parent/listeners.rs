@@ -62,7 +62,7 @@ impl Listeners {
                 "{place}: listen: expected at most {LISTEN_MAX} addresses, found {n}"
             )]);
         }
-        let (mut fresh, mut wrong) = (Vec::new(), Vec::new());
+        let (mut fresh, mut wrong) = (Vec::<OwnListener>::new(), Vec::new());
         for &address in wanted {
             if self
                 .now
@@ -87,7 +87,9 @@ impl Listeners {
             if self.given_up.iter().any(|l| l.wanted == Some(address)) {
                 continue;
             }
-            let made = self.listen(address, mptcp, beside).and_then(|socket| {
+            let new = fresh.iter().map(|l| (l.address, l.socket()));
+            let beside: Vec<_> = beside.iter().copied().chain(new).collect();
+            let made = self.listen(address, mptcp, &beside).and_then(|socket| {
                 let real = socket::local(socket.as_fd())?;
                 Ok(Listener::new(Some(address), real, socket))
             });

@@ -7,6 +7,7 @@
 //! | `start` | from the command line to the loop |
 //! | `ask` | `--reload`: sends SIGHUP to the running fived and prints its answer |
 //! | `config` `config_error` | one configuration, read whole, or why it could not be read |
+//! | `reached` | whether any client can reach anything of it |
 //! | `disk` `keys` `catalog` | its files, its private keys, what each service needs to start |
 //! | `self_signed` `certificate` | the certificate that fived makes for itself; what is known about one |
 //! | `inspector` | private keys are checked by a keys process, because the parent never decodes them |
@@ -114,6 +115,7 @@ mod ports;
 mod programs;
 mod proxied;
 mod queue;
+mod reached;
 mod redirect;
 mod refusals;
 mod relay_threads;

@@ -1,7 +1,7 @@
 //! Builds a table from what a grammar has read: sections, settings and rows. It knows names,
 //! defaults and whole services, but not how they are written.
 
-use super::super::attributes::{ATTRIBUTES, Attributes};
+use super::super::attributes::ATTRIBUTES;
 use super::super::endpoint::ProgramSocket;
 use super::super::ids::{HostId, HostScope};
 use super::super::in_vain;
@@ -17,6 +17,7 @@ use super::entry::{Context, Files, find};
 use super::mistake::{Mistake, Mistakes, Weight};
 use super::nearest::nearest;
 use super::parse::Wrong;
+use super::section::{self, Outer, Section};
 use crate::wire::builtins;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -36,18 +37,6 @@ pub struct Row {
     pub before: usize,
 }
 
-/// A part of the configuration with its own defaults. The first is everything before the first
-/// heading.
-#[derive(Default)]
-struct Section {
-    scope: Option<HostScope>,
-    defaults: Assigned,
-    /// The same defaults, shared by the rows that have no attributes of their own: those that run
-    /// as a named user, and those that run as the user who logged in.
-    shared: [Option<Arc<Attributes>>; 2],
-    rows: bool,
-}
-
 /// What has been read so far.
 pub struct Builder<'a> {
     /// For the grammar, and for banners.
@@ -63,10 +52,9 @@ pub struct Builder<'a> {
     services: Vec<Service>,
     groups: Vec<String>,
     section: Section,
+    outer: Outer,
     /// The defaults of every file, which the command line gives.
     given: Assigned,
-    /// The defaults before the first heading. Every section begins with them.
-    defaults: Assigned,
     /// The rows of each name.
     rows_named: HashMap<(HostScope, String), Vec<usize>>,
     set_at: SettingLines,
@@ -90,8 +78,8 @@ impl<'a> Builder<'a> {
             services: Vec::new(),
             groups: Vec::new(),
             section: Section::default(),
+            outer: Outer::default(),
             given: Assigned::default(),
-            defaults: Assigned::default(),
             rows_named: HashMap::new(),
             set_at: SettingLines::new(),
         }
@@ -133,8 +121,7 @@ impl<'a> Builder<'a> {
 
     /// The table of everything that was right, and all mistakes.
     pub fn finish(mut self) -> (Table, Vec<Mistake>) {
-        // -T prints the rows of the default host first, as they stand in a file.
-        self.services.sort_by_key(|s| s.host != HostScope::Host(HostId::DEFAULT));
+        section::sort(&mut self.services);
         let foreign = self.grammar != Grammar::Fived;
         let named = |s: &Service| s.attributes.tcpmux && !s.attributes.disable;
         if foreign && !self.is_given("listen") && !self.services.iter().any(named) {
@@ -147,7 +134,7 @@ impl<'a> Builder<'a> {
 
     /// Begins the section of the rows that all hosts have.
     pub fn section_of_all(&mut self) {
-        self.begin(HostScope::All);
+        self.outer.begin(&mut self.section, HostScope::All);
     }
 
     /// Begins the section of a host with these names (one at least).
@@ -175,15 +162,17 @@ impl<'a> Builder<'a> {
             self.mistakes.push(file, line, name, what);
         }
         self.hosts.push(host(names, file, line));
-        self.begin(HostScope::Host(id));
+        self.outer.begin(&mut self.section, HostScope::Host(id));
     }
 
-    fn begin(&mut self, scope: HostScope) {
-        if self.section.scope.is_none() {
-            self.defaults = self.section.defaults.clone();
-        }
-        let defaults = self.defaults.clone();
-        self.section = Section { scope: Some(scope), defaults, ..Section::default() };
+    /// A file begins that the one that is being read includes.
+    pub fn enter_file(&mut self) {
+        self.outer.enter_file();
+    }
+
+    /// It has ended.
+    pub fn leave_file(&mut self) {
+        self.outer.leave_file(&mut self.section);
     }
 
     /// A row has begun: no defaults may follow in this section.

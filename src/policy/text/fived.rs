@@ -18,6 +18,9 @@ pub const FILES: usize = 10_000;
 /// Lines that are neither a setting nor a row.
 pub const DIRECTIVES: [&str; 2] = ["include", "includedir"];
 
+/// What follows each of them.
+const OPERANDS: [(&str, &str); 2] = [(DIRECTIVES[0], "FILE"), (DIRECTIVES[1], "DIRECTORY")];
+
 /// Reads a file, and those that it includes.
 pub fn read(builder: &mut Builder, path: &str) {
     FivedReader { builder, row: None, read: 0 }.file(path, 0, None);
@@ -50,21 +53,35 @@ struct Line<'a> {
 }
 
 impl FivedReader<'_, '_> {
-    /// Reads one file; `from`: the line that includes it.
-    fn file(&mut self, path: &str, depth: usize, from: Option<Line>) {
-        let (at, line) = from.map_or((path, 0), |l| (&**l.file, l.number));
+    /// Reads one file; `from`: the line that includes it, and its directive.
+    fn file(&mut self, path: &str, depth: usize, from: Option<(Line, &str)>) {
         self.read += 1;
-        if depth > DEPTH || self.read > FILES {
-            let what = format!("expected at most {FILES} files, {DEPTH} deep, found one more");
-            return self.builder.mistakes.push(at, line, path, what);
-        }
-        let bytes = match self.builder.files.read(path) {
-            Ok(b) => b,
-            Err(e) => return self.builder.mistakes.push(at, line, path, e),
+        let read = if depth > DEPTH || self.read > FILES {
+            Err(format!("expected at most {FILES} files, {DEPTH} deep, found one more"))
+        } else {
+            self.builder.files.read(path)
         };
+        let bytes = match (read, from) {
+            (Ok(bytes), _) => bytes,
+            (Err(e), None) => return self.builder.mistakes.push(path, 0, path, e),
+            (Err(e), Some((line, directive))) => {
+                return self.wrong(line, directive, format!("{path}: {e}"));
+            }
+        };
+        if from.is_some() {
+            self.builder.enter_file();
+        }
+        self.lines(path, &bytes, depth);
+        self.end_row();
+        if from.is_some() {
+            self.builder.leave_file();
+        }
+    }
+
+    fn lines(&mut self, path: &str, bytes: &[u8], depth: usize) {
         let name: Arc<str> = path.into();
         // Some editors begin a file with a byte order mark.
-        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         if let Some(line) = xinetd_block(bytes) {
             let what = "expected rows as in inetd.conf, found a block of xinetd.conf; `xinetd = FILE` and --xinetd read such a file";
             return self.builder.mistakes.push(path, line, "{", what);
@@ -75,7 +92,6 @@ impl FivedReader<'_, '_> {
             let text = text.strip_suffix('\r').unwrap_or(&text);
             self.line(Line { text, file: &name, number: i + 1 }, utf8, depth);
         }
-        self.end_row();
     }
 
     /// Reads one line. `utf8`: the file's line is UTF-8. If not, U+FFFD replaces what is invalid,
@@ -102,12 +118,20 @@ impl FivedReader<'_, '_> {
             return self.header(line);
         }
         if let Some(pair) = pair(&words, line.number) {
-            return self.builder.setting(&pair, line.file);
+            return match OPERANDS.iter().find(|(directive, _)| *directive == pair.name) {
+                Some((directive, operand)) => {
+                    let found = &words[1].text;
+                    let what =
+                        format!("expected `{directive} {operand}` without `=`, found `{found}`");
+                    self.wrong(line, directive, what)
+                }
+                None => self.builder.setting(&pair, line.file),
+            };
         }
         if let [directive, path] = &words[..]
             && DIRECTIVES.iter().any(|d| directive.is(d))
         {
-            return self.include(directive.text == DIRECTIVES[1], &path.text, line, depth);
+            return self.include(&directive.text, &path.text, line, depth);
         }
         if words.len() < 6 && first.text.contains('=') {
             let what = "expected a row, or a setting with blanks around its =, found neither";
@@ -190,19 +214,19 @@ impl FivedReader<'_, '_> {
         }
     }
 
-    fn include(&mut self, directory: bool, path: &str, line: Line, depth: usize) {
+    fn include(&mut self, directive: &str, path: &str, line: Line, depth: usize) {
         let path = beside(line.file, path);
-        if !directory {
-            return self.file(&path, depth + 1, Some(line));
+        if directive == DIRECTIVES[0] {
+            return self.file(&path, depth + 1, Some((line, directive)));
         }
         match self.builder.files.list(&path) {
             Ok(mut names) => {
                 names.sort_unstable();
                 for name in names.iter().filter(|n| !n.contains(['.', '~'])) {
-                    self.file(&format!("{path}/{name}"), depth + 1, Some(line));
+                    self.file(&format!("{path}/{name}"), depth + 1, Some((line, directive)));
                 }
             }
-            Err(e) => self.wrong(line, &path, e),
+            Err(e) => self.wrong(line, directive, format!("{path}: {e}")),
         }
     }
 

@@ -17,7 +17,7 @@ use super::super::origin::{Grammar, Origin};
 use super::assigned::Pair;
 use super::builder::Builder;
 use super::entry::Files;
-use super::mistake::{Mistake, Mistakes, Weight};
+use super::mistake::{Mistakes, Weight};
 use super::parse::Wrong;
 use lines::{What, lines};
 use listen_address::At;
@@ -70,9 +70,7 @@ pub fn read(builder: &mut Builder, paths: &[String], origin: &Origin) {
             builder.setting(&pair, &file);
         }
     }
-    for Mistake { file, line, word, what, weight } in warnings.into_vec() {
-        builder.mistakes.push_as(weight, &file, line, &word, what);
-    }
+    builder.mistakes.append(warnings);
     for (file, line, row) in rows {
         let before = builder.mistakes.len();
         let defaults = Defaults { per_minute: origin.per_minute, wraps: builder.wraps_all() };

@@ -29,6 +29,8 @@ pub struct Mistake {
     pub word: String,
     pub what: String,
     pub weight: Weight,
+    /// Not one mistake, but how many more there are.
+    pub rest: bool,
 }
 
 impl fmt::Display for Mistake {
@@ -60,17 +62,33 @@ pub struct Mistakes {
     all: Vec<Mistake>,
     /// How many there are of each weight.
     counts: [usize; 3],
+    /// For each weight where the first stands that is not among `all`.
+    rest: [Option<(String, usize)>; 3],
     /// Of those that are pushed from now on.
     pub weight: Weight,
 }
 
 impl Mistakes {
     pub fn push(&mut self, file: &str, line: usize, word: &str, what: impl Into<String>) {
-        let count = &mut self.counts[self.weight as usize];
-        if *count < MAX {
-            *count += 1;
-            let (file, word, what) = (file.into(), word.into(), what.into());
-            self.all.push(Mistake { file, line, word, what, weight: self.weight });
+        let (weight, rest) = (self.weight, false);
+        let count = &mut self.counts[weight as usize];
+        *count += 1;
+        if *count > MAX {
+            self.rest[weight as usize].get_or_insert_with(|| (file.into(), line));
+            return;
+        }
+        let (file, word, what) = (file.into(), word.into(), what.into());
+        self.all.push(Mistake { file, line, word, what, weight, rest });
+    }
+
+    /// All of these, with their own weights.
+    pub fn append(&mut self, others: Mistakes) {
+        for Mistake { file, line, word, what, weight, .. } in others.all {
+            self.push_as(weight, &file, line, &word, what);
+        }
+        for (n, rest) in others.rest.into_iter().enumerate().filter(|(_, rest)| rest.is_some()) {
+            self.counts[n] += others.counts[n] - MAX;
+            self.rest[n] = self.rest[n].take().or(rest);
         }
     }
 
@@ -97,7 +115,19 @@ impl Mistakes {
         self.all[n..].sort_by_key(|m| m.line);
     }
 
-    pub fn into_vec(self) -> Vec<Mistake> {
+    /// Them, and of each weight how many more there are, if there are.
+    pub fn into_vec(mut self) -> Vec<Mistake> {
+        for weight in [Weight::Refused, Weight::LeftOut, Weight::Noted] {
+            let n = weight as usize;
+            if let Some((file, line)) = self.rest[n].take() {
+                let what = format!(
+                    "expected at most {MAX} lines about a configuration, found {} more, which are not shown, from this line on",
+                    self.counts[n] - MAX
+                );
+                let word = String::new();
+                self.all.push(Mistake { file, line, word, what, weight, rest: true });
+            }
+        }
         self.all
     }
 }

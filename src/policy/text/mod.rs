@@ -8,6 +8,7 @@
 //! | `xinetd` | that of xinetd.conf(5) |
 //! | `columns` | the columns of a row, as in inetd.conf(5) |
 //! | `builder`, `assigned` | from what a grammar has read to a table of whole services |
+//! | `section` | the section that a line is in, and the order of the sections' rows |
 //! | `print` | a table, written: for `-T`, and for the network process |
 //! | `entry` | what an attribute or a setting is: a name, a reader, a printer |
 //! | `value`, `codecs` | readers and printers of values |
@@ -28,6 +29,7 @@ mod inetd;
 pub(super) mod load;
 pub(super) mod mistake;
 mod nearest;
+mod section;
 #[cfg(test)]
 mod tests;
 mod xinetd;

@@ -62,9 +62,8 @@ struct At<'a> {
 }
 
 impl BlockReader<'_, '_> {
-    /// Reads one file; `from`: the line that includes it.
-    fn file(&mut self, path: &str, depth: usize, from: Option<At>) {
-        let (at, line) = from.map_or((path, 0), |f| (&**f.file, f.line));
+    /// Reads one file; `from`: the line that includes it, and its directive.
+    fn file(&mut self, path: &str, depth: usize, from: Option<(At, &str)>) {
         self.read += 1;
         let text = if depth > DEPTH || self.read > FILES {
             Err(format!("expected at most {FILES} files, {DEPTH} deep, found one more"))
@@ -74,9 +73,15 @@ impl BlockReader<'_, '_> {
         let bytes = match text {
             Ok(bytes) => bytes,
             Err(e) => {
-                // Where the first file cannot be read there is no table at all.
-                let weight = if from.is_some() { Weight::LeftOut } else { Weight::Refused };
-                return self.builder.mistakes.push_as(weight, at, line, path, e);
+                let mistakes = &mut self.builder.mistakes;
+                return match from {
+                    // Where the first file cannot be read there is no table at all.
+                    None => mistakes.push_as(Weight::Refused, path, 0, path, e),
+                    Some((At { file, line }, directive)) => {
+                        let what = format!("{path}: {e}");
+                        mistakes.push_as(Weight::LeftOut, file, line, directive, what);
+                    }
+                };
             }
         };
         let (name, mut state, mut last) = (Arc::from(path), State::Between, 0);
@@ -125,7 +130,7 @@ impl BlockReader<'_, '_> {
                 return self.left_out(at, "{", "expected { alone on the next line");
             }
             ("include", [path]) => {
-                self.file(&beside(at.file, path), depth + 1, Some(at));
+                self.file(&beside(at.file, path), depth + 1, Some((at, "include")));
                 return State::Between;
             }
             ("includedir", [path]) => {
@@ -156,10 +161,13 @@ impl BlockReader<'_, '_> {
             Ok(mut names) => {
                 names.sort_unstable();
                 for name in names.iter().filter(|n| !n.contains('.') && !n.ends_with('~')) {
-                    self.file(&format!("{path}/{name}"), depth + 1, Some(at));
+                    self.file(&format!("{path}/{name}"), depth + 1, Some((at, "includedir")));
                 }
             }
-            Err(e) => self.builder.mistakes.push(at.file, at.line, path, e),
+            Err(e) => {
+                let what = format!("{path}: {e}");
+                self.builder.mistakes.push(at.file, at.line, "includedir", what);
+            }
         }
     }
 
