@@ -123,6 +123,72 @@ fn scripts_see_it() {
     assert_eq!(script(&text), (Some(0), "err\nout\n3\n".into()));
 }
 
+const BANNERS: &str =
+    "always stream tcp nowait @USER@ /bin/sh sh -c 'echo out; echo err >&2; exit 3'
+ banner = @DIR@/banner
+good stream tcp nowait @USER@ /bin/cat cat
+ banner_success = @DIR@/large
+each stream tcp nowait @USER@ /bin/cat cat
+ banner = @DIR@/banner
+ banner_success = @DIR@/large
+ banner_fail = @DIR@/bad
+silent stream tcp nowait @USER@ /bin/sh sh -c 'cat >/dev/null; exit 4'
+ banner = @DIR@/banner
+errors stream tcp nowait @USER@ /bin/sh sh -c 'echo err >&2; exit 5'
+ banner = @DIR@/banner
+terminal stream tcp nowait @USER@ /bin/sh sh -c 'tty; exit 6'
+ pty = yes
+ banner = @DIR@/banner
+web stream tcp nowait @USER@ redirect @UP@
+ banner = @DIR@/banner
+missing stream tcp nowait @USER@ /no/such/program x
+ banner = @DIR@/banner
+ banner_success = @DIR@/large
+ banner_fail = @DIR@/bad
+";
+
+#[test]
+fn a_banner_is_written_before_the_output() {
+    let (banner, large) = ("be nice\n\u{4}\u{ff}\n", "long\n".repeat(3000));
+    let up = TcpListener::bind("127.0.0.1:0").expect("listen");
+    let conf = BANNERS.replace("@UP@", &up.local_addr().expect("address").to_string());
+    thread::spawn(move || {
+        for tcp in up.incoming() {
+            let _ = tcp.and_then(|mut tcp| tcp.write_all(b"up\n"));
+        }
+    });
+    for settings in ["", "resume_timeout_anonymous = 0\n"] {
+        let d = Daemon::with(&(settings.to_string() + &conf));
+        let d = d.file("banner", banner).file("large", &large).file("bad", "try later\n").start();
+        let five = Five::new(&d);
+        assert_eq!(five.run(&["-q", "localhost", "silent"]).0, 4);
+        let all = [
+            ("always", format!("{banner}out\n"), "err\n", 3),
+            ("good", format!("{large}hey\n"), "", 0),
+            ("each", format!("{banner}{large}hey\n"), "", 0),
+            ("silent", banner.to_string(), "", 4),
+            ("errors", banner.to_string(), "err\n", 5),
+            ("web", format!("{banner}up\n"), "", 0),
+        ];
+        for (name, out, err, status) in all {
+            for before in [&[][..], &["-x"]] {
+                let (s, o, e) = five.run_with(&[before, &["localhost", name]].concat(), b"hey\n");
+                assert_eq!((s, &*e), (status, err), "{settings}{before:?} {name}: {o}");
+                assert!(o == out, "{settings}{before:?} {name}: {} bytes", o.len());
+            }
+            // The same bytes as without records.
+            let plain = five.run_with(&["--plain", "localhost", name], b"hey\n").1;
+            assert!(plain.starts_with(&out), "{name}: {plain}");
+        }
+        let (status, out, _) = five.run(&["-t", "localhost", "terminal"]);
+        assert!(status == 6 && out.starts_with(&format!("{banner}/dev/pts/")), "{status} {out}");
+        let (status, out, err) = five.run(&["localhost", "missing"]);
+        assert_eq!((status, &*out), (254, ""), "{err}");
+        assert!(err.contains("Service failed\n") && err.contains("try later"), "{err}");
+        assert!(!err.contains("long"), "{err}");
+    }
+}
+
 /// A server as it was before RUN: it stands before a fived, and changes the word into one that
 /// nobody knows. Where it is, and how often it has seen the word.
 fn without_run(d: &Daemon) -> (SocketAddr, Arc<AtomicUsize>) {

@@ -233,6 +233,27 @@ fn an_escape_is_obeyed_at_once_while_the_holder_takes_nothing() {
     until("the shell has ended", || d.services().is_empty());
 }
 
+/// It is no output of the service's terminal: the person's ends its lines.
+#[test]
+fn a_banner_is_shown_before_the_terminal_is_raw() {
+    let conf = CONF.to_string() + " banner = @DIR@/banner\n";
+    let conf = conf
+        + "shell stream tcp nowait @USER@ /bin/sh sh -c 'printf \"a\\nb\\n\"; exec sh'\n pty = yes\n banner = @DIR@/banner\n";
+    let long = "be nice\n".repeat(1000);
+    let d = Daemon::with(&conf).file("banner", &long).start();
+    let f = Five::new(&d);
+    for words in [&[H, "shell"][..], &["-x", H, "shell"]] {
+        let mut p = Person::calls(&f, words);
+        p.sees(&(long.replace('\n', "\r\n") + "a\r\nb\r\n"));
+        until("it is raw", || p.is_raw());
+        p.types("exit 9\n");
+        assert_eq!(p.ended(), 9);
+    }
+    // Without a terminal of the service.
+    let mut p = Person::calls(&f, &[H, "none"]);
+    p.sees("be nice\r\nnot a tty\r\n");
+}
+
 #[test]
 fn who_asks_for_no_terminal_and_who_gets_none() {
     let d = Daemon::with(CONF).start();

@@ -370,6 +370,37 @@ fn an_empty_word_is_shown() {
     );
 }
 
+/// Clients of RUN take such a byte for the beginning of the first record.
+#[test]
+fn a_banner_with_a_byte_that_begins_a_record_is_a_warning() {
+    let row = |name: &str, own: &str| format!("{name} stream tcp nowait @USER@ /bin/cat\n{own}");
+    let of = |attribute: &str| format!(" {attribute} = @DIR@/bytes\n");
+    let fine = [
+        row("a", " banner = @DIR@/text\n banner_success = @DIR@/text\n"),
+        // Nobody gets these before a record.
+        row("b", &of("banner_fail")),
+        row("c", &(of("banner") + " tcpmux = no\n port = 127.0.0.1:7\n")),
+        row("d", &(of("banner") + " disable = yes\n")),
+        row("tcpmux/e", &of("banner")),
+    ];
+    let defaults = format!("{}{}{}", of("banner").trim_start(), row("f", ""), row("g", ""));
+    let d = Daemon::with(&(defaults.clone() + &row("h", &of("banner_success"))));
+    let d = d.file("text", "a\u{4}\u{ff}\n").file("bytes", "ab\u{3}\n").start();
+    let told = |line: &str| {
+        format!("fived.conf:{line}: {}: its byte 3 is one from 0 to 3", d.place.at("bytes"))
+    };
+    d.wait_log(&told("2: banner"));
+    d.wait_log(&told("6: banner_success"));
+    assert_eq!(d.log().matches("its byte").count(), 2, "once for a line: {}", d.log());
+    d.reload(&defaults);
+    d.wait_logs(&told("2: banner"), 2);
+    let check = |conf: &str| d.place.fived(&d.place.fill(conf), &["-t"]);
+    assert_eq!(check(&fine.concat()), (0, "configuration OK\n".into(), String::new()));
+    let (code, out, err) = check(&defaults);
+    assert_eq!((code, &*out, err.lines().count()), (0, "configuration OK\n", 1), "{err}");
+    assert!(err.contains(&told("1: banner")), "{err}");
+}
+
 #[test]
 fn where_passwords_would_be_asked_is_looked_at() {
     let place = Place::new();

@@ -18,7 +18,7 @@ fn decode(from: Sender, bytes: &[u8], step: usize) -> (Vec<u8>, usize) {
                     break;
                 }
                 Part::Broken => return (data, parts),
-                Part::Data(_, some) => {
+                Part::Banner(some) | Part::Data(_, some) => {
                     assert!(!some.is_empty() && segment.starts_with(some));
                     let n = some.len().div_ceil(2);
                     data.extend_from_slice(&some[..n]);

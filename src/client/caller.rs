@@ -61,8 +61,8 @@ struct Call {
 #[derive(Debug, PartialEq, Eq)]
 pub enum CallEvent {
     Started,
-    /// Its service has a terminal.
-    Terminal,
+    /// Its service has a terminal. So many bytes of its output, the first ones, are a banner.
+    Terminal(usize),
     Ended(Ended),
 }
 
@@ -316,7 +316,9 @@ impl<'a> Caller<'a> {
                 }
                 return;
             }
-            Notice::Terminal { tag } => return events.push((tag, Ok(CallEvent::Terminal))),
+            Notice::Terminal { tag, banner } => {
+                return events.push((tag, Ok(CallEvent::Terminal(banner as usize))));
+            }
             Notice::Gone { tag } => return self.retry(tag, events),
             // It is about no call of ours, but about the session.
             Notice::Refused { tag: 0, text } => return messages::info(&text),

@@ -55,7 +55,7 @@ impl Offering {
                 (s.pause, s.was_taken) = (PAUSE, true);
                 messages::step(&format!("{name}: offered"));
             }
-            Ok(CallEvent::Terminal) => {}
+            Ok(CallEvent::Terminal(_)) => {}
             Ok(CallEvent::Ended(Ended::Refused(text))) if text == CANCELLED => {
                 s.call = Err(Duration::MAX);
                 if self.all.iter().all(|s| s.call == Err(Duration::MAX)) {

@@ -7,7 +7,7 @@ use super::forward::{self, Listener};
 use super::offering::Offering;
 use super::options::Options;
 use super::request::Request;
-use super::stdio::{Failed, Ready, STDIO, Stdio};
+use super::stdio::{Failed, Ready, STDIO, Stdio, end_by_sigpipe};
 use super::target::Target;
 use super::terminal::{self, Terminal, Typing};
 use super::{messages, plain};
@@ -68,9 +68,10 @@ fn run(t: &Target, o: &Options, listeners: Vec<Listener>) -> Result<Outcome, Err
         let (ready, signalled, arrived) = wait(&stdio, received, &listeners, &caller, timeout)?;
         // Before output is copied: lines of a service with a terminal of its own end otherwise.
         for (tag, event) in caller.events() {
-            if own == Some(tag) && matches!(event, Ok(CallEvent::Terminal)) {
-                typing = terminal.as_ref().map_or(Ok(None), Terminal::given)?;
-                stdio.escapes = typing.as_ref().map(|_| Escapes::default());
+            if own == Some(tag)
+                && let Ok(CallEvent::Terminal(banner)) = event
+            {
+                typing = given(&mut stdio, terminal.as_ref(), banner)?;
                 tell_size(&caller, own.filter(|_| terminal.is_some()));
             } else if own == Some(tag) {
                 if let Some(ended) = own_event(&mut stdio, service.unwrap_or_default(), event?) {
@@ -99,6 +100,19 @@ fn run(t: &Target, o: &Options, listeners: Vec<Listener>) -> Result<Outcome, Err
         }
         offered(offering.make_again(&mut caller), service.is_some())?;
     }
+}
+
+/// The service has a terminal, after so many bytes of a banner.
+fn given(
+    stdio: &mut Stdio,
+    terminal: Option<&Terminal>,
+    banner: usize,
+) -> Result<Option<Typing>, Error> {
+    // It is a text for any terminal, unlike what the service writes to its own.
+    stdio.copy_up_to(banner).unwrap_or_else(|_| end_by_sigpipe());
+    let typing = terminal.map_or(Ok(None), Terminal::given)?;
+    stdio.escapes = typing.as_ref().map(|_| Escapes::default());
+    Ok(typing)
 }
 
 /// What the person, or another process, wants of five itself.
@@ -171,7 +185,7 @@ fn own_event(stdio: &mut Stdio, service: &str, event: CallEvent) -> Option<Ended
             stdio.release();
             None
         }
-        CallEvent::Terminal => None,
+        CallEvent::Terminal(_) => None,
         CallEvent::Ended(ended) => Some(stdio.finish().map_or(Ended::Unread, |()| ended)),
     }
 }
@@ -221,12 +235,12 @@ fn forward(caller: &mut Caller, l: &Listener, request: Request, all: &mut Forwar
 /// Handles the event of an application's connection. The application sees the end by itself; a
 /// message is printed only if something went wrong.
 fn forwarded(t: &Target, tag: u32, event: Result<CallEvent, Error>, all: &mut Forwarded) {
-    if matches!(event, Ok(CallEvent::Started | CallEvent::Terminal)) {
+    if matches!(event, Ok(CallEvent::Started | CallEvent::Terminal(_))) {
         return;
     }
     let Some((name, service)) = all.remove(&tag) else { return };
     let ended = match event {
-        Ok(CallEvent::Ended(Ended::Unread) | CallEvent::Started | CallEvent::Terminal) => Ok(0),
+        Ok(CallEvent::Ended(Ended::Unread) | CallEvent::Started | CallEvent::Terminal(_)) => Ok(0),
         Ok(CallEvent::Ended(ended)) => result_of(t, &service, ended),
         Err(error) => Err(error),
     };

@@ -29,6 +29,8 @@ pub struct Stdio {
     typed: bool,
     /// Of standard output and standard error: our end of a pair, and the descriptor itself.
     outputs: [Option<(OwnedFd, File)>; 2],
+    /// Bytes of standard output that were copied.
+    copied: usize,
     /// What is looked for in the input, if that is a terminal that passes on each byte.
     pub escapes: Option<Escapes>,
 }
@@ -134,9 +136,24 @@ impl Stdio {
         if ready.input || ready.to_service {
             self.send_input();
         }
-        let both = self.outputs.iter_mut().zip(ready.outputs).filter(|(_, ready)| *ready);
-        for (output, _) in both {
-            copy_output(output).map_err(|_| Failed::Output)?;
+        let [output, errors] = &mut self.outputs;
+        if ready.outputs[0] {
+            self.copied += copy_output(output, CHUNK).map_err(|_| Failed::Output)?;
+        }
+        if ready.outputs[1] {
+            copy_output(errors, CHUNK).map_err(|_| Failed::Output)?;
+        }
+        Ok(())
+    }
+
+    /// Copies standard output until so many of its bytes were, which have come already.
+    pub fn copy_up_to(&mut self, bytes: usize) -> io::Result<()> {
+        while self.copied < bytes {
+            match copy_output(&mut self.outputs[0], CHUNK.min(bytes - self.copied))? {
+                // It is copied by another process.
+                0 => return Ok(()),
+                n => self.copied += n,
+            }
         }
         Ok(())
     }
@@ -181,22 +198,23 @@ impl Stdio {
         for output in &mut self.outputs {
             while let Some((from, _)) = output {
                 poll::wait(&mut [Poll::new(from.as_fd(), true, false)], None)?;
-                copy_output(output)?;
+                copy_output(output, CHUNK)?;
             }
         }
         Ok(())
     }
 }
 
-fn copy_output(output: &mut Option<(OwnedFd, File)>) -> io::Result<()> {
-    let Some((from, to)) = output else { return Ok(()) };
+/// Copies what has come, at most so many bytes, [`CHUNK`] or fewer. Returns how many there were.
+fn copy_output(output: &mut Option<(OwnedFd, File)>, most: usize) -> io::Result<usize> {
+    let Some((from, to)) = output else { return Ok(0) };
     let mut bytes = [0; CHUNK];
-    match socket::receive(from.as_fd(), &mut bytes) {
-        Ok(n @ 1..) => to.write_all(&bytes[..n]),
-        Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(()),
+    match socket::receive(from.as_fd(), &mut bytes[..most]) {
+        Ok(n @ 1..) => to.write_all(&bytes[..n]).map(|()| n),
+        Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(0),
         _ => {
             *output = None;
-            Ok(())
+            Ok(0)
         }
     }
 }

@@ -2,6 +2,7 @@
 //! archive for net. Nothing of it changes while anybody uses it; a reload makes another.
 
 use super::asked;
+use super::banners;
 use super::catalog::{Account, Catalog};
 use super::config_error::ConfigError;
 use super::descriptors::own;
@@ -123,6 +124,7 @@ pub fn read(
     let late: Vec<String> = late.into_iter().chain(disk.ports.warning()).collect();
     warnings.extend_from_slice(&late);
     warnings.extend(socket_directories::warnings(&ports.plain, &table, &catalog));
+    warnings.extend(banners::warnings(&table));
     warnings.extend(reached::warn(origin, &table, before.map(|b| &b.table), &ports, listen, make));
     left_out |= !found.left_out.is_empty();
     warnings.extend(switch_off(&mut table, found.left_out));

@@ -15,6 +15,7 @@
 //! | `asked` `port_names` | its users and groups, and its names of ports, as that child says them |
 //! | `own_users` | the users that fived's own processes run as |
 //! | `programs` | which rows' programs cannot run, for warnings |
+//! | `banners` | which banners clients of RUN cannot tell from records, for warnings |
 //! | `run` `queue` | the loop, and whose order is served next |
 //! | `context` | what every part uses: the clock, timers, tokens, the spawner |
 //! | `pipeline` `arrival` `addresses` | the way of each request, from its arrival to its end; between whom it is |
@@ -63,6 +64,7 @@ mod arrival;
 mod ask;
 mod asked;
 mod backend;
+mod banners;
 mod bind_error;
 mod bound;
 mod by_name;

@@ -1,10 +1,20 @@
-//! Where the rules of a row are written, for `-C`. Nothing decides by it, and net never learns it.
+//! Where the rules and the banners of a row are written, for `-C` and for warnings. Nothing decides
+//! by it, and net never learns it.
 
 use super::text::entry::Operator;
 use std::sync::Arc;
 
-/// The attributes that refuse clients.
-const RULES: [&str; 6] = ["disable", "require", "users", "only_from", "no_access", "access_times"];
+/// The attributes that refuse clients, and those that send a banner before a service's output.
+const RULES: [&str; 8] = [
+    "disable",
+    "require",
+    "users",
+    "only_from",
+    "no_access",
+    "access_times",
+    "banner",
+    "banner_success",
+];
 
 /// A file, and a line of it.
 pub type Place = (Arc<str>, usize);
@@ -24,7 +34,7 @@ struct Statement {
 pub struct Places(Vec<Arc<Statement>>);
 
 impl Places {
-    /// An attribute has been given a value. Those that refuse nobody are not kept.
+    /// An attribute has been given a value. Others are not kept.
     pub fn add(all: &mut Arc<Places>, name: &str, operator: Operator, words: &[&str], at: Place) {
         let Some(rule) = RULES.into_iter().find(|rule| *rule == name) else { return };
         let Places(all) = Arc::make_mut(all);

@@ -71,9 +71,10 @@ pub enum Notice {
     Started {
         tag: u32,
     },
-    /// The service has a terminal.
+    /// The service has a terminal. So many bytes of the output, the first ones, are a banner.
     Terminal {
         tag: u32,
+        banner: u32,
     },
     /// The server accepts no more streams: the call waits until one is free.
     Waiting {
@@ -236,7 +237,8 @@ impl Notice {
             Notice::Done => message(10, 0, 0, &[], &[]),
             Notice::Taken { tag } => message(11, *tag, 0, &[], &[]),
             Notice::Away { tag } => message(12, *tag, 0, &[], &[]),
-            Notice::Terminal { tag } => message(14, *tag, 0, &[], &[]),
+            Notice::Terminal { tag, banner: 0 } => message(14, *tag, 0, &[], &[]),
+            Notice::Terminal { tag, banner } => message(14, *tag, 0, &[], &banner.to_le_bytes()),
             Notice::Step { text } => message(13, 0, 0, &[], text.as_bytes()),
         }
     }
@@ -260,7 +262,10 @@ impl Notice {
             (10, 0, 0, [], []) => Notice::Done,
             (11, tag, 0, [], []) => Notice::Taken { tag },
             (12, tag, 0, [], []) => Notice::Away { tag },
-            (14, tag, 0, [], []) => Notice::Terminal { tag },
+            (14, tag, 0, [], []) => Notice::Terminal { tag, banner: 0 },
+            (14, tag, 0, [], number) => {
+                Notice::Terminal { tag, banner: u32::from_le_bytes(number.try_into().ok()?) }
+            }
             (13, 0, 0, [], line) => Notice::Step { text: text(line)? },
             _ => return None,
         })
@@ -314,7 +319,8 @@ mod tests {
         for notice in [
             Notice::Taken { tag: 9 },
             Notice::Started { tag: 1 },
-            Notice::Terminal { tag: 1 },
+            Notice::Terminal { tag: 1, banner: 0 },
+            Notice::Terminal { tag: 1, banner: 300 },
             Notice::Waiting { tag: 2 },
             Notice::Away { tag: 2 },
             Notice::Refused { tag: 3, text: "busy".into() },

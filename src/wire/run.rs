@@ -10,6 +10,9 @@
 //!
 //! Where the service has a terminal, the server's first record is an empty one of kind 0.
 //!
+//! Between the server's answer and its first record may come a banner, a text as it is. Nothing
+//! says how long it is: it ends before the first byte that is a kind of the server's records.
+//!
 //! Data of the service and what is told about it are never mixed: whoever sends a record decides
 //! its kind, and nothing within the data of a record means anything.
 
@@ -89,6 +92,9 @@ pub enum Way {
 pub enum Part<'a> {
     /// The record is not complete: all bytes were taken.
     More,
+    /// Of the banner before the server's first record, at least one byte. Like data, it is not
+    /// taken yet.
+    Banner(&'a [u8]),
     /// Data, not taken yet: [`Decoder::took`] says how much of it was.
     Data(Data, &'a [u8]),
     /// The input, or the output, has ended.
@@ -221,6 +227,12 @@ pub fn status(status: Status) -> Vec<u8> {
     [head_of(STATUS, 4), status.number().to_be_bytes()].concat()
 }
 
+/// Is it a kind of record that the server sends? A banner that has such a byte ends there for every
+/// client of RUN.
+pub fn is_kind_of_server(byte: u8) -> bool {
+    matches!(byte, MAIN | END | ERRORS | STATUS)
+}
+
 fn head_of(kind: u8, bytes: u32) -> [u8; HEAD] {
     let [_, length @ ..] = bytes.to_be_bytes();
     let mut head = [kind; HEAD];
@@ -280,6 +292,10 @@ impl Decoder {
                     return (at, Part::Data(data, &bytes[at..at + n]));
                 }
                 State::Control(have) => {
+                    let banner = self.banner(&bytes[at..]);
+                    if !banner.is_empty() {
+                        return (at, Part::Banner(banner));
+                    }
                     let wanted = if have < HEAD { HEAD } else { CONTROL_MAX };
                     let n = (wanted - have).min(bytes.len() - at);
                     self.control[have..have + n].copy_from_slice(&bytes[at..at + n]);
@@ -295,7 +311,16 @@ impl Decoder {
         }
     }
 
-    /// So many bytes of the data were taken.
+    /// How these bytes begin that is no record yet.
+    fn banner<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        let begun = (self.progress, self.state) != (Progress::Nothing, State::Control(0));
+        if begun || self.from == Sender::Client {
+            return &[];
+        }
+        &bytes[..bytes.iter().position(|b| is_kind_of_server(*b)).unwrap_or(bytes.len())]
+    }
+
+    /// So many bytes of the data, or of the banner, were taken.
     pub fn took(&mut self, n: usize) {
         if let State::Data(_, left) = &mut self.state {
             *left = left.saturating_sub(u32::try_from(n).unwrap_or(u32::MAX));

@@ -188,8 +188,9 @@ impl Holder {
 
     /// The service has a terminal.
     pub(super) fn terminal_given(&mut self, id: StreamId) {
+        let banner = self.pump.stream(id).and_then(Stream::run).map_or(0, Run::banner);
         if let Some(call) = self.pump.owner(id) {
-            self.callers.send(call.caller, &Notice::Terminal { tag: call.tag });
+            self.callers.send(call.caller, &Notice::Terminal { tag: call.tag, banner });
         }
     }
 

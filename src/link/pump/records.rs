@@ -70,10 +70,11 @@ impl<T> Stream<T> {
         loop {
             let (taken, part) = run.decoder.next(&bytes[at..]);
             at += taken;
+            let is_banner = matches!(part, Part::Banner(_));
             let passed = match part {
                 Part::More => return (at, Passed::All),
                 Part::Broken => return (at, Passed::Broken),
-                Part::Data(Data::Main, data) => match self.write(data) {
+                Part::Banner(data) | Part::Data(Data::Main, data) => match self.write(data) {
                     Ok(n) => {
                         self.tally.receive(n);
                         // A pipe that has taken only a part may take more at once.
@@ -105,6 +106,9 @@ impl<T> Stream<T> {
             };
             let (n, blocked) = passed;
             run.decoder.took(n);
+            if is_banner {
+                run.took_banner(n);
+            }
             at += n;
             if blocked {
                 return (at, Passed::Blocked);

@@ -55,6 +55,8 @@ pub struct Run {
     /// The service has a terminal. The end with the service has not sent that to its peer yet; the
     /// caller's end has received it, and its owner has not asked for it yet.
     announces: bool,
+    /// Bytes of the banner that the local end has taken.
+    banner: u32,
     /// An empty record is to be sent.
     probes: bool,
     /// The service's own reply line, as far as it has come. None: records are sent.
@@ -90,6 +92,7 @@ impl Run {
             service_end: ServiceEnd::Unknown,
             size: None,
             announces: terminal && end == End::Service,
+            banner: 0,
             probes: false,
             reply,
         };
@@ -141,6 +144,15 @@ impl Run {
     /// Has the peer reported that the service has a terminal? This returns true once.
     pub(super) fn take_given(&mut self) -> bool {
         self.end == End::Caller && std::mem::take(&mut self.announces)
+    }
+
+    pub(super) fn took_banner(&mut self, n: usize) {
+        self.banner = self.banner.saturating_add(u32::try_from(n).unwrap_or(u32::MAX));
+    }
+
+    /// How many bytes of the output, the first ones, are a banner, as far as it has come.
+    pub fn banner(&self) -> u32 {
+        self.banner
     }
 
     /// Must the record about the terminal be sent before anything else?

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 /// What was decoded: data joined, the rest as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Got {
+    Banner(Vec<u8>),
     Data(Data, Vec<u8>),
     End,
     Size(Size),
@@ -35,6 +36,14 @@ fn decode(from: Sender, bytes: &[u8], cuts: &[usize], most: usize) -> Vec<Got> {
                     got.push(Got::Broken);
                     return got;
                 }
+                Part::Banner(b) => {
+                    assert!(!b.is_empty());
+                    more = b.len().min(most);
+                    match got.last_mut() {
+                        Some(Got::Banner(all)) => all.extend_from_slice(&b[..more]),
+                        _ => got.push(Got::Banner(b[..more].to_vec())),
+                    }
+                }
                 Part::Data(data, b) => {
                     assert!(!b.is_empty());
                     more = b.len().min(most);
@@ -57,6 +66,7 @@ fn decode(from: Sender, bytes: &[u8], cuts: &[usize], most: usize) -> Vec<Got> {
 
 fn encode(all: &[Got]) -> Vec<u8> {
     let one = |got: &Got| match got {
+        Got::Banner(bytes) => bytes.clone(),
         Got::Data(data, bytes) => [&head(*data, bytes.len())[..], bytes].concat(),
         Got::End => end(),
         Got::Size(s) => size(*s),
@@ -112,6 +122,32 @@ fn what_a_side_may_not_send_is_broken() {
 }
 
 #[test]
+fn a_banner_comes_before_the_server_s_first_record_alone() {
+    let banner = |text: &[u8]| Got::Banner(text.into());
+    let records = [Got::Data(Data::Main, b"x".into()), Got::End, Got::Status(Status::Exited(3))];
+    for text in [&b"be nice\n"[..], b"\x04", b"\xff\xfe+Go\r\n", &[b'b'; 40_000]] {
+        let all = [&[banner(text)], &records[..]].concat();
+        assert_eq!(whole(Sender::Server, &encode(&all)), all);
+        // The service has a terminal all the same: that is in its first record.
+        let all = [&[banner(text), Got::Terminal], &records[..]].concat();
+        assert_eq!(whole(Sender::Server, &encode(&all)), all);
+        // A client sends none.
+        assert_eq!(whole(Sender::Client, &encode(&all)), [Got::Broken]);
+    }
+    // What has come is known at once: the service may say nothing for long.
+    assert_eq!(whole(Sender::Server, b"be"), [banner(b"be")]);
+    // Its first byte that may be a kind is one, and what comes after a record is no banner.
+    assert_eq!(whole(Sender::Server, b"be\x01nice"), [banner(b"be"), Got::Broken]);
+    for first in [&records[..1], &[Got::Terminal], &[Got::Data(Data::Errors, Vec::new())]] {
+        let broken = whole(Sender::Server, &[&encode(first)[..], b"nice\n"].concat());
+        assert_eq!(broken.last(), Some(&Got::Broken), "{first:?}");
+        assert!(!broken.iter().any(|got| matches!(got, Got::Banner(_))), "{broken:?}");
+    }
+    let kinds: Vec<u8> = (0..=255).filter(|b| is_kind_of_server(*b)).collect();
+    assert_eq!(kinds, [0, 1, 2, 3]);
+}
+
+#[test]
 fn a_terminal_is_asked_for_behind_the_name() {
     let size = Size { rows: 24, columns: 80 };
     let xterm = Terminal::new("xterm-256color", size).expect("a name");
@@ -163,11 +199,15 @@ fn any(server: bool) -> impl Strategy<Value = Vec<Got>> {
         bytes().prop_map(|b| Got::Data(Data::Main, b)),
         bytes().prop_map(|b| Got::Data(Data::Errors, b)),
     ];
+    let banner = proptest::collection::vec(4u8.., 0..40).prop_map(move |b| match b.is_empty() {
+        false if server => vec![Got::Banner(b)],
+        _ => Vec::new(),
+    });
     let (one, last) = match server {
         true => (output.boxed(), Just(vec![Got::End, Got::Status(Status::Exited(3))]).boxed()),
         false => (client.boxed(), Just(vec![Got::End]).boxed()),
     };
-    (proptest::collection::vec(one, 0..12), last).prop_map(|(a, b)| [a, b].concat())
+    (banner, proptest::collection::vec(one, 0..12), last).prop_map(|(a, b, c)| [a, b, c].concat())
 }
 
 fn any_byte() -> impl Strategy<Value = u8> {
