@@ -202,6 +202,9 @@ fn the_person_is_asked_on_the_terminal() {
     let words = ["-p", port.as_str(), H, "who"];
     let (code, shown) = f.on_terminal(&words, "no\n");
     assert!(code == 255 && shown.contains(&key) && shown.contains("was not accepted"), "{shown}");
+    // The end of input is a no, too.
+    let (code, shown) = f.on_terminal(&words, "\u{4}\n");
+    assert!(code == 255 && shown.contains("was not accepted"), "{code} {shown}");
     let (code, shown) = f.on_terminal(&words, "perhaps\nyes\n");
     assert!(code == 0 && shown.contains("user= by="), "{shown}");
     std::fs::remove_file(f.config_path("known_hosts")).expect("known_hosts");

@@ -166,7 +166,9 @@ fn it_is_away_and_comes_back_when_it_is_told_to() {
     until("it is noticed", || state(&f) == "away");
     let (code, _, err) = f.run(&["-O", "resume", H]);
     assert_eq!(code, 255);
-    assert!(err.starts_with(&format!("five: {H}:{}: ", f.port())) && err.len() > 40, "{err}");
+    let place = format!("{H}:{}", f.port());
+    assert!(err.starts_with(&format!("five: {place}: ")) && err.len() > 40, "{err}");
+    assert_eq!(err.matches(&place).count(), 1, "{err}");
     dialogue.send("while it is away");
     let (pid, before) = (f.holder(), proc::ticks(f.holder()));
     thread::sleep(std::time::Duration::from_millis(1000));

@@ -93,9 +93,9 @@ pub fn connect_again(
     timeout: Duration,
 ) -> Result<OwnedFd, Error> {
     match connect_to(t, vec![known], timeout) {
-        Err(_) if resolve => {
-            let others = addresses(t)?.into_iter().filter(|a| *a != known).collect();
-            connect_to(t, others, timeout)
+        Err(e) if resolve => {
+            let others: Vec<_> = addresses(t)?.into_iter().filter(|a| *a != known).collect();
+            if others.is_empty() { Err(e) } else { connect_to(t, others, timeout) }
         }
         connected => connected,
     }

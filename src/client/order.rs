@@ -137,7 +137,11 @@ pub fn send(
             }
             Some(Notice::Done) => return Ok(true),
             Some(Notice::Waiting { .. }) => {}
-            Some(Notice::Refused { text, .. }) => return no_answer(text),
+            Some(Notice::Refused { text, .. }) => {
+                // What comes from an attempt to connect says the place itself.
+                let own = format!("{}: ", t.place());
+                return no_answer(text.strip_prefix(&own).map(String::from).unwrap_or(text));
+            }
             // The end of the channel is the answer to `exit`.
             None => return Ok(*ask == Ask::Exit),
             Some(Notice::Step { .. }) => {}

@@ -28,6 +28,7 @@ use rustls::server::ParsedCertificate;
 use rustls::{
     CertificateError, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
 };
+use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Names of a certificate in a message, at most.
@@ -304,7 +305,12 @@ fn confirmed(place: &str, key: &str) -> Option<bool> {
         "The key of {place} is not known:\n{key}\n`fived --fingerprint` says it on that computer. Is it the same (yes, no, or the key)? "
     );
     loop {
-        let answer = terminal::question(&prompt, Echo::On).ok()?;
+        let answer = match terminal::question(&prompt, Echo::On) {
+            Ok(answer) => answer,
+            // The end of input (Control-D) is a no.
+            Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Some(false),
+            Err(_) => return None,
+        };
         match answer.trim_ascii() {
             b"yes" => return Some(true),
             b"no" => return Some(false),
