@@ -154,7 +154,11 @@ fn a_banner_is_written_before_the_output() {
     let conf = BANNERS.replace("@UP@", &up.local_addr().expect("address").to_string());
     thread::spawn(move || {
         for tcp in up.incoming() {
-            let _ = tcp.and_then(|mut tcp| tcp.write_all(b"up\n"));
+            // What is left unread would be a reset, which is passed on.
+            let _ = tcp.and_then(|mut tcp| {
+                tcp.write_all(b"up\n")?;
+                tcp.read_to_end(&mut Vec::new())
+            });
         }
     });
     for settings in ["", "resume_timeout_anonymous = 0\n"] {
