@@ -384,7 +384,8 @@ fn the_address_of_the_row_of_tcpmux_is_where_fived_listens() {
     for (row, wanted) in [
         ("127.0.0.1:tcpmux stream tcp nowait root internal\n", "listen = 127.0.0.1:1\n"),
         ("127.0.0.1:\ntcpmux stream tcp nowait root internal\n", "listen = 127.0.0.1:1\n"),
-        ("nowhere:tcpmux stream tcp nowait root internal\n", "listen =\n"),
+        // Not known: nobody reaches what it would lead to.
+        ("nowhere:tcpmux stream tcp nowait root internal\n", "disable = yes\n"),
     ] {
         let place = Place::new();
         let conf = place.write("inetd.conf", &format!("{row}{named}"), 0o644);

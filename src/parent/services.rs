@@ -302,8 +302,8 @@ impl Services {
         if let Some(until) = running.until {
             cx.cancel(until, Timer::Terminate { pid, started: running.started });
         }
-        if let Some(socket) = running.socket.take() {
-            self.undelivered.add(cx, socket);
+        if let (Some(socket), Some(stream)) = (running.socket.take(), running.record.reports_to) {
+            self.undelivered.add(cx, stream, socket);
         }
         let lingering_close = running.lingering_close.take();
         self.running.end(running, exit, cx.now);

@@ -5,48 +5,70 @@
 //! of RUN, who is told that the program ended well. So the parent keeps a copy of such a program's
 //! socket while it runs, and closes it only when nothing waits in it any more. It reads nothing.
 
+use super::arrival::StreamTag;
 use super::context::{Context, Timer};
-use crate::sys::poll;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-/// How often they are looked at, while there are any.
+/// How soon they are looked at, and how long that takes at most after many looks in vain.
 const LOOK_AFTER: Duration = Duration::from_millis(20);
-/// How many are kept at most: the oldest of more is closed, and its output may be lost.
+const LOOK_AT_LEAST: Duration = Duration::from_millis(250);
+/// How many are kept at most: of more, the oldest of the session that has the most of them is
+/// closed, and its output may be lost.
 const MOST: usize = 256;
 
-/// See the module. The oldest first.
+/// See the module.
 #[derive(Default)]
-pub struct Undelivered(VecDeque<Shared>);
+pub struct Undelivered {
+    /// The oldest first, each with the session that asked for the service.
+    all: VecDeque<(usize, Shared)>,
+    pause: Duration,
+}
 
 impl Undelivered {
-    /// A service has ended: its socket is closed when all of its output has been delivered.
-    pub fn add(&mut self, cx: &mut Context, socket: Shared) {
+    /// A service of this stream has ended: its socket is closed when all of its output has been
+    /// delivered.
+    pub fn add(&mut self, cx: &mut Context, stream: StreamTag, socket: Shared) {
         if !waits(&socket) {
             return;
         }
-        if self.0.is_empty() {
+        if self.all.is_empty() {
             cx.after(LOOK_AFTER, Timer::Undelivered);
         }
-        if self.0.len() == MOST {
-            self.0.pop_front();
+        self.pause = LOOK_AFTER;
+        if self.all.len() == MOST {
+            self.make_room();
         }
-        self.0.push_back(socket);
+        self.all.push_back((stream.0, socket));
+    }
+
+    fn make_room(&mut self) {
+        let mut counts = HashMap::<usize, usize>::new();
+        self.all.iter().for_each(|(session, _)| *counts.entry(*session).or_default() += 1);
+        let most = counts.into_iter().max_by_key(|(_, n)| *n).map(|(session, _)| session);
+        if let Some(at) = self.all.iter().position(|(session, _)| Some(*session) == most) {
+            self.all.remove(at);
+        }
     }
 
     /// Closes those that nothing waits in any more.
     pub fn look(&mut self, cx: &mut Context) {
-        self.0.retain(waits);
-        if !self.0.is_empty() {
-            cx.after(LOOK_AFTER, Timer::Undelivered);
+        let before = self.all.len();
+        self.all.retain(|(_, socket)| waits(socket));
+        if self.all.len() == before {
+            self.pause = (2 * self.pause).min(LOOK_AT_LEAST);
+        }
+        if !self.all.is_empty() {
+            cx.after(self.pause, Timer::Undelivered);
         }
     }
 }
 
 /// Does something wait in it that net can still receive?
 fn waits(socket: &Shared) -> bool {
-    socket::unsent(socket.as_fd()).is_ok_and(|n| n > 0) && !poll::has_hung(socket.as_fd())
+    let socket = socket.as_fd();
+    socket::unsent(socket).is_ok_and(|n| n > 0) && !socket::is_closed(socket)
 }

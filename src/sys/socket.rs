@@ -145,6 +145,19 @@ pub fn unsent(fd: BorrowedFd) -> io::Result<usize> {
     Ok(usize::try_from(n).unwrap_or(0))
 }
 
+/// Is this TCP connection over: reset, or ended by both sides? (tcp(7), TCP_INFO: its first byte is
+/// the state.) True also where the system does not say.
+pub fn is_closed(fd: BorrowedFd) -> bool {
+    /// netinet/tcp.h
+    const TCP_CLOSE: u8 = 7;
+    let (mut state, mut size) = (TCP_CLOSE, 1 as libc::socklen_t);
+    let (level, option) = (libc::IPPROTO_TCP, libc::TCP_INFO);
+    let (to, length) = ((&raw mut state).cast(), &raw mut size);
+    // SAFETY: at most one byte is written, and the length.
+    let asked = check(unsafe { libc::getsockopt(fd.as_raw_fd(), level, option, to, length) });
+    asked.is_err() || state == TCP_CLOSE
+}
+
 /// Sends small writes at once (TCP_NODELAY); for relays, whose writes are as large as they will
 /// get.
 pub fn set_nodelay(fd: BorrowedFd, on: bool) -> io::Result<()> {

@@ -61,13 +61,24 @@ pub fn read(builder: &mut Builder, paths: &[String], origin: &Origin) {
         }
     }
     let listens = reader.listens();
+    if listens.as_ref().is_some_and(|(_, pair)| pair.words.is_empty()) {
+        reader.switch_off_named();
+    }
     let (rows, warnings) = reader.finish();
-    if let Some((file, pair)) = listens {
-        if builder.is_given("listen") {
-            let what = "fived listens where fived.conf says";
-            builder.mistakes.push_as(Weight::Noted, &file, pair.line, TCPMUX, what);
-        } else {
+    if let Some((file, pair)) = listens.filter(|(_, pair)| !pair.words.is_empty()) {
+        let given = builder.is_given("listen");
+        if !given {
             builder.setting(&pair, &file);
+        }
+        let what = match (given, origin.grammar) {
+            (true, _) => Some("fived listens where fived.conf says"),
+            (false, Grammar::Fived) => {
+                Some("fived listens there alone: `listen` in fived.conf says where else")
+            }
+            (false, _) => None,
+        };
+        if let Some(what) = what {
+            builder.mistakes.push_as(Weight::Noted, &file, pair.line, TCPMUX, what);
         }
     }
     builder.mistakes.append(warnings);
@@ -159,6 +170,18 @@ impl InetdReader {
             }
         }
         Some((file.clone(), Pair::new(*line, "listen", words)))
+    }
+
+    /// No address of the rows of tcpmux could be read: nobody may reach what they would lead to.
+    fn switch_off_named(&mut self) {
+        let named = |r: &&mut InetdRow| r.reached == Reached::Name;
+        for Entry { row, remarks, .. } in &mut self.all {
+            if let Some(row) = row.as_mut().filter(named) {
+                row.reached = Reached::Off;
+                let what = "a named service, while the address of the row of tcpmux is not known";
+                remarks.noted.push(Wrong::new(&row.columns.name, what));
+            }
+        }
     }
 
     /// The rows of all files, and what is wrong with them, in the order of the text.
