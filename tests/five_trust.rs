@@ -359,7 +359,7 @@ fn a_certificate_of_version_1_says_so() {
     assert!(
         code == 1
             && err.contains(&format!(
-                "{conf}:1: {c}: an X.509 certificate of version 1, expected version 3"
+                "{conf}:1: certificate: {c}: an X.509 certificate of version 1, expected version 3"
             )),
         "{err}"
     );
@@ -383,7 +383,7 @@ fn the_check_warns_of_a_certificate_whose_time_is_over() {
             );
             let (code, out, err) = run(&["-t", "-f", &conf]);
             assert_eq!((code, out.as_str()), (0, "configuration OK\n"), "{err}");
-            let expected = format!("warning: {conf}:{line}: {c}: {what}");
+            let expected = format!("warning: {conf}:{line}: certificate: {c}: {what}");
             assert!(
                 if what.is_empty() { !err.contains(&c) } else { err.contains(&expected) },
                 "{err}"
