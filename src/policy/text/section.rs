@@ -56,7 +56,7 @@ impl Outer {
 }
 
 /// Sorts rows as `-T` prints them: those of the default host first, and those of every other host
-/// together, in the order of the hosts' headings. A row of every host stays behind those of the
+/// together, in the order of the hosts' headings. A row of every host stays after those of the
 /// hosts that came before it.
 pub fn sort(services: &mut Vec<Service>) {
     let mut last = 0;
