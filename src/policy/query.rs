@@ -136,10 +136,8 @@ fn rule(service: &Service, why: Denied, facts: &Facts) -> Option<Place> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{
-        Files, Grammar, GroupSet, HostId, Login, Origin, PeerName, Query, Reached, ServiceId,
-        Table, load,
-    };
+    use super::super::tests::from;
+    use super::super::{Files, Grammar, GroupSet, Login, Origin, Query, ServiceId, Table, load};
     use super::*;
 
     /// Files by their paths.
@@ -166,19 +164,6 @@ mod tests {
 
     fn fived(text: &str) -> Table {
         read(Grammar::Fived, &[("/c", text)])
-    }
-
-    /// A client of the default host at noon, not encrypted, not logged in.
-    fn from(peer: &str) -> Facts {
-        Facts {
-            peer: peer.parse().expect("a client"),
-            host: HostId::DEFAULT,
-            encrypted: false,
-            login: None,
-            minute: 12 * 60,
-            peer_name: PeerName::NotAsked,
-            reached: Reached::ByName,
-        }
     }
 
     /// This user, in the first of the table's groups.

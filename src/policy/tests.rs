@@ -23,7 +23,7 @@ fn table(text: &str) -> Table {
 }
 
 /// A client of the default host at noon, not encrypted, not logged in.
-fn from(peer: &str) -> Facts {
+pub(super) fn from(peer: &str) -> Facts {
     Facts {
         peer: peer.parse().expect("a client"),
         host: HostId::DEFAULT,
