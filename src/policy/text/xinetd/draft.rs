@@ -45,6 +45,13 @@ pub struct Flags {
     pub v6: bool,
 }
 
+impl Flags {
+    /// Both together mean either.
+    pub fn only_v4(&self) -> bool {
+        self.v4 && !self.v6
+    }
+}
+
 /// Where a service is switched off: at a line of its block, or of `defaults`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SwitchedOff {

@@ -23,18 +23,20 @@ use super::super::endpoint::ProgramSocket;
 use super::super::settings::LogType;
 use super::assigned::Pair;
 use super::builder::{Builder, Row as Whole};
+use super::entry::Files;
 use super::mistake::Weight;
 use blocks::Block;
-use draft::{Draft, SwitchedOff};
+use draft::{Draft, SwitchedOff, Type};
 use etc::Etc;
 use lines::Lines;
 use remark::{Kind, Remarks};
-use row::{Row, bind_address};
-use std::net::SocketAddr;
+use row::{NOT_IPV4, Row, bind_address};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 /// The service that is fived itself.
 const TCPMUX: &str = "tcpmux";
+const TCPMUX_PORT: u16 = 1;
 
 /// What every row of xinetd has that says nothing else.
 const USUAL: [(&str, &[&str]); 4] =
@@ -64,6 +66,7 @@ pub fn read(builder: &mut Builder, path: &str) {
         defaults_file: file,
         rules: Vec::new(),
         tcpmux: Tcpmux::None,
+        listen: None,
     };
     let first = blocks.iter().position(|b| b.kind == blocks::Kind::Defaults);
     if let Some(n) = first {
@@ -88,6 +91,41 @@ pub fn read(builder: &mut Builder, path: &str) {
     }
 }
 
+/// Where fived listens as its service `tcpmux` says. None: that cannot be read, which is a remark.
+fn listens(
+    block: &Block,
+    draft: &Draft,
+    files: &mut dyn Files,
+    remarks: &mut Remarks,
+) -> Option<SocketAddr> {
+    let port = match draft.port {
+        None => TCPMUX_PORT,
+        Some((n, line)) if n != TCPMUX_PORT && !draft.is(Type::Unlisted) => {
+            let what = format!("expected {TCPMUX_PORT} without UNLISTED, found {n}");
+            remarks.push(Kind::Broken, line, "port", what);
+            return None;
+        }
+        Some((n, _)) => n,
+    };
+    let ip = match bind_address(draft, files) {
+        Some(Ok(ip)) => ip,
+        Some(Err(what)) => {
+            remarks.push(Kind::Broken, block.line, "bind", what);
+            return None;
+        }
+        None if draft.flags.only_v4() => Ipv4Addr::UNSPECIFIED.into(),
+        None => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    if draft.flags.only_v4() && ip.is_ipv6() {
+        remarks.push(Kind::Broken, draft.flags.line, "IPv4", NOT_IPV4);
+    }
+    if let (Some((true, line)), true) = (draft.v6only, ip == Ipv6Addr::UNSPECIFIED) {
+        let what = "fived's own port is open to IPv4 where it is to all of IPv6";
+        remarks.push(Kind::NotServed, line, "v6only", what);
+    }
+    Some((ip, port).into())
+}
+
 /// The service `tcpmux`, which in xinetd is a service like others.
 #[derive(Debug)]
 enum Tcpmux {
@@ -106,6 +144,8 @@ struct XinetdReader<'a, 'b> {
     /// Names of fived's attributes that it gave.
     rules: Vec<String>,
     tcpmux: Tcpmux,
+    /// Where fived listens if a service is reached by its name, and the file that says so.
+    listen: Option<(Arc<str>, Pair)>,
 }
 
 impl XinetdReader<'_, '_> {
@@ -216,19 +256,12 @@ impl XinetdReader<'_, '_> {
             let what = "limits nothing here: a limit belongs to each service, or max_connections of fived.conf(5) to all";
             remarks.push(Kind::Differs, pair.line, &pair.name, what);
         }
-        let port = draft.port.map_or(1, |(n, _)| n);
         if self.builder.is_given("listen") {
             let what = "fived listens where fived.conf says";
             remarks.push(Kind::Differs, block.line, TCPMUX, what);
-        } else {
-            match bind_address(draft, self.builder.files) {
-                None => {}
-                Some(Ok(ip)) => {
-                    let address = SocketAddr::new(ip, port).to_string();
-                    self.builder.setting(&pair(block.line, "listen", &[&address]), &block.file);
-                }
-                Some(Err(what)) => remarks.push(Kind::Broken, block.line, "bind", what),
-            }
+        } else if let Some(address) = listens(block, draft, self.builder.files, &mut remarks) {
+            let pair = pair(block.line, "listen", &[&address.to_string()]);
+            self.listen = Some((block.file.clone(), pair));
         }
         let broken = remarks.switch_off() || block.broken;
         remarks.tell(&mut self.builder.mistakes, &block.file, Weight::LeftOut, off);
@@ -239,7 +272,10 @@ impl XinetdReader<'_, '_> {
     }
 
     /// A service that is reached by its name.
-    fn by_name(&self, name: &str, block: &Block, own: &mut Vec<Pair>, remarks: &mut Remarks) {
+    fn by_name(&mut self, name: &str, block: &Block, own: &mut Vec<Pair>, remarks: &mut Remarks) {
+        if let Some((file, pair)) = self.listen.take() {
+            self.builder.setting(&pair, &file);
+        }
         match &self.tcpmux {
             Tcpmux::None => {
                 let what =

@@ -48,6 +48,9 @@ pub struct Row<'a> {
     pub remarks: &'a mut Remarks,
 }
 
+/// What is wrong with the flag IPv4 beside an address of the other family.
+pub const NOT_IPV4: &str = "expected an IPv4 address in `bind`, found one of IPv6";
+
 /// The address of `bind`, which may be the name of a host. None: there is no `bind`.
 pub fn bind_address(draft: &Draft, files: &mut dyn Files) -> Option<Result<IpAddr, String>> {
     let word = draft.bind.as_deref()?;
@@ -231,11 +234,9 @@ impl Row<'_> {
     }
 
     fn family(&mut self, address: Option<IpAddr>) -> Family {
-        let flags = &self.draft.flags;
-        let only_v4 = flags.v4 && !flags.v6;
+        let only_v4 = self.draft.flags.only_v4();
         if only_v4 && address.is_some_and(|a| a.is_ipv6()) {
-            let what = "expected an IPv4 address in `bind`, found one of IPv6";
-            self.broken(self.draft.flags.line, "IPv4", what);
+            self.broken(self.draft.flags.line, "IPv4", NOT_IPV4);
         }
         if only_v4 || address.is_some_and(|a| a.is_ipv4()) {
             return Family::V4;

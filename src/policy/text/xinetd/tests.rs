@@ -267,14 +267,40 @@ fn bind_takes_the_address_that_xinetd_would_take() {
         assert!(said.len() == 1 && said[0].contains(what), "{said:?}");
         assert!(read(&[("/x", &text)]).0.services()[0].attributes.disable);
     }
-    let mux = |bind: &str| {
-        let own = "type = INTERNAL\n socket_type = stream\n wait = no\n bind =";
-        let text = format!("service tcpmux\n{{\n {own} {bind}\n}}\n");
-        let (table, said) = read(&[("/x", &text)]);
-        (table.settings.listen, said.len())
-    };
-    assert_eq!(mux("one6"), (vec![Listen::read("[2001:db8::1]:1").expect("an address")], 0));
-    assert_eq!(mux("none").1, 1);
+}
+
+#[test]
+fn the_service_tcpmux_says_where_fived_listens() {
+    for (own, listen, what) in [
+        ("", "[::]:1", ""),
+        (" bind = one6\n", "[2001:db8::1]:1", ""),
+        (" bind = 127.0.0.1\n", "127.0.0.1:1", ""),
+        (" flags = IPv4\n", "0.0.0.0:1", ""),
+        (" flags = IPv4 IPv6\n", "[::]:1", ""),
+        (" port = 1\n", "[::]:1", ""),
+        (" type = UNLISTED\n port = 5001\n", "[::]:5001", ""),
+        (" type = UNLISTED\n port = 5001\n bind = 127.0.0.1\n", "127.0.0.1:5001", ""),
+        (" port = 5001\n", "", "port: expected 1 without UNLISTED, found 5001"),
+        (" bind = none\n", "", "bind: expected"),
+        (" bind = one6\n flags = IPv4\n", "", "IPv4: expected an IPv4 address in `bind`"),
+        (" v6only = yes\n", "", "v6only: not served: fived's own port is open to IPv4"),
+    ] {
+        let form = " socket_type = stream\n wait = no\n";
+        let kind = if own.contains("type") { "" } else { " type = INTERNAL\n" };
+        let own = own.replace("type =", "type = INTERNAL");
+        let text = format!("service tcpmux\n{{\n{kind}{form}{own}}}\n");
+        let (table, said) =
+            read(&[("/x", &(text.clone() + &service("a", " type = TCPMUXPLUS UNLISTED\n")))]);
+        // Fails closed: nobody reaches what it would lead to.
+        let off = table.services()[0].attributes.disable;
+        assert_eq!(off, !what.is_empty(), "{own}");
+        assert!(said.iter().any(|s| s.to_string().contains(what)), "{said:?}");
+        if !off {
+            let listen = [Listen::read(listen).expect(listen)];
+            assert_eq!((table.settings.listen.as_slice(), said.len()), (&listen[..], 1), "{own}");
+            assert_eq!(read(&[("/x", &text)]).0.settings.listen, [], "{own}");
+        }
+    }
 }
 
 #[test]
