@@ -307,6 +307,22 @@ fn a_dialogue_out_of_time_ends_as_tls_ends() {
     d.wait_log("reason=timeout");
 }
 
+/// The handshake is no request, the word SSL is one. No session waits for a day.
+#[test]
+fn after_a_handshake_without_the_word_ssl_the_first_request_has_its_time() {
+    let d = Daemon::with("request_timeout = 3\nlogin_timeout = 1d\n").start();
+    let mut asked = in_band(&d);
+    let mut silent = direct(&d);
+    let mut other = direct(&d);
+    other.send(b"HOST\r\n\r\n");
+    same(silent.read_all(), "");
+    d.wait_log("reason=timeout");
+    for c in [&mut asked, &mut other] {
+        c.send(b"HELP\r\n");
+        assert!(String::from_utf8_lossy(&c.read_all()).ends_with("RUN\r\n"));
+    }
+}
+
 #[test]
 fn a_pair_that_cannot_be_read_is_never_replaced() {
     let mut d = Daemon::with("").start();

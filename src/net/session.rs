@@ -70,7 +70,7 @@ impl parked::Resume for Parked {
     }
 
     fn deadline(&self) -> Duration {
-        self.state.deadline
+        self.state.request_deadline()
     }
 
     fn resume(self: Box<Self>) {
@@ -176,10 +176,14 @@ impl Session {
         let mut next = match first {
             Some(First::Builtin(b)) => Some(b),
             None => None,
-            Some(First::Tls) => match ssl::encrypt(self) {
-                Ok(()) => None,
-                Err(end) => return Done::Ended(end),
-            },
+            Some(First::Tls) => {
+                // The handshake is no request.
+                self.state.first_request = Some(self.soon());
+                match ssl::encrypt(self) {
+                    Ok(()) => None,
+                    Err(end) => return Done::Ended(end),
+                }
+            }
             Some(First::TlsPort(port)) => {
                 match ssl::encrypt(self).and_then(|()| self.at_port(port)) {
                     Ok(None) => None,
@@ -235,7 +239,7 @@ impl Session {
         let until = clock::monotonic() + PARK_AFTER;
         if self.state.world.parking.is_none()
             || self.state.place != Where::Connection
-            || until >= self.state.deadline
+            || until >= self.state.request_deadline()
         {
             return Ok(false);
         }
@@ -247,7 +251,9 @@ impl Session {
 
     /// One request: HELP, a refusal, a service, or the built-in that is next.
     fn request(&mut self, next: &mut Option<Builtin>) -> Result<Option<End>, End> {
-        let line = self.link.read_line(&*self.channel, NAME_MAX, self.state.deadline)?;
+        let until = self.state.request_deadline();
+        let line = self.link.read_line(&*self.channel, NAME_MAX, until)?;
+        self.state.first_request = None;
         self.state.facts.minute = clock::minute_of_day();
         let (decision, text) = match line {
             BoundedLine::Line(line) => (self.decide(&line, &Way::Plain)?, line),

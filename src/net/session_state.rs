@@ -89,6 +89,8 @@ pub struct State {
     pub place: Where,
     /// By when the client must have chosen a service.
     pub deadline: Duration,
+    /// By when its first request must have come. None: it has come.
+    pub first_request: Option<Duration>,
     /// How many tries to log in have failed: by password, by key.
     pub tries: [u32; 2],
     /// As in [`Start`]; or of a connection that another process has.
@@ -173,6 +175,7 @@ impl Parked {
             link: Link::plain(start.connection),
             state: State {
                 deadline: clock::monotonic() + start.world.table.settings.login_timeout,
+                first_request: None,
                 guard: start.guard,
                 world: start.world,
                 facts: start.facts,
@@ -184,6 +187,13 @@ impl Parked {
                 parent_gone: false,
             },
         }
+    }
+}
+
+impl State {
+    /// By when the next request must have come.
+    pub fn request_deadline(&self) -> Duration {
+        self.first_request.map_or(self.deadline, |first| first.min(self.deadline))
     }
 }
 
