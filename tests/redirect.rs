@@ -222,6 +222,33 @@ fn a_reset_of_either_end_reaches_the_other_as_a_reset() {
     d.wait_logs("EXIT service=hears", 3);
 }
 
+/// The stream's own thread says of a relay that it has ended after the session's end has ended it;
+/// or the stream's request is read after that end.
+#[test]
+fn streams_with_facts_of_their_own_end_with_their_session_at_any_moment() {
+    let up = upstream::tcp(|mut s| drop(s.read_to_end(&mut Vec::new())));
+    let d = Daemon::with(&row("red", &[&up], "")).start();
+    let standing = mux(&d);
+    let mut kept = standing.ask("red\r\n");
+    kept.expect("+Go\r\n");
+    let dialogue = b"HOST\r\n\r\nred\r\n";
+    let frame = yamux_raw::header(yamux_raw::DATA, yamux_raw::SYN, 1, dialogue.len() as u32);
+    let all = [b"MULTIPLEX\r\n", &frame[..], dialogue].concat();
+    for n in 0..400 {
+        let mut c = d.connect();
+        c.send(&all);
+        std::thread::sleep(Duration::from_micros(n % 8 * 500));
+        if n % 3 > 0 {
+            reset(&c.0);
+        }
+    }
+    let count = |of: &str| d.log().matches(of).count();
+    until("all have ended", || count("SESSION from=") == count("END session=") + 1);
+    until("nothing is left", || count("START service=red") == count("EXIT service=red") + 1);
+    assert!(!d.log().contains("WARN"), "{}", d.log());
+    kept.finish();
+}
+
 /// It ends what it says at once, and then hears the client.
 #[test]
 fn a_half_close_of_the_upstream_leaves_the_clients_way_open() {

@@ -181,8 +181,10 @@ impl Parent {
                 self.services.tally((token, tag), to, from);
             }
             sessions::Request::RelayEnded { relay, to, from } => {
-                let session = self.sessions.root(token).ok_or(Broken::Forbidden)?;
-                self.relay_ended(relay, Owner::Session(session), (to, from))?;
+                // The relays of a session that is over have ended with it.
+                if let Some(session) = self.sessions.root(token) {
+                    self.relay_ended(relay, Owner::Session(session), (to, from))?;
+                }
             }
             sessions::Request::Name(client) => match client.address() {
                 Some(address) => self.names.ask(&mut self.cx, Asker::Session(token), address),

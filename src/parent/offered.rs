@@ -44,16 +44,15 @@ impl Parent {
 
     /// The user of a stream offers a service. Err: net must not have asked.
     fn offer(&mut self, token: usize, service: ServiceId, host: HostId) -> Result<(), Broken> {
-        let root = self.sessions.root(token).ok_or(Broken::Closed)?;
+        // The session may have ended before its stream has noticed.
+        let root = self.sessions.root(token);
         let now = self.cx.now;
         let stream = self.sessions.get_mut(token).ok_or(Broken::Closed)?;
         let login = stream.user.as_ref().map(|u| &u.login);
         let may = stream.config.table.may_offer(service, host, login);
         let user = stream.user.clone().filter(|_| may).ok_or(Broken::Forbidden)?;
-        // The session may have ended before its stream has noticed.
-        let stands = self.sessions.has(root);
         let stream = self.sessions.get_mut(token).ok_or(Broken::Closed)?;
-        let offer = stands.then(|| self.offers.add((root, stream), user, service, now)).flatten();
+        let offer = root.and_then(|root| self.offers.add((root, stream), user, service, now));
         if let Some(offer) = offer.and_then(|n| self.offers.get(n)) {
             lines::offer(offer);
         }
@@ -68,7 +67,7 @@ impl Parent {
     /// An offer of that session has ended. Err: it is another session's. One that has ended already
     /// did so with its session, which a stream's thread may notice later.
     fn offer_ended(&mut self, token: usize, offer: u32) -> Result<(), Broken> {
-        let root = self.sessions.root(token).ok_or(Broken::Closed)?;
+        let Some(root) = self.sessions.root(token) else { return Ok(()) };
         if self.offers.get(offer).is_none() {
             return Ok(());
         }

@@ -60,6 +60,14 @@ impl Parent {
     /// A client asks for a service: it is decided here whether the client gets it.
     /// `asked`: this name was looked up for it already.
     pub fn arrive(&mut self, a: Arrival, asked: Option<&Missing>) {
+        // What decides may have taken a moment, and its session may be over.
+        let gone = match a.who.from {
+            From::Session((token, _)) => self.sessions.root(token).is_none(),
+            From::Net(_) | From::Port | From::Wait(_) => false,
+        };
+        if gone {
+            return self.refuse(a, StartError { reply: None, reason: "gone", text: None });
+        }
         if let Some(no) = self.sensors.refuse(&a, self.cx.now) {
             return self.refuse(a, no);
         }

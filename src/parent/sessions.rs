@@ -264,9 +264,10 @@ impl Sessions {
         self.all.get(&token).map(|s| s.net)
     }
 
-    /// The session that it is, or that it is a stream of, by its token.
+    /// The session that it is, or that it is a stream of, by its token. None: that is over, even if
+    /// a stream's own channel has not ended yet.
     pub fn root(&self, token: usize) -> Option<usize> {
-        self.all.get(&token).map(|s| s.parent.unwrap_or(token))
+        self.all.get(&token).map(|s| s.parent.unwrap_or(token)).filter(|root| self.has(*root))
     }
 
     /// Has this session as many streams with facts of their own as it may have?
