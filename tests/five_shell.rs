@@ -25,19 +25,20 @@ struct Tmux<'a> {
 }
 
 impl Tmux<'_> {
-    /// None: not here.
+    /// five calls the daemon at its address. None: not here.
     fn start(five: &Five) -> Option<Tmux<'_>> {
+        Tmux::with(five, &format!("--accept-new -q -p {} {H}", five.port()))
+    }
+
+    /// five is called with these words and the service.
+    fn with<'a>(five: &'a Five, words: &str) -> Option<Tmux<'a>> {
         if let Some(missing) = ["tmux", "bash", "vi", "top"].iter().find(|p| !installed(p)) {
             skip(&format!("needs {missing}"));
             return None;
         }
         std::fs::write(format!("{}/tmux.conf", five.home), "set -g status off\n").expect("conf");
         let mut this = Tmux { five, before: String::new() };
-        let call = format!(
-            "call() {{ {} --accept-new -q -p {} {H} shell; }}",
-            env!("CARGO_BIN_EXE_five"),
-            five.port()
-        );
+        let call = format!("call() {{ {} {words} shell; }}", env!("CARGO_BIN_EXE_five"));
         let conf = format!("{}/tmux.conf", five.home);
         let mut c = this.tmux(&["-f", &conf, "new-session", "-d", "-x", "80", "-y", "24"]);
         c.args(["env", "PS1=here$ ", "bash", "--norc", "--noprofile", "-i"]);
@@ -192,11 +193,29 @@ fn keys_and_sizes_are_the_service_s() {
     t.types("exit 4").ended(4);
 }
 
+/// A daemon that is called through a socket of this computer.
+fn door() -> (Daemon, String) {
+    let d = Daemon::with(&format!("listen = 127.0.0.1:0 @DIR@/fived\n{CONF}")).listen("").start();
+    let path = d.place.at("fived");
+    d.wait_log(&format!("listening on {path}"));
+    (d, path)
+}
+
 #[test]
 fn five_is_suspended_and_goes_on() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
-    let Some(t) = Tmux::start(&f) else { return };
+    Tmux::start(&f).iter().for_each(is_suspended_and_goes_on);
+}
+
+#[test]
+fn at_a_door_on_this_computer_too() {
+    let (d, path) = door();
+    let f = Five::new(&d);
+    Tmux::with(&f, &path).iter().for_each(is_suspended_and_goes_on);
+}
+
+fn is_suspended_and_goes_on(t: &Tmux) {
     t.calls().keys(&["~", "?"]).shows("\n ~^Z  suspend five\n").cleared("there$");
     t.keys(&["~", "C-z"]).shows("[suspend five]\n").suspended();
     t.resized("90", "33").types("fg").keys(&["Enter"]).has("33 90");
@@ -222,11 +241,18 @@ fn five_is_suspended_and_goes_on() {
     t.types("fg").keys(&["Enter"]).sees("there$").types("exit 5").sees("here$");
     assert_eq!(t.settings(), t.before);
 }
+
 #[test]
 fn every_end_leaves_the_terminal_as_it_was() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
-    let Some(t) = Tmux::start(&f) else { return };
+    Tmux::start(&f).iter().for_each(|t| every_end(&d, t));
+    let (d, path) = door();
+    let f = Five::new(&d);
+    Tmux::with(&f, &path).iter().for_each(|t| every_end(&d, t));
+}
+
+fn every_end(d: &Daemon, t: &Tmux) {
     t.calls().types("exit 6").ended(6);
     t.calls().keys(&["~", "."]).ended(255);
     t.calls();

@@ -30,12 +30,17 @@ struct Person {
 
 impl Person {
     fn calls(f: &Five, words: &[&str]) -> Person {
+        Person::runs(f, &[&["--accept-new", "-q", "-p", &f.port()], words].concat())
+    }
+
+    /// The same with these words alone.
+    fn runs(f: &Five, words: &[&str]) -> Person {
         let (master, terminal) = pty::open(geteuid().as_raw(), 24, 80).expect("a terminal");
         let terminal = File::from(terminal);
         let end = || terminal.try_clone().expect("a descriptor");
         let before = modes(&terminal);
         let mut c = f.program("setsid");
-        c.args(["-c", env!("CARGO_BIN_EXE_five"), "--accept-new", "-q", "-p", &f.port()]);
+        c.args(["-c", env!("CARGO_BIN_EXE_five")]);
         c.args(words).env("TERM", "vt220").stdin(end()).stdout(end()).stderr(end());
         let five = c.spawn().expect("five");
         Person { master: File::from(master), terminal, five, seen: String::new(), before }
@@ -114,6 +119,44 @@ fn a_shell_has_a_terminal_that_follows_the_person_s() {
     p.types("\x03echo go$((1))es on\n").sees("go1es on\r\n");
     p.types("exit 9\n");
     assert_eq!(p.ended(), 9);
+}
+
+/// Through a socket of this computer it is the same.
+#[test]
+fn a_door_on_this_computer_gives_a_terminal_too() {
+    let conf = format!("listen = 127.0.0.1:0 @DIR@/fived\n{CONF}");
+    let d = Daemon::with(&conf).listen("").start();
+    let (f, path) = (Five::new(&d), d.place.at("fived"));
+    d.wait_log(&format!("listening on {path}"));
+    let mut p = Person::runs(&f, &[&path, "what"]);
+    p.sees("/dev/pts/").sees("\r\n24 80\r\n").sees("term=vt220\r\n");
+    assert_eq!(p.ended(), 7);
+
+    let mut p = Person::runs(&f, &[&path, "sh"]);
+    p.types("PS1=; stty -echo; echo be$((1))gin; stty size\n").sees("be1gin\r\n24 80\r\n");
+    assert!(p.is_raw());
+    pty::resize(p.master.as_fd(), 50, 132).expect("resize");
+    p.types("until [ \"$(stty size)\" = '50 132' ]; do sleep 0.05; done; echo lar$((1))ger\n");
+    p.sees("lar1ger\r\n");
+    p.types("sh -c 'echo sle$((1))eps; exec sleep 600'\n").sees("sle1eps\r\n");
+    p.types("\x03echo go$((1))es on\n").sees("go1es on\r\n");
+    p.types("~.");
+    assert_eq!(p.ended(), 255);
+    until("the shell has ended", || d.services().is_empty());
+
+    // Without a terminal of the service, this one's settings stay.
+    let mut p = Person::runs(&f, &[&path, "none"]);
+    p.sees("not a tty");
+    assert!(!p.is_raw());
+    p.types("~.\n").sees("got ~.");
+    assert_eq!(p.ended(), 0);
+    for signal in [1, 2, 15] {
+        let mut p = Person::runs(&f, &[&path, "sh"]);
+        until("it is raw", || p.is_raw());
+        signals::send(&p.five, signal);
+        assert_eq!(p.ended(), -signal, "{signal}");
+        until("the shell has ended", || d.services().is_empty());
+    }
 }
 
 #[test]

@@ -841,7 +841,7 @@ fn five_reaches_fived_at_its_own_socket() {
     assert!(code == 254 && err.contains("Service not available"), "{code} {err}");
     let (code, _, err) = run(&[&d.place.at("nowhere"), "who"]);
     assert!(code == 255 && err.contains("No such file"), "{code} {err}");
-    for words in [["-l", "demo"], ["-H", "www"], ["-p", "1"], ["-O", "check"]] {
+    for words in [["-l", "demo"], ["-p", "1"], ["-O", "check"]] {
         let (code, _, err) = run(&[&words[..], &[&path]].concat());
         assert!(code == 255 && err.contains("a socket of this computer excludes"), "{err}");
     }

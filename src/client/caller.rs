@@ -9,6 +9,7 @@ use super::channel::{Channel, NO_ANSWER};
 use super::error::Error;
 use super::messages;
 use super::offer::{Offer, Offered, Origin};
+use super::options::is_path;
 use super::rendezvous;
 use super::request::Request;
 use super::stdio::end_by_sigpipe;
@@ -379,7 +380,8 @@ pub fn result_of(t: &Target, service: &str, ended: Ended) -> Result<i32, Error> 
         Ended::Lost(why) => Err(Error::Lost { what: t.place(), why }),
         Ended::Refused(text) => {
             let unknown = text.starts_with(reply::refusal(reply::NOT_AVAILABLE));
-            let hint = if unknown && t.user.is_none() { HINT_NOBODY } else { "" };
+            let nobody = t.user.is_none() && !is_path(&t.host);
+            let hint = if unknown && nobody { HINT_NOBODY } else { "" };
             Err(Error::Service { service: service.into(), reply: text, hint })
         }
     }

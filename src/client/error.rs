@@ -24,6 +24,8 @@ pub enum Error {
     NoAnswer { place: String, seconds: u64 },
     /// The server speaks another protocol; `reply` is its first line.
     NotFived { place: String, reply: String },
+    /// A tcpmux server on this computer that does not know the word MULTIPLEX.
+    NoMultiplex { place: String },
     /// A tcpmux server that does not know the word SSL; `reply` is its answer.
     NoSsl { place: String, reply: String },
     /// The TLS handshake failed.
@@ -74,6 +76,7 @@ impl Error {
             Error::Usage(_)
             | Error::Config(_)
             | Error::NotFived { .. }
+            | Error::NoMultiplex { .. }
             | Error::NoSsl { .. }
             | Error::Tls { .. }
             | Error::UnknownKey { .. }
@@ -142,6 +145,9 @@ impl Error {
                 "{place}: no answer within {seconds} s: is the computer up, and does a firewall let this port through?"
             ),
             Error::NotFived { place, reply } => not_fived(place, reply),
+            Error::NoMultiplex { place } => format!(
+                "{place}: this is not fived, it knows no MULTIPLEX: --plain speaks with it, without -H"
+            ),
             Error::NoSsl { place, reply } => format!(
                 "{place}: a tcpmux server that speaks no SSL (-{reply}): --plain uses it without encryption"
             ),
@@ -168,12 +174,17 @@ fn refused(place: &str, what: &str, answer: &str) -> String {
 }
 
 fn not_fived(place: &str, reply: &str) -> String {
-    if reply.is_empty() {
-        format!(
+    match (reply, place.starts_with('/')) {
+        ("", false) => format!(
             "{place}: this is not fived, it ends the connection without a word: -p PORT says another port, --plain speaks with xinetd"
-        )
-    } else {
-        format!("{place}: this is not fived, it says {reply:?}: -p PORT says another port")
+        ),
+        ("", true) => format!(
+            "{place}: this is not fived, it ends the connection without a word: --plain speaks with xinetd"
+        ),
+        (_, false) => {
+            format!("{place}: this is not fived, it says {reply:?}: -p PORT says another port")
+        }
+        (_, true) => format!("{place}: this is not fived, it says {reply:?}"),
     }
 }
 

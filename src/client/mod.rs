@@ -25,7 +25,7 @@
 //! | `offer`, `offering` | services that this computer serves (-R) |
 //! | `terminal`, `escapes` | a terminal for the service: whether it is asked for, raw mode, job control; what is typed for five itself |
 //! | `serve`, `list`, `order` | what the command line asks for: a service, a list, `-O` |
-//! | `plain` | RFC 1078 alone (`--plain`) |
+//! | `plain` | RFC 1078 alone (`--plain`, and servers on this computer that know nothing else) |
 
 mod caller;
 mod channel;

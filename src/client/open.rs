@@ -6,10 +6,14 @@
 //! would read it. After a failed login the connection is dropped, and further keys or a password
 //! are tried on a new one, with a round trip each. A server that refuses the word RESUME closes:
 //! then MULTIPLEX is used on a new connection, with the login that has succeeded.
+//!
+//! On a Unix socket of this computer there is neither TLS nor a login, because the kernel tells the
+//! server who has connected, and no RESUME, because such a connection is never lost.
 
 use super::dial::Connect;
 use super::error::Error;
 use super::login::{self, Known, refused};
+use super::options::is_path;
 use super::request::Request;
 use super::resume::Resumable;
 use super::server::{self, Server};
@@ -42,11 +46,17 @@ pub struct OpenSession {
 /// Opens a session, with the request of the first call if there is one.
 pub fn open(t: &Target, connect: Connect, first: Option<&Request>) -> Result<OpenSession, Error> {
     let mut opening = Opening { t, connect, first, known: Known::Nothing };
+    if is_path(&t.host) {
+        return opening.open_here();
+    }
     if let Some(session) = opening.open(Builtin::Resume)? {
         return Ok(session);
     }
     messages::step(KEEPS_NONE);
-    let refused = || refused(t, Builtin::Multiplex.as_str(), "");
+    let refused = || {
+        let reply = reply::refusal(reply::NOT_AVAILABLE);
+        refused(t, Builtin::Multiplex.as_str(), reply)
+    };
     opening.open(Builtin::Multiplex)?.ok_or_else(refused)
 }
 
@@ -69,6 +79,20 @@ enum Begun {
 }
 
 impl Opening<'_> {
+    /// On a socket of this computer.
+    fn open_here(&self) -> Result<OpenSession, Error> {
+        let server = server::open_here(self.t, self.connect)?;
+        match self.start(server, Vec::new(), Builtin::Multiplex) {
+            Ok(begun) => {
+                begun.session().ok_or_else(|| Error::NoMultiplex { place: self.t.place() })
+            }
+            Err(Error::Lost { what: place, .. }) => {
+                Err(Error::NotFived { place, reply: String::new() })
+            }
+            Err(e) => Err(e),
+        }
+    }
+
     /// One connection, or two if the first key is refused. None: the server does not know the word.
     fn open(&mut self, word: Builtin) -> Result<Option<OpenSession>, Error> {
         let server = server::open(self.t, self.connect)?;
@@ -149,12 +173,14 @@ impl Opening<'_> {
             Err(Error::Lost { .. }) if word == Builtin::Resume => return Ok(Begun::NoSuchWord),
             reply => reply?,
         };
-        let unknown = reply::is(reply.as_bytes(), reply::NOT_AVAILABLE);
-        if word == Builtin::Resume && unknown {
+        if reply::is(reply.as_bytes(), reply::NOT_AVAILABLE) {
             return Ok(Begun::NoSuchWord);
         }
         if !reply::is(reply.as_bytes(), reply::SUCCESS) {
-            return Err(refused(t, word.as_str(), &reply));
+            return Err(match reply.starts_with('-') {
+                true => refused(t, word.as_str(), &reply),
+                false => Error::NotFived { place: t.place(), reply },
+            });
         }
         let mut resumable = None;
         if word == Builtin::Resume {
@@ -164,7 +190,8 @@ impl Opening<'_> {
             resumable = Some(Resumable::new(t, &server, made)?);
             server.link.begin_records_after(&frames);
         }
-        let Server { link, gate, .. } = server;
+        let Server { mut link, gate, .. } = server;
+        link.read_ahead();
         Ok(Begun::Session(Box::new(OpenSession { link, mux, first, gate, resumable })))
     }
 }

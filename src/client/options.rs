@@ -10,7 +10,7 @@ use super::terminal::Asks;
 use getopts::{Options as Getopts, ParsingStyle};
 
 const USAGE: &str = "five [-46NnqTtvx] [-p port] [-l user] [-H host] [-i identity] [-L [address:]port:service]... [-L path:service]... [-R service:address:port]... [-R service:/path]... \
-     [-J gate/service[,...]]      [user@]host [service]\n       five [-Nnqv] [-L ...]... /path/of/socket [service]\n       five -O check|list|exit|resume [-p port] [-l user] [-J gate/service[,...]] [user@]host\n       \
+     [-J gate/service[,...]]      [user@]host [service]\n       five [-NnqTtv] [-H vhost] [-L ...]... /path/of/socket [service]\n       five -O check|list|exit|resume [-p port] [-l user] [-J gate/service[,...]] [user@]host\n       \
      five -O forward|cancel [-L forward]... [-R offer]... [-p port] [-l user] [-H host] [-J gate/service[,...]] [user@]host\n       five -h | -V";
 
 /// Every option: its letter, its long name, the name of its value (empty: it takes none), and its
@@ -180,7 +180,7 @@ pub fn read(words: &[String]) -> Result<Wanted, Error> {
         [_, _, more, ..] => return wrong(format!("{more}: a service takes no arguments")),
     };
     let (at, host) = user_and_host(place)?;
-    let plain = m.opt_present("plain") || is_path(host);
+    let plain = m.opt_present("plain");
     let o = Options {
         host: host.to_string(),
         user: first("l").or(at),
@@ -206,7 +206,8 @@ pub fn read(words: &[String]) -> Result<Wanted, Error> {
         terminal: Asks::typed(m.opt_present("t"), m.opt_present("T"), plain).map_err(usage)?,
         level: level(m.opt_present("q"), m.opt_present("v")),
         unshared: m.opt_present("x"),
-        plain,
+        // A list of a socket of this computer, and forwards there, need no session.
+        plain: plain || is_path(host) && m.free.len() == 1 && !m.opt_present("H"),
         accept_new: m.opt_present("accept-new"),
     };
     check(&o)?;
@@ -277,7 +278,6 @@ fn check(o: &Options) -> Result<(), Error> {
     if is_path(&o.host) {
         let of_session = [
             o.user.is_some(),
-            o.virtual_host.is_some(),
             !o.identities.is_empty(),
             !o.offers.is_empty(),
             o.order.is_some(),
@@ -287,7 +287,7 @@ fn check(o: &Options) -> Result<(), Error> {
         ];
         if of_session.contains(&true) {
             return wrong(
-                "a socket of this computer excludes -l, -H, -i, -J, -O, -R, -p, -4 and -6: the system itself says who you are",
+                "a socket of this computer excludes -l, -i, -J, -O, -R, -p, -4 and -6: the system itself says who you are",
             );
         }
     } else if !is_host(&o.host) {
@@ -378,7 +378,7 @@ mod tests {
             ("-R web:80 h", "-R web:80: NAME:ADDRESS:PORT or NAME:/PATH"),
             ("--plain -R web:/x h", "--plain excludes -R: RFC 1078 has no offers"),
             ("-t -T h s", "-t and -T exclude each other"),
-            ("-t --plain h s", "--plain and a path exclude -t: RFC 1078 has no terminals"),
+            ("-t --plain h s", "--plain excludes -t: RFC 1078 has no terminals"),
             ("-N h s", "-N excludes a service"),
             (
                 "--plain u@h s",

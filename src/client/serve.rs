@@ -27,7 +27,16 @@ pub fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<i32, Erro
     if o.plain {
         return serve_plainly(t, o, service, &listeners);
     }
-    match run(t, o, listeners)? {
+    let mut caller = Caller::new(t);
+    let own = match Own::call(t, o, service, &mut caller) {
+        // Nothing of standard input was read for it. Another virtual host has another service.
+        Err(Error::NoMultiplex { .. }) if service.is_some() && t.virtual_host.is_empty() => {
+            messages::step("the server has no sessions");
+            return serve_plainly(t, o, service, &listeners);
+        }
+        own => own?,
+    };
+    match run(t, o, &listeners, caller, own)? {
         Outcome::Left => {
             messages::info("ended by ~.");
             Ok(NO_SESSION)
@@ -43,29 +52,54 @@ enum Outcome {
     Left,
 }
 
-fn run(t: &Target, o: &Options, listeners: Vec<Listener>) -> Result<Outcome, Error> {
-    let service = o.service.as_deref();
-    let mut caller = Caller::new(t);
-    let request = |service: &str, way| {
-        let (host, service) = (t.virtual_host.clone(), Some(service.into()));
-        Request { host, service, way, offered: None }
-    };
-    let (mut stdio, mut own, mut all) = (Stdio::default(), None, Forwarded::new());
-    let terminal = service.and_then(|_| Terminal::asked(o.terminal, o.no_input));
-    if let Some(service) = service {
-        let (ours, fds) = Stdio::open(o.no_input)?;
-        stdio = ours;
-        let request = request(service, Way::run(terminal.as_ref().map(Terminal::wanted)));
-        own = Some(caller.call(request, OverWhen::ServiceEnds, fds)?);
-    } else {
-        caller.connect()?;
+/// The call of the service on standard input and output.
+#[derive(Default)]
+struct Own {
+    /// None: there is no service.
+    tag: Option<u32>,
+    stdio: Stdio,
+    terminal: Option<Terminal>,
+}
+
+impl Own {
+    /// Makes the call, on a session that exists then.
+    fn call(
+        t: &Target,
+        o: &Options,
+        service: Option<&str>,
+        caller: &mut Caller,
+    ) -> Result<Own, Error> {
+        let Some(service) = service else {
+            return caller.connect().map(|()| Own::default());
+        };
+        let terminal = Terminal::asked(o.terminal, o.no_input);
+        let (stdio, fds) = Stdio::open(o.no_input)?;
+        let way = Way::run(terminal.as_ref().map(Terminal::wanted));
+        let tag = caller.call(request(t, service, way), OverWhen::ServiceEnds, fds)?;
+        Ok(Own { tag: Some(tag), stdio, terminal })
     }
+}
+
+fn request(t: &Target, service: &str, way: Way) -> Request {
+    let (host, service) = (t.virtual_host.clone(), Some(service.into()));
+    Request { host, service, way, offered: None }
+}
+
+fn run(
+    t: &Target,
+    o: &Options,
+    listeners: &[Listener],
+    mut caller: Caller,
+    own: Own,
+) -> Result<Outcome, Error> {
+    let service = o.service.as_deref();
+    let (Own { tag: own, mut stdio, terminal }, mut all) = (own, Forwarded::new());
     let mut offering = Offering::begin(t, &o.offers, &mut caller)?;
     let mut typing = None;
     loop {
         let received = typing.as_ref().map(Typing::as_fd);
         let timeout = [caller.timeout(), offering.timeout()].into_iter().flatten().min();
-        let (ready, signalled, arrived) = wait(&stdio, received, &listeners, &caller, timeout)?;
+        let (ready, signalled, arrived) = wait(&stdio, received, listeners, &caller, timeout)?;
         // Before output is copied: lines of a service with a terminal of its own end otherwise.
         for (tag, event) in caller.events() {
             if own == Some(tag)
@@ -96,7 +130,7 @@ fn run(t: &Target, o: &Options, listeners: Vec<Listener>) -> Result<Outcome, Err
             tell_size(&caller, own.filter(|_| typing.is_some()));
         }
         for l in listeners.iter().zip(arrived).filter(|(_, k)| *k).map(|(l, _)| l) {
-            forward(&mut caller, l, request(&l.service, Way::Plain), &mut all);
+            forward(&mut caller, l, request(t, &l.service, Way::Plain), &mut all);
         }
         offered(offering.make_again(&mut caller), service.is_some())?;
     }

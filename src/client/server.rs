@@ -94,8 +94,15 @@ pub fn open(t: &Target, connect: Connect) -> Result<Server, Error> {
     })
 }
 
-/// The same where nobody can be asked: to the server whose key was `key`, as it was trusted then,
-/// or that is trusted without a question now.
+/// Connects with a Unix socket of this computer: without TLS, for nobody is in between.
+pub fn open_here(t: &Target, connect: Connect) -> Result<Server, Error> {
+    let Connection { socket, gate } = connect()?;
+    let (link, place, timeout) = (Link::plain(socket), t.place(), ANSWER_TIMEOUT);
+    Ok(Server { link, gate, key: String::new(), place, timeout })
+}
+
+/// As [`open`] where nobody can be asked: to the server whose key was `key`, as it was trusted
+/// then, or that is trusted without a question now.
 pub fn open_again(
     t: &Target,
     connect: Connect,

@@ -78,7 +78,8 @@ impl Target {
             family: o.family,
             mptcp: s.mptcp.unwrap_or(false),
             accept_new: o.accept_new,
-            unshared: o.unshared,
+            // Without TLS and a login a session of its own costs next to nothing.
+            unshared: o.unshared || is_path(&o.host),
             gate,
         })
     }

@@ -25,9 +25,7 @@ impl Asks {
     pub fn typed(always: bool, never: bool, plain: bool) -> Result<Asks, &'static str> {
         match (always, never) {
             (true, true) => Err("-t and -T exclude each other"),
-            (true, false) if plain => {
-                Err("--plain and a path exclude -t: RFC 1078 has no terminals")
-            }
+            (true, false) if plain => Err("--plain excludes -t: RFC 1078 has no terminals"),
             (true, false) => Ok(Asks::Always),
             (false, true) => Ok(Asks::Never),
             (false, false) => Ok(Asks::Interactive),

@@ -75,6 +75,8 @@ pub enum Unanswered {
     Resume,
     /// It cannot: a new connection is tried, to see whether the network is down.
     Probe,
+    /// Nothing: the server is on this computer, and the kernel tells when it has gone.
+    Wait,
 }
 
 #[derive(Debug)]
@@ -144,6 +146,9 @@ impl Liveness {
     }
 
     fn ping(&mut self, mux: &mut Mux, now: Duration) {
+        if self.unanswered == Unanswered::Wait {
+            return;
+        }
         mux.ping(now);
         self.pinged = Some(now);
     }
@@ -237,6 +242,9 @@ impl Liveness {
     /// When `tick` has something to do.
     pub fn deadline(&self) -> Duration {
         let Some(pinged) = self.pinged else {
+            if self.unanswered == Unanswered::Wait {
+                return Duration::MAX;
+            }
             return (self.last_received + PING_INTERVAL)
                 .min(self.unanswered_since.map_or(Duration::MAX, |s| s + SILENCE_MIN));
         };
@@ -342,6 +350,17 @@ mod tests {
         assert!(!p.is_overdue(s(9)) && p.is_overdue(s(11)));
         p.received(s(11));
         assert!(!p.is_overdue(s(99)));
+    }
+
+    #[test]
+    fn a_server_on_this_computer_is_waited_for() {
+        let (session, _server) = std::os::unix::net::UnixStream::pair().unwrap();
+        let mut mux = Mux::client(Duration::ZERO, s(0));
+        let mut p = Liveness::new(session.as_fd(), Unanswered::Wait, s(0));
+        p.sending(&mut mux, s(5));
+        p.tick(&mut mux, (true, true), s(3000)).unwrap();
+        assert_eq!((mux.control_queued(), p.deadline()), (0, Duration::MAX));
+        assert!(!p.network_is_down());
     }
 
     #[test]

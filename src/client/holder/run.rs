@@ -8,6 +8,7 @@ use crate::link::Error as LinkError;
 use crate::link::pump::{Event, Run};
 use crate::sys::signal::{Signal, Signals};
 use crate::sys::{clock, local, process, socket};
+use crate::wire::handover::Notice;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -170,7 +171,7 @@ impl Holder {
                     self.ended(&stream.owner, status);
                 }
                 Event::Reset(stream) => self.reset(*stream),
-                Event::LinkFinished => return Err(Over::Ended(lost(&LinkError::Closed))),
+                Event::LinkFinished => return Err(self.link_finished()),
                 Event::GoAway(code) => {
                     let why = format!("the server gave the session up (code {code})");
                     return Err(Over::Ended(why));
@@ -181,6 +182,19 @@ impl Holder {
             }
         }
         Ok(())
+    }
+
+    /// The server sends no more. The pump has forgotten the streams whose input had ended before:
+    /// how their services end is not known either.
+    fn link_finished(&mut self) -> Over {
+        let why = lost(&LinkError::Closed);
+        while let Ok(Some(event)) = self.pump.event(&mut self.link) {
+            if let Event::Closed(stream) = event {
+                let (tag, text) = (stream.owner.tag, why.clone());
+                self.callers.send(stream.owner.caller, &Notice::Lost { tag, text });
+            }
+        }
+        Over::Ended(why)
     }
 
     /// Sends go-away, the end of the session and the end of TLS, so that the server need not wait

@@ -8,6 +8,7 @@ use super::liveness::{Liveness, Unanswered};
 use super::session_socket::SessionSocket;
 use super::successor::{Left, Successor};
 use crate::client::open::OpenSession;
+use crate::client::options::is_path;
 use crate::client::request::Request;
 use crate::client::resume::Resumable;
 use crate::client::target::Target;
@@ -95,9 +96,10 @@ impl Holder {
         forwards.claim();
         socket.iter_mut().for_each(SessionSocket::claim);
         let now = clock::monotonic();
-        let answers = match session.resumable {
-            Some(_) => Unanswered::Resume,
-            None => Unanswered::Probe,
+        let answers = match (&session.resumable, is_path(&target.host)) {
+            (Some(_), _) => Unanswered::Resume,
+            (None, false) => Unanswered::Probe,
+            (None, true) => Unanswered::Wait,
         };
         let liveness = Liveness::new(session.link.socket(), answers, now);
         let mut pump = Pump::new(session.mux);
