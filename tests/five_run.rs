@@ -284,3 +284,74 @@ fn a_server_without_run_gets_the_plain_request() {
     assert_eq!(ran(&["-x", "both"], b""), (0, "out\nerr\n".into(), String::new()));
     assert!(seen.load(Ordering::SeqCst) > tried);
 }
+
+/// The server has ended the session in order, and five has all that the service wrote: whoever
+/// reads it takes his time.
+#[test]
+fn output_that_has_come_is_delivered_after_the_session() {
+    let conf = "listen = 127.0.0.1:0 @DIR@/fived
+slow stream tcp nowait @USER@ /bin/sh sh -c 'echo ready; until [ -e @DIR@/go ]; do sleep 0.02; done; head -c 200000 /dev/zero; echo err >&2; exit 4'
+";
+    for settings in ["", "resume_timeout = 0\n"] {
+        let conf = format!("{settings}{conf}");
+        for kind in ["shared", "unshared", "path"] {
+            let d = Daemon::with(&conf).listen("").start();
+            let (five, path) = (Five::new(&d), d.place.at("fived"));
+            d.wait_log(&format!("listening on {path}"));
+            let mut child = match kind {
+                "shared" => five.start(&["-q", "localhost", "slow"]),
+                "unshared" => five.start(&["-q", "-x", "localhost", "slow"]),
+                _ => five::piped(&mut five.command(&["-q", &path, "slow"])),
+            };
+            drop(child.stdin.take());
+            let mut out = child.stdout.take().expect("piped");
+            out.read_exact(&mut [0; 6]).expect("it has begun");
+            d.reload(&conf);
+            std::fs::write(d.place.at("go"), "").expect("go");
+            d.wait_log("END session=");
+            thread::sleep(Duration::from_millis(100));
+            let mut all = Vec::new();
+            out.read_to_end(&mut all).expect("the rest");
+            let (status, _, err) = five::ended(child);
+            let got = (status, all.len(), &*err);
+            assert_eq!(got, (4, 200_000, "err\n"), "{settings}{kind}");
+        }
+    }
+}
+
+/// Nobody else waits for that reader, and nothing is left of him who does not read at all.
+#[test]
+fn a_slow_reader_after_the_session_holds_up_nobody() {
+    let conf = "resume_timeout = 0
+shutdown_timeout = 1
+large stream tcp nowait @USER@ /bin/sh sh -c 'head -c 200000 /dev/zero; exit 4'
+ready stream tcp nowait @USER@ /bin/sh sh -c 'echo ready; exec cat'
+";
+    let mut d = Daemon::with(conf).start();
+    let five = Five::new(&d);
+    let (mut open, holder) = (five.open_call(&["-q"]), five.holder());
+    let host = d.address().ip().to_string();
+    let large = || {
+        let mut child = five.start(&["-q", &host, "large"]);
+        drop(child.stdin.take());
+        let mut out = child.stdout.take().expect("piped");
+        out.read_exact(&mut [0; 6]).expect("it has begun");
+        (child, out)
+    };
+    let (reads, leaves, killed) = (large(), large(), large());
+    d.wait_logs("EXIT service=large", 3);
+    d.signal(nix::sys::signal::Signal::SIGTERM);
+    let _input = open.stdin.take();
+    assert_eq!(five::ended(open).0, 255);
+    assert_eq!(d.wait(), 0);
+    drop(leaves.1);
+    assert_eq!(five::ended(leaves.0).0, 128 + 13);
+    signals::send(&killed.0, 9);
+    assert_eq!(five::ended(killed.0).0, 128 + 9);
+    let (child, mut out) = reads;
+    let mut all = Vec::new();
+    out.read_to_end(&mut all).expect("the rest");
+    assert_eq!((five::ended(child).0, all.len()), (4, 200_000 - 6));
+    until("the holder has ended", || !proc::alive(holder));
+    assert!(five.sessions().is_empty());
+}

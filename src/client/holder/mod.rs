@@ -21,9 +21,10 @@
 //! It ends when no call was open for `persist` and nothing was added by -O, when the server has
 //! sent go-away and the last stream has ended, when the session breaks, and on `-O exit` or
 //! SIGTERM; but while it has forwards that -O has added, it goes on until the next session's holder
-//! has them. It removes its socket first, so that no caller connects in vain. Memory: output that a
-//! caller does not read, at most the stream's window (256 KiB to 4 MiB, 16 MiB in all); input that
-//! was sent before the answer, at most 64 KiB a call; 512 KiB of frames.
+//! has them, and until the output of services that had ended before the session is written. It
+//! removes its socket first, so that no caller connects in vain. Memory: output that a caller does
+//! not read, at most the stream's window (256 KiB to 4 MiB, 16 MiB in all); input that was sent
+//! before the answer, at most 64 KiB a call; 512 KiB of frames.
 
 mod applications;
 mod attempt;

@@ -1,13 +1,16 @@
 //! What the holder does with the forwards that -O has added, once the session takes no new calls
-//! and after it has ended.
+//! and after it has ended; and with output that came before the end and is still to be written.
 
 use super::state::{Holder, Phase};
+use super::streams::has_rest;
 use super::successor::{Left, LeftForward, Successor, ToHandOn};
 use super::wait::Found;
 use crate::client::error::Error;
 use crate::client::forward::Listener;
+use crate::link::pump::{Event, Run};
 use crate::sys::signal::{Signal, Signals};
 use crate::sys::{clock, socket};
+use crate::wire::handover::{Ask, Notice};
 
 impl Holder {
     /// Hands the forwards of -O on, as far as that can be done without waiting.
@@ -43,9 +46,10 @@ impl Holder {
         successor.start(&self.target, all, waited, now);
     }
 
-    /// The session has ended, and nobody has a call any more: the holder goes on until the next
-    /// session's has the forwards of -O and the applications that were not served. -O lists and
-    /// cancels the forwards here until then.
+    /// The session has ended, and with it all calls but those whose services had ended before: the
+    /// holder goes on until their output is written, and until the next session's has the forwards
+    /// of -O and the applications that were not served. -O lists and cancels the forwards here
+    /// until then.
     pub(super) fn outlive_the_session(&mut self) -> Result<(), Error> {
         let signals = Signals::new(&[Signal::TERM, Signal::INT, Signal::HUP])
             .map_err(Error::system("signals"))?;
@@ -53,17 +57,68 @@ impl Holder {
         (self.away, self.gate, self.network) = (None, None, None);
         let _ = socket::shutdown_both(self.link.socket());
         // Callers notice that their channel has ended, and look for another holder.
-        self.callers.all.clear();
+        for id in self.callers.ids() {
+            if !self.has_rest_of(id) {
+                self.callers.all.remove(&id);
+            }
+        }
         loop {
             self.now = clock::monotonic();
-            self.hand_on();
+            if self.socket.is_some() {
+                self.hand_on();
+            }
+            self.write_rests();
             self.callers.unreachable().into_iter().for_each(|id| self.caller_gone(id));
-            if self.phase == Phase::Ending || !self.has_something_to_hand_on() {
+            let hands_on = self.socket.is_some() && self.has_something_to_hand_on();
+            if self.phase == Phase::Ending || !hands_on && !self.has_rest() {
                 return Ok(());
             }
             let found = self.wait_outliving(&signals).map_err(Error::system("poll"))?;
             self.serve_orders(found, &signals);
         }
+    }
+
+    /// Is output still to be written, of calls whose services had ended before the session?
+    pub(super) fn has_rest(&self) -> bool {
+        self.pump.streams().any(|(_, s)| has_rest(s))
+    }
+
+    fn has_rest_of(&self, caller: u32) -> bool {
+        self.pump.streams().any(|(_, s)| has_rest(s) && s.owner.caller == caller)
+    }
+
+    fn write_rests(&mut self) {
+        for event in self.pump.write_rests() {
+            match event {
+                Event::Finished(id) => self.output_finished(id),
+                Event::OutputFailed(id, e) => self.output_failed(id, Some(e)),
+                Event::Closed(stream) => {
+                    let status = stream.run().and_then(Run::status);
+                    self.ended(&stream.owner, status);
+                }
+                Event::Reset(stream) => self.reset(*stream),
+                Event::Terminal(id) => self.terminal_given(id),
+                // These come from a link, or from ends that are no longer read.
+                Event::Opened(_)
+                | Event::Accepted(_)
+                | Event::Received(_)
+                | Event::LocalFinished(_)
+                | Event::InputFailed(..)
+                | Event::OutputHungUp { .. }
+                | Event::GoAway(_)
+                | Event::ProtocolError(_)
+                | Event::LinkFinished => {}
+            }
+        }
+    }
+
+    /// A caller wants something for which there is no session any more. False: it has no call
+    /// here, so the end of its channel tells it.
+    pub(super) fn asked_too_late(&self, id: u32, ask: &Ask) -> bool {
+        if let Ask::Open { tag, .. } | Ask::Offer { tag, .. } = ask {
+            self.callers.send(id, &Notice::Gone { tag: *tag });
+        }
+        self.has_rest_of(id)
     }
 
     fn serve_orders(&mut self, found: Found, signals: &Signals) {

@@ -60,7 +60,9 @@ impl Holder {
                 None => return self.caller_gone(id),
                 // The session has ended, as the end of the channel tells.
                 Some(ask) if self.phase == Phase::Outliving && !ask.is_about_forwards() => {
-                    return self.caller_gone(id);
+                    if !self.asked_too_late(id, &ask) {
+                        return self.caller_gone(id);
+                    }
                 }
                 Some(Ask::Input { tag, bytes }) => {
                     let held = caller.inputs.entry(tag).or_default();

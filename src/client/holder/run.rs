@@ -51,7 +51,8 @@ impl Holder {
             // session now.
             let _ = socket::drop_unsent(self.link.socket());
         }
-        let outlives = self.socket.is_some() && self.has_something_to_hand_on();
+        let hands_on = self.socket.is_some() && self.has_something_to_hand_on();
+        let outlives = hands_on || self.has_rest();
         let outlived = if outlives { self.outlive_the_session() } else { Ok(()) };
         self.close_for_good();
         u8::from(ended.is_err() || outlived.is_err())

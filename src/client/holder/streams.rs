@@ -333,6 +333,10 @@ impl Holder {
         let in_order = self.away.is_none() && self.link.is_over();
         let mut calls = Vec::new();
         for id in self.pump.ids() {
+            // Its service has ended before.
+            if !ended && self.pump.stream(id).is_some_and(has_rest) {
+                continue;
+            }
             let acknowledged = self.mux().is_acknowledged(id);
             let Some(stream) = self.pump.remove(id) else { continue };
             let (call, local, ahead) = stream.into_parts();
@@ -359,6 +363,12 @@ impl Holder {
             }
         }
     }
+}
+
+/// Is it a call whose service has ended, and whose output is still being written?
+pub(super) fn has_rest(stream: &Stream<Call>) -> bool {
+    let call = &stream.owner;
+    stream.has_rest() && call.is_answered() && !call.is_client() && call.offers().is_none()
 }
 
 /// Did that happen because whoever has the other end is gone?

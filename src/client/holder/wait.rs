@@ -49,7 +49,8 @@ fn own<'a>(
 }
 
 impl Found {
-    /// `callers`: whose descriptors follow those of [`own`]; the forwards' come last.
+    /// `callers`: whose descriptors follow those of [`own`]; the forwards' come last, and after the
+    /// session those that the rests of calls are written to.
     fn of(polls: &[Poll], callers: Vec<u32>) -> Found {
         let (own, rest) = polls.split_at(OWN);
         let (sent, forwards) = rest.split_at(callers.len());
@@ -118,6 +119,7 @@ impl Holder {
         let mut polls =
             own(signals, self.socket.as_ref(), None, Poll::none(), self.successor.as_ref());
         polls.extend(self.callers.polls(true));
+        polls.extend(self.pump.rests().map(|fd| Poll::new(fd, false, true)));
         let due = self.successor.as_ref().and_then(Successor::deadline);
         poll::wait(&mut polls, due.map(|at| at.saturating_sub(self.now)))?;
         Ok(Found::of(&polls, callers))

@@ -1,13 +1,14 @@
 //! The pump's local ends: polling all of them, reading and writing them.
 
 use super::stream::{FromPeer, LocalEnd, Ready, Sending, ToPeer};
-use super::{Event, OUT_MAX, Pump, Tally};
+use super::{Event, OUT_MAX, Pump, Stream, Tally};
 use crate::link::{BUFFERS_KEPT, Breaks, Error, Link, SendQueue};
 use crate::sys::poll::{self, Poll};
 use crate::sys::socket::PIECES;
 use crate::sys::{clock, socket};
 use crate::wire::run::{self, Data};
 use crate::wire::yamux::{HEADER, PIECE, StreamId};
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
@@ -88,6 +89,22 @@ impl<T> Pump<T> {
         if self.out.is_sent() {
             self.out = SendQueue::new();
         }
+    }
+
+    /// Where the link is gone: what the rests of streams ([`Stream::has_rest`]) are written to.
+    pub fn rests(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let all = self.streams.values().filter(|s| s.has_rest());
+        all.filter_map(|s| Some(s.takes_rest()?.as_fd()))
+    }
+
+    /// Writes them, as much as is taken now. Returns what became of the streams.
+    pub fn write_rests(&mut self) -> VecDeque<Event<T>> {
+        for id in self.ids() {
+            if self.stream(id).is_some_and(Stream::has_rest) {
+                self.write_local(id);
+            }
+        }
+        std::mem::take(&mut self.events)
     }
 
     /// The local ends that would be read if there were a link.

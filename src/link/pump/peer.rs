@@ -190,6 +190,9 @@ impl<T> Pump<T> {
     fn link_finished(&mut self) {
         self.reading = Reading::Over;
         self.events.push_back(Event::LinkFinished);
+        for s in self.streams.values_mut() {
+            s.cut = matches!(s.from_peer, FromPeer::ToOwner | FromPeer::ToLocal);
+        }
         self.ids().into_iter().for_each(|id| self.finished(id));
     }
 

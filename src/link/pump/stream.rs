@@ -134,6 +134,8 @@ pub struct Stream<T> {
     pub(super) run: Option<Box<Run>>,
     /// More for the local end follows at once, or [`Flow::push`] does.
     pub(super) more: bool,
+    /// The link ended before the peer had finished.
+    pub(super) cut: bool,
 }
 
 impl<T> Stream<T> {
@@ -151,6 +153,7 @@ impl<T> Stream<T> {
             tally: Tally::default(),
             run: None,
             more: false,
+            cut: false,
         })
     }
 
@@ -177,6 +180,19 @@ impl<T> Stream<T> {
     /// Has the peer finished, and has the local end everything that it sent?
     pub fn is_done(&self) -> bool {
         self.from_peer == FromPeer::Done
+    }
+
+    /// Has the peer finished, and is a rest of what it sent still to be written to the local end?
+    pub fn has_rest(&self) -> bool {
+        self.from_peer == FromPeer::ToLocalLast && !self.cut
+    }
+
+    /// What takes that rest, as far as is known.
+    pub(super) fn takes_rest(&self) -> Option<&Flow> {
+        match self.run.as_ref().and_then(|run| run.waits_with()) {
+            Some(Data::Errors) => self.errors(),
+            Some(Data::Main) | None => self.output(),
+        }
     }
 
     pub fn local(&self) -> &LocalEnd {
