@@ -361,3 +361,33 @@ fn a_server_that_is_slow_is_waited_for() {
     assert_eq!((status, &*out), (255, ""), "{err}");
     assert!(!err.contains("network"), "{err}");
 }
+
+/// Sessions that end before the server has taken the call: it is made again, with the input that
+/// was read already, once.
+#[test]
+fn input_of_a_call_that_is_made_again_is_sent_once() {
+    let place = Place::new();
+    let (path, f) = (place.at("ends"), Five::at(&place, free_address()));
+    let listener = UnixListener::bind(&path).expect("bind");
+    let (to, seen) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten().take(4) {
+            let _ = client.write_all(b"+ Success\r\n");
+            let (mut all, mut bytes) = (Vec::new(), [0; 4096]);
+            // What it sends at once; it keeps its input open.
+            let _ = client.set_read_timeout(Some(Duration::from_millis(500)));
+            while let Ok(n @ 1..) = client.read(&mut bytes) {
+                all.extend_from_slice(&bytes[..n]);
+            }
+            let _ = to.send(String::from_utf8_lossy(&all).into_owned());
+        }
+    });
+    let mut child = start(&f, &[&path, "upper"]);
+    let mut input = child.stdin.take().expect("piped");
+    input.write_all(b"one\n").expect("written");
+    for n in 1..=4 {
+        let all = seen.recv_timeout(TIMEOUT).expect("a session");
+        assert_eq!(all.matches("one\n").count(), 1, "session {n}: {all:?}");
+    }
+    kill_and_wait(&mut child);
+}

@@ -292,6 +292,10 @@ impl<'a> Caller<'a> {
         let (tag, ended) = match notice {
             Notice::Taken { tag } => {
                 self.unaccepted.remove(&tag);
+                // If the call has to be made again, the holder returns it.
+                if let Some(call) = self.calls.get_mut(&tag) {
+                    call.ahead = Vec::new();
+                }
                 return;
             }
             Notice::Waiting { .. } => {
