@@ -6,11 +6,9 @@ mod upstream;
 #[path = "support/yamux_client.rs"]
 mod yamux_client;
 
-use fived::sys::poll;
 use nix::libc;
 use nix::sys::signal::Signal;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -638,54 +636,6 @@ secret stream tcp nowait @USER@ internal echo\n require = tls\n";
 
 fn with_own_socket(conf: &str) -> Daemon {
     Daemon::with(&format!("{OWN_SOCKET}{conf}")).listen("").start()
-}
-
-/// Sends these bytes and those descriptors as one message.
-fn send_with(c: &Client, bytes: &str, fds: &[i32]) {
-    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
-    let raw = c.0.as_raw_fd();
-    let (parts, rights) =
-        ([std::io::IoSlice::new(bytes.as_bytes())], [ControlMessage::ScmRights(fds)]);
-    let sent = sendmsg::<()>(raw, &parts, &rights, MsgFlags::empty(), None);
-    assert_eq!(sent.expect("sent"), bytes.len());
-}
-
-/// A read of a Unix socket ends after bytes that came with descriptors: the request's other bytes
-/// come with the next one.
-#[test]
-fn descriptors_that_come_with_a_request_are_closed_and_delay_nothing() {
-    let cat = "cat stream tcp nowait @USER@ /bin/cat cat\n";
-    let conf = format!("request_timeout = 10m\n{OWN_SOCKET}{cat}[www]\n{cat}");
-    let d = Daemon::with(&conf).listen("").start();
-    let path = d.place.at("fived");
-    d.wait_log(&format!("listening on {path}"));
-    for (parts, answer) in [
-        (&["c", "at", "\r\nx"][..], "+Go\r\nx"),
-        (&["cat\r", "\nx"], "+Go\r\nx"),
-        (&["cat\r\n", "x"], "+Go\r\nx"),
-        (
-            &["H", "O", "ST\r", "\nww", "w\r\nc", "at\r", "\nx"],
-            "+ Success\r\nWhich VHOST? Host www selected\r\n+Go\r\nx",
-        ),
-        (&["nothing", "\r\n", "more"], NOT_AVAILABLE),
-        (&[&"x".repeat(200), &"x".repeat(100), "x"], TOO_LONG),
-    ] {
-        for finishes in [false, true] {
-            let (read, write) = std::io::pipe().expect("a pipe");
-            let mut c = connect(&path);
-            for part in parts {
-                send_with(&c, part, &[write.as_raw_fd()]);
-            }
-            if finishes {
-                same(c.half_close().read_all(), answer);
-            } else {
-                c.expect(answer);
-            }
-            // Nobody has a descriptor of the pipe any more.
-            drop(write);
-            until("they are closed", || poll::has_hung(read.as_fd()));
-        }
-    }
 }
 
 #[test]

@@ -56,7 +56,7 @@ mod waiting;
 pub mod world;
 
 use crate::log;
-use crate::sys::{clock, confine, inherit, memfd, process, signal};
+use crate::sys::{clock, confine, inherit, local, memfd, process, signal};
 use crate::wire::roles;
 use descriptors::Descriptors;
 use std::os::fd::AsFd;
@@ -92,6 +92,7 @@ fn serve(ids: Option<roles::Ids>) -> Result<(), String> {
     let descriptors = Arc::new(Descriptors::new());
     // The file of the time zone is read now: the empty root has none.
     clock::load_zone();
+    local::can_refuse_rights();
     confine::net(ids).map_err(|e| e.to_string())?;
     let archive = memfd::read(archive.as_fd()).map_err(context("configuration"))?;
     let world = World::read(&archive, descriptors)?;

@@ -28,9 +28,9 @@ use super::world::World;
 use super::{session, session_state};
 use crate::link::{LINGER_BYTES, LINGER_TIME};
 use crate::policy::{Facts, HostId, Peer, Reached, ServiceId};
-use crate::sys::gauges;
+use crate::sys::interrupt::Interrupt;
 use crate::sys::shared::Shared;
-use crate::sys::{clock, socket};
+use crate::sys::{clock, gauges, socket};
 use crate::wire::orders::{FromNet, Named, ProxyAddresses, Why};
 use crate::wire::reply;
 use listener::{Listener, Newest};
@@ -87,6 +87,8 @@ pub struct Loop {
     relays: Relays,
     waker: Arc<Waker>,
     accept_after: Duration,
+    /// Once there was a client that can send descriptors.
+    interrupt: Option<Interrupt>,
     /// The system had no memory or descriptor for the parent's next order.
     orders_unread: bool,
     phase: Phase,
@@ -98,11 +100,8 @@ impl Loop {
     /// A loop for this configuration, with its channel to the parent.
     pub fn new(world: Arc<World>, channel: OwnedFd) -> io::Result<Loop> {
         let poll = Poll::new()?;
-        poll.registry().register(
-            &mut SourceFd(&channel.as_raw_fd()),
-            CHANNEL,
-            Interest::READABLE,
-        )?;
+        let fd = channel.as_raw_fd();
+        poll.registry().register(&mut SourceFd(&fd), CHANNEL, Interest::READABLE)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let relays = Relays::new(waker.clone(), world.descriptors.clone());
         Ok(Loop {
@@ -118,6 +117,7 @@ impl Loop {
             arriving: None,
             answers: Answers::default(),
             accept_after: Duration::ZERO,
+            interrupt: None,
             orders_unread: false,
             phase: Phase::Serving,
             now: clock::monotonic(),

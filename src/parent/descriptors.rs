@@ -74,9 +74,12 @@ impl Descriptors {
         Descriptors { reserve: Reserve::of(RESERVE), few: false, warned: None }
     }
 
-    /// The two ends of a stream for a request. Err also where one would be from the reserve.
+    /// The two ends of a stream for a request: the first is fived's own, and takes no descriptors.
+    /// Err also where one would be from the reserve.
     pub fn pair(&self) -> io::Result<(OwnedFd, OwnedFd)> {
-        self.reserve.but(socket::pair())
+        let pair = self.reserve.but(socket::pair())?;
+        local::take_rights(pair.0.as_fd(), false);
+        Ok(pair)
     }
 
     /// The two ends of a channel, likewise.

@@ -4,6 +4,7 @@
 
 use super::descriptors::own;
 use super::row_ports::Port;
+use crate::sys::local;
 use crate::sys::notify::SystemdListener;
 use crate::sys::shared::Shared;
 use crate::sys::unix_listener::{self, SocketFile};
@@ -90,7 +91,10 @@ impl GivenPaths {
             Some(given) => given.socket(port, all).map(|socket| (socket, None)),
             None => unix_listener::listen(wanted, own).map(|(socket, file)| (socket, Some(file))),
         };
-        made.map_err(|e| format!("{}: {word}: {}: {e}", port.place, wanted.path))
+        let made = made.map_err(|e| format!("{}: {word}: {}: {e}", port.place, wanted.path))?;
+        // A program that accepts by itself may want them.
+        local::take_rights(made.0.as_fd(), port.socket.waits());
+        Ok(made)
     }
 
     /// These ports are used from now on.

@@ -18,8 +18,8 @@ use crate::policy::{
     Backend, Busy, Facts, HostId, Peer, Permit, Reached, Refusal, Service, ServiceId,
 };
 use crate::sys::shared::Shared;
-use crate::sys::socket;
 use crate::sys::spawn::Stderr;
+use crate::sys::{local, socket};
 use crate::wire::orders::{self, DATA_MAX, Data, Extras, Why};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
@@ -194,8 +194,12 @@ impl Parent {
             return Err(StartError::busy("processes", Some(text)));
         }
         let (From::Session(stream), None) = (a.who.from, a.client.as_ref()) else {
-            let own = |connection| Given { connection, errors: None, net_ends: NetEnds::default() };
-            return a.client.take().map(own).ok_or_else(|| "no connection".into());
+            let connection = a.client.take().ok_or("no connection")?;
+            if matches!(a.who.addresses, Addresses::Unix(_)) {
+                // It is the program's from now on.
+                local::take_rights(connection.as_fd(), true);
+            }
+            return Ok(Given { connection, errors: None, net_ends: NetEnds::default() });
         };
         let scarce = |e: std::io::Error| StartError::busy("descriptors", Some(e.to_string()));
         if let Some(size) = plan.terminal() {

@@ -142,6 +142,8 @@ impl Services {
         no: StartError,
         with: Ends,
     ) {
+        // Its client's socket may be closed, and with it what a client has sent.
+        self.interrupt.want();
         self.refusals.refused(cx, config.table.service(id), record, &no);
         let outcome = Err(no.reply);
         let text = match (record.from, no.reply) {

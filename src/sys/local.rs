@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// Bytes of a path at most.
@@ -41,9 +42,35 @@ pub fn connect_stream(path: &Path, timeout: Duration) -> io::Result<UnixStream> 
     connected(of_type(libc::SOCK_STREAM)?, path, timeout).map(UnixStream::from)
 }
 
-/// A stream's socket that leads nowhere yet; it does not block.
+/// A stream's socket that leads nowhere yet; it does not block. It takes no descriptors
+/// ([`take_rights`]).
 pub fn unconnected() -> io::Result<OwnedFd> {
-    of_type(libc::SOCK_STREAM | libc::SOCK_NONBLOCK)
+    let fd = of_type(libc::SOCK_STREAM | libc::SOCK_NONBLOCK)?;
+    take_rights(fd.as_fd(), false);
+    Ok(fd)
+}
+
+/// Whether whoever is at the other end may send descriptors (unix(7), SCM_RIGHTS). A listener's
+/// connections inherit that from the moment when their client connects.
+///
+/// A descriptor that was sent is closed by whoever reads past it or closes the socket, and that can
+/// wait for as long as its sender likes: it may be a TCP socket with SO_LINGER. So no socket that
+/// fived reads or closes takes any (SO_PASSRIGHTS: Linux 6.16). Where the kernel has no such
+/// option, `sys::interrupt` bounds the wait. Returned: has it one?
+pub fn take_rights(fd: BorrowedFd, take: bool) -> bool {
+    const SO_PASSRIGHTS: libc::c_int = 83;
+    let value = libc::c_int::from(take);
+    let (level, size) = (libc::SOL_SOCKET, size_of_val(&value) as libc::socklen_t);
+    let value = (&raw const value).cast();
+    // SAFETY: the option is an int, which is read. It fails only on an older kernel.
+    unsafe { libc::setsockopt(fd.as_raw_fd(), level, SO_PASSRIGHTS, value, size) == 0 }
+}
+
+/// Can descriptors be refused ([`take_rights`])? What the first call has found stays: a confined
+/// process, which cannot ask, asks before.
+pub fn can_refuse_rights() -> bool {
+    static CAN: OnceLock<bool> = OnceLock::new();
+    *CAN.get_or_init(|| unconnected().is_ok_and(|fd| take_rights(fd.as_fd(), false)))
 }
 
 /// Connects it, as this process, without waiting. `WouldBlock`: whoever listens takes nobody in.
@@ -116,6 +143,7 @@ pub fn listen_stream(path: &Path) -> io::Result<OwnedFd> {
     });
     super::process::set_umask(before);
     let listener = bound?;
+    take_rights(listener.as_fd(), false);
     listener.set_nonblocking(true)?;
     Ok(listener.into())
 }

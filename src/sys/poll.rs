@@ -87,7 +87,7 @@ impl<'fd> Poll<'fd> {
 
 /// Waits until one of them is ready, or for `timeout` (rounded up to a millisecond; None: for
 /// ever). How many are ready. It goes on after a signal, which is no end of the time:
-/// `sys::interrupt` sends one four times a second.
+/// `sys::interrupt` sends many.
 pub fn wait(entries: &mut [Poll], timeout: Option<Duration>) -> io::Result<usize> {
     let until = timeout.and_then(|t| Instant::now().checked_add(t));
     let n = entries.len() as libc::nfds_t;

@@ -3,7 +3,8 @@
 //! With SO_LINGER (socket(7)) a service can make whoever closes the last copy of its socket wait in
 //! close(2) until the client has received everything, for as long as the service likes. If fived
 //! had the last copy, fived would wait. So what is given to services has this type from the
-//! beginning, and is closed only here.
+//! beginning, and is closed only here. (What a socket holds that was sent through a Unix socket:
+//! `local::take_rights`.)
 //!
 //! Between reading the option and closing, a service could still set it, if it is started, fills
 //! its socket and closes it within that microsecond. The parent's wait is bounded even then,

@@ -50,10 +50,11 @@ pub fn identity_at(path: &str) -> Option<Identity> {
     fstatat(nix::fcntl::AT_FDCWD, path, AtFlags::AT_SYMLINK_NOFOLLOW).ok().map(|s| identity(&s))
 }
 
-/// A listener that does not block, and its file. A file of a socket on which nobody listens any
-/// more is replaced, and so is that of a socket of this process (`own`), which comes back if the
-/// new one is dropped before [`SocketFile::keep`]. Errors: AddrInUse if somebody else listens
-/// there, AlreadyExists if another file has this path, InvalidInput if it is too long.
+/// A listener that does not block and takes no descriptors ([`local::take_rights`]), and its file.
+/// A file of a socket on which nobody listens any more is replaced, and so is that of a socket of
+/// this process (`own`), which comes back if the new one is dropped before [`SocketFile::keep`].
+/// Errors: AddrInUse if somebody else listens there, AlreadyExists if another file has this path,
+/// InvalidInput if it is too long.
 pub fn listen(wanted: &Wanted, own: &[&SocketFile]) -> io::Result<(OwnedFd, SocketFile)> {
     let path = Path::new(&wanted.path);
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {

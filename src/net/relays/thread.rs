@@ -5,6 +5,8 @@
 use super::common::Common;
 use super::pipes::Pipes;
 use super::relay::{Finished, Means, Relay};
+use crate::sys::interrupt::Interrupt;
+use crate::sys::local;
 use crate::sys::message::{self, FDS_MAX, Failed, Fds};
 use crate::sys::shared::Shared;
 use crate::sys::socket;
@@ -66,6 +68,8 @@ struct Thread {
     blocked: bool,
     common: Arc<Common>,
     discards: Sender<OwnedFd>,
+    /// Once there was an end that can send descriptors.
+    interrupt: Option<Interrupt>,
 }
 
 /// Begins one. It ends with the process, and the process with it.
@@ -88,6 +92,7 @@ pub fn begin(
         blocked: false,
         common,
         discards,
+        interrupt: None,
     };
     std::thread::Builder::new().name("relays".into()).stack_size(STACK).spawn(move || {
         let Err(e) = thread.run();
@@ -102,10 +107,12 @@ impl Thread {
     fn run(mut self) -> io::Result<Infallible> {
         let mut events = Events::with_capacity(256);
         loop {
+            self.interrupt.iter_mut().for_each(Interrupt::stop);
             match self.poll.poll(&mut events, self.timeout()) {
                 Err(e) if e.kind() != ErrorKind::Interrupted => return Err(e),
                 _ => {}
             }
+            self.interrupt.iter_mut().for_each(Interrupt::want);
             if events.is_empty() && self.ready.is_empty() {
                 self.means.release();
             }
@@ -203,6 +210,11 @@ impl Thread {
         };
         let ends = [client, server];
         ends.iter().for_each(|fd| self.common.descriptors.note(fd));
+        let is_unix = |fd: &OwnedFd| socket::local(fd.as_fd()).is_err();
+        if self.interrupt.is_none() && !local::can_refuse_rights() && ends.iter().any(is_unix) {
+            self.interrupt = Interrupt::new().inspect_err(|e| log::debug!("a timer: {e}")).ok();
+            self.interrupt.iter_mut().for_each(Interrupt::want);
+        }
         let both = Interest::READABLE | Interest::WRITABLE;
         let fds = [0, 1].map(|end| ends[end].as_raw_fd());
         let relay = Relay::new(ends);

@@ -6,8 +6,9 @@ use crate::net::clients::{ClientState, Then};
 use crate::net::request;
 use crate::net::sources::Slot;
 use crate::policy::{Login, Peer};
+use crate::sys::interrupt::Interrupt;
 use crate::sys::shared::Shared;
-use crate::sys::{poll, socket};
+use crate::sys::{local, poll, socket};
 use crate::wire::orders::FromNet;
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
@@ -88,6 +89,11 @@ impl Loop {
 
     /// A client that the parent has accepted at a Unix socket of fived's own.
     pub(super) fn local_client(&mut self, client: Shared, uid: u32, login: Option<Login>) {
+        if self.interrupt.is_none() && !local::can_refuse_rights() {
+            // From now on no turn waits long for what such a client has sent.
+            self.interrupt = Interrupt::new().inspect_err(|e| log::debug!("a timer: {e}")).ok();
+            self.interrupt.iter_mut().for_each(Interrupt::want);
+        }
         let deadline = self.now + self.world.table.settings.request_timeout;
         let slot = self.admit(client, Peer::User(uid), ClientState::Request, deadline);
         if let Some(client) = self.clients.get(slot) {

@@ -6,12 +6,12 @@
 //! (SO_OOBINLINE). A peek still stops there: what comes before the byte is read and kept with the
 //! client, one line at most. A client that sends no urgent byte costs no system call for this.
 //!
-//! At a Unix socket a peek stops after bytes that came with descriptors (SCM_RIGHTS, unix(7)), too.
-//! So an incomplete line is read and kept there as well. Reading closes the descriptors: nobody
-//! here asks for them.
+//! At a Unix socket of a kernel that cannot refuse descriptors (`local::take_rights`) a peek stops
+//! after bytes that came with some, too. So an incomplete line is read and kept there as well.
+//! Reading closes the descriptors: nobody here asks for them.
 //!
 //! A service gets its socket as from inetd, with the option off: it can receive an urgent byte
-//! after the request in its own way, and descriptors as well. (An urgent byte before a request that
+//! after the request in its own way. (An urgent byte before a request that
 //! is allowed without it stays out of band, too.)
 
 use crate::net::clients::Client;

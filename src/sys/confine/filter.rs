@@ -127,6 +127,9 @@ const ANY: &[i64] = &[
     libc::SYS_nanosleep,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_time,
+    libc::SYS_timer_create,
+    libc::SYS_timer_delete,
+    libc::SYS_timer_settime,
     // memory (mmap, mprotect: below)
     libc::SYS_brk,
     libc::SYS_madvise,
