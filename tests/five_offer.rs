@@ -7,6 +7,7 @@ mod upstream;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command};
 use support::*;
 
@@ -188,6 +189,70 @@ fn an_offer_is_made_again_after_a_reload_and_after_a_loss() {
     kill(Pid::from_raw(d.net_pid()), Signal::SIGKILL).expect("kill");
     d.wait_logs("OFFER service=web ", 3);
     until("it is served again", || client(&d, "web", "x").ends_with("1 bytes: x"));
+}
+
+/// The old offer stands until the new one does.
+#[test]
+fn an_offer_serves_all_clients_while_the_server_reloads() {
+    let tcp = upstream::counts("tcp");
+    let d = Daemon::with(&rows(&["web", "other"])).start();
+    let f = person(&d, Five::new(&d));
+    let _five = offering(&f, &[&format!("web:{tcp}"), &format!("other:{tcp}")]);
+    d.wait_logs("OFFER service=", 2);
+    for n in 1..6 {
+        d.signal(Signal::SIGHUP);
+        let mut asked = 0;
+        while asked < 20 || d.log().matches("WITHDRAW service=").count() < 2 * n {
+            for service in ["web", "other"] {
+                assert!(client(&d, service, "x").ends_with("1 bytes: x"), "{}", d.log());
+            }
+            asked += 1;
+        }
+    }
+}
+
+/// Whatever a server, a gate or a balancer says that starts again.
+#[test]
+fn an_offer_is_made_again_whatever_the_next_connection_meets() {
+    let tcp = upstream::counts("tcp");
+    let d = Daemon::with(&rows(&["web"])).start();
+    // In front of it: what the next connection is told; nothing: it reaches the server.
+    let (front, server) = (TcpListener::bind("127.0.0.1:0").expect("bind"), d.address());
+    let f = person(&d, Five::at(&d.place, front.local_addr().expect("address")));
+    let (says, told) = std::sync::mpsc::channel::<&[u8]>();
+    std::thread::spawn(move || {
+        for c in front.incoming().map_while(Result::ok) {
+            match told.try_recv() {
+                Ok(text) => {
+                    let mut c = c;
+                    let _ = c.read(&mut [0; 4096]).and_then(|_| c.write_all(text));
+                }
+                Err(_) => {
+                    let s = TcpStream::connect(server).expect("connect");
+                    for (mut from, mut to) in [(c.try_clone(), s.try_clone()), (Ok(s), Ok(c))]
+                        .map(|(from, to)| (from.expect("clone"), to.expect("clone")))
+                    {
+                        std::thread::spawn(move || {
+                            let _ = std::io::copy(&mut from, &mut to);
+                            let _ = to.shutdown(std::net::Shutdown::Both);
+                        });
+                    }
+                }
+            }
+        }
+    });
+    let mut five = offering(&f, &[&format!("web:{tcp}")]);
+    d.wait_log("OFFER service=web ");
+    for (n, text) in
+        [&b""[..], b"+ Success\r\n", b"-Service not available\r\n", b"+ Success\r\nno TLS"]
+            .into_iter()
+            .enumerate()
+    {
+        says.send(text).expect("said");
+        d.signal(Signal::SIGHUP);
+        d.wait_logs("OFFER service=web ", n + 2);
+        assert!(five.0.try_wait().expect("wait").is_none(), "{}", d.log());
+    }
 }
 
 #[test]

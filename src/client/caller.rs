@@ -6,19 +6,17 @@
 //! before anything counts as not done.
 
 use super::channel::{Channel, NO_ANSWER};
+use super::ended::Ended;
 use super::error::Error;
 use super::messages;
 use super::offer::{Offer, Offered, Origin};
-use super::options::is_path;
 use super::rendezvous;
 use super::request::Request;
-use super::stdio::end_by_sigpipe;
 use super::target::Target;
 use crate::sys::poll::Poll;
 use crate::sys::{clock, message};
 use crate::wire::handover::{Ask, INPUT_MAX, MESSAGE_MAX, Notice, OverWhen};
-use crate::wire::reply;
-use crate::wire::run::{Size, Status, Way};
+use crate::wire::run::{Size, Way};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -32,19 +30,6 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How often a holder that has not taken a call is checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
-
-/// How a call ended.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// The service has ended; how, if the server tells that.
-    Over(Option<Status>),
-    /// The service was refused; the server's answer.
-    Refused(String),
-    /// Nobody reads its output any more.
-    Unread,
-    /// The connection broke.
-    Lost(String),
-}
 
 struct Call {
     request: Request,
@@ -318,6 +303,7 @@ impl<'a> Caller<'a> {
                 if let Some(call) = self.calls.get_mut(&tag) {
                     (call.fds, call.ahead, call.tries) = (Vec::new(), Vec::new(), 0);
                     events.push((tag, Ok(CallEvent::Started)));
+                    self.leave_old_offers();
                 }
                 return;
             }
@@ -335,6 +321,18 @@ impl<'a> Caller<'a> {
         };
         if self.remove(tag).is_some() {
             events.push((tag, Ok(CallEvent::Ended(ended))));
+            self.leave_old_offers();
+        }
+    }
+
+    /// A holder whose server takes no new streams keeps this process's offers until it is left:
+    /// when all that are made on a new session stand there, or are refused.
+    fn leave_old_offers(&mut self) {
+        let Caller { calls, channels, current, .. } = self;
+        let mut offers = calls.values().filter(|c| c.request.offered.is_some()).peekable();
+        if offers.peek().is_some() && offers.all(|c| c.tries == 0) {
+            let used = |id| calls.values().any(|c| c.channel == id);
+            channels.retain(|id, _| Some(*id) == *current || used(*id));
         }
     }
 
@@ -368,25 +366,6 @@ impl<'a> Caller<'a> {
             } else {
                 self.retry(tag, events);
             }
-        }
-    }
-}
-
-/// Added to a refusal if nobody is logged in.
-const HINT_NOBODY: &str = " (nobody is logged in: -l USER may change that)";
-
-/// What five returns when its call has ended like this: its exit status, which is that of the
-/// service if the server tells it.
-pub fn result_of(t: &Target, service: &str, ended: Ended) -> Result<i32, Error> {
-    match ended {
-        Ended::Over(status) => Ok(status.map_or(0, Status::code)),
-        Ended::Unread => end_by_sigpipe(),
-        Ended::Lost(why) => Err(Error::Lost { what: t.place(), why }),
-        Ended::Refused(text) => {
-            let unknown = text.starts_with(reply::refusal(reply::NOT_AVAILABLE));
-            let nobody = t.user.is_none() && !is_path(&t.host);
-            let hint = if unknown && nobody { HINT_NOBODY } else { "" };
-            Err(Error::Service { service: service.into(), reply: text, hint })
         }
     }
 }

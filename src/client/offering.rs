@@ -1,7 +1,8 @@
 //! The offers of the command line (-R): made by the holder of the session, and made again on
 //! another session when that has ended, for as long as this five runs.
 
-use super::caller::{CallEvent, Caller, Ended};
+use super::caller::{CallEvent, Caller};
+use super::ended::Ended;
 use super::error::Error;
 use super::messages;
 use super::offer::{CANCELLED, Offer};
@@ -71,11 +72,7 @@ impl Offering {
             }
             Ok(CallEvent::Ended(Ended::Lost(why))) => s.again(&why),
             Ok(CallEvent::Ended(Ended::Over(_) | Ended::Unread)) => s.again("it has ended"),
-            Err(error) if error.may_pass() => s.again(&error.to_string()),
-            Err(error) => {
-                s.call = Err(Duration::MAX);
-                return Err(error);
-            }
+            Err(error) => return s.failed(error),
         }
         Ok(())
     }
@@ -88,11 +85,7 @@ impl Offering {
             }
             match caller.offer(self.host.clone(), s.offer.clone()) {
                 Ok(tag) => s.call = Ok(tag),
-                Err(error) if error.may_pass() => s.again(&error.to_string()),
-                Err(error) => {
-                    s.call = Err(Duration::MAX);
-                    return Err(error);
-                }
+                Err(error) => s.failed(error)?,
             }
         }
         Ok(())
@@ -106,6 +99,17 @@ impl Offering {
 }
 
 impl RepeatedOffer {
+    /// It could not be made. Once the server has taken it, five goes on whatever happens: a server
+    /// or a gate that starts again may say anything.
+    fn failed(&mut self, error: Error) -> Result<(), Error> {
+        if self.was_taken || error.may_pass() {
+            self.again(&error.to_string());
+            return Ok(());
+        }
+        self.call = Err(Duration::MAX);
+        Err(error)
+    }
+
     fn again(&mut self, why: &str) {
         let text = format!("-R {}: {why}: it will be offered again", self.offer.text());
         // The first time, and then only with -v.

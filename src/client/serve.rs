@@ -1,6 +1,7 @@
 //! A service on standard input and output, and the forwards of the command line.
 
-use super::caller::{CallEvent, Caller, Ended, result_of};
+use super::caller::{CallEvent, Caller};
+use super::ended::{Ended, result_of};
 use super::error::{Error, NO_SESSION, reason};
 use super::escapes::{self, Escape, Escapes};
 use super::forward::{self, Listener};

@@ -26,6 +26,9 @@ const CLIENTS_MAX: u32 = 256;
 /// stream is for.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The tag of an offer that its caller makes on another session now: no call of a caller's has it.
+const RETURNED: u32 = 0;
+
 impl Holder {
     /// Offers what the configuration says.
     pub fn offer_all(&mut self, offers: Vec<Offer>, host: &str) {
@@ -85,12 +88,20 @@ impl Holder {
     }
 
     /// The server takes no new streams any more: a caller makes its offers again on a new session,
-    /// and the others are served by this one as long as it stands.
+    /// and leaves this one when they stand there. Until then they go on here, as the others do.
     pub(super) fn return_offers(&mut self) {
-        let of_caller = |c: &Call| c.request.origin() == Some(Origin::Caller) && c.is_answered();
+        let of_caller = |c: &Call| {
+            c.request.origin() == Some(Origin::Caller) && c.is_answered() && c.tag != RETURNED
+        };
         let all: Vec<StreamId> =
             self.pump.streams().filter(|(_, s)| of_caller(&s.owner)).map(|(id, _)| id).collect();
-        all.into_iter().for_each(|id| self.offer_ended(id));
+        for id in all {
+            if let Some(call) = self.pump.owner(id) {
+                let tag = std::mem::replace(&mut call.tag, RETURNED);
+                let caller = call.caller;
+                self.callers.send(caller, &Notice::Gone { tag });
+            }
+        }
     }
 
     /// An offer's stream has ended, or must end: its caller makes it again.
@@ -103,7 +114,11 @@ impl Holder {
 
     /// -O cancel. Clients that are served go on to their end.
     pub(super) fn withdraw(&mut self, offer: &Offer) -> Result<(), String> {
-        let its = |c: &Call| c.offers() == Some(offer);
+        // One that its caller makes on another session is found there.
+        let its = |c: &Call| {
+            let returned = c.request.origin() == Some(Origin::Caller) && c.tag == RETURNED;
+            c.offers() == Some(offer) && !returned
+        };
         let all: Vec<StreamId> =
             self.pump.streams().filter(|(_, s)| its(&s.owner)).map(|(id, _)| id).collect();
         if all.is_empty() {
