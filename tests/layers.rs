@@ -257,6 +257,54 @@ fn a_service_is_started_where_its_permit_goes_in() {
     }
 }
 
+/// Functions of sys that ask for or set an option of a socket, with the names of the modules that
+/// they may be called by.
+fn of_options() -> Vec<(Vec<String>, String)> {
+    let mut all = Vec::new();
+    for path in sources(&root().join("sys")) {
+        let modules = path.strip_prefix(root()).expect("below src").with_extension("");
+        let modules = modules.iter().map(|m| m.to_string_lossy().into_owned()).collect::<Vec<_>>();
+        let text = code(&path);
+        let word = |t: &str| {
+            t.split(|c: char| !(c.is_alphanumeric() || c == '_')).next().map(str::to_string)
+        };
+        let functions: Vec<_> =
+            text.split("fn ").skip(1).filter_map(|t| Some((word(t)?, t))).collect();
+        let mut found: Vec<String> = Vec::new();
+        loop {
+            let calls = |t: &str| {
+                let callees = found.iter().map(|name| format!("{name}("));
+                let known = ["sockopt", "options::set(", "options::get("].map(str::to_string);
+                callees.chain(known).any(|c| t.contains(&c))
+            };
+            let more = functions.iter().find(|(name, t)| !found.contains(name) && calls(t));
+            let Some((name, _)) = more else { break };
+            found.push(name.clone());
+        }
+        all.extend(found.into_iter().map(|name| (modules.clone(), name)));
+    }
+    all
+}
+
+/// Net's system call filter refuses every option that is not on its list, and what is refused is
+/// often taken for a client that has gone: so each that net uses is tried in a confined process.
+#[test]
+fn every_option_that_net_uses_is_tried_in_a_confined_process() {
+    let net: Vec<String> =
+        ["net", "link"].iter().flat_map(|s| sources(&root().join(s))).map(|p| code(&p)).collect();
+    let trial = fs::read_to_string(root().join("sys/confine/tests.rs")).expect("source");
+    let mut found = 0;
+    for (modules, name) in of_options() {
+        for call in modules.iter().map(|m| format!("{m}::{name}(")) {
+            if net.iter().any(|code| code.contains(&call)) {
+                assert!(trial.contains(&call), "{call}: to be tried in sys/confine/tests.rs");
+                found += 1;
+            }
+        }
+    }
+    assert!(found >= 6, "this test can see {found}");
+}
+
 #[test]
 fn unsafe_is_in_sys_alone() {
     for path in sources(&root()) {

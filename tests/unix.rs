@@ -796,3 +796,86 @@ fn five_reaches_fived_at_its_own_socket() {
         assert!(code == 255 && err.contains("a socket of this computer excludes"), "{err}");
     }
 }
+
+/// What the parent refuses after net has given it the client's socket, which then comes back.
+#[test]
+fn what_the_parent_refuses_reaches_a_client_of_fiveds_own_socket() {
+    let rows = "cat stream tcp nowait @USER@ /bin/cat cat\n instances = 1\n\
+         rare stream tcp nowait @USER@ /bin/echo echo rare\n cps = 1 600\n\
+         missing stream tcp nowait @USER@ /nonexistent/program x\n banner_fail = @DIR@/banner\n\
+         nobody stream tcp nowait no-such-user-here /bin/cat cat\n\
+         chat stream tcp nowait @USER@ handover @DIR@/nowhere\n\
+         there stream tcp nowait @USER@ redirect @DIR@/nowhere\n";
+    let d = Daemon::with(&format!("{OWN_SOCKET}{rows}")).listen("");
+    let d = d.file("banner", "ask the operator\n").start();
+    let path = d.place.at("fived");
+    let mut first = connect(&path);
+    first.send("cat\r\nx").expect("+Go\r\nx");
+    assert_eq!(ask(connect(&path), "rare\r\n"), "+Go\r\nrare\n");
+    const BUSY: &str = "-Service busy\r\n";
+    const FAILED: &str = "-Service failed\r\n";
+    for (name, answer) in [
+        ("cat", BUSY),
+        ("rare", BUSY),
+        ("missing", &format!("{FAILED}ask the operator\n")),
+        ("nobody", FAILED),
+        ("chat", FAILED),
+        ("there", FAILED),
+    ] {
+        for more in [0, 5000] {
+            let request = format!("{name}\r\n{}", "x".repeat(more));
+            assert_eq!(ask(connect(&path), &request), answer, "{name}, and {more} bytes more");
+            // Nor does the answer wait until the client has finished.
+            same(connect(&path).send(&request).read_all(), answer);
+        }
+        assert_eq!(
+            ask(connect(&path), &format!("RUN\r\n{name}\r\n")),
+            format!("+ Success\r\n{answer}")
+        );
+    }
+    let five = Five::new(&d);
+    for words in [&[&*path, "missing"][..], &["--plain", &path, "missing"]] {
+        let out = five.command(words).stdin(std::process::Stdio::null()).output().expect("five");
+        let err = String::from_utf8_lossy(&out.stderr);
+        assert!(
+            out.status.code() == Some(254) && err.contains("Service failed"),
+            "{words:?}: {err}"
+        );
+    }
+}
+
+/// The same at a row's own socket, where a banner is all that can be said; and when a service has
+/// ended, its socket is closed so that no reset reaches a client that was still sending.
+#[test]
+fn a_rows_socket_is_closed_after_what_was_said() {
+    let server = upstream::tcp(|mut c| {
+        let _ = c.write_all(b"so much for that\n");
+        let _ = c.shutdown(std::net::Shutdown::Both);
+    });
+    let d = Daemon::with(&format!(
+        "banner_fail = @DIR@/banner\nlog_on_success = PID EXIT\n\
+         cat stream unix nowait @USER@ /bin/cat cat\n port = @DIR@/cat.sock\n instances = 1\n\
+         missing stream unix nowait @USER@ /nonexistent/program x\n port = @DIR@/missing.sock\n\
+         there stream unix nowait @USER@ redirect @DIR@/nowhere\n port = @DIR@/there.sock\n\
+         brief stream unix nowait @USER@ /bin/echo echo brief\n port = @DIR@/brief.sock\n \
+         lingering_close = yes\n\
+         up stream unix nowait @USER@ redirect {server}\n port = @DIR@/up.sock\n"
+    ));
+    let d = d.file("banner", "go away\n").start();
+    let at = |name: &str| d.place.at(&format!("{name}.sock"));
+    let mut first = connect(&at("cat"));
+    first.send("x").expect("x");
+    for name in ["cat", "missing", "there"] {
+        for more in [0, 5000] {
+            same(connect(&at(name)).send("x".repeat(more)).read_all(), "go away\n");
+        }
+    }
+    for (name, said) in [("brief", "brief\n"), ("up", "so much for that\n")] {
+        let mut c = connect(&at(name));
+        c.send("x".repeat(3000));
+        d.wait_log(&format!("EXIT service={name}"));
+        // A socket that is closed would make this an error.
+        c.send("y".repeat(1000));
+        same(c.half_close().read_all(), said);
+    }
+}

@@ -1,5 +1,5 @@
-//! The socket options that the net process may set, and how the parent restores them on listeners,
-//! which all net processes share.
+//! The socket options that the net process may ask for and set, and how the parent restores on
+//! listeners, which all net processes share, what was set.
 //!
 //! Net's system call filter refuses all others, so a net process can leave no other change on a
 //! listener.
@@ -18,6 +18,11 @@ type Option = (libc::c_int, libc::c_int);
 /// The filter cannot look at their values, nor at which socket it is.
 pub(super) const OF_NET: [Option; 8] =
     [NODELAY, LINGER, SEND_BUFFER, URGENT_INLINE, ACKNOWLEDGE, CORK, RTO_MAX, USER_TIMEOUT];
+
+/// SO_PEERCRED, which can only be asked for: whose client of a Unix socket it is that the parent or
+/// a relay gives back to the loop, which counts waiting clients by their users. Net learns no more
+/// by it than it was told with the client, or than who made its own channels.
+pub(super) const ASKED_BY_NET: Option = (libc::SOL_SOCKET, libc::SO_PEERCRED);
 
 const NODELAY: Option = (libc::IPPROTO_TCP, libc::TCP_NODELAY);
 const LINGER: Option = (libc::SOL_SOCKET, libc::SO_LINGER);

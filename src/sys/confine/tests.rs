@@ -1,4 +1,4 @@
-use super::super::{memfd, message, poll, process, socket};
+use super::super::{local, memfd, message, poll, process, socket};
 use super::*;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -55,8 +55,11 @@ fn allowed(listener: &TcpListener, client: &TcpStream, text: std::os::fd::Borrow
     socket::set_nodelay(served.as_fd(), true).unwrap();
     socket::set_send_buffer(served.as_fd(), 8192).unwrap();
     socket::acknowledge(served.as_fd()).unwrap();
+    socket::push(served.as_fd()).unwrap();
+    socket::set_urgent_inline(served.as_fd(), true).unwrap();
     crate::sys::retransmit::often(served.as_fd());
     socket::drop_unsent(client.as_fd()).unwrap();
+    socket::abort(client.as_fd());
     socket::send(served.as_fd(), b"x").unwrap();
     let mut p = [poll::Poll::new(client.as_fd(), true, false)];
     poll::wait(&mut p, Some(Duration::from_secs(5))).unwrap();
@@ -65,6 +68,7 @@ fn allowed(listener: &TcpListener, client: &TcpStream, text: std::os::fd::Borrow
 
     let (a, b) = socket::seqpacket().unwrap();
     let (c, _d) = socket::pair().unwrap();
+    assert_eq!(local::peer_uid(c.as_fd()).unwrap(), identity::effective_uid());
     message::send_message(a.as_fd(), b"order", &[c.as_fd()], true).unwrap();
     let (_, mut fds) = message::receive_message(b.as_fd(), &mut [0; 9], true).unwrap();
     assert!(fds.take().is_some());
