@@ -9,7 +9,7 @@ use super::forward::Listener;
 use super::stdio::end_by_sigpipe;
 use super::target::Target;
 use super::{dial, messages};
-use crate::link::{Breaks, Link, copy};
+use crate::link::{Breaks, Link, Tally, copy};
 use crate::sys::flow::{self, CopyError};
 use crate::sys::poll::{self, Poll};
 use crate::sys::{clock, socket, undo};
@@ -171,7 +171,7 @@ fn relay(t: &Target, service: &str, app: OwnedFd) -> Result<(), Error> {
         let _ = copy::bytes::copy(
             &mut link,
             app.as_fd(),
-            &mut copy::bytes::State::new(Breaks::End),
+            &mut copy::bytes::State::new(Breaks::End, Tally::default()),
             None,
         );
     }

@@ -8,7 +8,7 @@
 //! | `records` `replay` | a link that outlives its connection, and what it would send again |
 //! | `dialogue` | reading and writing lines, each wait with an absolute deadline; the lingering close |
 //! | `breaks` | what the peer sees if a local end breaks |
-//! | `copy` | two-way copy between a link and a service: of bytes, or of records (RUN) |
+//! | `copy` `tally` | two-way copy of a link and a service, of bytes or of records (RUN); counts |
 //! | `queue` | the frames that wait to be sent, and their order: one of each stream in turn |
 //! | `pump` | yamux streams on a link, and the local descriptors that they are copied from and to |
 //!
@@ -36,6 +36,7 @@ pub mod pump;
 mod queue;
 mod records;
 mod replay;
+mod tally;
 #[cfg(test)]
 mod tests;
 
@@ -43,6 +44,7 @@ pub use breaks::Breaks;
 pub use dialogue::{BoundedLine, LINGER_BYTES, LINGER_TIME, Wait};
 pub use queue::SendQueue;
 pub use records::Records;
+pub use tally::Tally;
 
 use crate::sys::shared::Shared;
 use crate::sys::socket;

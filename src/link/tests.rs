@@ -185,7 +185,12 @@ fn a_local_end_that_was_full_gets_all_that_has_come() {
     std::thread::scope(|scope| {
         let copying = scope.spawn(|| {
             let idle = Some(Duration::from_millis(1));
-            copy::bytes::copy(&mut a, local.as_fd(), &mut State::new(Breaks::End), idle)
+            copy::bytes::copy(
+                &mut a,
+                local.as_fd(),
+                &mut State::new(Breaks::End, Tally::default()),
+                idle,
+            )
         });
         let (mut bytes, mut got) = (vec![0; BYTES], 0);
         loop {

@@ -1,8 +1,7 @@
 //! How the parent knows a service's connection that is relayed here, and whom its bytes are counted
 //! for.
 
-use crate::link::Breaks;
-use crate::link::pump::Tally;
+use crate::link::{Breaks, Tally};
 use crate::wire::orders::{Answer, Ask};
 
 /// See the module.

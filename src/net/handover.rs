@@ -10,6 +10,7 @@
 
 use super::channel::Received;
 use super::counted::Counted;
+use crate::link::Tally;
 use crate::link::pump::Run;
 use crate::sys::flow::Flow;
 use crate::sys::shared::Shared;
@@ -52,6 +53,7 @@ pub struct Service {
     /// Net's end of its connection.
     pub connection: Flow,
     pub counted: Counted,
+    pub tally: Tally,
     /// Bytes that the client gets first.
     pub greeting: Vec<u8>,
     /// The client gets records.
@@ -76,7 +78,8 @@ impl Service {
             }
             run
         });
-        Some(Service { connection, counted, greeting: received.greeting, run })
+        let tally = Tally::of_service(extras.greeting);
+        Some(Service { connection, counted, tally, greeting: received.greeting, run })
     }
 
     /// Nobody will use the service: its connection breaks, so that it ends.
@@ -184,8 +187,8 @@ mod tests {
 
     fn service(connection: OwnedFd) -> Got {
         let connection = Flow::of_socket(connection);
-        let (counted, greeting) = (Counted::Tag(1), Vec::new());
-        Got::Service(Service { connection, counted, greeting, run: None })
+        let (counted, tally, greeting) = (Counted::Tag(1), Tally::default(), Vec::new());
+        Got::Service(Service { connection, counted, tally, greeting, run: None })
     }
 
     #[test]

@@ -6,8 +6,9 @@ use super::end::End;
 use super::handover::{Got, Service};
 use super::request::{self, Where};
 use super::session_state::{Copying, ServiceRelay, Session};
+use crate::link::Tally;
 use crate::link::copy::{self, Copied};
-use crate::link::pump::{Run, Tally};
+use crate::link::pump::Run;
 use crate::policy::{Reached, ServiceId};
 use crate::sys::shared::Shared;
 use crate::sys::{clock, socket};
@@ -77,10 +78,10 @@ impl Session {
 
     /// Sends the client the greeting. The session's loop then copies between it and its service.
     fn relay(&mut self, service: Service) -> Result<Option<End>, End> {
-        let Service { connection, counted, greeting, run } = service;
+        let Service { connection, counted, tally, greeting, run } = service;
         let breaks = counted.breaks();
         let copying = match run {
-            None => Copying::Bytes(connection.into_fd(), copy::bytes::State::new(breaks)),
+            None => Copying::Bytes(connection.into_fd(), copy::bytes::State::new(breaks, tally)),
             Some(run) => Copying::Records(copy::records::State::new(connection, run, breaks)),
         };
         self.state.relay = Some(ServiceRelay { counted: Some(counted), copying });

@@ -5,7 +5,7 @@ use super::addresses::Addresses;
 use super::catalog::Account;
 use super::config::Config;
 use super::environment::Tls;
-use crate::policy::{Facts, Peer, Reached, ServiceId};
+use crate::policy::{Facts, Peer, ServiceId};
 use crate::sys::shared::Shared;
 use crate::wire::orders::{Extras, Why};
 use crate::wire::run::Terminal;
@@ -79,7 +79,6 @@ impl Arrival {
             user: who.facts.login.as_ref().map(|l| l.name.clone()),
             from: who.from,
             reports_to: self.run.as_ref().map(|run| run.reports_to),
-            reached: who.facts.reached,
             at: now,
         }
     }
@@ -109,7 +108,6 @@ pub struct Record {
     pub from: From,
     /// As in [`Run`].
     pub reports_to: Option<StreamTag>,
-    pub reached: Reached,
     pub at: Duration,
 }
 
@@ -158,12 +156,15 @@ pub struct NetEnds {
     pub errors: Option<OwnedFd>,
     /// The connection is a terminal.
     pub terminal: bool,
+    /// So many bytes of fived's own come first on the connection.
+    pub greeting: u32,
 }
 
 impl NetEnds {
     /// What net is told of them. `ends`: it will be told how the service ends, too.
     pub fn extras(&self, ends: bool) -> Extras {
-        Extras { ends, errors: self.errors.is_some(), terminal: self.terminal }
+        let (errors, terminal, greeting) = (self.errors.is_some(), self.terminal, self.greeting);
+        Extras { ends, errors, terminal, greeting }
     }
 }
 

@@ -5,7 +5,7 @@ use super::arrival::{Record, StartError};
 use super::backend::targets::Target;
 use super::offers::Offer;
 use crate::log::{self, Event};
-use crate::policy::{Denied, Peer, Reached, Service};
+use crate::policy::{Denied, Peer, Service};
 use crate::sys::clock;
 use crate::sys::process::Exit;
 use crate::wire::login::{LoginResult, fingerprint};
@@ -80,7 +80,6 @@ pub struct ExitLine<'a> {
     /// Bytes to the service and from it, where a relay counted them.
     pub traffic: Option<(u64, u64)>,
     pub service: &'a Service,
-    pub reached: Reached,
     pub session: u64,
 }
 
@@ -104,9 +103,7 @@ pub fn exit(e: &ExitLine) {
         line = line.seconds("duration", e.duration);
     }
     if let (true, Some((to, from))) = (what.traffic, e.traffic) {
-        // The service's connection began with fived's own reply and banners, which do not count.
-        let ours = e.service.greeting(e.reached).len() as i128;
-        line = line.number("in", to).number("out", (i128::from(from) - ours).max(0));
+        line = line.number("in", to).number("out", from);
     }
     line.number("session", e.session).put();
 }

@@ -205,7 +205,8 @@ impl Parent {
         if let Some(size) = plan.terminal() {
             let (net_end, terminal) =
                 self.cx.descriptors.terminal(plan.uid, size).map_err(scarce)?;
-            let net_ends = NetEnds { connection: Some(net_end), errors: None, terminal: true };
+            let net_ends =
+                NetEnds { connection: Some(net_end), terminal: true, ..NetEnds::default() };
             return Ok(Given { connection: terminal.into(), errors: None, net_ends });
         }
         let errors = match a.run.is_some() && plan.stderr() == Stderr::Connection {
@@ -222,7 +223,8 @@ impl Parent {
             return Err(StartError::busy("descriptors", None));
         }
         let (net_errors, service_errors) = errors.unzip();
-        let net_ends = NetEnds { connection: Some(net_end), errors: net_errors, terminal: false };
+        let net_ends =
+            NetEnds { connection: Some(net_end), errors: net_errors, ..NetEnds::default() };
         let errors = service_errors.map(Shared::from);
         Ok(Given { connection: service_end, errors, net_ends })
     }

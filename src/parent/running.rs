@@ -288,7 +288,6 @@ fn log_exit(r: &Running, exit: Exit, at: Duration) {
         duration: at.saturating_sub(r.started),
         traffic: r.traffic,
         service,
-        reached: r.record.reached,
         session: r.record.number,
     });
 }

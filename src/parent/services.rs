@@ -178,7 +178,9 @@ impl Services {
         let (starting, result) = cx.spawner.finish(start, reaped);
         let no = result.map_err(|f| not_started(f, &starting.launch()));
         let Starting { config, service, ticket, plan, given, record } = *starting;
-        let Given { connection, net_ends, .. } = given;
+        let greeting = plan.launch(&given).greeting.len();
+        let Given { connection, mut net_ends, .. } = given;
+        net_ends.greeting = u32::try_from(greeting).unwrap_or(u32::MAX);
         let text = if record.reports_to.is_some() { plan.greeting().to_vec() } else { Vec::new() };
         match no {
             Ok(_) if plan.hands_over() => {

@@ -3,7 +3,7 @@
 use super::callers::NOBODY;
 use crate::client::offer::Offer;
 use crate::client::request::Request;
-use crate::link::pump::{LocalEnd, Tally};
+use crate::link::pump::LocalEnd;
 use crate::sys::flow::Flow;
 use crate::wire::answer::{AnswerReader, words};
 use crate::wire::handover::OverWhen;
@@ -122,8 +122,8 @@ impl Call {
         self.request.offered.as_ref().map(|o| &o.offer)
     }
 
-    /// One line for `-O list`.
-    pub fn state(&self, tally: Tally, now: Duration) -> String {
+    /// One line for `-O list`; with what has come from the peer, and what went to it.
+    pub fn state(&self, [received, sent]: [u64; 2], now: Duration) -> String {
         let (service, host) = (self.request.name(), &self.request.host);
         let seconds = now.saturating_sub(self.began).as_secs();
         if let Some(offered) = &self.request.offered {
@@ -131,14 +131,14 @@ impl Call {
             return format!("offer={service} at={at} host={host} by={by} since={seconds}");
         }
         let (to, from) = match self.is_client() {
-            true => (tally.received, tally.sent),
-            false => (tally.sent, tally.received),
+            true => (received, sent),
+            false => (sent, received),
         };
         format!("service={service} host={host} since={seconds} to={to} from={from}")
     }
 
     /// The same for a call that has no stream.
     pub fn state_waiting(&self, now: Duration) -> String {
-        self.state(Tally { sent: self.ahead.len() as u64, ..Tally::default() }, now)
+        self.state([0, self.ahead.len() as u64], now)
     }
 }

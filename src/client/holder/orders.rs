@@ -13,7 +13,10 @@ impl Holder {
         match order {
             Ask::Check => self.callers.send(id, &Notice::State { text: self.state() }),
             Ask::List => {
-                let open = self.pump.streams().map(|(_, s)| s.owner.state(s.tally(), self.now));
+                let open = self.pump.streams().map(|(_, s)| {
+                    let tally = s.tally();
+                    s.owner.state([tally.received, tally.sent], self.now)
+                });
                 let waiting = self.waiting.iter().map(|p| p.call.state_waiting(self.now));
                 let forwards = self.forwards.all.iter().map(Held::state);
                 self.callers.send_lines(id, forwards.chain(open).chain(waiting));

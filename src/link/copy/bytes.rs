@@ -2,8 +2,7 @@
 //! told so.
 
 use super::{Copied, FromPeer, Waited, wait};
-use crate::link::pump::Tally;
-use crate::link::{Breaks, Error, Link, Received};
+use crate::link::{Breaks, Error, Link, Received, Tally};
 use crate::sys::poll::Poll;
 use crate::sys::socket;
 use std::io::{ErrorKind, IoSlice};
@@ -36,9 +35,9 @@ pub struct State {
 
 impl State {
     /// Nothing was copied yet.
-    pub fn new(breaks: Breaks) -> State {
+    pub fn new(breaks: Breaks, tally: Tally) -> State {
         let (from_peer, to_peer) = (FromPeer::Open, ToPeer::Open);
-        State { from_peer, to_peer, tally: Tally::default(), breaks }
+        State { from_peer, to_peer, tally, breaks }
     }
 
     /// How many bytes were copied.
@@ -240,8 +239,9 @@ impl Copy<'_> {
                 }
             };
             self.link.consume(n);
-            self.state.tally.received +=
-                if self.state.from_peer == FromPeer::Discarding { 0 } else { n as u64 };
+            if self.state.from_peer != FromPeer::Discarding {
+                self.state.tally.receive(n);
+            }
         }
         Ok(())
     }
@@ -274,7 +274,7 @@ impl Copy<'_> {
             self.link.half_close();
             return Ok(());
         }
-        self.state.tally.sent += n as u64;
+        self.state.tally.send(n);
         self.unsent = 0..n;
         Ok(())
     }

@@ -2,8 +2,8 @@
 //! MULTIPLEX the pump does this.
 
 use super::{Copied, FromPeer, Waited, wait};
-use crate::link::pump::{LocalEnd, Passed, Run, Stream, Tally};
-use crate::link::{Breaks, Error, Link, Received};
+use crate::link::pump::{LocalEnd, Passed, Run, Stream};
+use crate::link::{Breaks, Error, Link, Received, Tally};
 use crate::sys::flow::Flow;
 use crate::sys::poll::{self, Poll};
 use crate::sys::{clock, socket};

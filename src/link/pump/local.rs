@@ -1,8 +1,8 @@
 //! The pump's local ends: polling all of them, reading and writing them.
 
 use super::stream::{FromPeer, LocalEnd, Ready, Sending, ToPeer};
-use super::{Event, OUT_MAX, Pump, Stream, Tally};
-use crate::link::{BUFFERS_KEPT, Breaks, Error, Link, SendQueue};
+use super::{Event, OUT_MAX, Pump, Stream};
+use crate::link::{BUFFERS_KEPT, Breaks, Error, Link, SendQueue, Tally};
 use crate::sys::poll::{self, Poll};
 use crate::sys::socket::PIECES;
 use crate::sys::{clock, socket};
@@ -254,10 +254,10 @@ impl<T> Pump<T> {
     }
 
     /// Gives the stream another local end, which first gets these bytes: its predecessor had
-    /// received them. Only the bytes of the new one are counted.
+    /// received them.
     pub fn replace(&mut self, id: StreamId, local: LocalEnd, first: &[u8]) {
         let Some(s) = self.streams.get_mut(&id) else { return };
-        (s.local, s.tally, s.sending) = (local, Tally::default(), Sending::Normal);
+        (s.local, s.sending) = (local, Sending::Normal);
         if s.from_peer == FromPeer::Discarding {
             // Bytes were lost already.
             return;
@@ -285,10 +285,10 @@ impl<T> Pump<T> {
         }
     }
 
-    /// The service is the peer: what the stream carries is counted so.
-    pub fn leads_to_service(&mut self, id: StreamId) {
+    /// What the stream carries from now on is counted so.
+    pub fn count(&mut self, id: StreamId, tally: Tally) {
         if let Some(s) = self.streams.get_mut(&id) {
-            s.tally.inverse = true;
+            s.tally = tally;
         }
     }
 

@@ -48,7 +48,7 @@ mod tests;
 pub use event::Event;
 pub(super) use records::Passed;
 pub use run::Run;
-pub use stream::{KEPT_MAX, LocalEnd, Stream, Tally};
+pub use stream::{KEPT_MAX, LocalEnd, Stream};
 
 pub use super::queue::OUT_MAX;
 use super::{Error, Link, SendQueue};

@@ -1,9 +1,8 @@
 //! One stream of the pump: its local end, and the state of each direction.
 
 use super::run::{self, Run};
-use crate::link::Breaks;
+use crate::link::{Breaks, Tally};
 use crate::sys::flow::Flow;
-use crate::sys::gauges;
 use crate::sys::poll::Poll;
 use crate::wire::run::Data;
 use std::collections::VecDeque;
@@ -85,30 +84,6 @@ pub(super) enum Sending {
     Keeping(Vec<u8>),
     /// None are read for now.
     Paused,
-}
-
-/// How many bytes a stream has carried.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// From the peer, and taken by the local end.
-    pub received: u64,
-    /// To the peer.
-    pub sent: u64,
-    /// The peer is the service, and the local end its client: so it is counted as what is there now
-    /// ([`gauges`]), too.
-    pub inverse: bool,
-}
-
-impl Tally {
-    pub(in crate::link) fn receive(&mut self, n: usize) {
-        self.received += n as u64;
-        if self.inverse { gauges::relayed(0, n) } else { gauges::relayed(n, 0) }
-    }
-
-    pub(in crate::link) fn send(&mut self, n: usize) {
-        self.sent += n as u64;
-        if self.inverse { gauges::relayed(n, 0) } else { gauges::relayed(0, n) }
-    }
 }
 
 /// A stream of the pump, or what is left of one.

@@ -19,7 +19,8 @@ mod over;
 mod requests;
 mod services;
 
-use crate::link::pump::{Event, LocalEnd, Pump, Run, Tally};
+use crate::link::Tally;
+use crate::link::pump::{Event, LocalEnd, Pump, Run};
 use crate::net::channel::{ChannelError, GoAway};
 use crate::net::counted::Counted;
 use crate::net::descriptors::Reservation;

@@ -4,7 +4,7 @@ use super::login::not_now;
 use super::multiplex;
 use super::next::Next;
 use super::pubkey::exporter;
-use crate::link::{Breaks, Link, copy};
+use crate::link::{Breaks, Link, Tally, copy};
 use crate::net::end::End;
 use crate::net::session_state::{Begin, Copying, ServiceRelay, Session};
 use crate::sys::poll;
@@ -86,7 +86,8 @@ fn go_on(s: &mut Session, claim: Claim) -> Result<Next, End> {
 
 /// The session is in another process, which has the other end of the pair.
 fn relay(s: &mut Session, ours: OwnedFd) -> Next {
-    let copying = Copying::Bytes(ours, copy::bytes::State::new(Breaks::Reset));
+    let copying =
+        Copying::Bytes(ours, copy::bytes::State::new(Breaks::Reset, Tally::of_no_service()));
     s.state.relay = Some(ServiceRelay { counted: None, copying });
     Next::Request
 }

@@ -14,17 +14,26 @@ pub struct Extras {
     pub errors: bool,
     /// Its connection is a terminal.
     pub terminal: bool,
+    /// The first bytes of its connection are fived's own: so many.
+    pub greeting: u32,
 }
 
 impl Extras {
     pub(super) fn number(self) -> u64 {
         let flags = [self.ends, self.errors, self.terminal];
-        flags.iter().rev().fold(0, |n, flag| n << 1 | u64::from(*flag))
+        let flags = flags.iter().rev().fold(0, |n, flag| n << 1 | u64::from(*flag));
+        flags | u64::from(self.greeting) << 32
     }
 
     pub(super) fn from_number(n: u64) -> Option<Extras> {
         let flag = |at: u32| n >> at & 1 == 1;
-        (n < 8).then(|| Extras { ends: flag(0), errors: flag(1), terminal: flag(2) })
+        let greeting = (n >> 32) as u32;
+        ((n as u32) < 8).then(|| Extras {
+            ends: flag(0),
+            errors: flag(1),
+            terminal: flag(2),
+            greeting,
+        })
     }
 }
 

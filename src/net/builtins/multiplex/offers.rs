@@ -3,7 +3,8 @@
 
 use super::client_here::ClientHere;
 use super::{Multiplexer, StreamState, Streams};
-use crate::link::pump::{LocalEnd, Tally};
+use crate::link::Tally;
+use crate::link::pump::LocalEnd;
 use crate::net::channel::Received;
 use crate::net::counted::Counted;
 use crate::sys::flow::Flow;
@@ -109,7 +110,9 @@ impl Multiplexer<'_> {
             *stage = StreamState::Running { tag: OWN_CONNECTION, counted };
         }
         self.streams.pump.pass_resets(id);
-        self.streams.pump.leads_to_service(id);
+        // A client in a session is counted there.
+        let tally = counted.map_or_else(Tally::of_no_service, |_| Tally::of_client());
+        self.streams.pump.count(id, tally);
         self.streams.pump.attach(id, LocalEnd::Socket(Flow::of_socket(connection)));
         self.streams.pump.release(id);
     }

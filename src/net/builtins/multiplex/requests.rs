@@ -1,6 +1,7 @@
 //! The requests of streams, and what they get.
 
 use super::{Multiplexer, Phase, StreamState};
+use crate::link::Tally;
 use crate::net::builtins::pubkey::exporter;
 use crate::net::end::End;
 use crate::net::handover::Handover;
@@ -196,6 +197,7 @@ impl Multiplexer<'_> {
         });
         if let Some(stage) = self.streams.pump.owner(id) {
             *stage = StreamState::Branch { tag, handover };
+            self.streams.pump.count(id, Tally::of_no_service());
             self.connect(id, Flow::of_socket(ours));
             self.streams.pump.ask_at_end(id);
         }

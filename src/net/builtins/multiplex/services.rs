@@ -1,7 +1,8 @@
 //! The services that streams get: at once, or from a thread of their own.
 
 use super::{Multiplexer, StreamState};
-use crate::link::pump::{LocalEnd, Tally};
+use crate::link::Tally;
+use crate::link::pump::LocalEnd;
 use crate::net::channel::Received;
 use crate::net::counted::Counted;
 use crate::net::handover::{Got, Service};
@@ -50,6 +51,7 @@ impl Multiplexer<'_> {
         if counted.is_some_and(Counted::is_relay) {
             self.streams.pump.pass_resets(id);
         }
+        self.streams.pump.count(id, service.tally);
         if !service.greeting.is_empty() {
             self.streams.pump.send_data(id, &service.greeting);
         }
