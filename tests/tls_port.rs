@@ -7,8 +7,8 @@ mod tls;
 #[path = "support/upstream.rs"]
 mod upstream;
 
-use std::io::Write;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use support::*;
 use tls::Tls;
@@ -259,4 +259,36 @@ fn a_net_process_that_is_killed_is_replaced_and_the_port_stays() {
         .expect("kill");
     Tls::start(Client::connect(address).0, "localhost").expect(b"who TLSv1.3");
     assert_ne!(d.net_pid(), net);
+}
+
+/// An upstream that has finished still reads: a client whose connection then ends without TLS's end
+/// is a reset for it, and the log says why. One that ends in order is an end.
+#[test]
+fn a_truncation_after_the_upstream_has_finished_is_logged() {
+    let (heard, hears) = std::sync::mpsc::channel();
+    let to = upstream::tcp(move |mut s| {
+        s.write_all(b"that is all").expect("said");
+        s.shutdown(Shutdown::Write).expect("half-close");
+        let mut all = Vec::new();
+        let end = s.read_to_end(&mut all).map_err(|e| e.kind());
+        heard.send((String::from_utf8(all).expect("text"), end.map(drop))).expect("heard");
+    });
+    let row = format!("web stream tcp nowait @USER@ redirect {to}\n tls_port = 127.0.0.1:0\n");
+    let d = Daemon::with(&row).start();
+    let reset = Err(std::io::ErrorKind::ConnectionReset);
+    for (n, in_order, end) in [(0, false, reset), (1, true, Ok(()))] {
+        let mut c = at(&d, 0, "localhost");
+        c.expect(b"that is all");
+        same(c.read_all(), "");
+        c.send(b"part");
+        if in_order {
+            c.half_close();
+        }
+        c.0.sock.shutdown(Shutdown::Write).expect("the end of TCP");
+        let got = hears.recv_timeout(TIMEOUT).expect("the upstream's end");
+        assert_eq!(got, ("part".to_string(), end));
+        let line = d.wait_logs("END session=", n + 1).remove(n);
+        let reason = if in_order { " reason=closed " } else { " reason=truncated " };
+        assert!(line.contains(reason), "{line}");
+    }
 }

@@ -3,7 +3,7 @@
 
 use super::{Copied, FromPeer, Waited, wait};
 use crate::link::{Breaks, Error, Link, Received, Tally};
-use crate::sys::poll::Poll;
+use crate::sys::poll::{self, Poll};
 use crate::sys::socket;
 use std::io::{ErrorKind, IoSlice};
 use std::ops::Range;
@@ -201,6 +201,8 @@ impl Copy<'_> {
             let bytes = match self.link.received() {
                 Ok(Received::Bytes(bytes)) => bytes,
                 Ok(Received::Nothing) => return Ok(()),
+                // The local end may still read, even if it has finished sending: its input is cut.
+                Err(e @ Error::Truncated) if !poll::has_hung(self.local) => return Err(e),
                 Err(_) if self.state.to_peer == ToPeer::Finished && sent => {
                     // The peer has all that the local end sent, and went away. That is no
                     // truncation of what it received; but a local end that still reads must see
