@@ -186,6 +186,11 @@ fn it_is_refused_as_a_request_is() {
         }
         same(refused("missing"), after("-Service failed\r\n"));
         same(refused(&"x".repeat(600)), after(TOO_LONG));
+        // The name's own bound, whatever else is on the line.
+        for terminal in ["", " pty xterm 24 80"] {
+            same(refused(&format!("{}{terminal}", "x".repeat(255))), after(NOT_AVAILABLE));
+            same(refused(&format!("{}{terminal}", "x".repeat(256))), after(TOO_LONG));
+        }
     }
     assert!(d.ask("HELP\r\n").ends_with(b"\r\nPUBKEY\r\nRUN\r\nSSL\r\n"));
 }

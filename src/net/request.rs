@@ -12,7 +12,7 @@ use crate::wire::builtins::{self, Builtin};
 use crate::wire::orders::{self, Named, Refused, Why};
 use crate::wire::peer::Peer;
 use crate::wire::reply;
-use crate::wire::request::{self, Request};
+use crate::wire::request::{self, NAME_MAX, Request};
 use crate::wire::run::Way;
 use std::fmt;
 
@@ -71,6 +71,8 @@ pub const NO_HEADER: Refusal = Refusal { service: None, reason: Reason::Proxy };
 /// name.
 pub fn decide(world: &World, facts: &Facts, place: Where, text: &[u8], way: &Way) -> Decision {
     let decision = match way.is_run() {
+        // Its line may be longer than a name.
+        true if text.len() > NAME_MAX => too_long(),
         true => decision_on_name(world, facts, request::read_name(text)),
         false => decision(world, facts, place, text),
     };
