@@ -143,9 +143,15 @@ fn streams_and_tls_too() {
     let mut r = multiplex(HAS_A_NAME);
     r.data(SYN | FIN, 1, "for\r\nsomething").data(SYN, 3, "against\r\n");
     assert_eq!(both(&mut r, &[1, 3]).1, [format!("{GO}something"), NOT_AVAILABLE.into()]);
+    // This session has asked for the name, and HELP uses it; nowhere else.
+    r.data(SYN, 5, "HELP\r\n");
+    let built_ins = BUILTINS.replace("MULTIPLEX\r\n", "").replace("SSL\r\n", "");
+    same(both(&mut r, &[5]).1.concat(), format!("hello\r\nfor\r\nother\r\n{built_ins}"));
     let mut c = tls::Tls::start(d.connect_from(HAS_A_NAME).0, "x.example");
     c.send(b"for\r\nx");
     c.expect(format!("{GO}x").as_bytes());
+    let mut c = d.connect_from(HAS_A_NAME);
+    same(c.send("HELP\r\n").half_close().read_all(), format!("hello\r\n{BUILTINS}"));
 }
 
 /// All that these streams say, up to their ends; and which was the first to say something.
