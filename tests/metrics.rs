@@ -187,6 +187,11 @@ fn it_speaks_http() {
         ("GET /x HTTP/1.1\r\nHost: a\r\n\r\n", "404"),
         ("DELETE / HTTP/1.1\r\nHost: a\r\n\r\n", "405"),
         ("nonsense\r\n\r\n", "400"),
+        // RFC 9112, 2.2: empty lines before the request, and lines that end in LF alone.
+        ("\r\n\r\nHEAD / HTTP/1.1\r\nHost: a\r\n\r\n", "200"),
+        ("HEAD / HTTP/1.1\nHost: a\n\n", "200"),
+        ("\nHEAD / HTTP/1.1\r\nHost: a\n\r\n", "200"),
+        ("HEAD / HTTP/1.1\r\nHost: a\rb\r\n\r\n", "400"),
     ] {
         let (head, body) = http(&d, request);
         assert_eq!(head.split(' ').nth(1), Some(status), "{request:?}: {head}");

@@ -17,7 +17,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 pub fn answer(text: &[u8]) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
     let until = clock::monotonic() + REQUEST_TIMEOUT;
-    while !is_whole(&head) {
+    while lines(&head).is_none() {
         let left = until.saturating_sub(clock::monotonic());
         let mut input = io::stdin().lock();
         let late = poll::wait(&mut [Poll::new(io::stdin().as_fd(), true, false)], Some(left))? == 0;
@@ -38,8 +38,20 @@ pub fn answer(text: &[u8]) -> io::Result<Vec<u8>> {
     Ok(respond(&head, text))
 }
 
-fn is_whole(head: &[u8]) -> bool {
-    head.windows(4).any(|w| w == b"\r\n\r\n")
+/// The request line and its fields, without their ends, up to the empty line after them. None: that
+/// has not come. Empty lines before the request line do not count, and a line may end in LF alone
+/// (RFC 9112, 2.2).
+fn lines(head: &[u8]) -> Option<Vec<&[u8]>> {
+    let mut lines = Vec::new();
+    for line in head.split_inclusive(|b| *b == b'\n') {
+        let line = line.strip_suffix(b"\n")?;
+        match line.strip_suffix(b"\r").unwrap_or(line) {
+            b"" if lines.is_empty() => {}
+            b"" => return Some(lines),
+            line => lines.push(line),
+        }
+    }
+    None
 }
 
 /// The answer to a request.
@@ -57,13 +69,17 @@ pub fn respond(head: &[u8], text: &[u8]) -> Vec<u8> {
 
 /// The method, and the target's path. None: it is no request.
 fn request(head: &[u8]) -> Option<(&str, &str)> {
-    let end = head.windows(4).position(|w| w == b"\r\n\r\n")?;
-    let mut lines = std::str::from_utf8(&head[..end]).ok()?.split("\r\n");
-    let words: Vec<&str> = lines.next()?.split(' ').collect();
+    let lines = lines(head)?;
+    // A CR within a line ends it for some readers, and not for others.
+    if lines.iter().any(|line| line.contains(&b'\r')) {
+        return None;
+    }
+    let mut lines = lines.into_iter().map(std::str::from_utf8);
+    let words: Vec<&str> = lines.next()?.ok()?.split(' ').collect();
     let [method, target, version] = words[..] else { return None };
     let mut hosts = 0;
     for line in lines {
-        let (name, _) = line.split_once(':').filter(|(name, _)| is_token(name))?;
+        let (name, _) = line.ok()?.split_once(':').filter(|(name, _)| is_token(name))?;
         hosts += usize::from(name.eq_ignore_ascii_case("host"));
     }
     let has_host = match version {
@@ -120,6 +136,11 @@ mod tests {
             ("GET  /metrics HTTP/1.1\r\nHost: a\r\n\r\n", "400"),
             ("GET /metrics HTTP/1.1\r\nHost: a\r\n", "400"),
             ("\r\n\r\n", "400"),
+            ("\r\n\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", "200"),
+            ("GET / HTTP/1.1\nHost: a\n\n", "200"),
+            ("GET / HTTP/1.1\nHost: a\n\r\nmore", "200"),
+            ("GET / HTTP/1.1\r\nHost: a\rx: b\r\n\r\n", "400"),
+            ("GET / HTTP/1.1\r\rHost: a\r\r\r\n", "400"),
             ("", "400"),
         ] {
             let got = String::from_utf8(respond(request.as_bytes(), b"x 1\n")).expect("ASCII");
