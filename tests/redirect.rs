@@ -279,6 +279,23 @@ fn a_half_close_of_the_upstream_leaves_the_clients_way_open() {
     assert_eq!(heard(), "stream");
 }
 
+/// No reset overtakes what an upstream has said that is gone while its client is still sending.
+#[test]
+fn what_a_client_sends_after_the_upstream_has_gone_is_thrown_away() {
+    let d = Daemon::with(&row("brief", &[&"@DIR@/brief"], "")).start();
+    upstream::unix(&d.place.at("brief"), 0o666, |mut s| {
+        // It leaves nothing unread, which would be a reset.
+        s.read_exact(&mut [0; 5]).expect("all of it");
+        s.write_all(b"enough").expect("said");
+    });
+    let mut c = d.connect();
+    c.send("brief\r\nhello");
+    d.wait_log("EXIT service=brief");
+    c.expect("+Go\r\nenough").send("and more");
+    std::thread::sleep(Duration::from_millis(50));
+    c.send("and more").half_close().end();
+}
+
 #[test]
 fn who_is_gone_before_an_upstream_answers_leaves_his_place_and_a_half_close_is_no_end() {
     let (_fd, silent, _full) = silent();

@@ -848,20 +848,21 @@ fn what_the_parent_refuses_reaches_a_client_of_fiveds_own_socket() {
 /// ended, its socket is closed so that no reset reaches a client that was still sending.
 #[test]
 fn a_rows_socket_is_closed_after_what_was_said() {
-    let server = upstream::tcp(|mut c| {
-        let _ = c.write_all(b"so much for that\n");
-        let _ = c.shutdown(std::net::Shutdown::Both);
-    });
-    let d = Daemon::with(&format!(
+    let d = Daemon::with(
         "banner_fail = @DIR@/banner\nlog_on_success = PID EXIT\n\
          cat stream unix nowait @USER@ /bin/cat cat\n port = @DIR@/cat.sock\n instances = 1\n\
          missing stream unix nowait @USER@ /nonexistent/program x\n port = @DIR@/missing.sock\n\
          there stream unix nowait @USER@ redirect @DIR@/nowhere\n port = @DIR@/there.sock\n\
          brief stream unix nowait @USER@ /bin/echo echo brief\n port = @DIR@/brief.sock\n \
          lingering_close = yes\n\
-         up stream unix nowait @USER@ redirect {server}\n port = @DIR@/up.sock\n"
-    ));
+         up stream unix nowait @USER@ redirect @DIR@/upstream\n port = @DIR@/up.sock\n",
+    );
     let d = d.file("banner", "go away\n").start();
+    // It leaves nothing unread, which would be a reset.
+    upstream::unix(&d.place.at("upstream"), 0o666, |mut c| {
+        c.read_exact(&mut [0; 3000]).expect("all of it");
+        c.write_all(b"so much for that\n").expect("said");
+    });
     let at = |name: &str| d.place.at(&format!("{name}.sock"));
     let mut first = connect(&at("cat"));
     first.send("x").expect("x");

@@ -13,6 +13,10 @@ impl Loop {
     /// Sends an answer, then reads and discards what still comes.
     pub(super) fn answer_and_close(&mut self, slot: Slot, bytes: Vec<u8>) {
         let Some(client) = self.clients.get(slot) else { return };
+        if bytes.is_empty() {
+            // The sending direction may be closed already: sending nothing would be an error.
+            return self.start_discard(slot);
+        }
         match socket::send(client.socket.as_fd(), &bytes) {
             Ok(n) if n == bytes.len() => self.start_discard(slot),
             Err(e) if e.kind() != ErrorKind::WouldBlock => self.close(slot),
