@@ -6,7 +6,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
 use std::io::Read;
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use support::*;
@@ -112,6 +112,50 @@ fn a_broken_row_leaves_the_others_also_at_a_reload() {
     let two = d.port(1).port();
     same(at(one).read_all(), "one\n");
     same(at(two).read_all(), "two\n");
+}
+
+/// As under inetd, which tries again every 10 minutes.
+#[test]
+fn a_port_that_cannot_be_bound_leaves_the_others_also_at_a_reload() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("its address").port();
+    let rows = format!(
+        "127.0.0.1:\n{port} stream tcp nowait @USER@ /bin/echo echo taken\n\
+         0 stream tcp nowait @USER@ /bin/echo echo one\n\
+         192.0.2.9:7 stream tcp nowait @USER@ /bin/echo echo elsewhere\n\
+         @DIR@/inetd.conf stream unix nowait @USER@ /bin/echo echo file\n"
+    );
+    let d = table(&rows).start();
+    let why = format!(
+        "inetd.conf:2: {port}: not served: 127.0.0.1:{port}: Address already in use (os error 98): another program has this port; `ss -lntup sport = :{port}` shows which, to be ended first; fived tries again every 10 minutes"
+    );
+    assert!(d.wait_log("already in use").contains(&why), "{}", d.log());
+    d.wait_log("inetd.conf:4: 7: not served: 192.0.2.9:7: Cannot assign");
+    d.wait_log("/inetd.conf: not served: ");
+    same(at(d.port(0).port()).read_all(), "one\n");
+    let rows = format!(
+        "127.0.0.1:{port} stream tcp nowait @USER@ /bin/echo echo taken\n\
+         127.0.0.1:0 stream tcp4 nowait @USER@ /bin/echo echo two\n"
+    );
+    d.place.write("inetd.conf", &rows, 0o644);
+    let conf = "inetd = @DIR@/inetd.conf\n";
+    let said = d.reload(conf);
+    assert!(said.ends_with(" services=2"), "{said}");
+    d.wait_log(&format!("inetd.conf:1: {port}: not served"));
+    same(at(d.port(0).port()).read_all(), "two\n");
+    drop(taken);
+    d.reload(conf);
+    same(at(port).read_all(), "taken\n");
+}
+
+#[test]
+fn where_nothing_can_be_bound_fived_refuses_to_start() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("its address").port();
+    let row = format!("127.0.0.1:{port} stream tcp nowait @USER@ /bin/echo\n");
+    let (code, text) = table(&row).listen("").fails();
+    assert_eq!(code, 111, "{text}");
+    assert!(text.contains(&format!("{port}: not served: 127.0.0.1:{port}: Address")), "{text}");
 }
 
 #[test]

@@ -1,8 +1,26 @@
 //! Why an address and port could not be bound, for the administrator.
 
+use super::row_ports::Port;
 use std::fmt::Display;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+
+/// Ports that could not be bound, one line each.
+#[derive(Default)]
+pub struct Unbound {
+    /// Mistakes.
+    pub wrong: Vec<String>,
+    /// Of rows of other programs' files, without which the others are served.
+    pub missing: Vec<String>,
+}
+
+impl Unbound {
+    /// Notes why there is no listener, if there is none.
+    pub fn or_note<T>(&mut self, port: &Port, made: Result<T, String>) -> Option<T> {
+        let all = if port.foreign.is_some() { &mut self.missing } else { &mut self.wrong };
+        made.map_err(|why| all.push(why)).ok()
+    }
+}
 
 /// `FILE:LINE: WORD: ADDRESS: error: what to do`. `waits`: a program of the row gets the socket
 /// itself, and one that was started before may have it still.

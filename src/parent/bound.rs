@@ -1,11 +1,14 @@
 //! Everything that a configuration listens on, bound before any of it is used: all of it, or
-//! nothing has changed, and every address that could not be bound is told.
+//! nothing has changed, and every address that could not be bound is told. Only rows of inetd.conf
+//! and xinetd.conf whose port cannot be bound are left out.
 
+use super::bind_error::Unbound;
 use super::config::Config;
 use super::listeners::{self, Listeners};
 use super::options::Options;
 use super::port_listeners::{self, PortListeners};
 use super::tls_ports;
+
 use crate::policy::HostId;
 use std::net::SocketAddr;
 
@@ -14,6 +17,8 @@ pub struct Bound {
     pub ports: port_listeners::Fresh,
     tls: tls_ports::Fresh,
     own: listeners::Fresh,
+    /// The ports that are left out, one line each.
+    pub missing: Vec<String>,
 }
 
 impl Bound {
@@ -25,7 +30,7 @@ impl Bound {
         listeners: &Listeners,
     ) -> Result<Bound, Vec<String>> {
         let (plain, tls) = (&config.ports.plain, &config.ports.tls);
-        let (fresh, mut wrong) = ports.bind(plain, &listeners.all());
+        let (fresh, Unbound { mut wrong, missing }) = ports.bind(plain, &listeners.all());
         let beside = [listeners.all(), ports.with(plain, &fresh)].concat();
         let (fresh_tls, wrong_tls) = listeners.tls.bind(tls, &beside);
         wrong.extend(wrong_tls);
@@ -41,7 +46,7 @@ impl Bound {
         match listeners.bind(wanted, config.table.settings.mptcp, &beside) {
             Ok(own) if wrong.is_empty() => {
                 drop(beside);
-                Ok(Bound { ports: fresh, tls: fresh_tls, own })
+                Ok(Bound { ports: fresh, tls: fresh_tls, own, missing })
             }
             Ok(_) => Err(wrong),
             Err(more) => {

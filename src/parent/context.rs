@@ -30,6 +30,8 @@ pub enum Timer {
     Kill { pid: i32, started: Duration },
     /// A look-up of a user or a group takes too long.
     AccountLate { pid: i32 },
+    /// Bind the ports that could not be bound before.
+    UnboundAgain,
     /// A port's program may be started again.
     PortAgain { token: usize },
     /// The rules of hosts_access(5) take too long.

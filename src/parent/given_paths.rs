@@ -86,12 +86,12 @@ impl GivenPaths {
         all: &[Port],
     ) -> Result<(OwnedFd, Option<SocketFile>), String> {
         let wanted = port.at.path().ok_or("expected a path")?;
-        let word = if port.service.is_some() { "port" } else { "listen" };
         let made = match self.0.iter().find(|g| g.is_for(port)) {
             Some(given) => given.socket(port, all).map(|socket| (socket, None)),
             None => unix_listener::listen(wanted, own).map(|(socket, file)| (socket, Some(file))),
         };
-        let made = made.map_err(|e| format!("{}: {word}: {}: {e}", port.place, wanted.path))?;
+        let made =
+            made.map_err(|e| format!("{}: {}: {}: {e}", port.place, port.word(), wanted.path))?;
         // A program that accepts by itself may want them.
         local::take_rights(made.0.as_fd(), port.socket.waits());
         Ok(made)

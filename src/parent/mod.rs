@@ -25,6 +25,7 @@
 //! | `offered` `offers` `offer_search` | services that sessions offer: a client is handed to one; who offers what, and who waits; who is asked next |
 //! | `backend` `environment` | the program that a connection is handed to, laid out |
 //! | `services` `starting` `running` | services: all of them, those that start, those that run |
+//! | `unbound` | ports of inetd.conf and xinetd.conf that could not be bound, until they can be |
 //! | `undelivered` | sockets of services that have ended, until net has all of their output |
 //! | `turns` | how many may be starting, and who waits for them |
 //! | `channel` | a channel on which orders come and answers go |
@@ -48,7 +49,7 @@
 //! | `waits` | a port whose program gets the socket itself |
 //! | `proxied` | clients of load balancers: who they are |
 //! | `tls_ports` | those of services' own ports where TLS is expected |
-//! | `ports` `port_listeners` `row_ports` `port_rules` | services' own ports: who comes there, their sockets, and which rows name them |
+//! | `ports` `port_listeners` `row_ports` `wanted_port` `port_rules` | services' own ports: who comes there, their sockets, which rows name them, and how |
 //! | `claims` | which listener each port of a new table goes on with |
 //! | `given_paths` `socket_directories` | Unix sockets that the service manager has bound; who else can put one in the place of another |
 //! | `bound` `bind_error` | all that a configuration listens on, bound; why an address could not be |
@@ -151,8 +152,10 @@ mod tasks;
 mod tls_ports;
 mod tries;
 mod turns;
+mod unbound;
 mod undelivered;
 mod waits;
+mod wanted_port;
 mod watchdog;
 mod wrap;
 

@@ -6,7 +6,7 @@
 //! brings takes it over, and nobody else gets that address meanwhile.
 
 use super::addresses::Addresses;
-use super::bind_error;
+use super::bind_error::{self, Unbound};
 use super::claims::{self, Bound};
 use super::context::Context;
 use super::given_paths::GivenPaths;
@@ -68,38 +68,32 @@ pub struct PortListeners {
 }
 
 impl PortListeners {
-    /// Binds those that are not bound already. `beside`: other listeners of this process. Returns
-    /// what could not be bound too, one line each.
-    pub fn bind(
-        &self,
-        wanted: &[Port],
-        beside: &[(SocketAddr, BorrowedFd)],
-    ) -> (Fresh, Vec<String>) {
+    /// Binds those that are not bound already. `beside`: other listeners of this process.
+    pub fn bind(&self, wanted: &[Port], beside: &[(SocketAddr, BorrowedFd)]) -> (Fresh, Unbound) {
         let claimed = self.claimed(wanted);
         let mut own: HashMap<u16, Vec<BorrowedFd>> = HashMap::new();
         for (address, fd) in self.shareable(&claimed).chain(beside.iter().copied()) {
             own.entry(address.port()).or_default().push(fd);
         }
-        let (mut fresh, mut wrong) = (Vec::<PortListener>::new(), Vec::new());
+        let (mut fresh, mut unbound) = (Vec::<PortListener>::new(), Unbound::default());
         let mut new: HashMap<u16, Vec<usize>> = HashMap::new();
         for (port, _) in wanted.iter().zip(&claimed).filter(|(_, at)| at.is_none()) {
             let At::Port(at) = &port.at else {
-                self.at_path(port, wanted).map_or_else(|e| wrong.push(e), |l| fresh.push(l));
+                fresh.extend(unbound.or_note(port, self.at_path(port, wanted)));
                 continue;
             };
             let number = at.address.port();
             let on_port = new.get(&number).into_iter().flatten();
             let mut beside = own.get(&number).cloned().unwrap_or_default();
             beside.extend(on_port.map(|n| fresh[*n].socket.as_fd()));
-            match PortListener::bind(port, at, &beside) {
-                Ok((l, real)) => {
-                    new.entry(real.port()).or_default().push(fresh.len());
-                    fresh.push(l);
-                }
-                Err(e) => wrong.push(self.why(port, at, &e, &claimed)),
+            let made = PortListener::bind(port, at, &beside);
+            let made = made.map_err(|e| self.why(port, at, &e, &claimed));
+            if let Some((l, real)) = unbound.or_note(port, made) {
+                new.entry(real.port()).or_default().push(fresh.len());
+                fresh.push(l);
             }
         }
-        (Fresh(fresh), wrong)
+        (Fresh(fresh), unbound)
     }
 
     /// A Unix socket. One of fived's own that has the path already, and that this port cannot go on
@@ -142,7 +136,8 @@ impl PortListeners {
     }
 
     fn why(&self, port: &Port, at: &Wanted, e: &io::Error, claimed: &[Option<usize>]) -> String {
-        let mut line = bind_error::line(&port.place, "port", at.address, e, port.socket.waits());
+        let (place, word) = (&port.place, port.word());
+        let mut line = bind_error::line(place, &word, at.address, e, port.socket.waits());
         let mut all = self.now.iter().chain(&self.kept).enumerate();
         let has = |(n, l): &(usize, &PortListener)| {
             l.stays_taken()
@@ -153,8 +148,8 @@ impl PortListeners {
             && let Some((_, l)) = all.find(has)
         {
             line = format!(
-                "{}: port: {}: the program that was started for {} has this port until it ends; end it, and reload again",
-                port.place, at.address, l.port.place
+                "{place}: {word}: {}: the program that was started for {} has this port until it ends; end it, and reload again",
+                at.address, l.port.place
             );
         }
         line

@@ -43,6 +43,8 @@ pub enum Came {
 #[derive(Default)]
 pub struct Ports {
     pub listeners: PortListeners,
+    /// When those that could not be bound are tried again.
+    pub again_at: Option<Duration>,
     naming: BTreeMap<u64, Arrival>,
     next: u64,
 }

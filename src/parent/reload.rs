@@ -7,6 +7,7 @@ use super::keys::Make;
 use super::lines;
 use super::log_file;
 use super::run::Parent;
+use super::unbound;
 use crate::log;
 use crate::sys::clock;
 use crate::sys::notify;
@@ -71,9 +72,12 @@ impl Parent {
             (&mut self.cx.spawner, &mut made),
         );
         made.iter().for_each(|m| log::say(m));
-        let Read { config, warnings, .. } = read.map_err(ConfigError::lines)?;
+        let Read { config, mut warnings, .. } = read.map_err(ConfigError::lines)?;
         let (options, ports) = (&self.cx.options, &self.ports.listeners);
-        let bound = Bound::new(&config, options, ports, &self.listeners)?;
+        let mut bound = Bound::new(&config, options, ports, &self.listeners)?;
+        let missing = unbound::warnings(std::mem::take(&mut bound.missing));
+        self.ports.again_later(&mut self.cx, !missing.is_empty());
+        warnings.extend(missing);
         let now = config.table.services().len();
         warnings.iter().for_each(|w| log::warn(w));
         config.keys.notes.iter().for_each(|n| log::say(n));

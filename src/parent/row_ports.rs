@@ -2,15 +2,15 @@
 
 use super::catalog::Catalog;
 use super::port_names::PortNames;
+use super::wanted_port::{meets_own, wanted};
 use crate::policy::{
-    self, Family, Grammar, HostId, HostScope, Listen, Owner, Peer, ProgramSocket, Service,
-    ServiceId, Table,
+    Family, Grammar, HostId, HostScope, Listen, Owner, ProgramSocket, Service, ServiceId, Table,
 };
 use crate::sys::port::{Protocol, Wanted};
 use crate::sys::unix_listener;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// Ports where TLS is expected, at most: net is told of each with its socket.
@@ -49,6 +49,9 @@ pub struct Port {
     /// The row's name, where any free port will do: nothing else tells these from one another.
     pub free: Option<Arc<str>>,
     pub place: RowPlace,
+    /// The row's name, where it is one of inetd.conf or xinetd.conf: if its port cannot be bound,
+    /// everything else is served.
+    pub foreign: Option<Arc<str>>,
 }
 
 /// The file and line of a row, or of a setting; without a line, an option.
@@ -94,6 +97,15 @@ pub enum PortKey<'a> {
 }
 
 impl Port {
+    /// The word that a line about what could not be bound names.
+    pub fn word(&self) -> String {
+        match (&self.foreign, self.service) {
+            (Some(name), _) => format!("{name}: not served"),
+            (None, Some(_)) => "port".into(),
+            (None, None) => "listen".into(),
+        }
+    }
+
     /// None: it is at an address.
     pub fn path(&self) -> Option<&str> {
         self.at.path().map(|wanted| &*wanted.path)
@@ -192,6 +204,10 @@ impl Row<'_> {
         RowPlace(self.service.file.clone(), self.service.line)
     }
 
+    fn foreign(&self) -> Option<Arc<str>> {
+        (self.service.grammar != Grammar::Fived).then(|| Arc::from(self.service.name.as_str()))
+    }
+
     fn free(&self, wanted: &Wanted) -> Option<Arc<str>> {
         (wanted.address.port() == 0).then(|| Arc::from(self.service.name.as_str()))
     }
@@ -228,7 +244,8 @@ impl PortCollector<'_, '_> {
             self.ports.own_paths.push(wanted.path.clone());
             let (at, socket) = (At::Path(Box::new(wanted)), ProgramSocket::Connection);
             let place = RowPlace::whole(&from);
-            self.ports.plain.push(Port { at, service: None, socket, free: None, place });
+            let port = Port { at, service: None, socket, free: None, place, foreign: None };
+            self.ports.plain.push(port);
         }
         wrong
     }
@@ -263,7 +280,8 @@ impl PortCollector<'_, '_> {
         let (socket, free) = (row.service.endpoint.socket, row.free(&wanted));
         self.on_port.entry(wanted.address.port()).or_default().push((wanted, row.id));
         let (at, service) = (At::Port(wanted), Some(row.id));
-        self.ports.plain.push(Port { at, service, socket, free, place: row.place() });
+        let (place, foreign) = (row.place(), row.foreign());
+        self.ports.plain.push(Port { at, service, socket, free, place, foreign });
         Ok(())
     }
 
@@ -282,8 +300,8 @@ impl PortCollector<'_, '_> {
         let (path, mode) = (path.to_string(), a.socket_mode);
         let wanted = unix_listener::Wanted { path, mode, owner, backlog: a.backlog };
         let (at, place) = (At::Path(Box::new(wanted)), row.place());
-        let (service, socket) = (Some(row.id), s.endpoint.socket);
-        self.ports.plain.push(Port { at, service, socket, free: None, place });
+        let (service, socket, foreign) = (Some(row.id), s.endpoint.socket, row.foreign());
+        self.ports.plain.push(Port { at, service, socket, free: None, place, foreign });
         Ok(())
     }
 
@@ -355,41 +373,4 @@ impl PortCollector<'_, '_> {
             None => Ok(()),
         }
     }
-}
-
-/// What is to be bound for a port of a row. Err: what is wrong with it.
-fn wanted(s: &Service, p: &policy::Port, names: &mut PortNames) -> Result<Wanted, String> {
-    if s.endpoint.family == Family::Unix {
-        return Err(format!("expected the path of a Unix socket, found {p}"));
-    }
-    let protocol = match s.endpoint.socket {
-        ProgramSocket::Datagrams => Protocol::Udp,
-        ProgramSocket::Connection | ProgramSocket::Listener => Protocol::Tcp,
-    };
-    let named = || names.number(&p.name, protocol.as_str());
-    let Some(number) = p.name.parse().ok().or_else(named) else {
-        return Err(format!("expected a number or a name of services(5), found {:?}", p.name));
-    };
-    let family = s.endpoint.family;
-    let has = |ip: IpAddr| family.has(Peer::Address(ip));
-    let has_v4 = has(Ipv4Addr::LOCALHOST.into());
-    let any = if has(Ipv6Addr::LOCALHOST.into()) {
-        Ipv6Addr::UNSPECIFIED.into()
-    } else {
-        Ipv4Addr::UNSPECIFIED.into()
-    };
-    let ip = p.address.unwrap_or(any);
-    if !has(ip) {
-        return Err(format!("{p}: expected an address of {}, found {ip}", s.endpoint.protocol()));
-    }
-    let only_v6 = ip.is_ipv6() && !(ip.is_unspecified() && has_v4);
-    let backlog = s.attributes.backlog;
-    Ok(Wanted { protocol, address: (ip, number).into(), only_v6, backlog })
-}
-
-/// The address of fived's own port that takes this one, too.
-fn meets_own(wanted: &Wanted, own: &[SocketAddr]) -> Option<SocketAddr> {
-    let protocol = Protocol::Tcp;
-    let as_wanted = |l: SocketAddr| Wanted { protocol, address: l, only_v6: false, backlog: None };
-    own.iter().copied().find(|l| wanted.address.port() != 0 && as_wanted(*l).meets(wanted))
 }

@@ -343,6 +343,7 @@ impl Parent {
                     let late = self.accounts.late(pid);
                     self.account_known(late);
                 }
+                Timer::UnboundAgain => self.bind_again(),
                 Timer::PortAgain { token } => self.ports.again(cx, token),
                 Timer::WrapLate { pid } => {
                     let checked = self.wrap.late(pid, cx.now);

@@ -2,18 +2,20 @@
 //! it that it is ready.
 
 use super::bound::Bound;
-use super::config::{self, Read};
+use super::config::{self, Config, Read};
 use super::context::Context;
 use super::given_paths::GivenPaths;
 use super::keys::Make;
 use super::listeners::Listeners;
 use super::log_file;
 use super::options::Options;
+use super::port_listeners::PortListeners;
 use super::ports::Ports;
 use super::run::Parent;
 use super::socket_pairs::SocketPairs;
 use super::status::SYSTEM;
 use super::turns;
+use super::unbound;
 use crate::log;
 use crate::policy::{LogType, Settings, SocketKind};
 use crate::sys::identity;
@@ -64,7 +66,7 @@ fn start(mut options: Options, made: &mut Vec<String>) -> Result<(), Stop> {
         options.pidfile = options.pidfile.as_deref().map(absolute).transpose()?;
     }
     process::own_program();
-    let missing = missing_rights()?;
+    let rights = missing_rights()?;
     if let Err(e) = identity::take_own_groups() {
         // Each service gets its own groups all the same, or does not start.
         log::warn(&format!("groups: {e}"));
@@ -86,15 +88,13 @@ fn start(mut options: Options, made: &mut Vec<String>) -> Result<(), Stop> {
         return Err(Stop(SYSTEM, in_vain));
     }
     ports.listeners.given = given;
-    let bound = Bound::new(&config, &options, &ports.listeners, &listeners)
-        .map_err(|lines| Stop(SYSTEM, lines))?;
-    bound.adopt(&config, &options, &mut ports.listeners, &mut listeners);
+    let missing = bind(&config, &options, &mut ports.listeners, &mut listeners)?;
     let detached = detach(&options, settings)?;
     let pidfile =
         options.pidfile.as_deref().map(Pidfile::write).transpose().map_err(Stop::refused)?;
     let signals = Signals::new(&SIGNALS).map_err(Stop::system("signals"))?;
-    options.notes.iter().chain(&warnings).for_each(|w| log::warn(w));
-    warn_of_rights(&missing);
+    options.notes.iter().chain(&warnings).chain(&missing).for_each(|w| log::warn(w));
+    warn_of_rights(&rights);
     if unused_l {
         log::warn("-l is not used, because the service manager handed over sockets (LISTEN_FDS)");
     }
@@ -105,12 +105,31 @@ fn start(mut options: Options, made: &mut Vec<String>) -> Result<(), Stop> {
         .map_err(Stop::system("poll"))?;
     parent.ports = ports;
     parent.ports.listeners.watch(&mut parent.cx).map_err(Stop::system("poll"))?;
-    open_pairs(&mut parent, &missing);
+    parent.ports.again_later(&mut parent.cx, !missing.is_empty());
+    open_pairs(&mut parent, &rights);
     parent.announce = Some(Box::new(move || ready(detached, &log_type)));
     let ended = parent.run().map_err(Stop::refused);
     parent.end();
     drop(pidfile);
     ended
+}
+
+/// Binds all that the configuration listens on. Returns the ports of inetd.conf and xinetd.conf
+/// that could not be, one line each. Err: one of another row, or all of them: another program
+/// serves them.
+fn bind(
+    config: &Config,
+    options: &Options,
+    ports: &mut PortListeners,
+    listeners: &mut Listeners,
+) -> Result<Vec<String>, Stop> {
+    let mut bound = Bound::new(config, options, ports, listeners).map_err(|l| Stop(SYSTEM, l))?;
+    let missing = std::mem::take(&mut bound.missing);
+    bound.adopt(config, options, ports, listeners);
+    if !missing.is_empty() && listeners.all().is_empty() && ports.addresses().next().is_none() {
+        return Err(Stop(SYSTEM, missing));
+    }
+    Ok(unbound::warnings(missing))
 }
 
 fn absolute(path: &str) -> Result<String, Stop> {
