@@ -265,9 +265,9 @@ fn deny_time(d: &mut Draft, v: &Value) -> Result<(), Wrong> {
 
 fn enabled(d: &mut Draft, v: &Value) -> Result<(), Wrong> {
     let ids = v.words.iter().map(|w| w.to_string()).collect();
-    let (all, line) = d.enabled.get_or_insert_default();
+    let (all, at) = d.enabled.get_or_insert_with(|| (Vec::new(), v.place()));
     v.operator.edit(all, ids);
-    *line = v.line;
+    *at = v.place();
     Ok(())
 }
 
@@ -275,7 +275,7 @@ fn disabled(d: &mut Draft, v: &Value) -> Result<(), Wrong> {
     if v.operator == Operator::Remove {
         d.disabled.retain(|(id, _)| !v.words.contains(&id.as_str()));
     } else {
-        d.disabled.extend(v.words.iter().map(|w| (w.to_string(), v.line)));
+        d.disabled.extend(v.words.iter().map(|w| (w.to_string(), v.place())));
     }
     Ok(())
 }

@@ -1,13 +1,22 @@
 //! A row of xinetd.conf(5) while it is read: what its attributes say that becomes a column or a
 //! port of fived's row, and not one of its attributes.
 
+use super::super::super::places::Place;
 use super::super::entry::Operator;
+use std::sync::Arc;
 
 /// A value, as it is written.
 pub struct Value<'a> {
+    pub file: &'a Arc<str>,
     pub line: usize,
     pub operator: Operator,
     pub words: &'a [&'a str],
+}
+
+impl Value<'_> {
+    pub fn place(&self) -> Place {
+        (self.file.clone(), self.line)
+    }
 }
 
 /// A word of `type`.
@@ -53,10 +62,10 @@ impl Flags {
 }
 
 /// Where a service is switched off: at a line of its block, or of `defaults`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SwitchedOff {
     Itself(usize),
-    ByDefaults(usize),
+    ByDefaults(Place),
 }
 
 /// What the lines so far say, those of `defaults` first. A number beside a value is its line.
@@ -83,10 +92,10 @@ pub struct Draft {
     pub libwrap: Option<String>,
     pub bind: Option<String>,
     pub v6only: Option<(bool, usize)>,
-    /// Of `defaults`: the ids of the only services that are on, and their last line; and those of
-    /// services that are off.
-    pub enabled: Option<(Vec<String>, usize)>,
-    pub disabled: Vec<(String, usize)>,
+    /// Of `defaults`: the ids of the only services that are on, and where the last of them are; and
+    /// those of services that are off.
+    pub enabled: Option<(Vec<String>, Place)>,
+    pub disabled: Vec<(String, Place)>,
 }
 
 impl Draft {
@@ -120,9 +129,9 @@ impl Draft {
     /// What switches off the service with this id; None: nothing does.
     pub fn switched_off(&self, id: &str) -> Option<SwitchedOff> {
         let is = |named: &str| named.eq_ignore_ascii_case(id);
-        let disabled = || self.disabled.iter().rfind(|(id, _)| is(id)).map(|(_, line)| *line);
+        let disabled = || self.disabled.iter().rfind(|(id, _)| is(id)).map(|(_, at)| at.clone());
         let enabled = || self.enabled.as_ref().filter(|(ids, _)| !ids.iter().any(|id| is(id)));
-        let by_defaults = || disabled().or_else(|| enabled().map(|(_, line)| *line));
+        let by_defaults = || disabled().or_else(|| enabled().map(|(_, at)| at.clone()));
         let itself = self.disable.map(SwitchedOff::Itself);
         itself.or_else(|| by_defaults().map(SwitchedOff::ByDefaults))
     }

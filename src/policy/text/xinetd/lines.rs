@@ -29,9 +29,9 @@ impl<'a, 'b> Lines<'a, 'b> {
         Lines { builder, etc, draft, own: Vec::new(), remarks: Remarks::default() }
     }
 
-    /// The attributes of fived that the lines become, and the remarks about the block.
-    pub fn read(mut self, block: &Block) -> (Vec<Pair>, Remarks) {
-        let mut once: Vec<&str> = Vec::new();
+    /// The attributes of fived that the lines become, and the remarks about the block. `once`: the
+    /// attributes that were given already and may not be given again.
+    pub fn read(mut self, block: &Block, once: &mut Vec<&'static str>) -> (Vec<Pair>, Remarks) {
         for &line in &block.comments {
             let what = "a comment begins here; xinetd takes it for part of the value";
             self.remarks.push(Kind::Differs, line, "#", what);
@@ -44,12 +44,12 @@ impl<'a, 'b> Lines<'a, 'b> {
                 self.ignored(pair, format!("expected {wanted}, found an unknown name"));
                 continue;
             };
-            if let Err(what) = fits(attribute, pair, defaults, &once) {
+            if let Err(what) = fits(attribute, pair, defaults, once) {
                 self.ignored(pair, what);
                 continue;
             }
             once.extend((attribute.occurs == Occurs::Once).then_some(attribute.name));
-            self.attribute(attribute, pair, defaults);
+            self.attribute(attribute, pair, block);
         }
         (self.own, self.remarks)
     }
@@ -59,7 +59,8 @@ impl<'a, 'b> Lines<'a, 'b> {
         self.remarks.push(Kind::Ignored, pair.line, &pair.name, what);
     }
 
-    fn attribute(&mut self, attribute: &'static Attribute, pair: &Pair, defaults: bool) {
+    fn attribute(&mut self, attribute: &'static Attribute, pair: &Pair, block: &Block) {
+        let defaults = block.kind == blocks::Kind::Defaults;
         let words: Vec<&str> = pair.words.iter().map(String::as_str).collect();
         // In `defaults` xinetd adds up the lines of a list, even those with `=`.
         let adds = defaults && attribute.occurs == Occurs::List && pair.operator == Operator::Set;
@@ -67,7 +68,8 @@ impl<'a, 'b> Lines<'a, 'b> {
         let words = match attribute.becomes {
             Becomes::Nothing => None,
             Becomes::Row(read) => {
-                let value = Value { line: pair.line, operator, words: &words };
+                let (file, line) = (&block.file, pair.line);
+                let value = Value { file, line, operator, words: &words };
                 if let Err(wrong) = read(self.draft, &value) {
                     self.remarks.push(Kind::Broken, pair.line, attribute.name, wrong.what);
                 }

@@ -17,6 +17,8 @@ mod lines;
 mod remark;
 mod row;
 #[cfg(test)]
+mod rules_tests;
+#[cfg(test)]
 mod tests;
 
 use super::super::endpoint::ProgramSocket;
@@ -63,19 +65,20 @@ pub fn read(builder: &mut Builder, path: &str) {
         builder,
         etc,
         defaults: Draft::default(),
-        defaults_file: file,
+        given: Vec::new(),
         rules: Vec::new(),
         tcpmux: Tcpmux::None,
         listen: None,
     };
-    let first = blocks.iter().position(|b| b.kind == blocks::Kind::Defaults);
-    if let Some(n) = first {
-        reader.defaults(&blocks[n], n > 0);
-    }
-    for (n, block) in blocks.iter().enumerate() {
-        if block.kind == blocks::Kind::Defaults && Some(n) != first {
-            let what = "expected one `defaults`, found a second one: it is left out";
+    let is_defaults = |b: &&Block| b.kind == blocks::Kind::Defaults;
+    for (n, block) in blocks.iter().enumerate().filter(|(_, b)| is_defaults(b)) {
+        let before = &blocks[..n];
+        let same_file = |b: &Block| is_defaults(&b) && Arc::ptr_eq(&b.file, &block.file);
+        if before.iter().any(same_file) {
+            let what = "expected one `defaults` in a file, found a second one: it is left out";
             reader.builder.mistakes.push(&block.file, block.line, "defaults", what);
+        } else {
+            reader.defaults(block, !before.iter().all(|b| is_defaults(&b)));
         }
     }
     let name = |b: &Block| match &b.kind {
@@ -138,10 +141,11 @@ enum Tcpmux {
 struct XinetdReader<'a, 'b> {
     builder: &'a mut Builder<'b>,
     etc: Etc,
-    /// What `defaults` says.
+    /// What the `defaults` of all files say.
     defaults: Draft,
-    defaults_file: Arc<str>,
-    /// Names of fived's attributes that it gave.
+    /// The attributes that may be given once, and that they gave.
+    given: Vec<&'static str>,
+    /// Names of fived's attributes that they gave.
     rules: Vec<String>,
     tcpmux: Tcpmux,
     /// Where fived listens if a service is reached by its name, and the file that says so.
@@ -149,12 +153,14 @@ struct XinetdReader<'a, 'b> {
 }
 
 impl XinetdReader<'_, '_> {
-    /// A block of defaults. What is wrong in it would be missing in every service: there is no
-    /// table then, as xinetd does not start. `late`: services stand before it.
+    /// A block of defaults: each file may have one, and they add up. What is wrong in it would be
+    /// missing in every service: there is no table then, as xinetd does not start. `late`: services
+    /// stand before it.
     fn defaults(&mut self, block: &Block, late: bool) {
-        let mut draft = Draft::default();
-        let (own, mut remarks) = Lines::new(self.builder, &self.etc, &mut draft).read(block);
-        if let Some((true, line)) = draft.v6only {
+        let mut draft = self.defaults.clone();
+        let lines = Lines::new(self.builder, &self.etc, &mut draft);
+        let (own, mut remarks) = lines.read(block, &mut self.given);
+        if let (Some((true, line)), None) = (draft.v6only, self.defaults.v6only) {
             let what = "holds for every service; xinetd does not look at it in defaults";
             remarks.push(Kind::Differs, line, "v6only", what);
         }
@@ -183,14 +189,14 @@ impl XinetdReader<'_, '_> {
             }
         }
         self.builder.mistakes.weight = usual;
-        self.rules = own.into_iter().map(|p| p.name).collect();
+        self.rules.extend(own.into_iter().map(|p| p.name));
         self.defaults = draft;
-        self.defaults_file = block.file.clone();
     }
 
     fn service(&mut self, name: &str, block: &Block) {
         let mut draft = self.defaults.clone();
-        let (mut own, mut remarks) = Lines::new(self.builder, &self.etc, &mut draft).read(block);
+        let lines = Lines::new(self.builder, &self.etc, &mut draft);
+        let (mut own, mut remarks) = lines.read(block, &mut Vec::new());
         let id = draft.id.clone().unwrap_or_else(|| name.into());
         let off_at = draft.switched_off(&id);
         let off = off_at.is_some();
@@ -222,7 +228,7 @@ impl XinetdReader<'_, '_> {
         if off || block.broken || remarks.switch_off() {
             let from = off_at.map(|at| match at {
                 SwitchedOff::Itself(line) => (block.file.clone(), line),
-                SwitchedOff::ByDefaults(line) => (self.defaults_file.clone(), line),
+                SwitchedOff::ByDefaults(place) => place,
             });
             own.push(Pair { from, ..pair(line, "disable", &["yes"]) });
         }

@@ -46,26 +46,26 @@ impl Files for Kept {
     }
 }
 
-fn read(files: &[(&str, &str)]) -> (Table, Vec<Mistake>) {
+pub(super) fn read(files: &[(&str, &str)]) -> (Table, Vec<Mistake>) {
     let files = files.iter().map(|(p, t)| (p.to_string(), t.as_bytes().to_vec()));
     load(&Origin::new(Grammar::Xinetd, "/x"), &mut Kept(files.collect()))
 }
 
 /// A service of that name, with more lines.
-fn service(name: &str, more: &str) -> String {
+pub(super) fn service(name: &str, more: &str) -> String {
     format!(
         "service {name}\n{{\n socket_type = stream\n wait = no\n user = u\n server = /s/d\n{more}}}\n"
     )
 }
 
 /// What is said of a text, without its file.
-fn remarks(text: &str) -> Vec<String> {
+pub(super) fn remarks(text: &str) -> Vec<String> {
     let all = read(&[("/x", text)]).1;
     all.iter().map(|m| m.to_string().trim_start_matches("/x:").to_string()).collect()
 }
 
 /// An attribute of a table's first service, as -T prints it.
-fn printed(table: &Table, name: &str) -> String {
+pub(super) fn printed(table: &Table, name: &str) -> String {
     let entry = super::super::super::attributes::ATTRIBUTES.iter().find(|e| e.name == name);
     match (entry.expect("an attribute").print)(&table.services()[0].attributes) {
         Printed::Words(words) => words,
