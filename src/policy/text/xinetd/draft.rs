@@ -3,6 +3,7 @@
 
 use super::super::super::places::Place;
 use super::super::entry::Operator;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// A value, as it is written.
@@ -110,6 +111,12 @@ impl Draft {
             None if self.internal() || self.redirect.is_some() => name.into(),
             None => named_first.map_or_else(|| "yes".into(), file_name),
         }
+    }
+
+    /// Has it a socket of IPv4 alone, as far as its text says?
+    pub fn only_v4(&self) -> bool {
+        let address = self.bind.as_ref().and_then(|word| word.parse().ok());
+        self.flags.only_v4() || address.is_some_and(|a: IpAddr| a.is_ipv4())
     }
 
     pub fn is(&self, one: Type) -> bool {

@@ -11,6 +11,8 @@ use super::blocks::{self, Block};
 use super::draft::{Draft, Value};
 use super::etc::Etc;
 use super::remark::{Kind, Remarks};
+use ipnet::Ipv6Net;
+use std::net::Ipv4Addr;
 
 /// The end of a day, in minutes.
 const MIDNIGHT: u16 = 24 * 60;
@@ -50,6 +52,9 @@ impl<'a, 'b> Lines<'a, 'b> {
             }
             once.extend((attribute.occurs == Occurs::Once).then_some(attribute.name));
             self.attribute(attribute, pair, block);
+        }
+        if !self.draft.only_v4() {
+            self.own.iter_mut().for_each(mapped);
         }
         (self.own, self.remarks)
     }
@@ -170,6 +175,25 @@ impl<'a, 'b> Lines<'a, 'b> {
             }
         }
         Some(words)
+    }
+}
+
+/// xinetd has one socket for both families, and compares an IPv4 client as the IPv6 address
+/// ::ffff:A.B.C.D: a network of IPv6 that has them all stands for IPv4, too. What `-=` takes from
+/// `no_access` is that network alone: another entry may refuse IPv4.
+fn mapped(pair: &mut Pair) {
+    let has_them_all = |word: &String| {
+        let net = word.parse::<Ipv6Net>();
+        net.is_ok_and(|n| n.prefix_len() < 96 && n.contains(&Ipv4Addr::LOCALHOST.to_ipv6_mapped()))
+    };
+    let list = match pair.name.as_str() {
+        "only_from" => true,
+        "no_access" => pair.operator != Operator::Remove,
+        _ => false,
+    };
+    let all = "0.0.0.0/0".to_string();
+    if list && pair.words.iter().any(has_them_all) && !pair.words.contains(&all) {
+        pair.words.push(all);
     }
 }
 

@@ -33,3 +33,23 @@ fn each_file_may_have_defaults_and_they_add_up() {
     let second = "expected one `defaults` in a file, found a second one: it is left out";
     assert_eq!(said, [format!("/x:14: defaults: {second}")]);
 }
+
+/// As the real xinetd has it: an IPv4 client of a socket of both families is one of IPv6 to it.
+#[test]
+fn a_network_of_ipv6_with_all_of_ipv4_in_it_stands_for_ipv4_too() {
+    for (lines, name, wanted) in [
+        (" no_access = ::/0\n", "no_access", "::/0 0.0.0.0/0"),
+        (" only_from = ::/64 10.0.0.1\n", "only_from", "::/64 10.0.0.1/32 0.0.0.0/0"),
+        (" only_from = ::/0\n only_from -= ::/0\n", "only_from", ""),
+        (" no_access = ::/0 0.0.0.0/0\n no_access -= ::/0\n", "no_access", "0.0.0.0/0"),
+        (" no_access = 2000::/3 ::/128\n", "no_access", "2000::/3 ::/128"),
+        (" no_access = ::/0\n flags = IPv4\n", "no_access", "::/0"),
+        (" bind = 192.0.2.1\n only_from = ::/0\n", "only_from", "::/0"),
+    ] {
+        let (table, _) = read(&[("/x", &service("ssh", lines))]);
+        assert_eq!(printed(&table, name), wanted, "{lines}");
+    }
+    let (table, _) =
+        read(&[("/x", &format!("defaults\n{{\n no_access = ::/0\n}}\n{}", service("ssh", "")))]);
+    assert_eq!(printed(&table, "no_access"), "::/0 0.0.0.0/0");
+}
