@@ -64,6 +64,25 @@ fn the_rules_hold_in_a_stream_and_at_a_port_too() {
     d.wait_logs("reason=libwrap", 2);
 }
 
+/// The clients of a server that accepts by itself are nobody's to ask about.
+#[test]
+fn where_there_are_rules_a_waiting_server_of_xinetd_is_not_served() {
+    if !root() || !installed("unshare") {
+        return skip("needs root and unshare");
+    }
+    let service = |name: &str, more: &str| {
+        format!(
+            "service {name}\n{{\n type = UNLISTED\n port = 0\n bind = 127.0.0.1\n socket_type = stream\n wait = yes\n user = @USER@\n server = /bin/true\n{more}}}\n"
+        )
+    };
+    let table = service("one", "") + &service("two", " flags = NOLIBWRAP\n");
+    let mount = "mount -t tmpfs none /mnt && cp -a /etc/. /mnt && cp @DIR@/deny /mnt/hosts.deny && mount --bind /mnt /etc && exec \"$0\" \"$@\"";
+    let d = Daemon::with("xinetd = @DIR@/x\n").file("x", &table).file("deny", "ALL: ALL\n");
+    let d = d.under(&["unshare", "-m", "sh", "-c", mount]).start();
+    d.wait_log("/x:7: wait: not served: hosts.allow or hosts.deny has a rule");
+    assert_eq!(d.ports_named(), 1, "{}", d.log());
+}
+
 #[test]
 fn a_rule_may_ask_for_the_clients_name() {
     let Some(d) = with("ALL: localhost\n", "ALL: ALL\n", "") else { return };

@@ -7,6 +7,7 @@ use super::port_names::{Numbers, PortNames};
 use super::programs;
 use crate::policy::Files;
 use crate::sys::file;
+use crate::sys::libwrap;
 use crate::sys::spawn::PATH;
 use crate::wire::lookups;
 use crate::wire::roles::LookUp;
@@ -103,6 +104,11 @@ impl Files for Disk<'_> {
 
     fn port(&mut self, name: &str, protocol: &str) -> Option<u16> {
         self.ports.number(name, protocol)
+    }
+
+    fn has_access_rules(&mut self) -> bool {
+        // A file that cannot be read may have one.
+        libwrap::has_rules().unwrap_or(true)
     }
 
     fn host(&mut self, name: &str) -> Result<Vec<IpAddr>, String> {

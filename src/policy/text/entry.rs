@@ -25,6 +25,10 @@ pub trait Files {
     fn host(&mut self, _name: &str) -> Result<Vec<IpAddr>, String> {
         Err("no address found".into())
     }
+    /// Has hosts.allow or hosts.deny a rule (hosts_access(5))?
+    fn has_access_rules(&mut self) -> bool {
+        false
+    }
     /// The path of a program that is called by its name alone.
     fn program(&mut self, _name: &str) -> Option<String> {
         None

@@ -217,9 +217,13 @@ impl XinetdReader<'_, '_> {
         };
         let (columns, port) = row.make();
         let line = block.line;
-        // A server that accepts by itself asks hosts_access(5) itself.
-        let accepts = columns.as_ref().map(|c| c.endpoint.socket) == Some(ProgramSocket::Listener);
-        let libwrap = if accepts { "no".into() } else { draft.libwrap(name) };
+        let socket = columns.as_ref().map(|c| c.endpoint.socket);
+        let libwrap = if socket == Some(ProgramSocket::Listener) {
+            self.accepts_by_itself(&draft, &mut remarks);
+            "no".into()
+        } else {
+            draft.libwrap(name)
+        };
         own.push(pair(line, "libwrap", &[&libwrap]));
         let time = draft.deny_time.as_deref().filter(|_| draft.flags.sensor);
         own.extend(time.map(|time| pair(line, "deny_time", &[time])));
@@ -242,6 +246,16 @@ impl XinetdReader<'_, '_> {
         let (file, columns) = (block.file.clone(), Ok(columns));
         self.builder.row(Whole { file, line, columns, own, before });
         self.builder.mistakes.weight = usual;
+    }
+
+    /// A server that accepts its clients: nobody knows them before, so no rule can be asked whether
+    /// it may be started for them.
+    fn accepts_by_itself(&mut self, draft: &Draft, remarks: &mut Remarks) {
+        if !draft.flags.no_libwrap && self.builder.files.has_access_rules() {
+            let what = "hosts.allow or hosts.deny has a rule, and this server accepts by itself, so that nobody can ask for its clients; with the flag NOLIBWRAP it is served all the same";
+            let line = draft.wait.map_or(0, |(_, line)| line);
+            remarks.push(Kind::NotServed, line, "wait", what);
+        }
     }
 
     /// The service `tcpmux` is fived itself, and no row. Its address is where fived listens, its

@@ -53,3 +53,26 @@ fn a_network_of_ipv6_with_all_of_ipv4_in_it_stands_for_ipv4_too() {
         read(&[("/x", &format!("defaults\n{{\n no_access = ::/0\n}}\n{}", service("ssh", "")))]);
     assert_eq!(printed(&table, "no_access"), "::/0 0.0.0.0/0");
 }
+
+/// The real xinetd does not start such a server where hosts.deny refuses everybody.
+#[test]
+fn who_accepts_by_itself_is_not_served_where_hosts_access_has_a_rule() {
+    let wait = |more: &str| service("ssh", more).replace("wait = no", "wait = yes");
+    let rule = &[("/etc/hosts.deny", "ALL: ALL")][..];
+    let off = |text: String, more: &[(&str, &str)]| {
+        let (table, said) = read(&[&[("/x", text.as_str())], more].concat());
+        (printed(&table, "disable"), said.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    let (disable, said) = off(wait(""), rule);
+    assert_eq!((disable.as_str(), said.len()), ("yes", 1));
+    assert!(said[0].starts_with("/x:4: wait: not served: hosts.allow or hosts.deny"), "{said:?}");
+    for (text, more) in [
+        (wait(""), &[][..]),
+        (wait(" flags = NOLIBWRAP\n"), rule),
+        (service("ssh", ""), rule),
+        (wait("").replace("stream", "dgram"), rule),
+    ] {
+        let (disable, said) = off(text.replace("ssh", "time"), more);
+        assert_eq!((disable.as_str(), said), ("no", vec![]), "{text}");
+    }
+}
