@@ -5,6 +5,8 @@
 //! does not is reported and stays in the table, switched off. All other rows are served. Of two
 //! rows for the same port the later one counts, as under inetd.
 
+#[cfg(test)]
+mod doubt_tests;
 mod lines;
 mod listen_address;
 mod row;
@@ -21,7 +23,7 @@ use super::mistake::{Mistakes, Weight};
 use super::parse::Wrong;
 use lines::{What, lines};
 use listen_address::At;
-use row::{Defaults, InetdRow, Reached};
+use row::{Defaults, Families, InetdRow, Reached};
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -203,7 +205,8 @@ impl InetdReader {
         (rows, warnings)
     }
 
-    /// `tcp` is IPv4 and IPv6, but IPv4 alone where a row for IPv6 has the same port.
+    /// `tcp` is IPv4 and IPv6, but IPv4 alone where a row for IPv6 has the same port. Where no row
+    /// serves IPv4 there, the administrator is told what `tcp6` means.
     fn leave_ipv6(&mut self) {
         let everywhere = |s: &InetdRow| match &s.reached {
             Reached::Ports(ports) => s.number != 0 && ports.iter().any(|p| p.address.is_none()),
@@ -214,9 +217,21 @@ impl InetdReader {
             .filter(|s| s.columns.endpoint.family == Family::V6 && everywhere(s))
             .map(InetdRow::port)
             .collect();
-        for row in self.all.iter_mut().filter_map(|e| e.row.as_mut()) {
-            if row.yields && everywhere(row) && six.contains(&row.port()) {
+        let four: HashSet<_> = all()
+            .filter(|s| s.columns.endpoint.family != Family::V6 && s.reached != Reached::Off)
+            .map(InetdRow::port)
+            .collect();
+        for Entry { row, remarks, .. } in &mut self.all {
+            let Some(row) = row.as_mut().filter(|row| everywhere(row)) else { continue };
+            if row.families == Families::Yields && six.contains(&row.port()) {
                 row.columns.endpoint.family = Family::V4;
+            } else if row.families == Families::Six && !four.contains(&row.port()) {
+                let protocol = row.columns.endpoint.protocol();
+                let (base, _) = protocol.split_at(3);
+                let what = format!(
+                    "IPv6 alone, as on the BSDs; under the inetd of GNU it is IPv4 too, which is {base}46 here"
+                );
+                remarks.noted.push(Wrong::new(protocol, what));
             }
         }
     }

@@ -18,6 +18,18 @@ pub enum Reached {
     Off,
 }
 
+/// What its protocol says of IPv4 and IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Families {
+    /// `tcp` or `udp` without a digit: both, but IPv4 alone where another row serves IPv6 at the
+    /// same port.
+    Yields,
+    /// `tcp6` or `udp6`: IPv6 alone, as on the BSDs. The inetd of GNU serves IPv4 too.
+    Six,
+    /// All others mean the same everywhere.
+    Clear,
+}
+
 /// A row, with the columns of fived.conf(5).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InetdRow {
@@ -25,9 +37,7 @@ pub struct InetdRow {
     pub reached: Reached,
     /// The number of its ports.
     pub number: u16,
-    /// Its protocol is `tcp` or `udp` without a digit: it serves IPv4 alone where another row
-    /// serves IPv6 at the same port.
-    pub yields: bool,
+    pub families: Families,
     /// Whose its Unix socket is, and who may connect (`:USER:GROUP:MODE:/PATH`, FreeBSD).
     pub socket: Option<(Owner, String)>,
 }

@@ -36,7 +36,7 @@ impl Files for Computer {
 }
 
 /// `NAME FAMILY@PORTS` of each row, and what is wrong.
-fn read(text: &str) -> (Vec<String>, Vec<String>) {
+pub(super) fn read(text: &str) -> (Vec<String>, Vec<String>) {
     let mut reader = InetdReader::new(&[]);
     reader.file("f", text.as_bytes(), &mut Computer);
     let (rows, warnings) = reader.finish();

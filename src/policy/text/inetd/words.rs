@@ -5,7 +5,7 @@ use super::super::columns::Columns;
 use super::super::entry::Files;
 use super::super::parse::{Wrong, any_of};
 use super::listen_address::{At, addresses};
-use super::row::{InetdRow, Reached, base};
+use super::row::{Families, InetdRow, Reached, base};
 use std::net::{IpAddr, Ipv4Addr};
 
 /// Services that inetd itself has, by name and by number.
@@ -19,6 +19,7 @@ struct Words<'a> {
     service: &'a str,
     kind: &'a str,
     protocol: &'a str,
+    families: Families,
     wait: &'a str,
     user: &'a str,
     program: &'a str,
@@ -90,12 +91,17 @@ impl<'a> Words<'a> {
         // On NetBSD sizes of the socket's buffers may follow (`tcp,rcvbuf=16k`). They are left
         // out: the system chooses the sizes.
         let protocol = protocol.split(',').next().unwrap_or(protocol);
+        let families = match protocol {
+            "tcp" | "udp" => Families::Yields,
+            "tcp6" | "udp6" => Families::Six,
+            _ => Families::Clear,
+        };
         let protocol = match protocol {
             "tcp6only" => "tcp6",
             "udp6only" => "udp6",
             other => other,
         };
-        Ok(Words { addresses, service, kind, protocol, wait, user, program, arguments })
+        Ok(Words { addresses, service, kind, protocol, families, wait, user, program, arguments })
     }
 
     /// Err: it cannot be served.
@@ -131,9 +137,9 @@ impl<'a> Words<'a> {
                 Reached::Off
             }
         };
-        let yields = matches!(self.protocol, "tcp" | "udp");
+        let families = self.families;
         let socket = if unix { self.owner_of_socket()? } else { None };
-        Ok(InetdRow { columns, reached, number: number.unwrap_or(0), yields, socket })
+        Ok(InetdRow { columns, reached, number: number.unwrap_or(0), families, socket })
     }
 
     /// What of it fived does not serve.
@@ -307,6 +313,7 @@ impl<'a> Words<'a> {
         let words = [self.service, "stream", "tcp", "nowait", user, &path];
         let words: Vec<&str> = words.into_iter().chain(arguments).collect();
         let columns = Columns::read(&words).ok()?;
-        Some(InetdRow { columns, reached: Reached::Off, number: 0, yields: false, socket: None })
+        let families = Families::Clear;
+        Some(InetdRow { columns, reached: Reached::Off, number: 0, families, socket: None })
     }
 }
