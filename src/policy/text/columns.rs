@@ -261,9 +261,12 @@ fn user_spec(text: &str) -> Result<UserSpec, Wrong> {
         "-" => return Ok(UserSpec::None),
         _ => {}
     }
-    let (user, group) = match text.split_once([':', '.']) {
-        Some((user, group)) => (user, Some(group)),
-        None => (text, None),
+    // A user's name may have a dot in it, so a colon goes before. Nothing after it, as for
+    // chown(1), is the user's own group.
+    let (user, group) = match (text.split_once(':'), text.split_once('.')) {
+        (Some((user, "")), _) if user != "-" => (user, None),
+        (Some((user, group)), _) | (None, Some((user, group))) => (user, Some(group)),
+        (None, None) => (text, None),
     };
     if user.is_empty() || user == "*" || group.is_some_and(str::is_empty) {
         return Err(Wrong::expected("a user: user, user:group or *", text));

@@ -144,6 +144,7 @@ fn user(user: &UserSpec) -> String {
     match user {
         UserSpec::Login => "*".into(),
         UserSpec::None => "-".into(),
+        UserSpec::Named { user, group: None } if user.contains('.') => quote(&format!("{user}:")),
         UserSpec::Named { user, group: None } => quote(user),
         UserSpec::Named { user, group: Some(g) } => quote(&format!("{user}:{g}")),
     }

@@ -166,7 +166,7 @@ proptest! {
              any::<bool>()),
             0..8,
         ),
-        user in prop::sample::select(vec!["*", "u", "u:g"]),
+        user in prop::sample::select(vec!["*", "u", "u:g", "a.b:", "a.b:g"]),
     ) {
         let all: Vec<&str> = names().collect();
         let mut text = String::new();

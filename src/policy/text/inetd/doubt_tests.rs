@@ -1,6 +1,8 @@
 //! Rows that another inetd reads in another way, or that can be read in two.
 
-use super::tests::read;
+use super::super::super::users::UserSpec;
+use super::InetdReader;
+use super::tests::{Computer, read};
 
 /// To the inetd of GNU it is both, to the BSDs IPv6.
 #[test]
@@ -16,4 +18,22 @@ fn who_writes_tcp6_alone_is_told_what_it_means() {
         )
     };
     assert_eq!(warnings, [what(1, "tcp46"), what(2, "udp46")]);
+}
+
+#[test]
+fn a_colon_ends_the_users_name_before_a_dot_does() {
+    for (word, user, group) in [
+        ("x.y:g", "x.y", Some("g")),
+        ("x.y:g.h", "x.y", Some("g.h")),
+        ("x.y:", "x.y", None),
+        ("u.g", "u", Some("g")),
+        ("u:g/class", "u", Some("g")),
+        ("u", "u", None),
+    ] {
+        let mut reader = InetdReader::new(&[]);
+        reader.file("f", format!("5 stream tcp nowait {word} /x").as_bytes(), &mut Computer);
+        let (rows, _) = reader.finish();
+        let named = UserSpec::Named { user: user.into(), group: group.map(Into::into) };
+        assert_eq!(rows[0].2.columns.user, named, "{word}");
+    }
 }

@@ -6,7 +6,7 @@ use super::*;
 use proptest::prelude::*;
 
 /// A computer with these services and programs.
-struct Computer;
+pub(super) struct Computer;
 
 impl Files for Computer {
     fn read(&mut self, path: &str) -> Result<Vec<u8>, String> {

@@ -291,12 +291,13 @@ impl Row<'_> {
                 return None;
             }
         };
-        if word == "*" || word.contains(['.', ':', '/']) {
-            let what = format!("expected a user's name without . : and /, found {word:?}");
+        if word == "*" || word.contains([':', '/']) {
+            let what = format!("expected a user's name without : and /, found {word:?}");
             self.broken(self.line, "user", what);
             return None;
         }
-        Some(word.into())
+        // Without a colon a dot would end the user's name.
+        Some(if word.contains('.') { format!("{word}:") } else { word.into() })
     }
 
     /// The columns from the program on.

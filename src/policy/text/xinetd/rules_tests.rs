@@ -1,5 +1,6 @@
 //! Who may use a service: what becomes of the rules of such a file.
 
+use super::super::super::users::UserSpec;
 use super::tests::{printed, read, service};
 
 /// As the real xinetd 2.3.15 has it.
@@ -52,6 +53,17 @@ fn a_network_of_ipv6_with_all_of_ipv4_in_it_stands_for_ipv4_too() {
     let (table, _) =
         read(&[("/x", &format!("defaults\n{{\n no_access = ::/0\n}}\n{}", service("ssh", "")))]);
     assert_eq!(printed(&table, "no_access"), "::/0 0.0.0.0/0");
+}
+
+#[test]
+fn a_users_name_may_have_a_dot() {
+    for user in ["x.y", "u"] {
+        let text = service("ssh", "").replace("user = u", &format!("user = {user}"));
+        let (table, said) = read(&[("/x", &text)]);
+        assert_eq!(said, []);
+        let named = UserSpec::Named { user: user.into(), group: None };
+        assert_eq!(table.services()[0].user, named);
+    }
 }
 
 /// The real xinetd does not start such a server where hosts.deny refuses everybody.
