@@ -99,6 +99,25 @@ fn a_banner_of_defaults_does_not_touch_a_service_that_sends_none() {
     }
 }
 
+/// As xinetd does; a row of fived.conf sends nothing (`ports.rs`).
+#[test]
+fn who_may_not_use_a_service_is_sent_its_banners() {
+    let banners = " banner = @DIR@/all\n banner_fail = @DIR@/no\n banner_success = @DIR@/yes\n";
+    let far = " only_from = 192.0.2.1\n";
+    let d = table(&(service("far", &(banners.to_string() + far)) + &service("mute", far)))
+        .file("all", "here\n")
+        .file("no", "not you\n")
+        .file("yes", "you\n")
+        .start();
+    let [far, mute] = d.ports();
+    same(Client::connect(far).read_all(), "here\nnot you\n");
+    assert!(d.wait_log("REFUSE service=far").contains("reason=address"));
+    assert_eq!(Client::connect(mute).read_any(), b"");
+    // Nobody waits for what such a client still sends.
+    let mut c = Client::connect(far);
+    c.expect("here\nnot you\n").end();
+}
+
 /// A service that is wrong is printed switched off. If it were a mistake there, too, all that is
 /// printed would be refused.
 #[test]

@@ -248,12 +248,14 @@ impl Parent {
                 };
                 self.ports.not_started(&mut self.cx, port, why);
             }
-            (From::Port, Err(Some(_))) => {
+            (From::Port, Err(Some(why))) => {
                 // Where there is a text, what the client still sends is discarded for a while,
-                // so that no reset overtakes the text.
+                // so that no reset overtakes the text. That is not done for whom the row does not
+                // let in: it would cost something for each of them.
                 let client = a.with.client.filter(|_| !a.text.is_empty());
                 if let Some(client) = client
                     && socket::send(client.as_fd(), &a.text).is_ok()
+                    && why != Why::NotAvailable
                 {
                     self.nets.close_lingering(&self.cx, &client);
                 }

@@ -16,7 +16,7 @@ use super::refusals::Refusals;
 use super::running::{Ending, Running, Runs, Terminated};
 use super::starting::{Starting, not_started};
 use super::undelivered::Undelivered;
-use crate::policy::{Backend, Limits, Permit, Refusal, ServiceId, Ticket};
+use crate::policy::{Backend, Grammar, Limits, Permit, Refusal, Service, ServiceId, Ticket};
 use crate::sys::clock;
 use crate::sys::interrupt::Interrupt;
 use crate::sys::process::Exit;
@@ -144,12 +144,11 @@ impl Services {
     ) {
         // Its client's socket may be closed, and with it what a client has sent.
         self.interrupt.want();
-        self.refusals.refused(cx, config.table.service(id), record, &no);
+        let service = config.table.service(id);
+        self.refusals.refused(cx, service, record, &no);
         let outcome = Err(no.reply);
-        let text = match (record.from, no.reply) {
-            (From::Port, Some(Why::Busy | Why::Failed)) => {
-                config.table.service(id).map_or_else(Vec::new, |s| s.attributes.tail())
-            }
+        let text = match (record.from, no.reply, service) {
+            (From::Port, Some(why), Some(s)) if is_told(s, why) => s.attributes.tail(),
             _ => Vec::new(),
         };
         self.answers.push(Answer { to: record.from, service: id, outcome, text, with });
@@ -368,6 +367,15 @@ impl Services {
         let hang = self.starting.len();
         self.starting.drain(..).for_each(PendingStart::abandon);
         hang
+    }
+}
+
+/// Are the row's banners sent to a client at a port of its own who is refused for this? To one whom
+/// the row does not let in xinetd sends them, and other rows send nothing.
+fn is_told(s: &Service, why: Why) -> bool {
+    match why {
+        Why::Busy | Why::Failed => true,
+        Why::NotAvailable => s.grammar == Grammar::Xinetd,
     }
 }
 
