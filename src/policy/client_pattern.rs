@@ -112,7 +112,7 @@ pub fn read(word: &str) -> Result<Vec<ClientPattern>, String> {
             canonical(Ipv6Net::from(a).into())
         }));
     }
-    if word.starts_with(|c: char| c.is_ascii_digit())
+    if word.starts_with(|c: char| c.is_ascii_digit() || c == '{')
         && word.chars().all(|c| c.is_ascii_digit() || ".{},".contains(c))
     {
         return dotted(word).ok_or_else(wrong);
@@ -145,14 +145,15 @@ fn canonical(net: IpNet) -> IpNet {
 }
 
 /// Reads `a.b.c.d`. Zeros or missing parts at the end are wildcards, and the last part may be
-/// `{x,y}`.
+/// `{x,y}`. None: it is none, or a number begins with 0, which xinetd would read as octal.
 fn dotted(word: &str) -> Option<Vec<ClientPattern>> {
     let (head, factors) = match word.split_once('{') {
         Some((head, rest)) => (head, Some(rest.strip_suffix('}')?)),
         None => (word, None),
     };
+    let number = |p: &str| (p.len() == 1 || !p.starts_with('0')).then(|| p.parse().ok())?;
     let parts: Vec<u8> =
-        head.split('.').filter(|p| !p.is_empty()).map(|p| p.parse().ok()).collect::<Option<_>>()?;
+        head.split('.').filter(|p| !p.is_empty()).map(number).collect::<Option<_>>()?;
     if parts.len() + usize::from(factors.is_some()) > 4 || head.contains("..") {
         return None;
     }
@@ -171,7 +172,7 @@ fn dotted(word: &str) -> Option<Vec<ClientPattern>> {
         Some(list) => list
             .split(',')
             .take(FACTORS_MAX + 1)
-            .map(|f| net(&[&parts[..], &[f.parse().ok()?]].concat()))
+            .map(|f| net(&[&parts[..], &[number(f)?]].concat()))
             .collect::<Option<Vec<_>>>()
             .filter(|v| v.len() <= FACTORS_MAX),
     }
@@ -208,6 +209,7 @@ mod tests {
             ("10.1.{2,3}", "10.1.2.0/24 10.1.3.0/24"),
             ("10.0.{0,1}", "10.0.0.0/24 10.0.1.0/24"),
             ("10.1.2.{0,7}", "10.1.2.0/32 10.1.2.7/32"),
+            ("{127,10}", "127.0.0.0/8 10.0.0.0/8"),
             ("::", "::/0"),
             ("1.2.3.4/255.255.0.0", "1.2.0.0/16"),
             ("::1", "::1/128"),
@@ -230,6 +232,8 @@ mod tests {
             "10.0.0.0/x",
             "::1/129",
             "1..2",
+            "010.9.0.1",
+            "10.9.0.{01,2}",
             "",
         ] {
             assert!(word == "-" || read(word).is_err(), "{word}");
