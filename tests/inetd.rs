@@ -191,10 +191,14 @@ fn a_directory_is_all_its_files_and_what_is_printed_is_the_same_table() {
     let place = Place::new();
     let row = |port: &str| format!("{port} stream tcp nowait @USER@ /bin/cat\n");
     let conf = place.write("inetd.conf", &(row("127.0.0.1:7001") + &row("ftp")), 0o644);
-    for (name, port) in [("a", "7002"), ("b.conf", "7003"), ("c~", "7004"), (".d", "7005")] {
+    for (name, port) in
+        [("a", "7002"), ("b.conf", "7003"), ("c~", "7004"), (".d", "7005"), ("#e#", "7006")]
+    {
         place.write(&format!("inetd.d/{name}"), &row(port), 0o644);
     }
-    place.write("inetd.d/e.dpkg-old", &row("7006"), 0o644);
+    for name in ["e.dpkg-old", "f.bak", "g.orig", "h.old", "i.rej", "j.save", "k.ucf-dist"] {
+        place.write(&format!("inetd.d/{name}"), &row("7007"), 0o644);
+    }
     let (code, out, err) = run(&["-T", "--inetd", &conf, &place.at("inetd.d")]);
     assert_eq!((code, err.as_str()), (0, ""));
     let ports: Vec<_> = out.lines().filter_map(|l| l.strip_prefix("\tport = ")).collect();

@@ -26,6 +26,7 @@ enum Does {
     /// The limit of starts a minute of rows that give none themselves; 0: no limit.
     PerMinute,
     Version,
+    Help,
 }
 
 /// An option: of one letter, or of a word.
@@ -56,7 +57,7 @@ const fn opt(short: &'static str, long: &'static str, value: &'static str, does:
 const PROGRAMS: &[Program] = &[
     Program {
         name: "inetd",
-        usage: "usage: inetd [-diEl] [-a ADDRESS] [-q N] [-R N] [-p FILE] [--environment] [FILE...]",
+        usage: "usage: inetd [-diEl] [-a ADDRESS] [-q N] [-R N] [-p FILE] [--environment] [--resolve] [FILE...]",
         grammar: Grammar::Inetd,
         files: &["/etc/inetd.conf", "/etc/inetd.d"],
         pidfile: "/run/inetd.pid",
@@ -70,8 +71,11 @@ const PROGRAMS: &[Program] = &[
             opt("R", "rate", "N", Does::PerMinute),
             opt("p", "pidfile", "FILE", Does::Pidfile),
             opt("", "environment", "", Does::Nothing),
+            opt("", "resolve", "", Does::NotHere("REMOTE_HOST is the client's address")),
             opt("E", "", "", Does::NotHere("services have an environment of their own")),
             opt("V", "version", "", Does::Version),
+            opt("?", "help", "", Does::Help),
+            opt("", "usage", "", Does::Help),
         ],
     },
     Program {
@@ -139,7 +143,7 @@ impl Program {
             match option.does {
                 Does::Nothing => {}
                 Does::NotHere(why) => {
-                    let option = option.shown();
+                    let option = option.shown(self.one_dash);
                     o.notes.push(format!("{option} changes nothing: {why}"));
                 }
                 Does::Debug => (o.debug, o.background) = (1, false),
@@ -148,18 +152,19 @@ impl Program {
                 Does::File => paths.extend(value),
                 Does::Set(name, first) => {
                     let words = first.iter().map(|w| w.to_string()).chain(value).collect();
-                    let option = option.shown();
+                    let option = option.shown(self.one_dash);
                     o.origin.given.push(GivenOption { option, name: name.into(), words });
                 }
                 Does::Address => {
                     let all = addresses(&value.unwrap_or_default())?;
                     let words = all.iter().map(ToString::to_string).collect();
-                    let (option, name) = (option.shown(), "listen".into());
+                    let (option, name) = (option.shown(self.one_dash), "listen".into());
                     o.origin.given.push(GivenOption { option, name, words });
                     o.origin.addresses = all;
                 }
                 Does::PerMinute => o.origin.per_minute = per_minute(value).map_err(wrong)?,
                 Does::Version => o.task = Task::Version,
+                Does::Help => o.task = Task::Usage(self.usage),
             }
         }
         if o.background {
@@ -199,8 +204,9 @@ impl Opt {
         if self.short.is_empty() { self.long } else { self.short }
     }
 
-    fn shown(&self) -> String {
-        format!("-{}", self.key())
+    fn shown(&self, one_dash: bool) -> String {
+        let more = if self.short.is_empty() && !one_dash { "-" } else { "" };
+        format!("-{more}{}", self.key())
     }
 }
 
@@ -268,6 +274,12 @@ mod tests {
         let o = called("xinetd -loop 9 -cc 60 -logprocs 3 -remlock -reuse").expect("good");
         assert_eq!((o.notes.len(), o.notes[0].as_str()), (3, LOOP));
         assert_eq!(called("inetd -E").expect("good").notes.len(), 1);
+        let resolve = "--resolve changes nothing: REMOTE_HOST is the client's address";
+        assert_eq!(called("inetd --resolve").expect("good").notes, [resolve]);
+        for word in ["-?", "--help", "--usage"] {
+            let task = called(&format!("inetd {word}")).expect("good").task;
+            assert!(matches!(task, Task::Usage(usage) if usage.starts_with("usage: inetd ")));
+        }
         let o = called("xinetd -d").expect("good");
         assert_eq!((o.background, o.debug, o.pidfile), (false, 1, None));
         assert_eq!(called("xinetd -version").expect("good").task, Task::Version);

@@ -23,6 +23,8 @@ pub enum Task {
     Reload,
     Version,
     Help,
+    /// The same of a program that fived replaces.
+    Usage(&'static str),
 }
 
 /// The command line, read.

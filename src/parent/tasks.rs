@@ -15,6 +15,7 @@ pub fn run(options: &Options) -> i32 {
     let done = match &options.task {
         Task::Reload => return super::ask::reload(options.pidfile.as_deref()),
         Task::Help => say(&help()),
+        Task::Usage(usage) => say(&format!("{usage}\n")),
         Task::Version => say(&format!("fived {}\n", env!("CARGO_PKG_VERSION"))),
         Task::Passwd(name) => match crate::login::passwd_line(name) {
             Ok(line) => say(&format!("{line}\n")),

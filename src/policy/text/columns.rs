@@ -83,6 +83,17 @@ impl Columns {
     }
 }
 
+impl Columns {
+    /// What inetd's and xinetd's own services of datagrams do, and fived's do not.
+    pub fn answers_less(&self) -> Option<&'static str> {
+        use Internal::{Chargen, Daytime, Time};
+        let less = matches!(self.backend, Backend::Internal(Chargen | Daytime | Time));
+        (less && self.endpoint.socket == ProgramSocket::Datagrams).then_some(
+            "no answer is larger than the datagram that asks for it: an empty one gets none",
+        )
+    }
+}
+
 fn socket_type(word: &str) -> Result<(), Wrong> {
     match word {
         "stream" | "dgram" => Ok(()),

@@ -93,9 +93,9 @@ pub fn read(builder: &mut Builder, paths: &[String], origin: &Origin) {
 
 /// A file that an editor or a package manager has left behind.
 fn is_leftover(name: &str) -> bool {
-    name.starts_with('.')
-        || name.ends_with('~')
-        || [".dpkg-", ".rpm"].iter().any(|p| name.contains(p))
+    name.starts_with(['.', '#'])
+        || ["~", ".bak", ".old", ".orig", ".rej", ".save"].iter().any(|end| name.ends_with(end))
+        || [".dpkg-", ".rpm", ".ucf-"].iter().any(|p| name.contains(p))
 }
 
 /// A line, with its row and the warnings about it.

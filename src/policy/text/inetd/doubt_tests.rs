@@ -37,3 +37,13 @@ fn a_colon_ends_the_users_name_before_a_dot_does() {
         assert_eq!(rows[0].2.columns.user, named, "{word}");
     }
 }
+
+/// inetd answers an empty datagram; a forged one would have it flood somebody else.
+#[test]
+fn who_has_services_of_datagrams_is_told_how_they_differ() {
+    let (_, warnings) = read(
+        "time dgram udp wait root internal\necho dgram udp wait root internal\ntime stream tcp nowait root internal\n",
+    );
+    let what = "no answer is larger than the datagram that asks for it: an empty one gets none";
+    assert_eq!(warnings, [format!("f:1: time: {what}")]);
+}

@@ -137,6 +137,8 @@ impl<'a> Words<'a> {
                 Reached::Off
             }
         };
+        let less = columns.answers_less().filter(|_| reached != Reached::Off);
+        remarks.noted.extend(less.map(|what| Wrong::new(self.service, what)));
         let families = self.families;
         let socket = if unix { self.owner_of_socket()? } else { None };
         Ok(InetdRow { columns, reached, number: number.unwrap_or(0), families, socket })

@@ -25,6 +25,7 @@ use super::super::endpoint::ProgramSocket;
 use super::super::settings::LogType;
 use super::assigned::Pair;
 use super::builder::{Builder, Row as Whole};
+use super::columns::Columns;
 use super::entry::Files;
 use super::mistake::Weight;
 use blocks::Block;
@@ -218,6 +219,9 @@ impl XinetdReader<'_, '_> {
         let (columns, port) = row.make();
         let line = block.line;
         let socket = columns.as_ref().map(|c| c.endpoint.socket);
+        if let Some(what) = columns.as_ref().and_then(Columns::answers_less) {
+            remarks.push(Kind::Differs, block.line, name, what);
+        }
         let libwrap = if socket == Some(ProgramSocket::Listener) {
             self.accepts_by_itself(&draft, &mut remarks);
             "no".into()

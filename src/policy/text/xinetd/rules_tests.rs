@@ -88,3 +88,11 @@ fn who_accepts_by_itself_is_not_served_where_hosts_access_has_a_rule() {
         assert_eq!((disable.as_str(), said), ("no", vec![]), "{text}");
     }
 }
+
+#[test]
+fn who_has_services_of_datagrams_is_told_how_they_differ() {
+    let text = "service time\n{\n type = INTERNAL\n socket_type = dgram\n wait = yes\n}\n";
+    let said = read(&[("/x", text)]).1;
+    let what = "no answer is larger than the datagram that asks for it: an empty one gets none";
+    assert_eq!(said[0].to_string(), format!("/x:1: time: {what}"));
+}
