@@ -418,6 +418,38 @@ fn what_such_rows_cannot_have_is_no_mistake_while_they_are_switched_off() {
 }
 
 #[test]
+fn what_only_rows_of_another_kind_have_is_a_mistake_and_inherited_has_no_effect() {
+    let program = "own stream tcp nowait @USER@ /bin/true true\n";
+    let offer = "own stream tcp nowait - offer\n offered_by = alice\n";
+    let redirect = "own stream tcp nowait @USER@ redirect 127.0.0.1:9\n";
+    for (row, line, mistake) in [
+        (program, "proxy = v1", true),
+        (program, "connect_timeout = 9", true),
+        (program, "socket_mode = 0600", true),
+        (program, "socket_owner = root", true),
+        (redirect, "socket_owner = root", true),
+        (redirect, "proxy = v1", false),
+        (redirect, "connect_timeout = 9", false),
+        (offer, "proxy = v1", true),
+        (offer, "connect_timeout = 9", false),
+        (program, "proxy = no", false),
+        (program, "socket_mode = 0666", false),
+    ] {
+        let place = Place::new();
+        let (code, _, err) = place.fived(&format!("{row} {line}\n"), &["-t"]);
+        assert_eq!(
+            (code, err.contains("expected a row of `")),
+            (mistake.into(), mistake),
+            "{line}: {err}"
+        );
+        let (code, out, err) = place.fived(&format!("{line}\n{row}"), &["-T"]);
+        assert_eq!((code, err.as_str()), (0, ""), "{row}");
+        assert_eq!(out.contains(&format!("\t{line}\n")), !mistake, "{row} {line} {out}");
+        assert_eq!(place.fived(&out, &["-T"]), (0, out, "".into()), "{row}");
+    }
+}
+
+#[test]
 fn what_such_rows_inherit_and_cannot_have_has_no_effect() {
     let defaults =
         "instances = 5\nper_source = 2\nlingering_close = yes\nproxy = v1\nserver_timeout = 9\n";

@@ -3,7 +3,7 @@
 
 use super::attributes::{ATTRIBUTES, Attributes};
 use super::backend::Backend;
-use super::endpoint::ProgramSocket;
+use super::endpoint::{Endpoint, Family, ProgramSocket};
 use super::text::entry::find;
 use std::time::Duration;
 
@@ -22,8 +22,14 @@ const fn vain(name: &'static str, expected: &'static str, set: fn(&mut Attribute
 
 const NO_UPSTREAM: &str = "expected a row of `redirect`, which alone has upstreams";
 const PROXY: InVain = vain("proxy", NO_UPSTREAM, |a| a.proxy = None);
-const CONNECT_TIMEOUT: InVain =
-    vain("connect_timeout", NO_UPSTREAM, |a| a.connect_timeout = Duration::from_secs(5));
+const CONNECT_TIMEOUT: InVain = vain(
+    "connect_timeout",
+    "expected a row of `redirect` or `offer`, which alone wait for others",
+    |a| a.connect_timeout = ASK_TIMEOUT,
+);
+/// As in [`ATTRIBUTES`].
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+const FILE_MODE: u32 = 0o666;
 
 const BY_ITSELF: &str = "expected none (the program itself accepts its clients)";
 const UNREAD: &str = "expected a row of `nowait`, for nobody reads it here";
@@ -36,8 +42,6 @@ const WAIT: &[InVain] = &[
     vain("banner", UNREAD, |a| a.banner = None),
     vain("banner_success", UNREAD, |a| a.banner_success = None),
     vain("banner_fail", UNREAD, |a| a.banner_fail = None),
-    PROXY,
-    CONNECT_TIMEOUT,
 ];
 
 const UNSEEN: &str =
@@ -51,12 +55,36 @@ const HANDOVER: &[InVain] = &[
         "expected no (fived does not see the end of a connection that it hands over)",
         |a| a.lingering_close = false,
     ),
-    PROXY,
-    CONNECT_TIMEOUT,
 ];
 
-/// Those of a row.
-pub fn of(backend: &Backend, socket: ProgramSocket) -> &'static [InVain] {
+const NO_FILE: &str = "expected a row of `unix`, which alone has a file";
+/// What only rows of one kind have, and whether it is set at all.
+type Rare = (InVain, fn(&Attributes) -> bool);
+const UPSTREAM: Rare = (PROXY, |a| a.proxy.is_some());
+const ASKS: Rare = (CONNECT_TIMEOUT, |a| a.connect_timeout != ASK_TIMEOUT);
+const FILE: &[Rare] = &[
+    (vain("socket_mode", NO_FILE, |a| a.socket_mode = FILE_MODE), |a| a.socket_mode != FILE_MODE),
+    (vain("socket_owner", NO_FILE, |a| a.socket_owner = None), |a| a.socket_owner.is_some()),
+];
+
+/// Those of a row that has these attributes.
+pub fn of(backend: &Backend, endpoint: &Endpoint, given: &Attributes) -> Vec<&'static InVain> {
+    let all = of_kind(backend, endpoint.socket).iter();
+    let rare: &[&Rare] = match backend {
+        Backend::Redirect(_) => &[],
+        Backend::Offer => &[&UPSTREAM],
+        Backend::Exec { .. }
+        | Backend::Internal(_)
+        | Backend::Sensor
+        | Backend::Handover { .. } => &[&UPSTREAM, &ASKS],
+    };
+    let file = if endpoint.family == Family::Unix { &[] } else { FILE };
+    let rare = rare.iter().copied().chain(file).filter(|(_, is_set)| is_set(given));
+    all.chain(rare.map(|(v, _)| v)).collect()
+}
+
+/// Those that all rows of a kind have.
+fn of_kind(backend: &Backend, socket: ProgramSocket) -> &'static [InVain] {
     match (socket, backend) {
         (ProgramSocket::Listener | ProgramSocket::Datagrams, _) => WAIT,
         (ProgramSocket::Connection, Backend::Handover { .. }) => HANDOVER,
@@ -74,7 +102,7 @@ pub fn of(backend: &Backend, socket: ProgramSocket) -> &'static [InVain] {
 /// The mistakes of a row: line, attribute, and what is wrong. `given` and `served`: its attributes
 /// as they are written, and as they are served; `own`: the row's own, each with its line and value.
 pub fn wrong<'a>(
-    in_vain: &[InVain],
+    in_vain: &[&InVain],
     given: &Attributes,
     served: &Attributes,
     own: impl Iterator<Item = (&'a str, usize, String)>,

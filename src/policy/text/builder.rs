@@ -2,7 +2,6 @@
 //! defaults and whole services, but not how they are written.
 
 use super::super::attributes::ATTRIBUTES;
-use super::super::endpoint::ProgramSocket;
 use super::super::ids::{HostId, HostScope};
 use super::super::in_vain;
 use super::super::libwrap::Libwrap;
@@ -222,11 +221,8 @@ impl<'a> Builder<'a> {
             }
         };
         let wait = columns.as_ref().map_or(Nowait::default(), |c| c.wait);
-        let socket = columns.as_ref().map_or(ProgramSocket::Connection, |c| c.endpoint.socket);
-        let in_vain = columns.as_ref().map_or(&[][..], |c| in_vain::of(&c.backend, socket));
-        let plain = row.own.is_empty() && wait.instances.is_none() && in_vain.is_empty();
         let ports_alone = columns.as_ref().is_some_and(|c| c.endpoint.has_ports_alone());
-        let plain = plain && !ports_alone;
+        let plain = row.own.is_empty() && wait.instances.is_none() && !ports_alone;
         let mut assigned = self.section.defaults.clone();
         let attributes = &mut assigned.attributes;
         attributes.instances = wait.instances.unwrap_or(attributes.instances);
@@ -242,12 +238,15 @@ impl<'a> Builder<'a> {
         // A rule that could not be read must not be missing where the row is served all the same.
         let Assigned { mut attributes, places } = assigned;
         attributes.disable |= wrong && self.grammar != Grammar::Fived;
+        let of = |c: &Columns| in_vain::of(&c.backend, &c.endpoint, &attributes);
+        let in_vain = columns.as_ref().map_or_else(Vec::new, of);
+        let plain = plain && in_vain.is_empty();
         let mut effective = attributes.clone();
         in_vain.iter().for_each(|v| (v.set)(&mut effective));
         let column = wait.instances.flatten().map(|n| ("instances", row.line, n.to_string()));
         let own = row.own.iter().map(|p| (p.name.as_str(), p.line, p.words.join(" ")));
         let weight = if self.grammar == Grammar::Fived { Weight::Refused } else { Weight::Noted };
-        let all = in_vain::wrong(in_vain, &attributes, &effective, own.chain(column));
+        let all = in_vain::wrong(&in_vain, &attributes, &effective, own.chain(column));
         for (line, name, what) in all {
             self.mistakes.push_as(weight, &row.file, line, name, what);
         }
