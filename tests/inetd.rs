@@ -148,6 +148,28 @@ fn a_port_that_cannot_be_bound_leaves_the_others_also_at_a_reload() {
     same(at(port).read_all(), "taken\n");
 }
 
+/// Nobody else gets the port while a program has its socket; afterwards the row is served at once.
+#[test]
+fn a_port_that_a_program_keeps_is_bound_when_it_ends() {
+    let port = free_port();
+    let row = |kind: &str, says: &str| {
+        format!("127.0.0.1:{port} stream tcp {kind} @USER@ /bin/sh sh -c '{says}'\n")
+    };
+    let rest = "127.0.0.1:0 stream tcp nowait @USER@ /bin/echo echo rest\n";
+    let d = table(&(row("wait", "exec sleep 600") + rest)).start();
+    let _waits = at(port);
+    let started = d.wait_log("START service=");
+    d.place.write("inetd.conf", &(row("nowait", "echo new") + rest), 0o644);
+    d.reload("inetd = @DIR@/inetd.conf\n");
+    let line = d.wait_log("not served: 127.0.0.1");
+    assert!(line.contains("has this port until it ends"), "{line}");
+    let pid = started.split("pid=").nth(1).and_then(|p| p.split(' ').next());
+    let pid: i32 = pid.and_then(|p| p.parse().ok()).expect("a process id");
+    kill(Pid::from_raw(pid), Signal::SIGKILL).expect("it runs");
+    d.wait_logs(&format!("listening on 127.0.0.1:{port}"), 2);
+    same(at(port).read_all(), "new\n");
+}
+
 #[test]
 fn where_nothing_can_be_bound_fived_refuses_to_start() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");

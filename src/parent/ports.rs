@@ -111,6 +111,7 @@ impl Ports {
     pub fn program_ended(&mut self, cx: &mut Context, token: usize) -> bool {
         let Some(l) = self.listeners.get_mut(token) else {
             self.listeners.forget_kept(token);
+            self.again_now(cx);
             return false;
         };
         let Some(wait) = l.wait.as_mut() else { return false };

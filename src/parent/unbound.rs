@@ -29,6 +29,15 @@ impl Ports {
             self.again_at = Some(when);
         }
     }
+
+    /// A program has ended that may have had the port of one that is missing.
+    pub fn again_now(&mut self, cx: &mut Context) {
+        if let Some(when) = self.again_at.take() {
+            cx.cancel(when, Timer::UnboundAgain);
+            cx.at(cx.now, Timer::UnboundAgain);
+            self.again_at = Some(cx.now);
+        }
+    }
 }
 
 impl Parent {
