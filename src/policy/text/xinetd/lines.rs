@@ -84,6 +84,10 @@ impl<'a, 'b> Lines<'a, 'b> {
             Becomes::Hours => Some(self.hours(pair)),
             Becomes::Log => Some(self.log(pair, operator)),
             Becomes::Clients => {
+                if words.contains(&"::") {
+                    let what = "stands for all of IPv6; xinetd takes it for this one address";
+                    self.differs(pair, "::", what);
+                }
                 let network = |w: &&str| self.etc.network(w).unwrap_or(w).to_string();
                 Some(words.iter().map(network).collect())
             }

@@ -50,6 +50,9 @@ fn a_network_of_ipv6_with_all_of_ipv4_in_it_stands_for_ipv4_too() {
         let (table, _) = read(&[("/x", &service("ssh", lines))]);
         assert_eq!(printed(&table, name), wanted, "{lines}");
     }
+    let (_, said) = read(&[("/x", &service("ssh", " only_from = ::\n"))]);
+    let what = "stands for all of IPv6; xinetd takes it for this one address";
+    assert_eq!(said[0].to_string(), format!("/x:7: ::: {what}"));
     let (table, _) =
         read(&[("/x", &format!("defaults\n{{\n no_access = ::/0\n}}\n{}", service("ssh", "")))]);
     assert_eq!(printed(&table, "no_access"), "::/0 0.0.0.0/0");
