@@ -5,6 +5,7 @@ use nix::sys::signal::Signal;
 use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 use support::*;
 
 const CONF: &str = "hello stream tcp nowait @USER@ /bin/echo echo hello\ncat stream tcp nowait @USER@ /bin/cat cat\n";
@@ -522,6 +523,37 @@ fn a_requested_reload_reports_its_outcome() {
     same(d.ask("new\r\n"), "+Go\r\nnew\n");
 }
 
+/// SIGHUP is not queued: of those that are sent while one is pending, all but the first are lost.
+#[test]
+fn reloads_requested_at_once_are_all_answered_promptly() {
+    let d = Daemon::with(CONF).arg("-p").arg("@DIR@/pid").start();
+    let pid = d.parent_pid();
+    for conf in ["new stream tcp nowait @USER@ /bin/echo echo new\n", "bad stream tcp\n"] {
+        let good = conf.starts_with("new");
+        std::thread::scope(|scope| {
+            d.signal(Signal::SIGSTOP);
+            let asks: Vec<_> = (0..6).map(|_| scope.spawn(|| ask_to_reload(&d))).collect();
+            until("it was asked", || proc::is_pending(pid, Signal::SIGHUP));
+            std::thread::sleep(Duration::from_millis(200));
+            // All have asked: what is read from now on is good for each.
+            d.place.write("fived.conf", &format!("state_directory = @DIR@/state\n{conf}"), 0o644);
+            let since = Instant::now();
+            d.signal(Signal::SIGCONT);
+            for ask in asks {
+                let (code, said) = ask.join().expect("it ends");
+                assert_eq!(code, i32::from(!good), "{said}");
+            }
+            assert!(since.elapsed() < Duration::from_secs(15), "{:?}", since.elapsed());
+        });
+        if good {
+            same(d.ask("new\r\n"), "+Go\r\nnew\n");
+        }
+    }
+    // Of each six, one asks first; one more reload, or a few, are enough for the others.
+    let reloads = d.log().matches("RELOAD ").count();
+    assert!((2..=8).contains(&reloads), "{reloads}");
+}
+
 /// A file that a full disk has cut off, say.
 #[test]
 fn a_reload_after_which_there_is_no_service_says_so() {
@@ -562,8 +594,7 @@ fn a_reload_requested_while_fived_ends_is_refused() {
         let asks = std::thread::scope(|scope| {
             d.signal(Signal::SIGSTOP);
             let asks = scope.spawn(|| ask_to_reload(&d));
-            let pending = || u64::from_str_radix(&proc::status(pid, "ShdPnd"), 16).expect("a mask");
-            until("it was asked", || pending() & 1 != 0);
+            until("it was asked", || proc::is_pending(pid, Signal::SIGHUP));
             d.signal(signal);
             d.signal(Signal::SIGCONT);
             asks.join().expect("it ends")

@@ -3,17 +3,17 @@
 use super::by_name;
 use super::reload::RELOADED;
 use super::status::{SYSTEM, USAGE, print_error};
-use crate::sys::outcome::Question;
+use crate::sys::outcome::{Question, REPEAT, Said};
 use crate::sys::process;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The unit whose main process is asked where neither -p nor MAINPID (systemd.exec(5)) says which.
 const UNIT: &str = "fived.service";
-/// How long an answer is waited for before the signal is sent again: one that comes while another
-/// is pending is lost.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
-const TRIES: u32 = 3;
+/// How long the outcome is waited for.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// After the acknowledgement: how often this looks whether fived is still there.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Returns the exit status: 0 reloaded, 1 refused or nobody to ask, 111 no answer.
 pub fn reload(pidfile: Option<&str>) -> i32 {
@@ -43,12 +43,21 @@ fn asked(pidfile: Option<&str>) -> Result<String, (i32, String)> {
         return Err((USAGE, format!("{from}: process {pid}: expected fived, found {name:?}")));
     }
     let question = Question::new().map_err(|e| (SYSTEM, e.to_string()))?;
-    for _ in 0..TRIES {
-        question.ask(pid).map_err(|e| (USAGE, format!("{from}: process {pid}: {e}")))?;
-        if let Some(answer) =
-            question.answer(pid, ANSWER_TIMEOUT).map_err(|e| (SYSTEM, e.to_string()))?
-        {
-            return Ok(answer);
+    let (end, mut noted) = (Instant::now() + ANSWER_TIMEOUT, false);
+    while Instant::now() < end {
+        if !noted {
+            question.ask(pid).map_err(|e| (USAGE, format!("{from}: process {pid}: {e}")))?;
+        }
+        // Before the socket is read: what it said before its end is there by then.
+        let gone = !question.reaches(pid);
+        let time = if noted { LOOK_AGAIN } else { REPEAT };
+        match question.answer(pid, time).map_err(|e| (SYSTEM, e.to_string()))? {
+            Some(Said::Outcome(answer)) => return Ok(answer),
+            Some(Said::Noted) => noted = true,
+            None if gone => {
+                return Err((SYSTEM, format!("process {pid} has ended without an answer")));
+            }
+            None => {}
         }
     }
     Err((SYSTEM, format!("process {pid} did not answer; read its log")))

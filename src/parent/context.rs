@@ -60,6 +60,8 @@ pub enum Timer {
     SignersLook,
     /// Start the look-ups of names again that could not be started.
     NamesAgain,
+    /// Those who ask for a reload soon after another have had time to say so.
+    Reload,
     /// `shutdown_timeout` is over.
     Shutdown,
     /// A fived that leaves looks whether the programs of `wait` have ended, which may take until

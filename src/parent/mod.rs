@@ -53,6 +53,7 @@
 //! | `claims` | which listener each port of a new table goes on with |
 //! | `given_paths` `socket_directories` | Unix sockets that the service manager has bound; who else can put one in the place of another |
 //! | `bound` `bind_error` | all that a configuration listens on, bound; why an address could not be |
+//! | `reloads` | those who asked for a reload and wait for its outcome |
 //! | `reload` `state` `ending` | SIGHUP, SIGUSR1, and the signals that end it |
 //! | `reports` `reporting` | what fived tells about itself, a few rows in a turn of the loop |
 //! | `metrics` `tallies` | what the service `metrics` prints, and its counts |
@@ -124,6 +125,7 @@ mod refusals;
 mod relay_threads;
 mod relays;
 mod reload;
+mod reloads;
 mod replay;
 mod reporting;
 mod reports;

@@ -3,9 +3,11 @@
 use super::bound::Bound;
 use super::config::{self, Read};
 use super::config_error::ConfigError;
+use super::context::Timer;
 use super::keys::Make;
 use super::lines;
 use super::log_file;
+use super::reloads::{ASKERS_MAX, GATHERING};
 use super::run::Parent;
 use super::unbound;
 use crate::log;
@@ -18,9 +20,6 @@ use std::time::Duration;
 /// The first line of the answer to whoever asked for the reload. Warnings or mistakes follow.
 pub const RELOADED: &str = "reloaded";
 pub const REFUSED: &str = "refused";
-/// Askers that wait for the new net process at a time. One more is answered as soon as the
-/// configuration has been read.
-const ASKERS_MAX: usize = 64;
 /// The answer to those who ask or wait while fived ends.
 const ENDS: &str = "fived is being ended";
 
@@ -29,31 +28,62 @@ const ENDS: &str = "fived is being ended";
 const LAST_CLIENTS: Duration = Duration::from_millis(200);
 
 impl Parent {
-    /// Reads the configuration again. A mistake changes nothing and is reported; otherwise a new
-    /// net process takes over. `asker` is answered when that process serves.
-    pub fn reload(&mut self, asker: Option<Asker>) {
-        if self.cx.is_ending() {
-            return tell(asker, REFUSED, &[ENDS.into()]);
+    /// SIGHUP has come; `asker` wants to be told what comes of it.
+    pub fn asked_to_reload(&mut self, asker: Option<Asker>) {
+        if let Some(asker) = asker {
+            if let Err(e) = asker.acknowledge() {
+                ::log::debug!("the process that asks for a reload hears nothing: {e}");
+            }
+            if self.reloads.has(asker) {
+                return;
+            }
+            self.reloads.asking.push(asker);
+            if !self.cx.is_ending() && self.reloads.may_gather(self.cx.now) {
+                return self.cx.after(GATHERING, Timer::Reload);
+            }
         }
+        self.reload();
+    }
+
+    /// Others who ask have had time to say so.
+    pub fn gathered(&mut self) {
+        if !self.reloads.asking.is_empty() {
+            self.reload();
+        }
+    }
+
+    /// Reads the configuration again. A mistake changes nothing and is reported; otherwise a new
+    /// net process takes over. Those who asked are answered when that process serves.
+    fn reload(&mut self) {
+        let asking = std::mem::take(&mut self.reloads.asking);
+        if self.cx.is_ending() {
+            return asking.into_iter().for_each(|a| tell(a, REFUSED, &[ENDS.into()]));
+        }
+        // Reading a configuration may take long, so pending starts are finished first.
+        self.services.settle_all(&mut self.cx);
+        self.route();
         // The service manager learns that the reload is over even where it was refused.
         notify::reloading();
         let read = self.read_again();
+        self.reloads.last = Some(clock::monotonic());
         self.cx.counters.tallies.reloaded(read.is_ok());
         match read {
             Ok(warnings) => {
                 self.signers.start(&mut self.cx);
                 self.nets.start(&mut self.cx);
                 self.hosts.look_up(&mut self.cx);
-                match asker {
-                    Some(a) if self.askers.len() < ASKERS_MAX => self.askers.push((a, warnings)),
-                    other => tell(other, RELOADED, &warnings),
+                for asker in asking {
+                    match self.reloads.waiting.len() < ASKERS_MAX {
+                        true => self.reloads.waiting.push((asker, warnings.clone())),
+                        false => tell(asker, RELOADED, &warnings),
+                    }
                 }
             }
             Err(mistakes) => {
                 mistakes.iter().for_each(|m| log::warn(m));
                 lines::reload(&self.cx.options.origin.to_string(), Err(mistakes.len()));
                 notify::ready();
-                tell(asker, REFUSED, &mistakes);
+                asking.into_iter().for_each(|a| tell(a, REFUSED, &mistakes));
             }
         }
     }
@@ -114,19 +144,21 @@ impl Parent {
 
     /// Answers those who asked, once no net process accepts clients under an older table any more.
     pub fn tell_askers(&mut self) {
-        if !self.askers.is_empty() && self.nets.is_alone(&self.cx) {
-            self.askers.drain(..).for_each(|(a, warnings)| tell(Some(a), RELOADED, &warnings));
+        let waiting = &mut self.reloads.waiting;
+        if !waiting.is_empty() && self.nets.is_alone(&self.cx) {
+            waiting.drain(..).for_each(|(a, warnings)| tell(a, RELOADED, &warnings));
         }
     }
 
     /// fived ends, so no net process will serve the newest table: answers those who asked.
     pub fn not_reloaded(&mut self) {
-        self.askers.drain(..).for_each(|(a, _)| tell(Some(a), REFUSED, &[ENDS.into()]));
+        let waiting = self.reloads.waiting.drain(..).map(|(a, _)| a);
+        let all = waiting.chain(self.reloads.asking.drain(..));
+        all.for_each(|a| tell(a, REFUSED, &[ENDS.into()]));
     }
 }
 
-fn tell(asker: Option<Asker>, outcome: &str, lines: &[String]) {
-    let Some(asker) = asker else { return };
+fn tell(asker: Asker, outcome: &str, lines: &[String]) {
     let text: String = [outcome]
         .into_iter()
         .chain(lines.iter().map(String::as_str))

@@ -17,6 +17,7 @@ use super::ports::Ports;
 use super::queue::Queue;
 use super::relay_threads::RelayThreads;
 use super::relays::Relays;
+use super::reloads::Reloads;
 use super::reports::Reports;
 use super::sensors::Sensors;
 use super::services::Services;
@@ -82,9 +83,7 @@ pub struct Parent {
     pub sensors: Sensors,
     /// What fived is telling about itself.
     pub reports: Reports,
-    /// Those who asked for a reload and wait until the new table is served, each with the warnings
-    /// of that reload.
-    pub askers: Vec<(Asker, Vec<String>)>,
+    pub reloads: Reloads,
     /// Tells whoever started fived that it is ready. Called once.
     pub announce: Option<Box<dyn FnOnce()>>,
     signals: Signals,
@@ -118,7 +117,7 @@ impl Parent {
             wrap: Wrap::default(),
             sensors: Sensors::default(),
             reports: Reports::default(),
-            askers: Vec::new(),
+            reloads: Reloads::default(),
             announce: None,
             signals,
             watchdog: Watchdog::default(),
@@ -316,12 +315,7 @@ impl Parent {
                     // Before this turn's orders: a port whose program has ended may have the next.
                     self.route();
                 }
-                Signal::HUP => {
-                    // Reading a configuration may take long, so pending starts are finished first.
-                    self.services.settle_all(&mut self.cx);
-                    self.route();
-                    self.reload(value.map(Asker));
-                }
+                Signal::HUP => self.asked_to_reload(value.map(Asker)),
                 Signal::USR1 => self.reports.log(),
                 Signal::TERM if matches!(self.cx.phase, Phase::Serving | Phase::Leaving) => {
                     self.stop();
@@ -369,6 +363,7 @@ impl Parent {
                 Timer::SignersLook => self.signers.look(cx),
                 Timer::Undelivered => self.services.undelivered.look(cx),
                 Timer::RefusalsOver => self.services.refusals.over(),
+                Timer::Reload => self.gathered(),
                 Timer::Shutdown => cx.phase = Phase::Over,
                 Timer::Left { until } => self.left(until),
                 Timer::Watch => {

@@ -1,9 +1,11 @@
 //! How a reload's outcome reaches whoever asked for it (`fived --reload`).
 //!
 //! The asker binds a datagram socket of an abstract name (unix(7)) that nobody can guess, and sends
-//! SIGHUP with that name's number as the signal's value (sigqueue(3)); the daemon answers there
-//! with one datagram, and never waits. The asker takes an answer only from the process that it
-//! signalled (SCM_CREDENTIALS).
+//! SIGHUP with that name's number as the signal's value (sigqueue(3)). A SIGHUP that is sent while
+//! another one is pending is lost, with its value: so the daemon acknowledges at once, with one
+//! datagram, and the asker repeats its signal until then. The outcome is one more datagram. The
+//! daemon never waits. The asker takes an answer only from the process that it signalled
+//! (SCM_CREDENTIALS).
 
 use super::check;
 use super::signal::Signal;
@@ -14,8 +16,12 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
 
+/// How soon an asker repeats its signal while it was not acknowledged.
+pub const REPEAT: Duration = Duration::from_millis(50);
 /// Bytes of an answer at most; what is longer is cut after a line.
 const MAX: usize = 60_000;
+/// The acknowledgement. No outcome is this line.
+const NOTED: &str = "noted\n";
 
 /// The number that is the signal's value, and from which the socket's name is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +30,11 @@ pub struct Asker(pub u64);
 impl Asker {
     fn address(self) -> io::Result<SocketAddr> {
         SocketAddr::from_abstract_name(format!("fived-reload-{:016x}", self.0))
+    }
+
+    /// Says that the question has come, so that it is not repeated. Errors: as `tell`.
+    pub fn acknowledge(self) -> io::Result<()> {
+        self.tell(NOTED)
     }
 
     /// Sends the outcome. Errors: the asker has ended, or receives nothing.
@@ -37,6 +48,14 @@ impl Asker {
         socket.set_nonblocking(true)?;
         socket.send_to_addr(&text.as_bytes()[..end], &self.address()?).map(drop)
     }
+}
+
+/// What the process that was asked has said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    /// It has the question.
+    Noted,
+    Outcome(String),
 }
 
 /// The asker's end.
@@ -70,8 +89,14 @@ impl Question {
         check(unsafe { libc::sigqueue(pid, Signal::HUP.number(), value) }).map(drop)
     }
 
-    /// The answer of that process. None: there was none within `time`.
-    pub fn answer(&self, pid: i32, time: Duration) -> io::Result<Option<String>> {
+    /// Is there still a process of that id?
+    pub fn reaches(&self, pid: i32) -> bool {
+        // SAFETY: no signal is sent.
+        check(unsafe { libc::kill(pid, 0) }).is_ok()
+    }
+
+    /// What that process says next. None: nothing within `time`.
+    pub fn answer(&self, pid: i32, time: Duration) -> io::Result<Option<Said>> {
         let end = Instant::now() + time;
         loop {
             let left = end.saturating_duration_since(Instant::now());
@@ -104,7 +129,8 @@ impl Question {
             };
             if from == Some(pid) {
                 bytes.truncate(n);
-                return Ok(Some(String::from_utf8_lossy(&bytes).into_owned()));
+                let text = String::from_utf8_lossy(&bytes).into_owned();
+                return Ok(Some(if text == NOTED { Said::Noted } else { Said::Outcome(text) }));
             }
         }
     }
@@ -120,8 +146,11 @@ mod tests {
         let asker = question.asker;
         assert_eq!(question.answer(me, Duration::from_millis(1)).unwrap(), None);
         asker.tell(&"line\n".repeat(MAX)).unwrap();
-        let text = question.answer(me, Duration::from_secs(5)).unwrap().unwrap();
+        let said = question.answer(me, Duration::from_secs(5)).unwrap();
+        let Some(Said::Outcome(text)) = said else { panic!("{said:?}") };
         assert!(text.len() <= MAX && text.len() > MAX - 5 && text.ends_with("line\n"));
+        asker.acknowledge().unwrap();
+        assert_eq!(question.answer(me, Duration::from_secs(5)).unwrap(), Some(Said::Noted));
         // What somebody else says is no answer.
         asker.tell("refused").unwrap();
         assert_eq!(question.answer(me + 1, Duration::from_millis(50)).unwrap(), None);

@@ -57,6 +57,13 @@ pub fn status(pid: i32, field: &str) -> String {
     try_status(pid, field).unwrap_or_else(|| panic!("{field} of {pid}"))
 }
 
+/// Was this signal sent to the process, which has not taken it yet?
+#[track_caller]
+pub fn is_pending(pid: i32, signal: nix::sys::signal::Signal) -> bool {
+    let mask = u64::from_str_radix(&status(pid, "ShdPnd"), 16).expect("a mask");
+    mask & 1 << (signal as i32 - 1) != 0
+}
+
 /// The same. None for a process that is gone.
 pub fn try_status(pid: i32, field: &str) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
