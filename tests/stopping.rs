@@ -53,6 +53,41 @@ fn sessions_and_streams_without_a_service_are_not_waited_for() {
     assert!(d.log().matches("reason=drained").count() >= 5, "{}", d.log());
 }
 
+/// They are in the backlog when net hears that it is to accept nobody any more.
+#[test]
+fn clients_who_have_just_connected_and_say_nothing_are_not_waited_for() {
+    for tls in [false, true] {
+        let port = if tls { "tls_port" } else { "port" };
+        let conf =
+            format!("{CONF}own stream tcp nowait @USER@ /bin/cat cat\n {port} = 127.0.0.1:0\n");
+        let mut d = Daemon::with(&conf).start();
+        let own = d.port(0);
+        let Some(held) = proc::hold(d.net_pid()) else { return };
+        let mut silent: Vec<_> = (0..3).map(|_| d.connect()).collect();
+        silent[1].send("unfinis");
+        let mut dialogue = d.connect();
+        dialogue.send("HOST\r\n");
+        let mut handshake = d.connect();
+        handshake.send(b"\x16\x03\x01");
+        let mut whole = d.connect();
+        whole.send("hello\r\n").half_close();
+        if tls {
+            silent.push(Client::connect(own));
+        }
+        d.signal(Signal::SIGTERM);
+        d.wait_log("stopping");
+        drop(held);
+        assert_eq!(d.wait(), 0);
+        silent.iter_mut().for_each(|c| same(c.read_any(), ""));
+        // A request that was there may still be served.
+        let answer = whole.read_any();
+        assert!(
+            [&b"+Go\r\nhello\n"[..], BUSY.as_bytes(), b""].contains(&&answer[..]),
+            "{answer:?}"
+        );
+    }
+}
+
 #[test]
 fn a_stream_with_a_service_is_waited_for_and_those_beside_it_are_not() {
     let mut d = Daemon::with(CONF).start();

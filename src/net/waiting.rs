@@ -61,8 +61,9 @@ const CLIENTS: usize = 1 << 16;
 enum Phase {
     /// It accepts clients.
     Serving,
-    /// It accepts only clients that connected before this phase began, until then at most.
-    Draining { accepts_until: Duration },
+    /// It accepts only clients that connected before this phase began, until then at most. `last`:
+    /// fived ends, so that nobody is waited for who has not asked for anything.
+    Draining { accepts_until: Duration, last: bool },
     /// No client and no session is left, and the parent was told so. The parent may still send a
     /// client to be refused.
     Finished,

@@ -62,6 +62,7 @@ impl Loop {
                 }
             }
         }
+        self.close_silent();
     }
 
     /// After the first client that was accepted from a listener: does another one wait there? Most
@@ -145,13 +146,10 @@ impl Loop {
     pub(super) fn drain(&mut self, last: bool) {
         let accepts_until = if last { self.now } else { self.now + LAST_ACCEPT_TIME };
         self.world.sessions.wake_when_empty(self.waker.clone());
-        self.phase = Phase::Draining { accepts_until };
+        self.phase = Phase::Draining { accepts_until, last };
         self.listeners.iter_mut().for_each(|l| l.pending = true);
         if last {
-            self.clients
-                .in_state(ClientState::is_first)
-                .into_iter()
-                .for_each(|slot| self.close(slot));
+            self.close_silent();
             // A client that is slow to read its answer gets no more time than one that is slow to
             // close.
             for slot in self.clients.in_state(|s| s == ClientState::Answer) {
@@ -160,11 +158,25 @@ impl Loop {
         }
     }
 
+    /// When fived ends, closes clients who have not asked for anything, also those who had
+    /// connected before and are accepted only now: one whose request has come is served first.
+    fn close_silent(&mut self) {
+        let last = match self.phase {
+            Phase::Draining { last, .. } => last,
+            Phase::ParentGone => true,
+            Phase::Serving | Phase::Finished => false,
+        };
+        if last && !self.clients.is_empty() {
+            let silent = self.clients.in_state(ClientState::is_first);
+            silent.into_iter().for_each(|slot| self.close(slot));
+        }
+    }
+
     /// When draining, closes the listeners as soon as no client waits there, or the time is up.
     pub(super) fn close_listeners(&mut self) {
         let accepts_until = match self.phase {
             Phase::Serving => return,
-            Phase::Draining { accepts_until } => accepts_until,
+            Phase::Draining { accepts_until, .. } => accepts_until,
             Phase::Finished | Phase::ParentGone => Duration::ZERO,
         };
         if self.listeners.is_empty()
