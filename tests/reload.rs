@@ -2,6 +2,7 @@
 
 mod support;
 use nix::sys::signal::Signal;
+use std::io::Write;
 use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -627,6 +628,38 @@ fn a_reload_without_a_running_fived_is_an_error() {
     assert!(code == 1 && err.contains("expected fived, found \"sleep\""), "{err}");
     assert!(other.try_wait().expect("wait").is_none(), "it runs");
     kill_and_wait(&mut other);
+}
+
+/// Who asks while a reload takes long has `server_timeout` from the start of the service, not from
+/// the beginning of the reload.
+#[test]
+fn a_slow_reload_shortens_no_deadline() {
+    let conf = "own stream tcp nowait @USER@ /bin/sh sh -c \"sleep 1; echo done\"\n server_timeout = 3\n port = 127.0.0.1:0\n";
+    let d = Daemon::with(conf).start();
+    let text = d.place.fill(&format!("state_directory = @DIR@/state\n{conf}"));
+    let path = d.place.at("fived.conf");
+    std::fs::remove_file(&path).expect("removed");
+    nix::unistd::mkfifo(path.as_str(), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    // Both ends: so it is open at once, and is not over before it is dropped.
+    let mut pipe =
+        std::fs::OpenOptions::new().read(true).write(true).open(&path).expect("the pipe");
+    d.signal(Signal::SIGSTOP);
+    d.signal(Signal::SIGHUP);
+    let mut clients: Vec<_> = (0..3).map(|_| d.connect()).collect();
+    for c in &mut clients {
+        c.send("own\r\n");
+    }
+    clients.push(Client::connect(d.port(0)));
+    std::thread::sleep(Duration::from_millis(300));
+    d.signal(Signal::SIGCONT);
+    pipe.write_all(text.as_bytes()).expect("written");
+    std::thread::sleep(Duration::from_millis(3500));
+    drop(pipe);
+    d.wait_log("RELOAD ");
+    for c in &mut clients[..3] {
+        same(c.read_all(), "+Go\r\ndone\n");
+    }
+    same(clients[3].read_all(), "done\n");
 }
 
 /// A start that was asked for under the table before is refused in its words, though the process

@@ -203,9 +203,9 @@ impl Context {
         self.timers.insert((when, what));
     }
 
-    /// Sets a timer that expires so long after now.
+    /// Sets a timer that expires so long after this moment: this turn may have begun long before.
     pub fn after(&mut self, pause: Duration, what: Timer) {
-        self.at(self.now + pause, what);
+        self.at(clock::monotonic() + pause, what);
     }
 
     /// Removes a timer.

@@ -54,7 +54,7 @@
 //! | `given_paths` `socket_directories` | Unix sockets that the service manager has bound; who else can put one in the place of another |
 //! | `bound` `bind_error` | all that a configuration listens on, bound; why an address could not be |
 //! | `reloads` | those who asked for a reload and wait for its outcome |
-//! | `reload` `state` `ending` | SIGHUP, SIGUSR1, and the signals that end it |
+//! | `signals` `reload` `state` `ending` | each signal; SIGHUP, SIGUSR1, and those that end it |
 //! | `reports` `reporting` | what fived tells about itself, a few rows in a turn of the loop |
 //! | `metrics` `tallies` | what the service `metrics` prints, and its counts |
 //!
@@ -140,6 +140,7 @@ mod services;
 mod session;
 mod session_counts;
 mod sessions;
+mod signals;
 mod signers;
 mod slots;
 mod socket_directories;

@@ -164,7 +164,7 @@ impl Parent {
         let no = match plan {
             Ok(Ok(plan)) => match self.connection(&mut a, &plan) {
                 Ok(given) => {
-                    let record = (config, a.record(self.cx.now));
+                    let record = (config, a.record());
                     return self.services.start(&mut self.cx, permit, plan, record, given);
                 }
                 Err(no) => no,
@@ -230,7 +230,7 @@ impl Parent {
     }
 
     pub fn refuse(&mut self, a: Arrival, no: StartError) {
-        let record = a.record(self.cx.now);
+        let record = a.record();
         self.services.refuse(&mut self.cx, a, record, no);
     }
 

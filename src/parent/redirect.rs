@@ -9,6 +9,7 @@ use super::channel::Broken;
 use super::relays::{Owner, Relay};
 use super::run::Parent;
 use crate::policy::{Backend, Permit, Service, Ticket};
+use crate::sys::clock;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
 use crate::wire::orders::{self, DATA_MAX, Data, Extras};
@@ -112,7 +113,8 @@ impl Parent {
         to: Target,
         (number, owner, until): (u32, Owner, Option<(Duration, Shared)>),
     ) {
-        let (service, started, record) = (a.service, self.cx.now, a.record(self.cx.now));
+        let (service, record) = (a.service, a.record());
+        let started = record.at;
         let counted = a.config.table.service(service);
         let counted = counted.map(|s| self.cx.counters.started(&s.name, &record.host));
         let (config, ticket) = (a.config.clone(), permit.into_ticket());
@@ -170,7 +172,7 @@ impl Parent {
     /// `server_timeout`: when a relay that begins now ends.
     pub(super) fn ends_at(&self, service: &Service) -> Option<Duration> {
         let seconds = service.attributes.server_timeout?;
-        Some(self.cx.now + Duration::from_secs(seconds.into()))
+        Some(clock::monotonic() + Duration::from_secs(seconds.into()))
     }
 
     /// Who relays: the process that has the client; a plain client is handed to a net process.

@@ -45,16 +45,9 @@ impl Parent {
         self.reload();
     }
 
-    /// Others who ask have had time to say so.
-    pub fn gathered(&mut self) {
-        if !self.reloads.asking.is_empty() {
-            self.reload();
-        }
-    }
-
     /// Reads the configuration again. A mistake changes nothing and is reported; otherwise a new
     /// net process takes over. Those who asked are answered when that process serves.
-    fn reload(&mut self) {
+    pub fn reload(&mut self) {
         let asking = std::mem::take(&mut self.reloads.asking);
         if self.cx.is_ending() {
             return asking.into_iter().for_each(|a| tell(a, REFUSED, &[ENDS.into()]));
@@ -65,7 +58,7 @@ impl Parent {
         // The service manager learns that the reload is over even where it was refused.
         notify::reloading();
         let read = self.read_again();
-        self.reloads.last = Some(clock::monotonic());
+        (self.reloads.last, self.reloads.done) = (Some(self.cx.now), true);
         self.cx.counters.tallies.reloaded(read.is_ok());
         match read {
             Ok(warnings) => {
@@ -102,6 +95,7 @@ impl Parent {
             (&mut self.cx.spawner, &mut made),
         );
         made.iter().for_each(|m| log::say(m));
+        self.cx.now = clock::monotonic();
         let Read { config, mut warnings, .. } = read.map_err(ConfigError::lines)?;
         let (options, ports) = (&self.cx.options, &self.ports.listeners);
         let mut bound = Bound::new(&config, options, ports, &self.listeners)?;

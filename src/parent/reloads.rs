@@ -21,6 +21,10 @@ pub struct Reloads {
     pub waiting: Vec<(Asker, Vec<String>)>,
     /// When the configuration was read last.
     pub last: Option<Duration>,
+    /// Those who are to share a reload have had time to say so.
+    pub gathered: bool,
+    /// A reload took place in this turn of the loop, which may have taken seconds.
+    pub done: bool,
 }
 
 impl Reloads {

@@ -29,8 +29,7 @@ use super::wrap::Wrap;
 use crate::log;
 use crate::sys::clock;
 use crate::sys::notify::StandIn;
-use crate::sys::outcome::Asker;
-use crate::sys::signal::{Received, Signal, Signals};
+use crate::sys::signal::Signals;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Token};
 use std::io::{self, ErrorKind};
@@ -86,7 +85,9 @@ pub struct Parent {
     pub reloads: Reloads,
     /// Tells whoever started fived that it is ready. Called once.
     pub announce: Option<Box<dyn FnOnce()>>,
-    signals: Signals,
+    pub signals: Signals,
+    /// Signals may have come that were not received yet.
+    pub signalled: bool,
     watchdog: Watchdog,
     /// Channels that may have orders.
     pub ready: Queue,
@@ -120,6 +121,7 @@ impl Parent {
             reloads: Reloads::default(),
             announce: None,
             signals,
+            signalled: false,
             watchdog: Watchdog::default(),
             ready: Queue::default(),
             stand_in: None,
@@ -160,7 +162,7 @@ impl Parent {
             }
             for event in &events {
                 match event.token() {
-                    SIGNALS => self.signals(),
+                    SIGNALS => self.signalled = true,
                     watchdog::LISTENERS => {}
                     Token(t) => {
                         if event.is_writable() {
@@ -169,6 +171,9 @@ impl Parent {
                         self.ready.add(t);
                     }
                 }
+            }
+            if self.receive_signals() {
+                continue;
             }
             for t in self.cx.retries.take() {
                 self.flush(t);
@@ -214,7 +219,8 @@ impl Parent {
     fn wait(&self) -> Option<Duration> {
         // In every turn: while there are orders all the time, no turn waits.
         let log = (!log::flush()).then_some(LOG_RETRY);
-        if !self.ready.is_empty() || !self.reports.is_empty() || !self.offers.is_settled() {
+        let busy = self.signalled || self.reloads.gathered || !self.ready.is_empty();
+        if busy || !self.reports.is_empty() || !self.offers.is_settled() {
             return Some(Duration::ZERO);
         }
         let until = |at: Duration| at.saturating_sub(self.cx.now) + Duration::from_millis(1);
@@ -307,26 +313,6 @@ impl Parent {
         }
     }
 
-    fn signals(&mut self) {
-        for Received { signal, value, .. } in self.signals.receive() {
-            match signal {
-                Signal::CHLD => {
-                    self.reap();
-                    // Before this turn's orders: a port whose program has ended may have the next.
-                    self.route();
-                }
-                Signal::HUP => self.asked_to_reload(value.map(Asker)),
-                Signal::USR1 => self.reports.log(),
-                Signal::TERM if matches!(self.cx.phase, Phase::Serving | Phase::Leaving) => {
-                    self.stop();
-                }
-                Signal::USR2 => self.leave(),
-                Signal::TERM | Signal::INT => self.cx.phase = Phase::Over,
-                _ => {}
-            }
-        }
-    }
-
     fn expire(&mut self) {
         while let Some(timer) = self.cx.due() {
             let cx = &mut self.cx;
@@ -363,7 +349,7 @@ impl Parent {
                 Timer::SignersLook => self.signers.look(cx),
                 Timer::Undelivered => self.services.undelivered.look(cx),
                 Timer::RefusalsOver => self.services.refusals.over(),
-                Timer::Reload => self.gathered(),
+                Timer::Reload => self.reloads.gathered = true,
                 Timer::Shutdown => cx.phase = Phase::Over,
                 Timer::Left { until } => self.left(until),
                 Timer::Watch => {

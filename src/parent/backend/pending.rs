@@ -4,6 +4,7 @@
 
 use super::super::context::{Context, Timer};
 use super::targets::Target;
+use crate::sys::clock;
 use crate::sys::dial;
 use crate::sys::poll::{self, Poll};
 use mio::unix::SourceFd;
@@ -86,7 +87,7 @@ impl<T: Awaited> PendingConnections<T> {
         if let Some(client) = client {
             self.clients.insert(client, token);
         }
-        let until = cx.now + timeout;
+        let until = clock::monotonic() + timeout;
         cx.at(until, Timer::ConnectLate { token });
         self.all.insert(token, PendingConnection { what, target, socket, until, client });
         Ok(())
