@@ -369,6 +369,39 @@ fn a_port_of_its_own_hears_the_header_too() {
     same(c.send(V1).half_close().read_all(), format!("{seen}{V1}"));
 }
 
+/// More of them than the parent would hold for a net process that is slow to take them: they wait
+/// in the backlog instead.
+#[test]
+fn a_crowd_at_ports_of_their_own_is_taken_as_net_can_take_it() {
+    const PORTS: usize = 3;
+    const EACH: usize = 2300;
+    let backlog: usize = read("/proc/sys/net/core/somaxconn").trim().parse().expect("a number");
+    if !descriptors(10_000) || backlog < EACH {
+        return skip("needs 10000 descriptors and a backlog of 2300");
+    }
+    let rows: String =
+        (0..PORTS).map(|n| who(&format!("own{n}"), " port = 127.0.0.1:0\n")).collect();
+    let conf = format!(
+        "{FROM}max_connections = 20000\nbacklog = 4096\nlog_on_success =\ncps = UNLIMITED\n{rows}"
+    );
+    let d = Daemon::with(&conf).start();
+    let (net, ports) = (d.net_pid(), d.ports::<PORTS>());
+    let mut session = d.connect();
+    session.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+    let Some(held) = proc::hold(net) else { return };
+    let mut crowd = Vec::new();
+    for n in 0..PORTS * EACH {
+        crowd.push(at(ports[n % PORTS]));
+    }
+    drop(held);
+    // The last of all is served.
+    let mut last = at(ports[0]);
+    last.send(V1).expect(SEEN);
+    assert!(session.silent(10), "its session stands");
+    assert_eq!(d.net_pid(), net, "{}", d.log());
+    assert!(!d.log().contains("WARN"), "{}", d.log());
+}
+
 #[test]
 fn an_upstream_hears_of_the_client_too() {
     let upstream = TcpListener::bind("127.0.0.1:0").expect("bind");

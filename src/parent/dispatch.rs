@@ -86,7 +86,7 @@ impl Parent {
 
     /// Accepts one client at a port of a service's own. False: there is none now.
     pub fn port_client(&mut self, token: usize) -> bool {
-        if self.ports.listeners.is_own(token) && !self.takes_local_clients() {
+        if self.waits_for_net(token) {
             self.cx.retries.add(token);
             return false;
         }

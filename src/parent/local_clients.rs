@@ -37,9 +37,12 @@ impl Parent {
         }
     }
 
-    /// Is there a net process that takes a client at a Unix socket of fived's own?
-    pub fn takes_local_clients(&self) -> bool {
-        self.nets.takes_clients().is_some()
+    /// Do the clients at this port wait, because only a net process can take them, or a load
+    /// balancer's among them, and none takes any now?
+    pub fn waits_for_net(&mut self, token: usize) -> bool {
+        let some = !self.cx.config.table.settings.proxy_from.is_empty();
+        let balancers = some && self.ports.is_internet_stream(token);
+        (balancers || self.ports.listeners.is_own(token)) && self.nets.takes_clients().is_none()
     }
 
     /// Hands such a client to the net process that serves, with the user who it is.

@@ -86,6 +86,12 @@ impl Ports {
         Came::Client(Box::new(arrival(cx, service, client, (addresses, From::Port), name)))
     }
 
+    /// Is it a port where fived accepts clients of a service, from other computers too?
+    pub fn is_internet_stream(&mut self, token: usize) -> bool {
+        let l = self.listeners.get_mut(token);
+        l.is_some_and(|l| l.port.service.is_some() && l.wait.is_none() && l.real.is_some())
+    }
+
     /// A client that has come to a port and is `at` these addresses, as its load balancer says.
     /// `real`: this computer's address of its connection. None: no service is there.
     pub fn arrival_at(

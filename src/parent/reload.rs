@@ -115,7 +115,9 @@ impl Parent {
         // under it.
         let until = clock::monotonic() + LAST_CLIENTS;
         for token in self.ports.listeners.given_up(&config.ports.plain, &bound.ports) {
-            while clock::monotonic() < until && self.port_client(token) {}
+            while clock::monotonic() < until
+                && (self.port_client(token) || self.net_takes_more(token))
+            {}
         }
         let (options, ports) = (&self.cx.options, &mut self.ports.listeners);
         let addresses = bound.adopt(&config, options, ports, &mut self.listeners);
@@ -129,6 +131,17 @@ impl Parent {
         }
         self.ports.end_changed(&self.cx, &self.services.running);
         Ok(warnings)
+    }
+
+    /// Lets a net process read what it was sent, where the clients at a port wait for that. False:
+    /// they do not.
+    fn net_takes_more(&mut self, token: usize) -> bool {
+        let waits = self.waits_for_net(token);
+        if let Some(net) = self.nets.serving().filter(|_| waits) {
+            std::thread::sleep(Duration::from_millis(1));
+            self.flush(net);
+        }
+        waits && self.nets.serving().is_some()
     }
 
     /// A net process serves the newest table now.

@@ -279,7 +279,7 @@ impl Parent {
         batch
     }
 
-    fn flush(&mut self, token: usize) {
+    pub fn flush(&mut self, token: usize) {
         let cx = &self.cx;
         let done = if self.nets.has(token) {
             self.nets.flush(cx, token)
