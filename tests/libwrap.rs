@@ -154,6 +154,27 @@ fn a_rule_holds_from_the_moment_it_is_written_and_without_any_nobody_waits() {
     same(d.ask("one\r\n"), "+Go\r\none\n");
 }
 
+/// What was asked under rules that have changed since is asked again, and holds for nobody else.
+#[test]
+fn rules_that_change_while_they_are_asked_decide_as_they_are_now() {
+    let slow = "ALL: ALL: spawn sleep 1.5: ALLOW\n";
+    let Some(d) = with("# none\n", slow, "ln -sf @DIR@/deny /mnt/hosts.deny;") else { return };
+    let mut c = d.connect();
+    c.send("one\r\n");
+    let s = UdpSocket::bind("127.0.0.4:0").expect("bind");
+    s.set_read_timeout(Some(std::time::Duration::from_millis(300))).expect("timeout");
+    s.send_to(b"hello", d.port(1)).expect("send");
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    d.place.write("deny", "ALL: ALL\n", 0o644);
+    c.expect("-Service not available\r\n").end();
+    for _ in 0..6 {
+        s.send_to(b"again", d.port(1)).expect("send");
+        assert!(s.recv_from(&mut [0; 64]).is_err(), "{}", d.log());
+    }
+    let line = d.wait_log("REFUSE service=echo");
+    assert!(!d.log().contains("START service=one") && line.contains("libwrap"), "{line}");
+}
+
 #[test]
 fn rules_that_wait_hold_up_nobody_and_refuse_after_five_seconds() {
     let Some(d) = with("", "echo: ALL: spawn sleep 60\n", "") else { return };

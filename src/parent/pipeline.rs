@@ -13,7 +13,7 @@ use super::descriptors::own;
 use super::run::{Parent, Then};
 use super::session::local_user;
 use super::waits::NotStarted;
-use super::wrap::Checked;
+use super::wrap::{Checked, Verdict};
 use crate::policy::{
     Backend, Busy, Facts, HostId, Peer, Permit, Reached, Refusal, Service, ServiceId,
 };
@@ -141,8 +141,11 @@ impl Parent {
     pub fn libwrap_checked(&mut self, checked: Option<Checked>) {
         match checked {
             None => {}
-            Some((a, Ok(()))) => self.arrive(Arrival { passed_libwrap: true, ..*a }, None),
-            Some((a, Err(no))) => self.refuse(*a, no),
+            Some((a, Verdict::Allowed)) => {
+                self.arrive(Arrival { passed_libwrap: true, ..*a }, None);
+            }
+            Some((a, Verdict::Refused(no))) => self.refuse(*a, no),
+            Some((a, Verdict::Again)) => self.arrive(*a, None),
         }
     }
 

@@ -11,6 +11,8 @@
 //! A connection waits for the answer. A datagram is first in the queue of its port, where all that
 //! come after it wait for it: so it waits for a moment only, and is dropped then. The rules are
 //! still waited for, and what they say holds for the next datagrams of its sender (`decisions`).
+//!
+//! Rules that have changed meanwhile are asked again; what the old ones say holds for nobody.
 
 use super::arrival::{Arrival, StartError};
 use super::children::Role;
@@ -47,6 +49,8 @@ struct Check {
     arrival: Option<Box<Arrival>>,
     question: Question,
     datagram: bool,
+    /// The rules that are asked.
+    generation: u64,
     child: Child,
     pipe: OwnedFd,
 }
@@ -62,11 +66,20 @@ pub struct Wrap {
     checks: HashMap<i32, Check>,
     /// Whether the files had a rule when they had these stamps.
     rules: Option<([Stamp; 2], bool)>,
+    /// How often they have changed.
+    generation: u64,
     decisions: Decisions,
 }
 
 /// What the rules say of a request.
-pub type Checked = (Box<Arrival>, Result<(), StartError>);
+pub enum Verdict {
+    Allowed,
+    Refused(StartError),
+    /// They have changed since they were asked.
+    Again,
+}
+
+pub type Checked = (Box<Arrival>, Verdict);
 
 impl Wrap {
     /// Has one of the files a rule? A file that cannot be read may have one.
@@ -80,6 +93,7 @@ impl Wrap {
             _ => {
                 let any = libwrap::has_rules().unwrap_or(true);
                 self.rules = Some((now, any));
+                self.generation += 1;
                 self.decisions.clear();
                 any
             }
@@ -101,15 +115,17 @@ impl Wrap {
         let question = (daemon.clone(), client, server);
         if datagram {
             if let Some(allowed) = self.decisions.get(&question, cx.now) {
-                return Some((arrival, if allowed { Ok(()) } else { Err(denied(None)) }));
+                return Some((arrival, said(allowed, None)));
             }
-            if self.checks.values().any(|c| c.question == question && c.datagram) {
-                return Some((arrival, Err(undecided())));
+            let now = self.generation;
+            let asks = |c: &Check| c.datagram && c.generation == now && c.question == question;
+            if self.checks.values().any(asks) {
+                return Some((arrival, Verdict::Refused(undecided())));
             }
         }
         if !self.may_ask(client, datagram) {
             let text = "too many requests wait for the rules of libwrap".to_string();
-            return Some((arrival, Err(not_asked(datagram, "processes", text))));
+            return Some((arrival, not_asked(datagram, "processes", text)));
         }
         match lookup::start(cx, &LookUp::Libwrap { daemon, addresses }, Role::Wrap) {
             Ok((child, pipe)) => {
@@ -118,14 +134,15 @@ impl Wrap {
                 if let Some(max_wait) = max_wait {
                     cx.after(max_wait, Timer::WrapSlow { pid });
                 }
-                let check = Check { arrival: Some(arrival), question, datagram, child, pipe };
+                let (arrival, generation) = (Some(arrival), self.generation);
+                let check = Check { arrival, question, datagram, generation, child, pipe };
                 self.checks.insert(pid, check);
                 None
             }
             Err(e) => {
                 cx.note_not_started("libwrap", &e);
                 let reason = if e.lacks_descriptors() { "descriptors" } else { "processes" };
-                Some((arrival, Err(not_asked(datagram, reason, e.to_string()))))
+                Some((arrival, not_asked(datagram, reason, e.to_string())))
             }
         }
     }
@@ -144,12 +161,17 @@ impl Wrap {
         let mut bytes = [0; ANSWER_MAX];
         let n = socket::receive(check.pipe.as_fd(), &mut bytes).unwrap_or(0);
         let answer = match (exit, lookups::LibwrapAnswer::decode(&bytes[..n])) {
-            (Exit::Status(0), Some(lookups::LibwrapAnswer::Allowed)) => Ok(()),
-            (Exit::Status(0), Some(lookups::LibwrapAnswer::Denied)) => Err(denied(None)),
-            (Exit::Status(0), Some(lookups::LibwrapAnswer::Unknown(why))) => Err(denied(Some(why))),
-            _ => Err(denied(Some("the rules could not be asked".into()))),
+            (Exit::Status(0), Some(lookups::LibwrapAnswer::Allowed)) => said(true, None),
+            (Exit::Status(0), Some(lookups::LibwrapAnswer::Denied)) => said(false, None),
+            (Exit::Status(0), Some(lookups::LibwrapAnswer::Unknown(why))) => said(false, Some(why)),
+            _ => said(false, Some("the rules could not be asked".into())),
         };
-        self.decided(check, answer, now)
+        // Looks whether they have changed.
+        self.has_rules();
+        match check.generation == self.generation {
+            true => self.decided(check, answer, now),
+            false => check.arrival.map(|a| (a, Verdict::Again)),
+        }
     }
 
     /// The rules have taken too long: the child is killed, and the commands that it has started.
@@ -158,17 +180,12 @@ impl Wrap {
         // This fails where the child has just ended. Its answer comes too late all the same.
         let _ = check.child.signal_group(Signal::KILL);
         let why = format!("no answer of the rules within {} s", TIMEOUT.as_secs());
-        self.decided(check, Err(denied(Some(why))), now)
+        self.decided(check, said(false, Some(why)), now)
     }
 
-    fn decided(
-        &mut self,
-        check: Check,
-        answer: Result<(), StartError>,
-        now: Duration,
-    ) -> Option<Checked> {
-        if check.arrival.is_none() {
-            self.decisions.add(check.question, answer.is_ok(), now);
+    fn decided(&mut self, check: Check, answer: Verdict, now: Duration) -> Option<Checked> {
+        if check.arrival.is_none() && check.generation == self.generation {
+            self.decisions.add(check.question, matches!(answer, Verdict::Allowed), now);
         }
         check.arrival.map(|a| (a, answer))
     }
@@ -178,6 +195,10 @@ impl Wrap {
         let arrival = self.checks.get_mut(&pid)?.arrival.take()?;
         Some((*arrival, undecided()))
     }
+}
+
+fn said(allowed: bool, why: Option<String>) -> Verdict {
+    if allowed { Verdict::Allowed } else { Verdict::Refused(denied(why)) }
 }
 
 fn denied(text: Option<String>) -> StartError {
@@ -190,9 +211,9 @@ fn undecided() -> StartError {
 }
 
 /// No child can ask. A datagram is dropped for that, because others wait for it.
-fn not_asked(datagram: bool, reason: &'static str, text: String) -> StartError {
-    match datagram {
+fn not_asked(datagram: bool, reason: &'static str, text: String) -> Verdict {
+    Verdict::Refused(match datagram {
         true => denied(Some(text)),
         false => StartError::busy(reason, Some(text)),
-    }
+    })
 }
