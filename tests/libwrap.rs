@@ -175,6 +175,25 @@ fn rules_that_change_while_they_are_asked_decide_as_they_are_now() {
     assert!(!d.log().contains("START service=one") && line.contains("libwrap"), "{line}");
 }
 
+/// A timer is for a process id, which may soon be another child's.
+#[test]
+fn what_has_been_decided_leaves_no_timer() {
+    let Some(d) = with("ALL: ALL\n", "", "") else { return };
+    let timers = || {
+        let n = d.log().matches("STATE timers_now=").count();
+        d.signal(nix::sys::signal::Signal::SIGUSR1);
+        let line = d.wait_logs("STATE timers_now=", n + 1).pop().expect("a line");
+        line.rsplit('=').next().and_then(|n| n.parse::<usize>().ok()).expect("a number")
+    };
+    let (before, since) = (timers(), std::time::Instant::now());
+    for _ in 0..6 {
+        same(d.ask("one\r\n"), "+Go\r\none\n");
+    }
+    let after = timers();
+    // Others come and go.
+    assert!(after <= before + 2 || since.elapsed().as_secs() >= 5, "{before} {after}");
+}
+
 #[test]
 fn rules_that_wait_hold_up_nobody_and_refuse_after_five_seconds() {
     let Some(d) = with("", "echo: ALL: spawn sleep 60\n", "") else { return };

@@ -42,6 +42,7 @@ struct LookUpChild<T> {
     name: Missing,
     child: Child,
     pipe: OwnedFd,
+    late: Duration,
     waiting: Vec<(Rc<Config>, T)>,
 }
 
@@ -85,9 +86,9 @@ impl<T> Accounts<T> {
         match start(cx, &name) {
             Ok((child, pipe)) => {
                 let pid = child.pid;
-                cx.after(LOOK_UP_TIMEOUT, Timer::AccountLate { pid });
+                let late = cx.expires_after(LOOK_UP_TIMEOUT, Timer::AccountLate { pid });
                 let waiting = vec![(config.clone(), then)];
-                all.insert(pid, LookUpChild { name, child, pipe, waiting });
+                all.insert(pid, LookUpChild { name, child, pipe, late, waiting });
                 Ok(())
             }
             Err(e) => {
@@ -100,8 +101,10 @@ impl<T> Accounts<T> {
 
     /// The child of a look-up has ended; its output is the answer. Returns the name and the
     /// requests that continue now.
-    pub fn ended(&mut self, pid: i32, exit: Exit) -> Option<(Missing, Vec<T>)> {
+    pub fn ended(&mut self, cx: &mut Context, pid: i32, exit: Exit) -> Option<(Missing, Vec<T>)> {
         let l = self.0.remove(&pid)?;
+        // The number may soon be another child's.
+        cx.cancel(l.late, Timer::AccountLate { pid });
         let text = if exit == Exit::Status(0) { read_answer(&l.pipe) } else { String::new() };
         Some(l.learn(&text))
     }

@@ -205,7 +205,14 @@ impl Context {
 
     /// Sets a timer that expires so long after this moment: this turn may have begun long before.
     pub fn after(&mut self, pause: Duration, what: Timer) {
-        self.at(clock::monotonic() + pause, what);
+        self.expires_after(pause, what);
+    }
+
+    /// The same. Returned: when it expires, for `cancel`.
+    pub fn expires_after(&mut self, pause: Duration, what: Timer) -> Duration {
+        let when = clock::monotonic() + pause;
+        self.at(when, what);
+        when
     }
 
     /// Removes a timer.

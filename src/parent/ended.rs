@@ -61,11 +61,11 @@ impl Parent {
                 Some(Role::Host) => self.hosts.ended(cx, pid, exit),
                 Some(Role::Name) => self.names.ended(cx, pid, exit),
                 Some(Role::Account) => {
-                    let found = self.accounts.ended(pid, exit);
+                    let found = self.accounts.ended(cx, pid, exit);
                     self.account_known(found);
                 }
                 Some(Role::Wrap) => {
-                    let checked = self.wrap.ended(pid, exit, cx.now);
+                    let checked = self.wrap.ended(cx, pid, exit);
                     self.libwrap_checked(checked);
                 }
                 None => {}

@@ -53,6 +53,9 @@ struct Check {
     generation: u64,
     child: Child,
     pipe: OwnedFd,
+    /// When its timers expire.
+    late: Duration,
+    slow: Option<Duration>,
 }
 
 /// What tells a file from what it was before: inode, size, and time of change. None: it is not
@@ -130,12 +133,11 @@ impl Wrap {
         match lookup::start(cx, &LookUp::Libwrap { daemon, addresses }, Role::Wrap) {
             Ok((child, pipe)) => {
                 let pid = child.pid;
-                cx.after(TIMEOUT, Timer::WrapLate { pid });
-                if let Some(max_wait) = max_wait {
-                    cx.after(max_wait, Timer::WrapSlow { pid });
-                }
+                let late = cx.expires_after(TIMEOUT, Timer::WrapLate { pid });
+                let slow = max_wait.map(|t| cx.expires_after(t, Timer::WrapSlow { pid }));
                 let (arrival, generation) = (Some(arrival), self.generation);
-                let check = Check { arrival, question, datagram, generation, child, pipe };
+                let check =
+                    Check { arrival, question, datagram, generation, child, pipe, late, slow };
                 self.checks.insert(pid, check);
                 None
             }
@@ -156,8 +158,11 @@ impl Wrap {
     }
 
     /// A child has ended: the request goes on, or is refused.
-    pub fn ended(&mut self, pid: i32, exit: Exit, now: Duration) -> Option<Checked> {
+    pub fn ended(&mut self, cx: &mut Context, pid: i32, exit: Exit) -> Option<Checked> {
         let check = self.checks.remove(&pid)?;
+        // The number may soon be another child's.
+        cx.cancel(check.late, Timer::WrapLate { pid });
+        check.slow.into_iter().for_each(|at| cx.cancel(at, Timer::WrapSlow { pid }));
         let mut bytes = [0; ANSWER_MAX];
         let n = socket::receive(check.pipe.as_fd(), &mut bytes).unwrap_or(0);
         let answer = match (exit, lookups::LibwrapAnswer::decode(&bytes[..n])) {
@@ -169,7 +174,7 @@ impl Wrap {
         // Looks whether they have changed.
         self.has_rules();
         match check.generation == self.generation {
-            true => self.decided(check, answer, now),
+            true => self.decided(check, answer, cx.now),
             false => check.arrival.map(|a| (a, Verdict::Again)),
         }
     }
