@@ -359,6 +359,35 @@ fn what_is_no_file_is_neither_read_nor_waited_for() {
     assert!(code == 1 && err.contains("expected a regular file"), "{err}");
 }
 
+/// Reading a pipe without a writer is at its end at once, and that is no empty configuration.
+#[test]
+fn a_configuration_may_come_through_a_pipe_that_somebody_writes_to() {
+    use std::io::Write;
+    let place = Place::new();
+    let pipe = place.at("pipe");
+    nix::unistd::mkfifo(pipe.as_str(), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    let nobody = "expected a file with text, found a pipe that nobody writes to";
+    let (code, _, err) = run(&["-t", "-f", &pipe]);
+    assert!(code == 1 && err.contains(nobody), "{code} {err}");
+    let (code, _, err) = run_with(&["-t", "-f", "/dev/stdin"], b"");
+    assert!(code == 1 && err.contains(nobody), "{code} {err}");
+    let row = place.fill(ROW);
+    assert_eq!(run_with(&["-t", "-f", "/dev/stdin"], row.as_bytes()).0, 0);
+    assert_eq!(run(&["-t", "-f", "/dev/null"]).0, 0);
+    // Somebody has it open, and is slow.
+    let both = std::fs::OpenOptions::new().read(true).write(true).open(&pipe);
+    let mut writer = both.expect("the pipe");
+    let writes = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        writer.write_all(b"x stream tcp perhaps\n")?;
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        writer.write_all(b"y stream tcp perhaps\n")
+    });
+    let (code, _, err) = run(&["-t", "-f", &pipe]);
+    assert!(code == 1 && err.matches("pipe:").count() == 2, "{err}");
+    writes.join().expect("it ends").expect("written");
+}
+
 #[test]
 fn an_empty_word_is_shown() {
     let place = Place::new();

@@ -23,7 +23,7 @@ pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
 }
 
 /// Reads a file, a pipe or a device: for a name that somebody gave on purpose, such as
-/// `/dev/stdin`.
+/// `/dev/stdin`. A pipe into which nobody writes anything is an error.
 pub fn read_any(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     whole(path.as_ref(), true)
 }
@@ -67,6 +67,11 @@ fn whole(path: &Path, any: bool) -> io::Result<Vec<u8>> {
         {
             return Err(e);
         }
+    }
+    // Reading a pipe without a writer is at its end at once.
+    if kind.is_fifo() && content.is_empty() {
+        let found = "expected a file with text, found a pipe that nobody writes to";
+        return Err(io::Error::other(found));
     }
     if content.len() as u64 > FILE_MAX {
         return Err(io::Error::other(format!("longer than {FILE_MAX} bytes")));
