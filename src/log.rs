@@ -113,8 +113,8 @@ pub fn say(text: &str) {
     log().line(&line);
 }
 
-/// Logs a line that another process of fived has escaped already: printable characters stay as they
-/// are.
+/// Logs a line whose values are escaped already, by another process of fived, say: printable
+/// characters stay as they are.
 pub fn pass(text: &str) {
     let mut line = String::new();
     for &b in bounded(text.as_bytes()) {

@@ -63,6 +63,30 @@ fn the_dialogue_byte_for_byte() {
 }
 
 #[test]
+fn a_name_is_escaped_once_wherever_it_is_logged() {
+    let d = with_users("cat stream tcp nowait @USER@ /bin/cat cat\n", &["a b"]);
+    let mut c = d.connect();
+    c.send("AUTH\na b\ndemopass\ncat\n").expect(format!("{}{GO}", yes("a b")));
+    let mut session = d.connect();
+    session.send("AUTH\na b\ndemopass\n").expect(yes("a b"));
+    d.wait_logs(r"LOGIN user=a\x20b method", 2);
+    d.signal(Signal::SIGUSR1);
+    for what in ["STATE session=", "STATE service=cat"] {
+        let line = d.wait_log(what);
+        assert!(line.contains(r" user=a\x20b "), "{line}");
+    }
+}
+
+/// Bytes that are no text are logged as they came.
+#[test]
+fn a_name_that_is_not_utf_8_is_logged_byte_for_byte() {
+    // As text, with a replacement character, it would be the name of a user.
+    let d = with_users("cat stream tcp nowait @USER@ /bin/cat cat\n", &["a\u{fffd}b"]);
+    same(d.ask(b"AUTH\na\xffb\ndemopass\n"), format!("{ASKED}{FAILED_LOGIN}"));
+    d.wait_log(r"LOGIN user=a\xffb method=password result=no");
+}
+
+#[test]
 fn all_at_once_and_by_every_scheme() {
     let d = with(CONF);
     for name in ["six", "demo", "yes"] {

@@ -292,7 +292,7 @@ impl Logins {
     ) {
         let name = String::from_utf8_lossy(t.user.bytes()).into_owned();
         *self.results.entry((word(t.method), result.as_str())).or_default() += 1;
-        lines::login(&name, word(t.method), result, t.from, t.number, key);
+        lines::login(t.user.bytes(), word(t.method), result, t.from, t.number, key);
         // A key that is not the user's costs nothing, because an agent offers many keys.
         let failed = matches!(
             result,
