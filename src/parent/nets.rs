@@ -100,10 +100,12 @@ impl Nets {
         let (ours, theirs) = own::channel().map_err(|e| format!("channel: {e}"))?;
         let config = cx.config.clone();
         let (log, stderr) = self.log.add(cx).map_err(|e| format!("log socket: {e}"))?;
-        let child = net::spawn(cx, &config, &theirs, &stderr);
+        // The child comes last, so that nothing can fail once it is there.
+        let made = cx.channel(ours).map_err(|e| format!("poll: {e}")).and_then(|channel| {
+            net::spawn(cx, &config, &theirs, &stderr).map(|child| (channel, child))
+        });
         drop(stderr);
-        let child = child.inspect_err(|_| self.log.finish(log))?;
-        let (token, channel) = cx.channel(ours).map_err(|e| format!("poll: {e}"))?;
+        let ((token, channel), child) = made.inspect_err(|_| self.log.finish(log))?;
         cx.children.add(child.pid, Role::Net(token));
         self.all.insert(token, Net::new(child, channel, config, log));
         self.begin_counting(cx, token);
