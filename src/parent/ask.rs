@@ -1,7 +1,7 @@
 //! `fived --reload`: asks the running fived to reload, waits, and says what came of it (fived(8)).
 
 use super::by_name;
-use super::reload::RELOADED;
+use super::reload::{ENDS, RELOADED};
 use super::status::{SYSTEM, USAGE, print_error};
 use crate::sys::outcome::{Question, REPEAT, Said};
 use crate::sys::process;
@@ -20,14 +20,19 @@ pub fn reload(pidfile: Option<&str>) -> i32 {
     match asked(pidfile) {
         Ok(answer) => {
             let mut lines = answer.lines();
-            let good = lines.next() == Some(RELOADED);
-            let mark = if good { "warning: " } else { "" };
+            let outcome = lines.next().unwrap_or_default();
+            let (mark, status) = if outcome == RELOADED { ("warning: ", 0) } else { ("", USAGE) };
             lines.for_each(|l| print_error(&format!("{mark}{l}")));
-            if !good {
-                let still = "fived still serves the configuration that it had";
-                print_error(&format!("fived: the reload was refused; {still}"));
+            match outcome {
+                RELOADED => {}
+                ENDS => print_error(
+                    "fived: there was no reload: fived is being ended, and takes no more clients",
+                ),
+                _ => print_error(
+                    "fived: the reload was refused; fived still serves the configuration that it had",
+                ),
             }
-            i32::from(!good) * USAGE
+            status
         }
         Err((status, text)) => {
             print_error(&format!("fived: --reload: {text}"));

@@ -21,7 +21,7 @@ use std::time::Duration;
 pub const RELOADED: &str = "reloaded";
 pub const REFUSED: &str = "refused";
 /// The answer to those who ask or wait while fived ends.
-const ENDS: &str = "fived is being ended";
+pub const ENDS: &str = "ends";
 
 /// For how long at most the parent still accepts clients at the ports that the new configuration no
 /// longer has: a flood there must not keep everybody else waiting.
@@ -50,7 +50,7 @@ impl Parent {
     pub fn reload(&mut self) {
         let asking = std::mem::take(&mut self.reloads.asking);
         if self.cx.is_ending() {
-            return asking.into_iter().for_each(|a| tell(a, REFUSED, &[ENDS.into()]));
+            return asking.into_iter().for_each(|a| tell(a, ENDS, &[]));
         }
         // Reading a configuration may take long, so pending starts are finished first.
         self.services.settle_all(&mut self.cx);
@@ -161,7 +161,7 @@ impl Parent {
     pub fn not_reloaded(&mut self) {
         let waiting = self.reloads.waiting.drain(..).map(|(a, _)| a);
         let all = waiting.chain(self.reloads.asking.drain(..));
-        all.for_each(|a| tell(a, REFUSED, &[ENDS.into()]));
+        all.for_each(|a| tell(a, ENDS, &[]));
     }
 }
 
