@@ -88,6 +88,37 @@ fn an_option_that_a_program_left_is_undone_for_the_next() {
     assert!(!d.log().contains("WARN"), "{}", d.log());
 }
 
+/// The options by which the kernel writes to a datagram what else it knows of it: more than anybody
+/// who asks for one thing has room for.
+const NOTES: &str = "for l, o in [(1, 40), (1, 37), (0, 6), (0, 7), (0, 8), (0, 12), (0, 13), (0, 18), (0, 20), (0, 23), (0, 25), (17, 104)]:\n s.setsockopt(l, o, 8 if o == 37 else 1)\n";
+
+#[test]
+fn what_the_kernel_writes_to_a_datagram_keeps_nobody_from_seeing_it() {
+    // One ends, the other leaves a process behind that does it later, when fived has looked at what
+    // its program left.
+    let left = format!("b, a = s.recvfrom(99)\ns.sendto(b, a)\n{NOTES}");
+    let later = "b, a = s.recvfrom(99)\ns.sendto(b, a)\nif b == b'first' and os.fork() == 0:\n import time\n time.sleep(1)\n for l, o in [(0, 12), (0, 13)]: s.setsockopt(l, o, 1)\n s.sendto(b'done', a)\n time.sleep(5)\n";
+    let d = Daemon::with(&(row("left", "dgram udp", "0") + &row("later", "dgram udp", "0")))
+        .file("left", &python(&left))
+        .file("later", &python(later))
+        .start();
+    let [at, later] = d.ports();
+    for n in 1..4 {
+        same(asked(at), "hello");
+        d.wait_logs("EXIT service=left", n);
+    }
+    let s = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
+    s.set_read_timeout(Some(TIMEOUT)).expect("timeout");
+    s.send_to(b"first", later).expect("send");
+    for text in ["first", "done"] {
+        let mut buffer = [0; 64];
+        let n = s.recv(&mut buffer).expect("an answer");
+        same(&buffer[..n], text);
+    }
+    same(asked(later), "hello");
+    assert!(!d.log().contains("WARN"), "{}", d.log());
+}
+
 #[test]
 fn a_row_that_comes_back_takes_over_its_program_and_nobody_else_its_port() {
     let port = free_port();

@@ -19,7 +19,7 @@ use crate::sys::socket;
 use crate::wire::orders::Why;
 use mio::unix::SourceFd;
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
@@ -65,7 +65,13 @@ impl Ports {
     ) -> Came {
         let Some(l) = self.listeners.get_mut(token) else { return Came::Nobody };
         if l.wait.is_some() {
-            return woken(l, cx, name);
+            let came = woken(l, cx, name);
+            if let Err(e) = &came {
+                log::warn(&format!("{}: port: {}: {e}", l.port.place, l.name()));
+                taken(l, cx);
+                self.not_started(cx, token, NotStarted::Failed);
+            }
+            return came.unwrap_or(Came::Nobody);
         }
         let (client, addresses) = match l.accept() {
             Ok((client, Some(addresses))) => (client, addresses),
@@ -264,17 +270,21 @@ impl Ports {
 }
 
 /// Something waits at a port whose program gets the socket itself: the port is not watched until
-/// that program has ended.
-fn woken(l: &mut PortListener, cx: &mut Context, name: impl FnOnce(Peer) -> PeerName) -> Came {
-    let (socket, real, at) = (l.socket.as_fd(), l.real, l.name());
+/// that program has ended. Err: the socket cannot be looked at.
+fn woken(
+    l: &mut PortListener,
+    cx: &mut Context,
+    name: impl FnOnce(Peer) -> PeerName,
+) -> io::Result<Came> {
+    let (socket, real) = (l.socket.as_fd(), l.real);
     let (Some(wait), Some(token), Some(service)) = (l.wait.as_mut(), l.token, l.port.service)
     else {
-        return Came::Nobody;
+        return Ok(Came::Nobody);
     };
     let was_watched = match wait.state {
         State::Watched => true,
         State::Ready => false,
-        State::Taken | State::Paused => return Came::Nobody,
+        State::Taken | State::Paused => return Ok(Came::Nobody),
     };
     let addresses = match (l.port.socket, real) {
         (ProgramSocket::Datagrams, Some(local)) => {
@@ -286,33 +296,42 @@ fn woken(l: &mut PortListener, cx: &mut Context, name: impl FnOnce(Peer) -> Peer
             .map(|any| any.then_some(Addresses::Listener(Some(local)))),
         (_, None) => Ok(wait.unix_connections(socket).then_some(Addresses::Listener(None))),
     };
+    let failed_before = std::mem::replace(&mut wait.look_failed, addresses.is_err());
     let addresses = match addresses {
         Ok(Some(addresses)) => addresses,
-        Ok(None) if was_watched => return Came::Nobody,
+        Ok(None) if was_watched => return Ok(Came::Nobody),
         Ok(None) => {
             wait.state = State::Watched;
             watch_again(l, cx);
-            return Came::Nobody;
+            return Ok(Came::Nobody);
         }
-        // An error of an earlier answer.
-        Err(_) => return Came::Gone,
+        // An error of an earlier answer, which comes once.
+        Err(_) if !failed_before => return Ok(Came::Gone),
+        Err(e) => return Err(e),
     };
     let client = match cx.descriptors.copy(socket) {
         Ok(client) => client,
         Err(_) => {
             cx.out_of_descriptors();
-            return Came::Scarce;
+            return Ok(Came::Scarce);
         }
     };
-    wait.state = State::Taken;
     let backend = cx.config.table.service(service).map(|s| &s.backend);
     wait.is_internal = matches!(backend, Some(Backend::Internal(_)));
-    let fd = l.socket.as_raw_fd();
-    if was_watched && let Err(e) = cx.registry().deregister(&mut SourceFd(&fd)) {
-        log::warn(&format!("{at}: poll: {e}"));
-    }
+    taken(l, cx);
     let (name, place) = (name(addresses.peer()), (addresses, From::Wait(token)));
-    Came::Client(Box::new(arrival(cx, service, client, place, name)))
+    Ok(Came::Client(Box::new(arrival(cx, service, client, place, name))))
+}
+
+/// From now on a program has the socket, or is about to get it: it is not watched.
+fn taken(l: &mut PortListener, cx: &Context) {
+    let before = l.wait.as_mut().map(|w| std::mem::replace(&mut w.state, State::Taken));
+    let fd = l.socket.as_raw_fd();
+    if before == Some(State::Watched)
+        && let Err(e) = cx.registry().deregister(&mut SourceFd(&fd))
+    {
+        log::warn(&format!("{}: poll: {e}", l.name()));
+    }
 }
 
 fn watch_again(l: &PortListener, cx: &Context) {

@@ -68,6 +68,8 @@ pub struct Wait {
     /// Datagrams that waited in vain, and since when they are counted.
     in_vain: (u32, Duration),
     warned: Option<Duration>,
+    /// The last look at the socket failed.
+    pub look_failed: bool,
     /// The program is an internal service, which ends where a reload changes its row.
     pub is_internal: bool,
     /// A reload has ended the program: the next start is in place of that one, and counts in no
@@ -82,7 +84,7 @@ pub enum NotStarted {
     Denied,
     /// A limit is reached.
     Busy,
-    /// It cannot be started as it is configured.
+    /// It cannot be started as it is configured, or its socket cannot be looked at.
     Failed,
 }
 
@@ -105,6 +107,7 @@ impl Wait {
             failed: 0,
             in_vain: Default::default(),
             warned: None,
+            look_failed: false,
             is_internal: false,
             again: false,
         }

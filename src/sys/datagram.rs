@@ -11,6 +11,10 @@ use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+/// Bytes of what the kernel writes to a datagram besides (cmsg(3)), as far as there is room: with
+/// every option of IPv4 that a program can have set (2.5 KiB of headers more may come with IPv6).
+pub const CONTROL_MAX: usize = 1024;
+
 /// A datagram that was received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Received {
@@ -33,7 +37,7 @@ pub fn note_destinations(socket: BorrowedFd) -> io::Result<()> {
 /// The next datagram. Errors: `WouldBlock`, there is none; `InvalidData`, it came before
 /// [`note_destinations`]; others: an error that came for an earlier answer.
 pub fn receive(socket: BorrowedFd, buffer: &mut [u8]) -> io::Result<Received> {
-    let mut control = nix::cmsg_space!(libc::in6_pktinfo);
+    let mut control = vec![0; CONTROL_MAX];
     let mut parts = [IoSliceMut::new(buffer)];
     let (fd, flags) = (socket.as_raw_fd(), MsgFlags::MSG_DONTWAIT);
     let got = recvmsg::<SockaddrStorage>(fd, &mut parts, Some(&mut control), flags)?;

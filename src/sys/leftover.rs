@@ -28,7 +28,7 @@ const IPV6_MINHOPCOUNT: Option = (libc::IPPROTO_IPV6, 73);
 /// The options by which a program could keep the next one from what comes, make it wait or not
 /// wait, or have the kernel send it what it does not expect. Those that a socket does not have at
 /// the beginning it never has.
-const OPTIONS: [Option; 22] = [
+const OPTIONS: [Option; 23] = [
     BUFFERS[0],
     BUFFERS[1],
     BUFFER_LOCK,
@@ -48,9 +48,46 @@ const OPTIONS: [Option; 22] = [
     (libc::IPPROTO_IP, libc::IP_PKTINFO),
     (libc::IPPROTO_IP, libc::IP_RECVERR),
     (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS),
+    (libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
     (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
     UDP_CORK,
     UDP_ENCAP,
+];
+
+/// More of them, by which the kernel writes to each datagram what else it knows of it, or sends and
+/// receives several as one: whoever did not ask for that has no room for it. Those that libc does
+/// not name are IP_CHECKSUM, IP_RECVERR_RFC4884, IPV6_RECVERR_RFC4884, SO_RCVMARK, SO_RCVPRIORITY
+/// and UDP_NO_CHECK6_RX.
+const OF_DATAGRAMS: [Option; 29] = [
+    (libc::SOL_SOCKET, libc::SO_TIMESTAMP),
+    (libc::SOL_SOCKET, libc::SO_TIMESTAMPNS),
+    (libc::SOL_SOCKET, libc::SO_TIMESTAMPING),
+    (libc::SOL_SOCKET, libc::SO_RXQ_OVFL),
+    (libc::SOL_SOCKET, 75),
+    (libc::SOL_SOCKET, 82),
+    (libc::IPPROTO_IP, libc::IP_RECVOPTS),
+    (libc::IPPROTO_IP, libc::IP_RETOPTS),
+    (libc::IPPROTO_IP, libc::IP_RECVTTL),
+    (libc::IPPROTO_IP, libc::IP_RECVTOS),
+    (libc::IPPROTO_IP, libc::IP_PASSSEC),
+    (libc::IPPROTO_IP, libc::IP_RECVORIGDSTADDR),
+    (libc::IPPROTO_IP, libc::IP_RECVFRAGSIZE),
+    (libc::IPPROTO_IP, 23),
+    (libc::IPPROTO_IP, 26),
+    (libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
+    (libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT),
+    (libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS),
+    (libc::IPPROTO_IPV6, libc::IPV6_RECVHOPOPTS),
+    (libc::IPPROTO_IPV6, libc::IPV6_RECVRTHDR),
+    (libc::IPPROTO_IPV6, libc::IPV6_RECVDSTOPTS),
+    (libc::IPPROTO_IPV6, libc::IPV6_RECVPATHMTU),
+    (libc::IPPROTO_IPV6, libc::IPV6_FLOWINFO),
+    (libc::IPPROTO_IPV6, libc::IPV6_RECVORIGDSTADDR),
+    (libc::IPPROTO_IPV6, libc::IPV6_RECVFRAGSIZE),
+    (libc::IPPROTO_IPV6, 31),
+    (libc::IPPROTO_UDP, 102),
+    (libc::IPPROTO_UDP, libc::UDP_SEGMENT),
+    (libc::IPPROTO_UDP, libc::UDP_GRO),
 ];
 
 /// More of them, which do nothing to a socket of datagrams.
@@ -82,7 +119,7 @@ impl AsMade {
         // Where this fails, each start does it.
         let flags = set_flags(socket, blocks).map_or(flags, |()| blocks);
         let datagrams = socket::is_datagram(socket).then(|| to_itself(socket)).flatten();
-        let more = &OF_CONNECTIONS[..if datagrams.is_some() { 0 } else { OF_CONNECTIONS.len() }];
+        let more = if datagrams.is_some() { &OF_DATAGRAMS[..] } else { &OF_CONNECTIONS };
         let all = OPTIONS.iter().chain(more).map(|o| (*o, get(socket, *o)));
         AsMade { datagrams, values: all.filter(|(_, (_, size))| *size > 0).collect(), flags }
     }
@@ -220,6 +257,10 @@ mod tests {
             set(fd, (libc::SOL_SOCKET, libc::SO_RCVTIMEO), &timeout).expect("set");
             set(fd, BUFFERS[0], &int(4096)).expect("set");
             set(fd, (libc::IPPROTO_IP, libc::IP_TTL), &int(7)).expect("set");
+            let ttl = (libc::IPPROTO_IP, libc::IP_RECVTTL);
+            if socket::is_datagram(fd) {
+                set(fd, ttl, &int(1)).expect("set");
+            }
             let filter = [libc::sock_filter { code: 6, jt: 0, jf: 0, k: 0 }];
             let program = libc::sock_fprog { len: 1, filter: filter.as_ptr().cast_mut() };
             // SAFETY: the filter is read.
@@ -232,6 +273,7 @@ mod tests {
             set_flags(fd, before.flags | libc::O_ASYNC | libc::O_NONBLOCK).expect("set");
             assert!(has_filter(fd));
             assert_eq!(before.put_back(fd), Ok(()));
+            assert_eq!(get(fd, ttl), int(0));
             assert!(!has_filter(fd));
             assert!(before.values.len() > 15);
             assert!(before.values.iter().all(|(o, value)| get(fd, *o) == *value));

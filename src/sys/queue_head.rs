@@ -2,6 +2,7 @@
 //! program has taken it is known by looking again. No byte of it is read.
 
 use super::check;
+use super::datagram::CONTROL_MAX;
 use super::socket;
 use nix::sys::socket::{setsockopt, sockopt};
 use std::collections::BTreeSet;
@@ -18,7 +19,7 @@ pub struct Datagram {
 }
 
 /// The first datagram; None: there is none. Errors: an ICMP error of an earlier answer, which is
-/// taken by this.
+/// taken by this, so that it does not come again.
 pub fn datagram(fd: BorrowedFd) -> io::Result<Option<Datagram>> {
     // The kernel writes the time to the datagram when it is first asked for, and keeps it. On for
     // this moment alone: a program's own control messages must not be cut off by ours.
@@ -34,11 +35,14 @@ pub fn datagram(fd: BorrowedFd) -> io::Result<Option<Datagram>> {
 fn peek(fd: BorrowedFd) -> io::Result<Datagram> {
     use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg};
     let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-    let mut control = nix::cmsg_space!(nix::sys::time::TimeSpec);
+    let mut control = vec![0; CONTROL_MAX];
     let head = recvmsg::<SockaddrStorage>(fd.as_raw_fd(), &mut [], Some(&mut control), flags)?;
-    let at = head.cmsgs()?.find_map(|c| match c {
-        ControlMessageOwned::ScmTimestampns(t) => Some((t.tv_sec(), t.tv_nsec())),
-        _ => None,
+    // Where a program has asked for so much that some of it is cut off, the time is not known.
+    let at = head.cmsgs().ok().and_then(|mut all| {
+        all.find_map(|c| match c {
+            ControlMessageOwned::ScmTimestampns(t) => Some((t.tv_sec(), t.tv_nsec())),
+            _ => None,
+        })
     });
     let from = head.address.and_then(|a| {
         let v4 = a.as_sockaddr_in().map(|a| SocketAddr::V4((*a).into()));
