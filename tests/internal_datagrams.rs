@@ -89,7 +89,7 @@ fn a_reload_ends_one_and_loses_no_datagram() {
     for n in 1..=3 {
         echo(&c, &format!("before {n}"));
         d.wait_logs("START service=echo", n);
-        d.reload(&format!("{ECHO}127.0.0.1:0\n cps = {} 1\n", 100 + n));
+        d.reload(&format!("{ECHO}127.0.0.1:0\n nice = {n}\n"));
         d.wait_logs("EXIT service=echo", n);
         assert!(!d.log().contains("its program"), "{}", d.log());
     }
@@ -102,17 +102,14 @@ fn a_reload_ends_one_and_loses_no_datagram() {
     });
 }
 
-/// A row that may be started once a minute.
-const ONCE: &str = "echo dgram udp wait.1 @USER@ internal\n cps = 1 60\n port = ";
-
 #[test]
 fn a_reload_leaves_one_whose_row_is_the_same() {
-    let d = Daemon::with(&format!("{ONCE}127.0.0.1:0\n")).start();
+    let d = Daemon::with(&format!("{ECHO}127.0.0.1:0\n")).start();
     let c = client(d.port(0));
     echo(&c, "one");
     for n in 0..3 {
         let other = format!("other{n} stream tcp nowait @USER@ internal echo\n");
-        let line = d.reload(&format!("{other}{ONCE}127.0.0.1:0\n[x]\n{other}"));
+        let line = d.reload(&format!("{ECHO}127.0.0.1:0\n{other}[x]\n{other}"));
         assert!(line.ends_with("services=3"), "{line}");
         echo(&c, "two");
     }
@@ -120,32 +117,86 @@ fn a_reload_leaves_one_whose_row_is_the_same() {
     assert!(log.matches("START ").count() == 1 && !log.contains("EXIT "), "{log}");
 }
 
-/// The start that follows is one in place of another, not one more: neither `wait.N` nor `cps`
-/// delays it.
+/// A client from that address of the loopback.
+fn client_from(ip: &str, to: SocketAddr) -> UdpSocket {
+    let s = UdpSocket::bind((ip, 0)).expect("bind");
+    s.set_read_timeout(Some(TIMEOUT)).expect("timeout");
+    s.connect(to).expect("connect");
+    s
+}
+
+#[track_caller]
+fn has_no_answer(s: &UdpSocket) {
+    s.set_read_timeout(Some(Duration::from_millis(300))).expect("timeout");
+    assert!(s.recv(&mut [0; 99]).is_err());
+}
+
 #[test]
-fn what_a_reload_alone_starts_again_is_no_start_more() {
-    let d = Daemon::with(&format!("{ONCE}127.0.0.1:0\n")).start();
-    let c = client(d.port(0));
-    echo(&c, "one");
-    for n in 1..4 {
-        d.reload(&format!("{ONCE}127.0.0.1:0\n nice = {n}\n"));
-        d.wait_logs("EXIT service=echo", n);
-        echo(&c, "two");
-        d.wait_logs("START service=echo", n + 1);
+fn the_rules_are_asked_about_each_sender() {
+    for rule in ["only_from = 127.0.0.1", "no_access = 127.0.0.2 127.0.0.3"] {
+        let d = Daemon::with(&format!("{ECHO}127.0.0.1:0\n {rule}\n")).start();
+        let at = d.port(0);
+        let (friend, stranger) = (client_from("127.0.0.1", at), client_from("127.0.0.2", at));
+        for n in 1..=3 {
+            echo(&friend, "friend");
+            stranger.send(b"stranger").expect("send");
+            let lines = d.wait_logs("REFUSE service=echo", n);
+            assert!(lines[n - 1].contains(" from=127.0.0.2 reason=address"), "{lines:?}");
+        }
+        // Those that wait together are decided apart, too.
+        for _ in 0..5 {
+            friend.send(b"friend").expect("send");
+            stranger.send(b"stranger").expect("send");
+        }
+        for _ in 0..5 {
+            let mut buffer = [0; 99];
+            let n = friend.recv(&mut buffer).expect("an answer");
+            same(&buffer[..n], "friend");
+        }
+        has_no_answer(&stranger);
     }
-    assert!(!d.log().contains("REFUSE "), "{}", d.log());
-    // One that ends by itself is started again, and that counts.
-    let pid = nix::unistd::Pid::from_raw(d.services()[0]);
-    nix::sys::signal::kill(pid, Signal::SIGTERM).expect("kill");
-    d.wait_logs("EXIT service=echo", 4);
-    c.send(b"three").expect("send");
-    assert!(d.wait_log("REFUSE service=echo").contains(" reason=cps"));
+}
+
+#[test]
+fn who_touches_a_sensor_has_no_answer_any_more() {
+    let sensor =
+        "trap stream tcp nowait @USER@ internal sensor\n port = 127.0.0.1:0\n deny_time = 60\n";
+    let d = Daemon::with(&format!("{ECHO}127.0.0.1:0\n{sensor}")).start();
+    let [at, trap] = d.ports();
+    let (friend, stranger) = (client_from("127.0.0.1", at), client_from("127.0.0.2", at));
+    echo(&friend, "one");
+    echo(&stranger, "one");
+    d.wait_logs("EXIT service=echo", 2);
+    connect_from("127.0.0.2".parse().expect("an address"), trap).read_all();
+    d.wait_log("PENALTY from=127.0.0.2");
+    stranger.send(b"two").expect("send");
+    d.wait_log("REFUSE service=echo");
+    echo(&friend, "two");
+    has_no_answer(&stranger);
+}
+
+#[test]
+fn limits_of_starts_count_each_datagram() {
+    for (wait, cps) in [("wait.2", ""), ("wait", " cps = 2 60\n")] {
+        let row = format!("echo dgram udp {wait} @USER@ internal\n port = 127.0.0.1:0\n{cps}");
+        let d = Daemon::with(&row).start();
+        let c = client(d.port(0));
+        // `cps` looks at one second.
+        for _ in 0..3 {
+            c.send(b"again").expect("send");
+        }
+        for _ in 0..2 {
+            assert_eq!(c.recv(&mut [0; 9]).expect("an answer"), 5);
+        }
+        assert!(d.wait_log("REFUSE service=echo").contains(" reason=cps"));
+        has_no_answer(&c);
+    }
 }
 
 /// The socket is the same, or another at the same port: no process of the old row is in the way.
 #[test]
 fn a_port_may_be_written_in_another_way() {
-    let d = Daemon::with(&format!("{ONCE}127.0.0.1:0\n")).start();
+    let d = Daemon::with(&format!("{ECHO}127.0.0.1:0\n")).start();
     let at = d.port(0);
     let c = client(at);
     echo(&c, "one");
@@ -161,7 +212,7 @@ fn a_port_may_be_written_in_another_way() {
         ("udp", format!("127.0.0.1:{number}")),
     ];
     for (columns, port) in ways {
-        let row = ONCE.replace("udp", columns).replace(".1", ".1000").replace("1 60", "1000 1");
+        let row = ECHO.replace("udp", columns);
         let line = d.reload(&format!("{row}{port}\n"));
         assert!(line.ends_with("services=1"), "{columns} {port}: {line}\n{}", d.log());
         // A datagram that came to a socket that was closed then has no answer.

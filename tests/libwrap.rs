@@ -217,6 +217,27 @@ fn rules_that_wait_hold_up_nobody_and_refuse_after_five_seconds() {
 }
 
 #[test]
+fn the_rules_are_asked_about_each_sender_of_datagrams() {
+    let Some(d) = with("", "udp: 127.0.0.2\n", "") else { return };
+    let port = d.port(1);
+    let [friend, stranger] = ["127.0.0.1:0", "127.0.0.2:0"].map(|from| {
+        let s = UdpSocket::bind(from).expect("bind");
+        s.set_read_timeout(Some(std::time::Duration::from_millis(500))).expect("timeout");
+        s
+    });
+    // On a slow machine the rules may decide when the datagram is gone.
+    let answered = |s: &UdpSocket| {
+        s.send_to(b"hello", port).expect("send");
+        s.recv_from(&mut [0; 64]).is_ok()
+    };
+    for _ in 0..2 {
+        until("the friend is answered", || answered(&friend));
+        assert!(!answered(&stranger));
+    }
+    d.wait_logs("from=127.0.0.2 reason=libwrap", 1);
+}
+
+#[test]
 fn a_datagram_whose_rules_are_slow_holds_up_nobody_and_leaves_nothing() {
     // The first hangs; the second decides after a second, when its datagram is gone.
     let allow = "udp: 127.0.0.4: spawn sleep 1: ALLOW\n";

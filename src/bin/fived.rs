@@ -15,7 +15,7 @@ fn main() {
         roles::NET => net::main(),
         roles::KEYS => keys::main(),
         roles::LOGIN => login::main(),
-        roles::SERVICE => internal::main(rest.first().map_or("", String::as_str)),
+        roles::SERVICE => internal::main(rest),
         _ => parent::main(role, rest),
     });
 }

@@ -1,4 +1,5 @@
-//! The internal services as rows of `dgram`: one process for as long as datagrams arrive.
+//! The internal services as rows of `dgram`: one process for as long as datagrams arrive, or, where
+//! the parent decides about each sender, one for what the first sender in the queue has sent.
 //!
 //! They cannot be made to send more than was sent to them, nor to answer one another: an answer is
 //! never longer than its request, and nothing is sent to the ports of services that answer
@@ -8,9 +9,9 @@
 use super::rfcs::{PRINTABLE, time};
 use crate::sys::poll::{self, Poll};
 use crate::sys::signal::{Signal, Signals};
-use crate::sys::{clock, datagram, socket};
+use crate::sys::{clock, datagram, queue_head, socket};
 use crate::wire::internal::Internal;
-use std::io;
+use std::io::{self, Stdin};
 use std::mem::ManuallyDrop;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
@@ -36,23 +37,56 @@ pub fn are_served() -> bool {
 pub fn serve(service: Internal) -> io::Result<()> {
     // Never dropped: that would let the signal end the process, which has its own end.
     let stop = ManuallyDrop::new(Signals::new(&[Signal::TERM])?);
-    let input = io::stdin();
-    let socket = input.as_fd();
-    datagram::note_destinations(socket)?;
-    let mut buffer = vec![0; LARGEST];
+    let mut server = Server::new(service)?;
     loop {
-        let mut both = [Poll::new(socket, true, false), Poll::readable_of(&*stop)];
+        let mut both = [Poll::new(server.0.as_fd(), true, false), Poll::readable_of(&*stop)];
         if poll::wait(&mut both, Some(IDLE))? == 0 || both[1].readable() {
             return Ok(());
         }
+        server.next();
+    }
+}
+
+/// Answers what its first sender has sent, so many datagrams at most, and waits for nothing: the
+/// parent has decided about that sender, and decides about whoever is next in the queue.
+pub fn serve_one_sender(service: Internal, most: u32) -> io::Result<()> {
+    let mut server = Server::new(service)?;
+    let mut sender = None;
+    for _ in 0..most {
+        match queue_head::datagram(server.0.as_fd()) {
+            Ok(Some(next)) if *sender.get_or_insert(next.from.ip()) == next.from.ip() => {
+                server.next();
+            }
+            Ok(_) => break,
+            // It came for an earlier answer.
+            Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// The socket, the service, and where a datagram is read into.
+struct Server(Stdin, Internal, Vec<u8>);
+
+impl Server {
+    fn new(service: Internal) -> io::Result<Server> {
+        let input = io::stdin();
+        datagram::note_destinations(input.as_fd())?;
+        Ok(Server(input, service, vec![0; LARGEST]))
+    }
+
+    /// Answers the next datagram, if there is one that may be answered.
+    fn next(&mut self) {
+        let Server(socket, service, buffer) = self;
         // An error came for an earlier answer, or the datagram was damaged.
-        let Ok(asked) = datagram::receive(socket, &mut buffer) else { continue };
+        let Ok(asked) = datagram::receive(socket.as_fd(), buffer) else { return };
         let request = &buffer[..asked.length];
         let may = may_get(asked.from) && !is_many(asked.to);
-        if let Some(answer) = answer(service, request).filter(|a| a.len() <= request.len() && may) {
+        if let Some(answer) = answer(*service, request).filter(|a| a.len() <= request.len() && may)
+        {
             // A client that cannot be reached has no answer. Nor does the system send one from, or
             // to, the broadcast address of a network.
-            let _ = datagram::answer(socket, &answer, &asked);
+            let _ = datagram::answer(socket.as_fd(), &answer, &asked);
         }
     }
 }

@@ -28,11 +28,15 @@ use std::time::Duration;
 /// How long a look-up may take.
 const LOOK_UP: Duration = Duration::from_secs(5);
 
-/// Runs the service of that name. Returns the exit status: 111 if there is no such service, or if
-/// the connection fails; a client that closes it is no failure.
-pub fn main(role: &str) -> i32 {
+/// Runs the service that the first word names. Returns the exit status: 111 if there is no such
+/// service, or if the connection fails; a client that closes it is no failure.
+pub fn main(words: &[String]) -> i32 {
+    let role = words.first().map_or("", String::as_str);
     let done = match (Internal::named(role), role) {
-        (Some(service), _) if datagrams::are_served() => datagrams::serve(service),
+        (Some(service), _) if datagrams::are_served() => match words.get(1) {
+            None => datagrams::serve(service),
+            Some(most) => datagrams::serve_one_sender(service, most.parse().unwrap_or(1)),
+        },
         (Some(Internal::Echo), _) => echo(),
         (Some(Internal::Discard), _) => discard(),
         (Some(Internal::Chargen), _) => chargen(),

@@ -188,12 +188,13 @@ impl Catalog {
         }
         let service =
             table.service(id).ok_or_else(|| Unprepared::Wrong("no such service".into()))?;
-        let prepared = Rc::new(self.prepare(service)?);
+        let prepared = Rc::new(self.prepare(service, table.decided_at_a_time(id))?);
         self.prepared.borrow_mut().insert(id, prepared.clone());
         Ok(prepared)
     }
 
-    fn prepare(&self, s: &Service) -> Result<Prepared, Unprepared> {
+    /// `at_a_time`: datagrams of one sender that a process answers at most, if that is bounded.
+    fn prepare(&self, s: &Service, at_a_time: Option<u32>) -> Result<Prepared, Unprepared> {
         let a = &s.attributes;
         let group = match s.group() {
             Some(name) => Some(
@@ -212,7 +213,8 @@ impl Catalog {
                 Some((account, identity))
             }
         };
-        let ChildProgram { program, argv, foreign, socket } = ChildProgram::of(&s.backend)?;
+        let ChildProgram { program, argv, foreign, socket } =
+            ChildProgram::of(&s.backend, at_a_time)?;
         Ok(Prepared {
             program,
             socket,
@@ -252,11 +254,12 @@ struct ChildProgram {
 }
 
 impl ChildProgram {
-    fn of(backend: &Backend) -> Result<ChildProgram, Unprepared> {
+    fn of(backend: &Backend, at_a_time: Option<u32>) -> Result<ChildProgram, Unprepared> {
         let (program, words, foreign) = match backend {
             Backend::Exec { program, arguments } => (c_string(program)?, arguments.clone(), true),
             Backend::Internal(i) => {
-                let words = vec![roles::SERVICE.to_string(), i.as_str().to_string()];
+                let mut words = vec![roles::SERVICE.to_string(), i.as_str().to_string()];
+                words.extend(at_a_time.map(|n| n.to_string()));
                 (process::own_program().to_owned(), words, false)
             }
             Backend::Handover { path } => (c_string(path)?, Vec::new(), false),

@@ -72,8 +72,7 @@ impl Parent {
             return self.refuse(a, no);
         }
         let Some(a) = self.ask_libwrap(a) else { return };
-        let again = self.ports.starts_again(a.who.from);
-        let mut permit = self.services.permit(&self.cx, &a, again);
+        let mut permit = self.services.permit(&self.cx, &a);
         if let Err(Refusal::Busy(
             Busy::Instances | Busy::PerSource | Busy::Services | Busy::SourceServices,
         )) = permit
@@ -81,19 +80,14 @@ impl Parent {
             // A client that saw the service end may be back before we have heard of that end.
             self.services.look(&mut self.cx);
             self.reap();
-            permit = self.services.permit(&self.cx, &a, again);
+            permit = self.services.permit(&self.cx, &a);
         }
         let no = match permit {
             Ok(permit) if a.client.as_ref().is_some_and(|c| self.cx.is_scarce(c)) => {
                 self.services.release(permit);
                 StartError::busy("descriptors", None)
             }
-            Ok(permit) => {
-                if again {
-                    self.ports.started_again(a.who.from);
-                }
-                return self.deliver(permit, a, asked);
-            }
+            Ok(permit) => return self.deliver(permit, a, asked),
             Err(Refusal::Denied(d)) => {
                 StartError { reply: Some(Why::NotAvailable), reason: d.as_str(), text: None }
             }

@@ -7,12 +7,9 @@ use super::bind_error;
 use super::context::{Context, Timer};
 use super::port_listeners::{PortListener, PortListeners};
 use super::running::Runs;
-use super::waits::{Next, NotStarted, State, Wait};
+use super::waits::{Next, NotStarted, State};
 use crate::log;
-use crate::policy::{
-    Backend, Denied, Facts, HostId, HostScope, Peer, PeerName, ProgramSocket, Reached, ServiceId,
-    Table,
-};
+use crate::policy::{Backend, Denied, Facts, Peer, PeerName, ProgramSocket, Reached, ServiceId};
 use crate::sys::queue_head;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
@@ -206,39 +203,15 @@ impl Ports {
         Ok(self.next)
     }
 
-    /// Is a start for an arrival from there one in place of a program that a reload has ended?
-    pub fn starts_again(&mut self, from: From) -> bool {
-        self.wait_of(from).is_some_and(|w| w.again)
-    }
-
-    /// It was: the next one is not.
-    pub fn started_again(&mut self, from: From) {
-        if let Some(wait) = self.wait_of(from) {
-            wait.again = false;
-        }
-    }
-
-    fn wait_of(&mut self, from: From) -> Option<&mut Wait> {
-        let From::Wait(token) = from else { return None };
-        self.listeners.get_mut(token)?.wait.as_mut()
-    }
-
     /// A reload has made another table. The internal services that have a port's socket itself end
     /// where their row is not the same any more: the next datagram is served as the new table has
     /// it, or by nobody. What has arrived stays in the queue.
     pub fn end_changed(&mut self, cx: &Context, runs: &Runs) {
         for (token, r) in runs.internal_waits() {
-            let mut l = self.listeners.get_mut(token);
-            let (table, id) = (&cx.config.table, l.as_ref().and_then(|l| l.port.service));
-            let host = id.and_then(|id| table.host(host_of(table, id)));
-            let now = id.and_then(|id| table.service(id)).zip(host);
-            if now.is_some_and(|(now, host)| r.is_still(now, &host.name)) {
-                continue;
+            let now = self.listeners.get_mut(token).and_then(|l| l.port.service);
+            if !now.is_some_and(|id| r.is_still(&cx.config.table, id)) {
+                r.ask_to_end();
             }
-            if let Some(wait) = l.as_mut().and_then(|l| l.wait.as_mut()) {
-                wait.again = true;
-            }
-            r.ask_to_end();
         }
     }
 
@@ -347,14 +320,6 @@ pub fn name_unknown() -> StartError {
     StartError { reply, reason, text: Some(text.into()) }
 }
 
-/// The host of a client that has come to the port of this service.
-pub fn host_of(table: &Table, service: ServiceId) -> HostId {
-    match table.service(service).map(|s| s.host) {
-        Some(HostScope::Host(host)) => host,
-        Some(HostScope::All) | None => HostId::DEFAULT,
-    }
-}
-
 fn arrival(
     cx: &mut Context,
     service: ServiceId,
@@ -363,7 +328,7 @@ fn arrival(
     peer_name: PeerName,
 ) -> Arrival {
     let config = cx.config.clone();
-    let host = host_of(&config.table, service);
+    let host = config.table.host_at_port(service);
     let facts = Facts {
         peer: addresses.peer(),
         host,

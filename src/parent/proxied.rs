@@ -7,7 +7,6 @@ use super::arrival::{Arrival, From, StartError};
 use super::channel::Broken;
 use super::config::Config;
 use super::lines;
-use super::ports;
 use super::run::Parent;
 use crate::policy::{Peer, Proxies};
 use crate::sys::shared::Shared;
@@ -73,7 +72,7 @@ impl Parent {
             let config = self.cx.config.clone();
             let real = socket::local(client.as_fd()).ok();
             let service = real.and_then(|real| self.ports.service_at(real));
-            let what = service.map(|s| (s, ports::host_of(&config.table, s)));
+            let what = service.map(|s| (s, config.table.host_at_port(s)));
             self.client_gone(&config, what);
             return None;
         };

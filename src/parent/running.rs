@@ -4,7 +4,7 @@ use super::arrival::{From, Record, StreamTag};
 use super::config::Config;
 use super::lines;
 use super::tallies::Counted;
-use crate::policy::{Backend, Service, ServiceId, Ticket};
+use crate::policy::{Backend, Service, ServiceId, Table, Ticket};
 use crate::sys::process::{self, Exit};
 use crate::sys::shared::Shared;
 use crate::sys::signal::Signal;
@@ -54,9 +54,13 @@ impl Running {
         self.config.table.service(self.service)
     }
 
-    /// Is it what a start of this service of a newer table would make, for a client of that host?
-    pub fn is_still(&self, now: &Service, host: &str) -> bool {
-        self.record.host == host && self.service().is_some_and(|before| before.is_same_row(now))
+    /// Is it what a start of this service of a newer table would make?
+    pub fn is_still(&self, table: &Table, id: ServiceId) -> bool {
+        let before = &self.config.table;
+        let (host, now) = (table.host(table.host_at_port(id)), table.service(id));
+        host.is_some_and(|host| host.name == self.record.host)
+            && self.service().zip(now).is_some_and(|(before, now)| before.is_same_row(now))
+            && before.decided_at_a_time(self.service) == table.decided_at_a_time(id)
     }
 
     /// Sends SIGTERM to its process group.

@@ -91,10 +91,9 @@ impl Services {
     }
 
     /// Decides whether an arrival may have its service, and takes its place among those that run.
-    /// `again`: in place of a program that was counted already.
-    pub fn permit(&mut self, cx: &Context, a: &Arrival, again: bool) -> Result<Permit, Refusal> {
+    pub fn permit(&mut self, cx: &Context, a: &Arrival) -> Result<Permit, Refusal> {
         let (table, facts, load) = (&a.config.table, &a.who.facts, clock::load_average);
-        self.limits.permit(table, a.service, facts, cx.now, load, again)
+        self.limits.permit(table, a.service, facts, cx.now, load)
     }
 
     /// A permit that is not used gives its place back.

@@ -72,9 +72,6 @@ pub struct Wait {
     pub look_failed: bool,
     /// The program is an internal service, which ends where a reload changes its row.
     pub is_internal: bool,
-    /// A reload has ended the program: the next start is in place of that one, and counts in no
-    /// limit of starts.
-    pub again: bool,
 }
 
 /// Why no program was started.
@@ -109,7 +106,6 @@ impl Wait {
             warned: None,
             look_failed: false,
             is_internal: false,
-            again: false,
         }
     }
 

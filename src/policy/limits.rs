@@ -128,8 +128,7 @@ impl Limits {
     }
 
     /// Decides whether the client may use the service, and whether no limit is reached. `now` is
-    /// monotonic; `load` is called only if the service has `max_load`. `again`: a start in place of
-    /// one that was counted, so that `cps` and `wait.N` do not count it.
+    /// monotonic; `load` is called only if the service has `max_load`.
     pub fn permit(
         &mut self,
         table: &Table,
@@ -137,7 +136,6 @@ impl Limits {
         facts: &Facts,
         now: Duration,
         load: impl FnOnce() -> f64,
-        again: bool,
     ) -> Result<Permit, Refusal> {
         table.usable(id, facts).map_err(Refusal::Denied)?;
         let service = table.service(id).ok_or(Refusal::Denied(Denied::Unknown))?;
@@ -158,7 +156,7 @@ impl Limits {
             }
         };
         let state = self.services.get_mut(&key).expect("it was there, or has just been put there");
-        state.admit(service, source, now, load, again).map_err(Refusal::Busy)?;
+        state.admit(service, source, now, load).map_err(Refusal::Busy)?;
         self.running += 1;
         *self.sources.entry(source).or_default() += 1;
         Ok(Permit { service: id, ticket: Ticket { key, source } })
@@ -215,7 +213,6 @@ impl State {
         source: Source,
         now: Duration,
         load: impl FnOnce() -> f64,
-        again: bool,
     ) -> Result<(), Busy> {
         let a = &*s.attributes;
         if a.instances.is_some_and(|most| self.running >= most) {
@@ -228,7 +225,7 @@ impl State {
         if a.max_load.is_some_and(|most| load() > most) {
             return Err(Busy::MaxLoad);
         }
-        if let Some((rate, seconds)) = a.cps.filter(|_| !again) {
+        if let Some((rate, seconds)) = a.cps {
             if self.shut_until > now {
                 return Err(Busy::Cps);
             }
@@ -237,8 +234,7 @@ impl State {
                 return Err(Busy::Cps);
             }
         }
-        if s.per_minute.filter(|_| !again).is_some_and(|most| !self.minute.take(now, MINUTE, most))
-        {
+        if s.per_minute.is_some_and(|most| !self.minute.take(now, MINUTE, most)) {
             return Err(Busy::Cps);
         }
         let of_source = self.sources.entry(source).or_default();

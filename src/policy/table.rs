@@ -2,6 +2,7 @@
 
 use super::access::Access;
 use super::backend::Backend;
+use super::endpoint::ProgramSocket;
 use super::ids::{HostId, HostScope, ServiceId};
 use super::service::Service;
 use super::settings::Settings;
@@ -11,7 +12,6 @@ use super::text::value::PATH;
 use super::users::UserSpec;
 use crate::wire::peer::Peer;
 use std::collections::HashMap;
-
 use std::sync::Arc;
 
 /// A virtual host: a section of the configuration.
@@ -103,6 +103,10 @@ pub struct Table {
     set_at: SettingLines,
 }
 
+/// Datagrams of one sender that are answered before it is decided again whether the sender may use
+/// the service: an hour ends, or the sender touches a sensor.
+const DATAGRAMS_AT_A_TIME: u32 = 100;
+
 /// The length of the longest name that a service can have, in bytes.
 const NAME_MAX: usize = 255;
 
@@ -179,6 +183,14 @@ impl Table {
     pub fn host_named(&self, name: &[u8]) -> Option<HostId> {
         let name = std::str::from_utf8(name).ok()?;
         self.by_host.get(&name.to_ascii_lowercase()).copied()
+    }
+
+    /// The host of a client that has come to the port of this service.
+    pub fn host_at_port(&self, id: ServiceId) -> HostId {
+        match self.service(id).map(|s| s.host) {
+            Some(HostScope::Host(host)) => host,
+            Some(HostScope::All) | None => HostId::DEFAULT,
+        }
     }
 
     /// The groups that `users` attributes name.
@@ -274,6 +286,28 @@ impl Table {
             !a.access_times.is_empty() && !a.access_times.iter().any(|h| h.contains(facts.minute)),
             Denied::Hours,
         )
+    }
+
+    /// How many datagrams of one sender a process of this internal service answers, before it is
+    /// decided again who may send the next. None: as many as come, for nothing depends on who sends
+    /// them, on when, or on how many there are.
+    pub fn decided_at_a_time(&self, id: ServiceId) -> Option<u32> {
+        let s = self.service(id).filter(|s| s.endpoint.socket == ProgramSocket::Datagrams)?;
+        let a = &*s.attributes;
+        if a.cps.is_some() || s.per_minute.is_some() {
+            return Some(1);
+        }
+        // Who has touched a sensor is refused by all services.
+        let is_sensor = |s: &Service| {
+            let a = &*s.attributes;
+            s.backend == Backend::Sensor && a.deny_time != Some(0) && !a.disable
+        };
+        let has_rules = !a.access().is_open()
+            || !a.access_times.is_empty()
+            || a.max_load.is_some()
+            || s.libwrap_daemon().is_some()
+            || self.services.iter().any(is_sensor);
+        has_rules.then_some(DATAGRAMS_AT_A_TIME)
     }
 
     /// Does the decision about the client depend on the name of its address, and was that name not

@@ -48,7 +48,7 @@ fn seconds(n: u64) -> Duration {
 
 /// The answer to one more start of the first service.
 fn start(limits: &mut Limits, table: &Table, peer: &str, now: u64) -> Result<Ticket, Refusal> {
-    limits.permit(table, FIRST, &from(peer), seconds(now), || 0.5, false).map(Permit::into_ticket)
+    limits.permit(table, FIRST, &from(peer), seconds(now), || 0.5).map(Permit::into_ticket)
 }
 
 fn busy(answer: Result<Ticket, Refusal>) -> Busy {
@@ -164,11 +164,11 @@ fn so_many_a_minute_also_when_nothing_runs() {
 fn the_load_is_asked_only_where_it_matters() {
     let t = table("a stream tcp nowait u /p\n max_load = 2\nb stream tcp nowait u /p\n");
     let (mut limits, facts) = (Limits::new(), from("192.0.2.1"));
-    let high = limits.permit(&t, FIRST, &facts, seconds(0), || 2.5, false);
+    let high = limits.permit(&t, FIRST, &facts, seconds(0), || 2.5);
     assert_eq!(high.map(|_| ()), Err(Refusal::Busy(Busy::MaxLoad)));
-    assert!(limits.permit(&t, FIRST, &facts, seconds(0), || 1.5, false).is_ok());
+    assert!(limits.permit(&t, FIRST, &facts, seconds(0), || 1.5).is_ok());
     let never = || panic!("the load of a service without max_load");
-    assert!(limits.permit(&t, ServiceId(1), &facts, seconds(0), never, false).is_ok());
+    assert!(limits.permit(&t, ServiceId(1), &facts, seconds(0), never).is_ok());
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn who_is_denied_takes_no_place() {
     let denied = start(&mut limits, &t, "192.0.2.1", 0).map(|_| ());
     assert_eq!(denied, Err(Refusal::Denied(Denied::Tls)));
     let tls = Facts { encrypted: true, ..from("192.0.2.1") };
-    assert!(limits.permit(&t, FIRST, &tls, seconds(0), || 0.5, false).is_ok());
+    assert!(limits.permit(&t, FIRST, &tls, seconds(0), || 0.5).is_ok());
 }
 
 #[test]

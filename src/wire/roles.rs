@@ -18,7 +18,8 @@ pub const NET: &str = "fived-net";
 pub const KEYS: &str = "fived-keys";
 /// `argv[0]` of a login child.
 pub const LOGIN: &str = "fived-login";
-/// `argv[0]` of an internal service. `argv[1]` is its name, or one of the next six.
+/// `argv[0]` of an internal service. `argv[1]` is its name, or one of the next six; `argv[2]`, if
+/// there is one, how many datagrams of one sender it answers at most.
 pub const SERVICE: &str = "fived-service";
 
 /// Not a service: looks up the name of an address ([`LookUp::Address`]).
