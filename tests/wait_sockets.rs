@@ -5,7 +5,9 @@ mod support;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::net::{UnixListener, UnixStream};
 use support::*;
 
 /// A row whose program is this Python text: `s` is the socket that it got.
@@ -117,6 +119,53 @@ fn what_the_kernel_writes_to_a_datagram_keeps_nobody_from_seeing_it() {
     }
     same(asked(later), "hello");
     assert!(!d.log().contains("WARN"), "{}", d.log());
+}
+
+/// A client of a Unix socket: what it is told.
+fn told(path: &str) -> String {
+    let mut text = String::new();
+    // fived may be about to bind it.
+    until("it listens", || {
+        let s = UnixStream::connect(path).and_then(|s| {
+            s.set_read_timeout(Some(TIMEOUT))?;
+            Ok(s)
+        });
+        s.is_ok_and(|mut s| s.read_to_string(&mut text).is_ok())
+    });
+    text
+}
+
+const SHUTS_DOWN: &str =
+    "c, _ = s.accept()\nc.sendall(b'served')\nc.close()\ns.shutdown(socket.SHUT_RDWR)\n";
+const AT_PATH: &str =
+    "down stream unix wait @USER@ /usr/bin/env env python3 @DIR@/down\n port = @DIR@/s\n";
+
+#[test]
+fn a_unix_socket_that_its_program_shut_down_is_bound_again() {
+    let d = Daemon::with(AT_PATH).file("down", &python(SHUTS_DOWN)).start();
+    for round in 1..4 {
+        assert_eq!(told(&d.place.at("s")), "served");
+        d.wait_logs("its program shut this socket down; fived opens it again", round);
+    }
+    d.wait_logs("EXIT service=down", 3);
+    assert_eq!(d.wait_logs("START service=down", 3).len(), 3, "{}", d.log());
+    let left = std::fs::read_dir(d.place.at("")).expect("directory");
+    let left: Vec<_> = left.map(|e| e.expect("entry").file_name()).collect();
+    assert!(!left.iter().any(|n| n.to_string_lossy().starts_with(".fived-")), "{left:?}");
+}
+
+#[test]
+fn one_of_the_service_manager_that_its_program_shut_down_is_left_alone() {
+    let activated = "exec 3<&0 0</dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\"";
+    let b = Daemon::with(&format!("listen = 127.0.0.1:0\n{AT_PATH}")).listen("");
+    let b = b.file("down", &python(SHUTS_DOWN)).under(&["sh", "-c", activated]);
+    let socket = UnixListener::bind(b.place.at("s")).expect("bind");
+    let d = b.stdin(socket.into()).start();
+    assert_eq!(told(&d.place.at("s")), "served");
+    let line = d.wait_log("its program shut this socket down; ");
+    assert!(line.starts_with("WARN ") && line.contains("service manager"), "{line}");
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    assert_eq!(d.wait_logs("START service=down", 1).len(), 1, "{}", d.log());
 }
 
 #[test]

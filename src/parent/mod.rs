@@ -49,7 +49,7 @@
 //! | `waits` | a port whose program gets the socket itself |
 //! | `proxied` | clients of load balancers: who they are |
 //! | `tls_ports` | those of services' own ports where TLS is expected |
-//! | `ports` `port_listeners` `row_ports` `wanted_port` `port_rules` | services' own ports: who comes there, their sockets, which rows name them, and how |
+//! | `ports` `port_listener` `port_listeners` `row_ports` `wanted_port` `port_rules` | services' own ports: who comes there, each socket and all of them, which rows name them, and how |
 //! | `claims` | which listener each port of a new table goes on with |
 //! | `given_paths` `socket_directories` | Unix sockets that the service manager has bound; who else can put one in the place of another |
 //! | `bound` `bind_error` | all that a configuration listens on, bound; why an address could not be |
@@ -112,6 +112,7 @@ pub mod options;
 mod own_users;
 mod penalties;
 mod pipeline;
+mod port_listener;
 mod port_listeners;
 mod port_names;
 mod port_rules;

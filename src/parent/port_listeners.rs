@@ -5,49 +5,24 @@
 //! for it any more, fived keeps it, too: a row of the same kind and address that a later reload
 //! brings takes it over, and nobody else gets that address meanwhile.
 
-use super::addresses::Addresses;
 use super::bind_error::{self, Unbound};
-use super::claims::{self, Bound};
+use super::claims;
 use super::context::Context;
 use super::given_paths::GivenPaths;
+use super::port_listener::PortListener;
 use super::row_ports::{At, Port};
-use super::waits::{State, Wait};
 use crate::log;
 use crate::policy::ProgramSocket;
 use crate::sys::leftover::AsMade;
-use crate::sys::local;
-use crate::sys::port::{self, Protocol, Wanted};
-use crate::sys::shared::Shared;
-use crate::sys::socket;
+use crate::sys::port::{self, Wanted};
 use crate::sys::unix_listener::{self, SocketFile};
 use mio::unix::SourceFd;
-use mio::{Interest, Registry, Token};
 use std::collections::{HashMap, HashSet};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 const REPLACED: &str = "the program that was started for this row keeps the socket that it has, where no new clients come; end it if nobody needs it";
-
-/// The socket of a port.
-pub struct PortListener {
-    pub port: Port,
-    /// Where it is bound. None: at a path.
-    pub real: Option<SocketAddr>,
-    /// Where it is a Unix socket that fived has bound.
-    pub file: Option<Box<SocketFile>>,
-    pub socket: OwnedFd,
-    /// None: it is not watched yet.
-    pub token: Option<usize>,
-    /// Where the program gets the socket itself.
-    pub wait: Option<Wait>,
-    /// There, the socket as it was before any program had it.
-    pub made: Option<AsMade>,
-    /// A program has made it useless, and no other could be bound in its place yet.
-    pub useless: bool,
-    /// Another socket has its path: no client comes there any more.
-    replaced: bool,
-}
 
 /// Listeners that nobody uses yet.
 #[derive(Default)]
@@ -103,17 +78,7 @@ impl PortListeners {
         let all = self.now.iter().chain(&self.kept).filter_map(|l| l.file.as_deref());
         let own: Vec<_> = all.filter(|file| Some(file.identity()) == there).collect();
         let (socket, file) = self.given.listener(port, &own, wanted)?;
-        Ok(PortListener {
-            port: port.clone(),
-            real: None,
-            file: file.map(Box::new),
-            token: None,
-            wait: port.socket.waits().then(Wait::new),
-            made: None,
-            socket,
-            useless: false,
-            replaced: false,
-        })
+        Ok(PortListener::new(port, socket, None, file))
     }
 
     /// For each port the place of the listener that is bound to it already, among those of now and
@@ -195,7 +160,7 @@ impl PortListeners {
                 self.now.push(l);
             }
         }
-        fresh.iter_mut().filter_map(|l| l.file.as_mut()).for_each(|file| file.keep());
+        fresh.iter_mut().for_each(PortListener::keep);
         self.now.append(&mut fresh);
         self.given.adopt(wanted);
         let (kept, gone): (Vec<_>, Vec<_>) =
@@ -245,20 +210,33 @@ impl PortListeners {
         self.kept.retain(|l| l.token != Some(token));
     }
 
-    /// Binds another socket in place of one that a program has made useless.
-    pub fn bind_again(&mut self, token: usize) -> io::Result<()> {
+    /// Binds another socket in place of one that a program has made useless. Err: one line.
+    pub fn bind_again(&mut self, token: usize) -> Result<(), String> {
         let Some(l) = self.places.get(&token).and_then(|at| self.now.get(*at)) else {
             return Ok(());
         };
-        let (Some(wanted), Some(real)) = (l.port.at.port(), l.real) else { return Ok(()) };
-        let same = |other: &&PortListener| other.has_port(wanted.protocol, real.port());
-        let own: Vec<_> =
-            self.now.iter().chain(&self.kept).filter(same).map(|l| l.socket.as_fd()).collect();
-        let address = SocketAddr::new(wanted.address.ip(), real.port());
-        let socket = port::listen_again(&Wanted { address, ..*wanted }, &own)?;
+        let (socket, file) = match (&l.port.at, l.real) {
+            (At::Port(wanted), Some(real)) => {
+                let same = |other: &&PortListener| other.has_port(wanted.protocol, real.port());
+                let all = self.now.iter().chain(&self.kept).filter(same);
+                let own: Vec<_> = all.map(|l| l.socket.as_fd()).collect();
+                let address = SocketAddr::new(wanted.address.ip(), real.port());
+                let socket = port::listen_again(&Wanted { address, ..*wanted }, &own)
+                    .map_err(|e| bind_error::line(&l.port.place, "port", real, &e, true))?;
+                (socket, None)
+            }
+            (At::Path(wanted), _) => {
+                let own: Vec<&SocketFile> = l.file.as_deref().into_iter().collect();
+                let (socket, mut file) = unix_listener::listen(wanted, &own)
+                    .map_err(|e| format!("{}: port: {}: {e}", l.port.place, wanted.path))?;
+                file.keep();
+                (socket, Some(Box::new(file)))
+            }
+            (At::Port(_), None) => return Ok(()),
+        };
         let made = AsMade::of(socket.as_fd());
         if let Some(l) = self.get_mut(token) {
-            (l.socket, l.made, l.useless) = (socket, Some(made), false);
+            (l.socket, l.file, l.made, l.useless) = (socket, file, Some(made), false);
         }
         Ok(())
     }
@@ -281,114 +259,5 @@ impl PortListeners {
 
     pub fn close(&mut self) {
         *self = PortListeners::default();
-    }
-}
-
-impl PortListener {
-    fn bind(
-        port: &Port,
-        at: &Wanted,
-        beside: &[BorrowedFd],
-    ) -> io::Result<(PortListener, SocketAddr)> {
-        let socket = port::listen(at, beside)?;
-        let real = socket::local(socket.as_fd())?;
-        let waits = port.socket.waits();
-        let listener = PortListener {
-            port: port.clone(),
-            real: Some(real),
-            file: None,
-            token: None,
-            wait: waits.then(Wait::new),
-            made: waits.then(|| AsMade::of(socket.as_fd())),
-            socket,
-            useless: false,
-            replaced: false,
-        };
-        Ok((listener, real))
-    }
-
-    /// As the log names it.
-    pub fn name(&self) -> String {
-        match (&self.port.at, self.real) {
-            (At::Path(wanted), _) => wanted.path.clone(),
-            (At::Port(_), Some(real)) => real.to_string(),
-            (At::Port(wanted), None) => wanted.address.to_string(),
-        }
-    }
-
-    fn as_bound(&self) -> Bound<'_> {
-        // Without a file of ours it is the service manager's.
-        let theirs = || self.port.path().and_then(unix_listener::identity_at);
-        let file = self.file.as_ref().map(|file| file.identity()).or_else(theirs);
-        Bound { port: &self.port, real: self.real, file }
-    }
-
-    /// Where it is bound, if not at a path.
-    fn bound(&self) -> Option<(SocketAddr, BorrowedFd<'_>)> {
-        Some((self.real?, self.socket.as_fd()))
-    }
-
-    fn has_port(&self, protocol: Protocol, port: u16) -> bool {
-        self.real.is_some_and(|real| real.port() == port)
-            && self.port.at.port().is_some_and(|w| w.protocol == protocol)
-    }
-
-    /// From now on it is this port's, which has the same key.
-    fn become_like(&mut self, port: &Port) {
-        let backlog = |at: &At| match at {
-            At::Port(wanted) => wanted.backlog,
-            At::Path(wanted) => wanted.backlog,
-        };
-        let (old, new) = (backlog(&self.port.at), backlog(&port.at));
-        if old != new {
-            // Else it stays as it was.
-            let _ = port::set_backlog(self.socket.as_fd(), new);
-        }
-        if let (Some(file), At::Path(old), At::Path(new)) = (&self.file, &self.port.at, &port.at)
-            && (old.mode, old.owner) != (new.mode, new.owner)
-            && let Err(e) = file.change(new)
-        {
-            log::warn(&format!("{}: {}: {e}", port.place, new.path));
-        }
-        self.port = port.clone();
-    }
-
-    /// The next client. None: it has gone already.
-    pub fn accept(&self) -> io::Result<(Shared, Option<Addresses>)> {
-        if self.real.is_none() {
-            let client = Shared::from(local::accept(self.socket.as_fd())?);
-            let addresses = Addresses::of_unix(client.as_fd()).ok();
-            return Ok((client, addresses));
-        }
-        let (client, peer) = socket::accept(self.socket.as_fd())?;
-        let local = match self.real {
-            // It has come to no other address.
-            Some(real) if real.is_ipv4() && !real.ip().is_unspecified() => Some(real),
-            _ => socket::local(client.as_fd()).ok(),
-        };
-        Ok((client, local.map(|local| Addresses::Internet { peer, local })))
-    }
-
-    /// Has a program the socket, or is it about to get it?
-    fn is_taken(&self) -> bool {
-        self.wait.as_ref().is_some_and(|w| w.state == State::Taken)
-    }
-
-    /// The same of a program that keeps it at a reload without its row: no internal service.
-    fn stays_taken(&self) -> bool {
-        self.is_taken() && self.wait.as_ref().is_some_and(|w| !w.is_internal)
-    }
-
-    fn is_watched(&self) -> bool {
-        self.token.is_some() && self.wait.as_ref().is_none_or(|w| w.state == State::Watched)
-    }
-
-    pub fn has_datagrams(&self) -> bool {
-        self.port.socket == ProgramSocket::Datagrams
-    }
-
-    pub fn watch(&self, registry: &Registry) -> io::Result<()> {
-        let (fd, Some(token)) = (self.socket.as_raw_fd(), self.token) else { return Ok(()) };
-        registry.register(&mut SourceFd(&fd), Token(token), Interest::READABLE)
     }
 }

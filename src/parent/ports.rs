@@ -3,9 +3,9 @@
 
 use super::addresses::Addresses;
 use super::arrival::{Arrival, From, StartError, Who};
-use super::bind_error;
 use super::context::{Context, Timer};
-use super::port_listeners::{PortListener, PortListeners};
+use super::port_listener::PortListener;
+use super::port_listeners::PortListeners;
 use super::running::Runs;
 use super::waits::{Next, NotStarted, State};
 use crate::log;
@@ -23,6 +23,9 @@ use std::time::Duration;
 
 /// Clients that wait for the name of their address at a time.
 const NAMING: usize = 256;
+
+/// What follows where a socket that the service manager has bound is of no use any more.
+const GIVEN: &str = "it is the service manager's, which alone can open it again: restart its socket unit, and fived";
 
 /// What a listener has.
 pub enum Came {
@@ -125,24 +128,35 @@ impl Ports {
         };
         let Some(wait) = l.wait.as_mut() else { return false };
         let next = wait.ended(l.socket.as_fd(), l.real.map_or(0, |a| a.port()), cx.now);
-        if let Some(Err(what)) = l.made.as_ref().map(|made| made.put_back(l.socket.as_fd())) {
-            l.useless = true;
-            wait.socket_replaced();
-            let (place, address) = (&l.port.place, l.name());
-            log::warn(&format!("{place}: port: {address}: {what}; fived opens it again"));
-            if let Err(e) = self.listeners.bind_again(token)
-                && let Some(l) = self.listeners.get_mut(token)
-                && let Some(real) = l.real
-            {
-                let line = bind_error::line(&l.port.place, "port", real, &e, true);
-                log::warn(&format!("{line}; fived tries again every second"));
-                self.not_started(cx, token, NotStarted::Busy);
-                return false;
-            }
+        if let Some(Err(what)) = l.made.as_ref().map(|made| made.put_back(l.socket.as_fd()))
+            && !self.replace(cx, token, what)
+        {
+            return false;
         }
         self.go_on(cx, token, next);
         let wait = self.listeners.get_mut(token).and_then(|l| l.wait.as_ref());
         wait.is_some_and(|w| w.state == State::Ready)
+    }
+
+    /// Binds another socket in place of one that is of no use any more. False: that must wait.
+    fn replace(&mut self, cx: &mut Context, token: usize, what: &str) -> bool {
+        let Some(l) = self.listeners.get_mut(token) else { return false };
+        let given = l.is_given();
+        let Some(wait) = l.wait.as_mut() else { return false };
+        l.useless = true;
+        wait.socket_replaced();
+        if given {
+            wait.state = State::Paused;
+            log::warn(&format!("{}: port: {}: {what}; {GIVEN}", l.port.place, l.name()));
+            return false;
+        }
+        log::warn(&format!("{}: port: {}: {what}; fived opens it again", l.port.place, l.name()));
+        if let Err(e) = self.listeners.bind_again(token) {
+            log::warn(&format!("{e}; fived tries again every second"));
+            self.not_started(cx, token, NotStarted::Busy);
+            return false;
+        }
+        true
     }
 
     /// A program that was to get the socket itself was not started. A datagram whose sender may

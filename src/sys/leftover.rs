@@ -133,7 +133,7 @@ impl AsMade {
             if is_shut_down(socket) || is_shut_for_sending(socket, itself) {
                 return Err("its program shut this socket down");
             }
-        } else if !socket::is_listening(socket) {
+        } else if !socket::is_listening(socket) || is_shut_down(socket) {
             return Err("its program shut this socket down");
         }
         if has_filter(socket) && without_filter(socket).is_err() {
@@ -165,7 +165,7 @@ fn set_flags(fd: BorrowedFd, flags: libc::c_int) -> io::Result<()> {
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags) }).map(drop)
 }
 
-/// Has a socket of datagrams no direction any more in which it receives?
+/// Does nothing come to this socket any more? (A Unix socket counts as one that listens even then.)
 fn is_shut_down(fd: BorrowedFd) -> bool {
     let mut one = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLRDHUP, revents: 0 };
     // SAFETY: one entry is read and written. It does not wait.
