@@ -293,3 +293,22 @@ fn the_next_program_gets_the_socket_as_it_was_made() {
     let n = c.recv(&mut buffer).expect("an answer");
     same(&buffer[..n], "0");
 }
+
+/// One that came as the row was taken away is served under the old table, and nothing after it.
+#[test]
+fn a_start_during_a_reload_serves_no_more_than_the_new_table_says() {
+    let d = Daemon::with(&format!("{ECHO}127.0.0.1:0\n")).start();
+    let (at, parent) = (d.port(0), nix::unistd::Pid::from_raw(d.parent_pid()));
+    let c = client(at);
+    d.place.write("fived.conf", "listen = 127.0.0.1:0\n", 0o644);
+    // It sees both at once.
+    nix::sys::signal::kill(parent, Signal::SIGSTOP).expect("kill");
+    c.send(b"one").expect("send");
+    nix::sys::signal::kill(parent, Signal::SIGHUP).expect("kill");
+    nix::sys::signal::kill(parent, Signal::SIGCONT).expect("kill");
+    d.wait_log("RELOAD ");
+    until("nobody is served there any more", || {
+        let _ = c.send(b"again");
+        UdpSocket::bind(at).is_ok()
+    });
+}

@@ -260,6 +260,9 @@ impl Parent {
                     self.ready.add(port);
                 }
             }
+            if self.services.started_outdated() {
+                self.ports.end_changed(&self.cx, &self.services.running);
+            }
             for (session, answer) in self.signers.answers() {
                 done = false;
                 self.sessions.tell_signature(&self.cx, session, &answer);

@@ -49,6 +49,8 @@ pub struct Services {
     ends: Vec<(StreamTag, Status)>,
     /// Ports whose program had the socket itself, and has ended.
     freed: Vec<usize>,
+    /// An internal service that has a port's socket itself was started as an older table has it.
+    outdated: bool,
     pub refusals: Refusals,
     pub undelivered: Undelivered,
     interrupt: Interrupt,
@@ -64,6 +66,7 @@ impl Services {
             answers: Vec::new(),
             ends: Vec::new(),
             freed: Vec::new(),
+            outdated: false,
             refusals: Refusals::default(),
             undelivered: Undelivered::default(),
             interrupt: Interrupt::new()?,
@@ -88,6 +91,12 @@ impl Services {
     /// The ports whose program had the socket itself and has ended since the last call.
     pub fn freed(&mut self) -> Vec<usize> {
         std::mem::take(&mut self.freed)
+    }
+
+    /// Has an internal service of `wait` been started since the last call as an older table has it?
+    /// Its start was decided, or waited for what decides, when a reload came.
+    pub fn started_outdated(&mut self) -> bool {
+        std::mem::take(&mut self.outdated)
     }
 
     /// Decides whether an arrival may have its service, and takes its place among those that run.
@@ -264,9 +273,9 @@ impl Services {
         let keeps = record.reports_to.is_some() && socket::unsent(connection.as_fd()).is_ok();
         let socket = if keeps { copy(cx, &connection) } else { None };
         cx.children.add(pid, Role::Service);
-        let to = record.from;
+        self.outdated |= matches!(record.from, From::Wait(_)) && !Rc::ptr_eq(&config, &cx.config);
         let with = Ends { client: None, net_ends, ends: record.reports_to.is_some() };
-        self.answers.push(Answer { to, service: id, outcome: Ok(()), text, with });
+        self.answers.push(Answer { to: record.from, service: id, outcome: Ok(()), text, with });
         self.running.add(Running {
             child,
             config,
