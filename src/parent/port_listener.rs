@@ -97,6 +97,11 @@ impl PortListener {
         }
     }
 
+    /// An error of poll, with its name.
+    pub fn at(&self, e: io::Error) -> io::Error {
+        io::Error::new(e.kind(), format!("{}: poll: {e}", self.name()))
+    }
+
     pub fn as_bound(&self) -> Bound<'_> {
         // Without a file of ours it is the service manager's.
         let theirs = || self.port.path().and_then(unix_listener::identity_at);

@@ -176,19 +176,22 @@ impl PortListeners {
         addresses
     }
 
-    /// Watches those that are new, and closes those that nobody needs.
+    /// Watches those that are new, and closes those that nobody needs. Err: the first that failed;
+    /// all others are done, and each token leads to its listener.
     pub fn watch(&mut self, cx: &mut Context) -> io::Result<()> {
+        let mut done = Ok(());
         for l in self.gone.drain(..).filter(PortListener::is_watched) {
             // A program may have it still, so that closing it does not end this.
-            cx.registry().deregister(&mut SourceFd(&l.socket.as_raw_fd()))?;
+            let fd = l.socket.as_raw_fd();
+            done = done.and(cx.registry().deregister(&mut SourceFd(&fd)).map_err(|e| l.at(e)));
         }
         for l in self.now.iter_mut().filter(|l| l.token.is_none()) {
             l.token = Some(cx.new_token());
-            l.watch(cx.registry())?;
+            done = done.and(l.watch(cx.registry()).map_err(|e| l.at(e)));
         }
         let now = self.now.iter().enumerate();
         self.places = now.filter_map(|(n, l)| Some((l.token?, n))).collect();
-        Ok(())
+        done
     }
 
     pub fn has(&self, token: usize) -> bool {
