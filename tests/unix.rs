@@ -324,6 +324,47 @@ fn a_reload_adds_removes_and_keeps() {
     assert_eq!(ask(connect(&d.place.at("b.sock")), "b"), "b");
 }
 
+#[test]
+fn a_file_that_somebody_removed_is_made_again_at_a_reload() {
+    if !installed("python3") {
+        return skip("needs python3");
+    }
+    let program = "import socket\ns = socket.socket(fileno=0)\nc, _ = s.accept()\nc.sendall(b'program')\nc.recv(9)\n";
+    let conf = "listen = 127.0.0.1:0 @DIR@/fived.sock\nany stream tcp nowait @USER@ internal echo\n\
+        echo stream unix nowait @USER@ internal\n port = @DIR@/more/echo.sock\n\
+        own stream unix wait @USER@ /usr/bin/env env python3 @DIR@/own\n port = @DIR@/own.sock\n";
+    let b = Daemon::with(conf).file("own", program).file("more/x", "").listen("");
+    let d = b.start();
+    let [fived, echo, own] = ["fived.sock", "more/echo.sock", "own.sock"].map(|n| d.place.at(n));
+    let all_serve = || {
+        assert_eq!(ask(connect(&fived), "any\r\nx"), "+Go\r\nx");
+        assert_eq!(ask(connect(&echo), "x"), "x");
+        let mut c = connect(&own);
+        c.expect("program");
+        c
+    };
+    drop(all_serve());
+    d.wait_logs("EXIT service=own", 1);
+    for path in [&fived, &own] {
+        std::fs::remove_file(path).expect("remove");
+    }
+    std::fs::remove_dir_all(d.place.at("more")).expect("remove");
+    std::fs::create_dir(d.place.at("more")).expect("directory");
+    assert!(d.reload(conf).contains("services=3"), "{}", d.log());
+    // The program of this client keeps the socket that it has, for as long as it runs.
+    let mut client = all_serve();
+    std::fs::remove_file(&own).expect("remove");
+    d.reload(conf);
+    d.wait_log("keeps the socket that it has, where no new clients come");
+    client.send("x").end();
+    drop(all_serve());
+    // Nothing was removed, and nothing is made.
+    let listens = d.log().matches("listening on /").count();
+    assert_eq!(listens, 3 + 3 + 1, "{}", d.log());
+    d.reload(conf);
+    assert_eq!(d.log().matches("listening on /").count(), listens);
+}
+
 /// The socket is the same, and so are those who wait there and the program that has it.
 #[test]
 fn a_path_may_be_written_in_another_way_at_a_reload() {

@@ -16,6 +16,8 @@ pub struct Bound<'a> {
     pub real: Option<SocketAddr>,
     /// Where it is a Unix socket.
     pub file: Option<Identity>,
+    /// Its path does not lead to it any more.
+    pub lost: bool,
 }
 
 /// Where a listener is. The last of each: the program gets the socket itself, and may have made it
@@ -29,12 +31,14 @@ enum Place {
 /// For each port the number of its listener: one port's each. Those that come first go before.
 pub fn of(all: Vec<(usize, Bound)>, wanted: &[Port]) -> Vec<Option<usize>> {
     let mut unclaimed: HashMap<_, Vec<&(usize, Bound)>> = HashMap::new();
-    for l in all.iter().rev() {
+    for l in all.iter().rev().filter(|l| !l.1.lost) {
         unclaimed.entry(l.1.port.key()).or_default().push(l);
     }
     let mut claimed: Vec<Option<usize>> =
         wanted.iter().map(|port| Some(unclaimed.get_mut(&port.key())?.pop()?.0)).collect();
-    let left = unclaimed.values().flatten();
+    // Another path may lead to a file that has been moved.
+    let lost: Vec<_> = all.iter().filter(|l| l.1.lost).collect();
+    let left = unclaimed.values().flatten().chain(&lost);
     let mut left: HashMap<_, usize> = left.filter_map(|(n, l)| Some((l.place()?, *n))).collect();
     for (port, at) in wanted.iter().zip(&mut claimed).filter(|(_, at)| at.is_none()) {
         if left.is_empty() {

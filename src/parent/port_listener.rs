@@ -37,6 +37,8 @@ pub struct PortListener {
     pub useless: bool,
     /// Another socket has its path: no client comes there any more.
     pub replaced: bool,
+    /// When a reload began, its path did not lead to its file any more.
+    pub lost: bool,
 }
 
 impl PortListener {
@@ -70,6 +72,7 @@ impl PortListener {
             socket,
             useless: false,
             replaced: false,
+            lost: false,
         }
     }
 
@@ -81,6 +84,15 @@ impl PortListener {
         if self.wait.is_some() && self.made.is_none() {
             self.made = Some(AsMade::of(self.socket.as_fd()));
         }
+    }
+
+    /// Looks whether its path still leads to its file, which somebody may have removed.
+    pub fn look_for_file(&mut self) {
+        let (file, path) = (self.file.as_deref(), self.port.path());
+        let is_there = |(file, path): (&SocketFile, _)| {
+            unix_listener::identity_at(path) == Some(file.identity())
+        };
+        self.lost = !file.zip(path).is_none_or(is_there);
     }
 
     /// Has the service manager bound it? Nobody else can do that again.
@@ -106,7 +118,7 @@ impl PortListener {
         // Without a file of ours it is the service manager's.
         let theirs = || self.port.path().and_then(unix_listener::identity_at);
         let file = self.file.as_ref().map(|file| file.identity()).or_else(theirs);
-        Bound { port: &self.port, real: self.real, file }
+        Bound { port: &self.port, real: self.real, file, lost: self.lost }
     }
 
     /// Where it is bound, if not at a path.

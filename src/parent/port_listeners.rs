@@ -43,6 +43,12 @@ pub struct PortListeners {
 }
 
 impl PortListeners {
+    /// Looks which Unix sockets still have their paths. What it finds holds until it looks again,
+    /// so that all that a reload does agrees.
+    pub fn look_for_files(&mut self) {
+        self.now.iter_mut().chain(&mut self.kept).for_each(PortListener::look_for_file);
+    }
+
     /// Binds those that are not bound already. `beside`: other listeners of this process.
     pub fn bind(&self, wanted: &[Port], beside: &[(SocketAddr, BorrowedFd)]) -> (Fresh, Unbound) {
         let claimed = self.claimed(wanted);

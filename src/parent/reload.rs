@@ -97,6 +97,7 @@ impl Parent {
         made.iter().for_each(|m| log::say(m));
         self.cx.now = clock::monotonic();
         let Read { config, mut warnings, .. } = read.map_err(ConfigError::lines)?;
+        self.ports.listeners.look_for_files();
         let (options, ports) = (&self.cx.options, &self.ports.listeners);
         let mut bound = Bound::new(&config, options, ports, &self.listeners)?;
         let missing = unbound::warnings(std::mem::take(&mut bound.missing));
