@@ -1,6 +1,6 @@
 //! How clients reach a service.
 
-use super::text::parse::expected;
+use super::text::parse::{expected, is_one_path};
 use crate::wire::peer::Peer;
 use std::fmt;
 use std::net::IpAddr;
@@ -57,7 +57,7 @@ impl Port {
     pub fn read(word: &str) -> Result<Port, String> {
         let wrong = || expected("PORT, ADDRESS:PORT, [IPV6-ADDRESS]:PORT or /PATH", word);
         if word.starts_with('/') {
-            return Ok(Port { address: None, name: socket_path(word)?.into() });
+            return Ok(Port { address: None, name: one_socket(word)?.into() });
         }
         let (address, name) = match word.rsplit_once(':') {
             None => (None, word),
@@ -101,6 +101,14 @@ pub fn socket_path(word: &str) -> Result<&str, String> {
         ));
     }
     Ok(word)
+}
+
+/// The same of a word of a list, which must not be several paths with commas between them.
+pub fn one_socket(word: &str) -> Result<&str, String> {
+    if is_one_path(word) {
+        return socket_path(word);
+    }
+    Err(expected("paths of Unix sockets with blanks between them", word))
 }
 
 /// Whose a Unix socket's file is: a user and perhaps a group, by name or number.

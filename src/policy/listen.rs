@@ -1,6 +1,6 @@
 //! Where fived itself listens, for clients that name a service.
 
-use super::endpoint::socket_path;
+use super::endpoint::one_socket;
 use super::text::parse::expected;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -28,7 +28,7 @@ impl Listen {
     /// a path. Err: what was expected.
     pub fn read(text: &str) -> Result<Listen, String> {
         if text.starts_with('/') {
-            return socket_path(text).map(|path| Listen::Unix(path.into()));
+            return one_socket(text).map(|path| Listen::Unix(path.into()));
         }
         internet(text).map(Listen::Internet)
     }

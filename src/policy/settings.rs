@@ -6,7 +6,7 @@ use super::proxies::{PROXIES, Proxies};
 use super::text::codecs::MODE;
 use super::text::entry::{Codec, Printed, entries};
 use super::text::lexer::quote;
-use super::text::parse::{Wrong, any_of, expected, path};
+use super::text::parse::{Wrong, any_of, expected, is_one_path, path};
 use super::text::value::{PATH, WORD, YES_NO, count, print_list, read_list, time, yes_or_no};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -158,9 +158,12 @@ const PATTERNS: Codec<Vec<String>> = Codec {
     list: true,
     read: |patterns, given| {
         let good = |w: &str| {
-            (w.starts_with('/') || w.starts_with("%h/")) && !w.contains(char::is_whitespace)
+            (w.starts_with('/') || w.starts_with("%h/"))
+                && !w.contains(char::is_whitespace)
+                && is_one_path(w)
         };
-        let what = "a path that begins with / or %h/, without blanks";
+        let what =
+            "a path that begins with / or %h/, without blanks (between paths stand blanks alone)";
         read_list(patterns, given.operator, given.words, |w| {
             if good(w) { Ok(vec![w.to_string()]) } else { Err(expected(what, w)) }
         })
@@ -173,6 +176,9 @@ const FILES: Codec<Vec<String>> = Codec {
     list: true,
     read: |files, given| {
         read_list(files, given.operator, given.words, |w| {
+            if !is_one_path(w) {
+                return Err(expected("absolute paths with blanks between them", w));
+            }
             path(w).map(|p| vec![p]).map_err(|wrong| wrong.what)
         })
     },

@@ -98,10 +98,11 @@ impl UserRule {
     pub fn read(word: &str, groups: &mut Vec<String>) -> Result<UserRule, String> {
         let denied = word.strip_prefix('!');
         let name = denied.unwrap_or(word);
+        if !is_name(name.strip_prefix('@').unwrap_or(name)) {
+            let what = "a user, @group, !user or !@group, with blanks between them";
+            return Err(expected(what, word));
+        }
         let whom = match name.strip_prefix('@') {
-            _ if name.is_empty() || name == "@" => {
-                return Err(expected("a user, @group, !user or !@group", word));
-            }
             None => Whom::Name(name.into()),
             Some(group) => {
                 let at = groups.iter().position(|g| g == group).unwrap_or_else(|| {
@@ -118,6 +119,15 @@ impl UserRule {
         };
         Ok(if denied.is_some() { UserRule::Deny(whom) } else { UserRule::Allow(whom) })
     }
+}
+
+/// Can a user or a group have this name? None has a separator, a wildcard or a sign of this list in
+/// it, so a word that has one was meant as something else.
+fn is_name(name: &str) -> bool {
+    !name.is_empty()
+        && !name.starts_with(['!', '@'])
+        && !name.contains([',', ';', ':', '*', '?'])
+        && name != "ALL"
 }
 
 impl fmt::Display for UserRule {

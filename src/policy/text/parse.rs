@@ -127,6 +127,13 @@ pub fn path(word: &str) -> Result<String, Wrong> {
     }
 }
 
+/// Is this one path, and not several with commas or semicolons between them?
+pub fn is_one_path(word: &str) -> bool {
+    const SEPARATORS: [char; 2] = [',', ';'];
+    let next = |rest: &str| rest.is_empty() || rest.starts_with('/') || rest.starts_with("%h/");
+    !word.match_indices(SEPARATORS).any(|(at, _)| next(&word[at + 1..]))
+}
+
 /// The word for no limit, in any case.
 pub const UNLIMITED: &str = "UNLIMITED";
 

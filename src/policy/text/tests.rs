@@ -156,6 +156,62 @@ fn mistakes_say_what_was_expected_and_what_was_found() {
     }
 }
 
+/// A word that was meant as several, or as everybody, must not become a name that nobody has: after
+/// a `!` it would let in those whom it is to keep out.
+#[test]
+fn a_name_is_one_name() {
+    const USER: &str = "a user, @group, !user or !@group, with blanks between them";
+    let bad = [
+        "!alice,!bob",
+        "alice,bob",
+        "alice,",
+        "alice;",
+        "@a;@b",
+        "!!alice",
+        "!@@dev",
+        "@!dev",
+        "@@dev",
+        "!",
+        "@",
+        "!@",
+        "alice:",
+        "*",
+        "!*",
+        "@*",
+        "ALL",
+        "!ALL",
+        "@ALL",
+        "bob*",
+        "b?b",
+    ];
+    for word in bad {
+        for name in ["users", "offered_by"] {
+            let text = format!("{name} = ann {word}\n");
+            let wanted = format!("fived.conf:1: {name}: expected {USER}, found {word:?}");
+            assert_eq!(mistake(&text), wanted);
+        }
+    }
+    table("users = alice !bob @dev !@a.b alice@example.org 'DOMAIN\\alice' a-b_c$ all\n");
+    for line in [
+        "authorized_keys = /a,/b",
+        "authorized_keys = /a,%h/b",
+        "authorized_keys = /a, /b",
+        "authorized_keys = /a; /b",
+        "inetd = /a,/b",
+        "xinetd = /a;/b",
+        "listen = /a,/b",
+        "port = /a,/b",
+        "[a, b]",
+        "[a,b]",
+        "[a; b]",
+        "[*.example.org]",
+    ] {
+        let what = mistake(&format!("{line}\n"));
+        assert!(what.contains("expected ") && what.contains(", found "), "{line}: {what}");
+    }
+    table("authorized_keys = /etc/keys,v/%u\nlisten = /run/a,b\n");
+}
+
 proptest! {
     /// Whatever is read without mistakes is printed, and read again, as the same table.
     #[test]
