@@ -13,6 +13,7 @@
 //! | `resume` | RESUME: its records and its lines |
 //! | `run` | RUN: a service's output, its standard error and its end as records |
 //! | `authorized_keys` `agent` `ssh` | OpenSSH's file of keys, its agent, and the encoding of both |
+//! | `from_list` | a key's `from=` |
 //! | `pattern` | names with `*` and `?`, in five's configuration and in a key's `from=` |
 //! | `roles` `internal` `lookups` | what fived hands to its own roles, the names of the internal services, and what look-ups answer |
 //! | `orders` `signing` | the parent with net, with sessions and with keys: which order may be sent when |
@@ -30,6 +31,7 @@ pub mod archive;
 pub mod authorized_keys;
 pub mod builtins;
 pub mod exposition;
+pub mod from_list;
 pub mod handover;
 pub mod internal;
 pub mod labels;
