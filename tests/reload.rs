@@ -353,6 +353,41 @@ fn sockets_of_systemd_are_served() {
     same(d.ask("hello\r\n"), HELLO);
 }
 
+/// Such a port would have two listeners, and the kernel would deal clients out to both.
+#[test]
+fn a_socket_of_systemd_at_a_rows_own_port_is_a_mistake() {
+    let shell = "exec 3<&0 0</dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\"";
+    let given = |at: &str, conf: &dyn Fn(u16) -> String| {
+        let listener = std::net::TcpListener::bind(at).expect("listener");
+        let port = listener.local_addr().expect("address").port();
+        let d = Daemon::with(&conf(port)).listen("").under(&["sh", "-c", shell]);
+        (d.stdin(listener.into()), port)
+    };
+    let row = |port: &str| format!("{CONF}own stream tcp nowait @USER@ internal echo\n {port}\n");
+    for (at, word, written) in [
+        ("127.0.0.1:0", "port", "127.0.0.1:"),
+        ("[::]:0", "port", ""),
+        ("[::]:0", "port", "0.0.0.0:"),
+        ("[::]:0", "tls_port", ""),
+    ] {
+        let conf = |port: u16| row(&format!("{word} = {written}{port}"));
+        let (d, port) = given(at, &conf);
+        let (code, err) = d.fails();
+        let address = at.replace(":0", &format!(":{port}"));
+        let wanted = format!(
+            "fived.conf:4: {word}: {written}{port}: expected a port that the sockets of the service manager (LISTEN_FDS) leave, found {address}"
+        );
+        assert!(code == 1 && err.contains(&wanted), "{code} {err}");
+    }
+    // As beside `listen`, one address may be a row's own where the other socket is at all of them.
+    let (d, port) = given("[::]:0", &|port| row(&format!("port = 127.0.0.1:{port}")));
+    let d = d.start();
+    assert_eq!(d.addresses.len(), 2, "{}", d.log());
+    let line = d.reload(&row(&format!("port = {port}")));
+    assert!(line.contains(" refused "), "{line}");
+    d.wait_log("expected a port that the sockets of the service manager (LISTEN_FDS) leave");
+}
+
 #[test]
 fn sockets_meant_for_another_process_are_left_alone() {
     let d = Daemon::with(CONF).env("LISTEN_FDS", "1").env("LISTEN_PID", "1").start();

@@ -20,6 +20,7 @@ use crate::policy::{
     self, Backend, Extract, GroupSet, HostId, Listen, Login, Mistake, Origin, Service, ServiceId,
     Table, UserSpec, Weight,
 };
+use crate::sys::port::Wanted;
 use crate::sys::spawn::{CList, Spawner};
 use crate::sys::{identity, pam, program};
 use crate::wire::archive::Archive;
@@ -99,13 +100,14 @@ pub struct Read {
     pub left_out: bool,
 }
 
-/// Reads everything. `listen`: the addresses of -l; `make`: whether a missing certificate is made;
+/// Reads everything. `listen`: the addresses of -l; `handed`:
+/// the sockets of the service manager; `make`: whether a missing certificate is made;
 /// `before`: the configuration that stands; `made`: gets a line about a certificate that was made
 /// and kept, which is to be logged whatever is returned: the next time it is found, and nothing is
 /// said. Err: every mistake, one line each.
 pub fn read(
     origin: &Origin,
-    listen: &[Listen],
+    (listen, handed): (&[Listen], &[Wanted]),
     make: Make,
     before: Option<&Config>,
     (spawner, made): (&mut Spawner, &mut Vec<String>),
@@ -118,7 +120,7 @@ pub fn read(
     let (catalog, late) = catalog(&table, before, &mut wrong);
     check(&table, &catalog, own, &mut wrong, &mut warnings);
     logins(&table, &mut wrong, &mut warnings);
-    let found = row_ports::of(&table, listen, &catalog, &mut disk.ports);
+    let found = row_ports::of(&table, (listen, handed), &catalog, &mut disk.ports);
     let ports = found.ports;
     wrong.extend(found.wrong);
     let late: Vec<String> = late.into_iter().chain(disk.ports.warning()).collect();

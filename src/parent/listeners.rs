@@ -5,6 +5,7 @@ use super::bind_error;
 use super::listener::Listener;
 use super::tls_ports::TlsPorts;
 use crate::policy::LISTEN_MAX;
+use crate::sys::port::{self, Wanted};
 use crate::sys::socket;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -37,6 +38,12 @@ impl Listeners {
         };
         let now = sockets.into_iter().map(each).collect::<Result<_, String>>()?;
         Ok(Listeners { now, ..Listeners::default() })
+    }
+
+    /// Those that the service manager has handed over.
+    pub fn handed(&self) -> Vec<Wanted> {
+        let handed = self.now.iter().filter(|l| l.wanted.is_none());
+        handed.map(|l| port::of(l.address, l.socket())).collect()
     }
 
     /// Did the service manager hand them over?

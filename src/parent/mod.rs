@@ -50,6 +50,7 @@
 //! | `proxied` | clients of load balancers: who they are |
 //! | `tls_ports` | those of services' own ports where TLS is expected |
 //! | `ports` `port_listener` `port_listeners` `row_ports` `wanted_port` `port_rules` | services' own ports: who comes there, each socket and all of them, which rows name them, and how |
+//! | `own_addresses` | those of fived's own port, which no row may have |
 //! | `claims` | which listener each port of a new table goes on with |
 //! | `given_paths` `socket_directories` | Unix sockets that the service manager has bound; who else can put one in the place of another |
 //! | `bound` `bind_error` | all that a configuration listens on, bound; why an address could not be |
@@ -109,6 +110,7 @@ mod offer_search;
 mod offered;
 mod offers;
 pub mod options;
+mod own_addresses;
 mod own_users;
 mod penalties;
 mod pipeline;

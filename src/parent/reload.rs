@@ -87,9 +87,10 @@ impl Parent {
         let origin = self.cx.options.origin.clone();
         let make = if self.listeners.are_handed() { Make::Always } else { Make::WhereTls };
         let mut made = Vec::new();
+        let handed = self.listeners.handed();
         let read = config::read(
             &origin,
-            &self.cx.options.listen,
+            (&self.cx.options.listen, &handed),
             make,
             Some(&self.cx.config),
             (&mut self.cx.spawner, &mut made),

@@ -1,8 +1,9 @@
 //! The ports that rows name: which addresses are to be bound, for which services.
 
 use super::catalog::Catalog;
+use super::own_addresses::OwnAddresses;
 use super::port_names::PortNames;
-use super::wanted_port::{meets_own, wanted};
+use super::wanted_port::wanted;
 use crate::policy::{
     Family, Grammar, HostId, HostScope, Listen, Owner, ProgramSocket, Service, ServiceId, Table,
 };
@@ -150,9 +151,14 @@ pub struct Found {
 }
 
 /// The ports that a table names, and the Unix sockets of fived's own. `given`: the addresses and
-/// paths of -l.
-pub fn of(table: &Table, given: &[Listen], catalog: &Catalog, names: &mut PortNames) -> Found {
-    let own = table.settings.own_addresses(given);
+/// paths of -l; `handed`: the sockets of the service manager.
+pub fn of(
+    table: &Table,
+    (given, handed): (&[Listen], &[Wanted]),
+    catalog: &Catalog,
+    names: &mut PortNames,
+) -> Found {
+    let own = OwnAddresses::of(table, given, handed);
     let mut collector = PortCollector {
         table,
         own: &own,
@@ -216,7 +222,7 @@ impl Row<'_> {
 struct PortCollector<'a, 'n> {
     table: &'a Table,
     /// Where fived itself listens.
-    own: &'a [SocketAddr],
+    own: &'a OwnAddresses<'a>,
     catalog: &'a Catalog,
     names: &'a mut PortNames<'n>,
     ports: RowPorts,
@@ -368,9 +374,6 @@ impl PortCollector<'_, '_> {
             let at = at.map(|o| format!("{}:{}", o.file, o.line)).unwrap_or_default();
             return Err(format!("expected each address and port once, found it at {at}"));
         }
-        match meets_own(wanted, self.own) {
-            Some(l) => Err(format!("expected a port that `listen` and -l leave, found {l}")),
-            None => Ok(()),
-        }
+        self.own.leave(wanted)
     }
 }

@@ -72,15 +72,12 @@ fn start(mut options: Options, made: &mut Vec<String>) -> Result<(), Stop> {
         log::warn(&format!("groups: {e}"));
     }
     let mut spawner = spawner()?;
-    let handed = notify::listen_fds().map_err(Stop::system("LISTEN_FDS"))?;
-    // Sockets that are handed over may be listeners of fived's own.
-    let make = if handed.is_empty() { Make::WhereTls } else { Make::Always };
+    let (given, mut listeners, make) = inherited()?;
+    let own = (&options.listen[..], &listeners.handed()[..]);
     let Read { config, warnings, .. } =
-        config::read(&options.origin, &options.listen, make, None, (&mut spawner, made))
+        config::read(&options.origin, own, make, None, (&mut spawner, made))
             .map_err(|e| Stop(e.status(), e.lines()))?;
     let settings = &config.table.settings;
-    let (given, handed) = GivenPaths::of(handed);
-    let mut listeners = Listeners::inherited(handed).map_err(Stop::refused)?;
     let unused_l = !options.listen.is_empty() && listeners.addresses().next().is_some();
     let mut ports = Ports::default();
     let in_vain = given.in_vain(&config.ports.plain);
@@ -130,6 +127,16 @@ fn bind(
         return Err(Stop(SYSTEM, missing));
     }
     Ok(unbound::warnings(missing))
+}
+
+/// The sockets of the service manager: those for rows, fived's own listeners, and whether a
+/// certificate is made, because there may be such listeners.
+fn inherited() -> Result<(GivenPaths, Listeners, Make), Stop> {
+    let handed = notify::listen_fds().map_err(Stop::system("LISTEN_FDS"))?;
+    let make = if handed.is_empty() { Make::WhereTls } else { Make::Always };
+    let (given, handed) = GivenPaths::of(handed);
+    let listeners = Listeners::inherited(handed).map_err(Stop::refused)?;
+    Ok((given, listeners, make))
 }
 
 fn absolute(path: &str) -> Result<String, Stop> {

@@ -30,7 +30,7 @@ pub fn run(options: &Options) -> i32 {
                 let mut made = Vec::new();
                 let read = config::read(
                     &options.origin,
-                    &options.listen,
+                    (&options.listen, &[]),
                     if *task == Task::Fingerprint { Make::Always } else { Make::Never },
                     None,
                     (&mut spawner, &mut made),

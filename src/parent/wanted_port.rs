@@ -3,7 +3,7 @@
 use super::port_names::PortNames;
 use crate::policy::{self, Family, Peer, ProgramSocket, Service};
 use crate::sys::port::{Protocol, Wanted};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What is to be bound for a port of a row. Err: what is wrong with it.
 pub fn wanted(s: &Service, p: &policy::Port, names: &mut PortNames) -> Result<Wanted, String> {
@@ -33,11 +33,4 @@ pub fn wanted(s: &Service, p: &policy::Port, names: &mut PortNames) -> Result<Wa
     let only_v6 = ip.is_ipv6() && !(ip.is_unspecified() && has_v4);
     let backlog = s.attributes.backlog;
     Ok(Wanted { protocol, address: (ip, number).into(), only_v6, backlog })
-}
-
-/// The address of fived's own port that takes this one, too.
-pub fn meets_own(wanted: &Wanted, own: &[SocketAddr]) -> Option<SocketAddr> {
-    let protocol = Protocol::Tcp;
-    let as_wanted = |l: SocketAddr| Wanted { protocol, address: l, only_v6: false, backlog: None };
-    own.iter().copied().find(|l| wanted.address.port() != 0 && as_wanted(*l).meets(wanted))
 }

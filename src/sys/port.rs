@@ -2,7 +2,7 @@
 
 use super::check;
 use super::socket::{self, BACKLOG};
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use std::ffi::CString;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -46,6 +46,12 @@ impl Wanted {
             && self.address.port() == other.address.port()
             && (self.address == other.address || any(self, other) || any(other, self))
     }
+}
+
+/// What a listener of TCP at this address is bound to.
+pub fn of(address: SocketAddr, socket: BorrowedFd) -> Wanted {
+    let only_v6 = getsockopt(&socket, sockopt::Ipv6V6Only).unwrap_or(false);
+    Wanted { protocol: Protocol::Tcp, address, only_v6, backlog: None }
 }
 
 /// A socket at that port: a listener that does not block, or one of datagrams. `own`: this
