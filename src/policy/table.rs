@@ -198,8 +198,8 @@ impl Table {
         &self.groups
     }
 
-    /// The service of that name for that peer in that host. The host's own row goes before one of
-    /// `[*]`.
+    /// The service of that name for that peer in that host. The host's own row stands in place of
+    /// one of `[*]`, also for peers that it is not for.
     pub fn find(&self, host: HostId, name: &[u8], peer: Peer) -> Option<ServiceId> {
         self.look(host, name, peer).ok()
     }
@@ -208,7 +208,7 @@ impl Table {
     /// there is one.
     fn look(&self, host: HostId, name: &[u8], peer: Peer) -> Result<ServiceId, Option<ServiceId>> {
         let all = self.rows_named(name).ok_or(None)?;
-        let mut here = rows_in(all, host).peekable();
+        let mut here = self.rows_in(all, host).peekable();
         let other = here.peek().copied().or(all.first().map(|(_, id)| *id));
         here.find(|id| self.service(*id).is_some_and(|s| s.endpoint.family.has(peer))).ok_or(other)
     }
@@ -224,7 +224,27 @@ impl Table {
 
     /// The service of that name in that host that this user may offer. None: there is none.
     pub fn offerable(&self, host: HostId, name: &[u8], login: Option<&Login>) -> Option<ServiceId> {
-        rows_in(self.rows_named(name)?, host).find(|id| self.may_offer(*id, host, login))
+        self.rows_in(self.rows_named(name)?, host).find(|id| self.may_offer(*id, host, login))
+    }
+
+    /// Those of these rows of one name that this host has: its own, or, where clients reach none of
+    /// those by the name, those of every host first.
+    fn rows_in<'a>(
+        &self,
+        all: &'a [(HostScope, ServiceId)],
+        host: HostId,
+    ) -> impl Iterator<Item = ServiceId> + use<'a> {
+        let of = |scope: HostScope| {
+            let first = all.partition_point(|(s, _)| *s < scope);
+            let end = all.partition_point(|(s, _)| *s <= scope);
+            &all[first..end]
+        };
+        let (own, every) = (of(HostScope::Host(host)), of(HostScope::All));
+        let named = |id: ServiceId| self.service(id).is_some_and(|s| s.attributes.tcpmux);
+        // Those with a name come first.
+        let hides = own.first().is_some_and(|(_, id)| named(*id));
+        let every = if hides { &[] } else { every };
+        every.iter().chain(own).map(|(_, id)| *id)
     }
 
     /// May this user, in a session with that host, offer this service?
@@ -353,15 +373,6 @@ impl Table {
         };
         self.services.iter().enumerate().filter(shown).map(|(_, s)| s.name.as_str())
     }
-}
-
-/// Those of these rows that this host has, its own first.
-fn rows_in(all: &[(HostScope, ServiceId)], host: HostId) -> impl Iterator<Item = ServiceId> {
-    let of = |scope: HostScope| {
-        let first = all.partition_point(|(s, _)| *s < scope);
-        all[first..].iter().take_while(move |(s, _)| *s == scope).map(|(_, id)| *id)
-    };
-    of(HostScope::Host(host)).chain(of(HostScope::All))
 }
 
 #[cfg(test)]

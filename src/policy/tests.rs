@@ -209,6 +209,46 @@ fn each_rule_has_its_reason() {
     }
 }
 
+/// Whatever the family of either: HELP, -C and the answer are the same.
+#[test]
+fn a_hosts_own_row_hides_the_row_of_all_hosts() {
+    let t = table(
+        "a stream tcp4 nowait u /p\nb stream tcp6 nowait u /p\nc stream tcp nowait u /p\n tcpmux = no\n port = 7\n\
+         D stream tcp4 nowait u /p\nd stream tcp6 nowait u /p\n\
+         [h]\n[*]\na stream tcp nowait u /p\nb stream tcp nowait u /p\nc stream tcp nowait u /p\nd stream tcp nowait u /p\n",
+    );
+    let h = t.host_named(b"h").expect("a host");
+    for (host, address, help, lines) in [
+        (
+            HostId::DEFAULT,
+            "192.0.2.1",
+            "D a c",
+            ["allow a c:1", "deny b c:2", "allow c c:12", "allow D c:6"],
+        ),
+        (
+            HostId::DEFAULT,
+            "::1",
+            "b c d",
+            ["deny a c:1", "allow b c:2", "allow c c:12", "allow d c:7"],
+        ),
+        (h, "::1", "a b c d", ["allow a c:10", "allow b c:11", "allow c c:12", "allow d c:13"]),
+    ] {
+        let facts = Facts { host, ..from(address) };
+        let shown: Vec<&str> = t.help(&facts).collect();
+        for (name, line) in ["a", "b", "c", "d"].into_iter().zip(lines) {
+            let query = Query::read(&format!("service={name}")).expect("a query");
+            assert_eq!(t.decide(&query, &facts).trim_end_matches(" address"), line, "{address}");
+            let may = line.starts_with("allow");
+            assert_eq!(t.allowed(name.as_bytes(), &facts).is_ok(), may, "{address} {name}");
+            assert_eq!(t.find(host, name.as_bytes(), facts.peer).is_some(), may);
+            assert_eq!(shown.iter().any(|s| s.eq_ignore_ascii_case(name)), may);
+        }
+        let mut shown = shown;
+        shown.sort_unstable();
+        assert_eq!(shown.join(" "), help, "{address}");
+    }
+}
+
 #[test]
 fn a_name_is_found_in_its_host_then_in_all() {
     let t = table(
