@@ -12,6 +12,9 @@ const FACTORS_MAX: usize = 64;
 /// Words of hosts_access(5). Read as names of hosts they would match no client, or the wrong ones.
 const HOSTS_ACCESS: [&str; 7] = ["ALL", "LOCAL", "KNOWN", "UNKNOWN", "PARANOID", "EXCEPT", "NONE"];
 
+/// Another word that somebody may have meant so.
+const ANY: &str = "ANY";
+
 /// Where clients may come from, or may not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientPattern {
@@ -73,6 +76,9 @@ impl fmt::Display for ClientPattern {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             ClientPattern::Net(n) => write!(f, "{n}"),
+            ClientPattern::Name(n) | ClientPattern::Domain(n) if is_doubtful(n) => {
+                write!(f, "{n}.")
+            }
             ClientPattern::Name(n) | ClientPattern::Domain(n) => f.write_str(n),
             ClientPattern::Unix => f.write_str(UNIX),
         }
@@ -81,7 +87,7 @@ impl fmt::Display for ClientPattern {
 
 /// Reads one word: an address, a network (`/LENGTH` or `/MASK`), an address with zeros or nothing
 /// at its end (`10.0.0.0`, `10.`: a network), factors (`10.1.{2,3}`), a host's name, `.domain`, or
-/// `unix:`. Err: what was expected.
+/// `unix:`. A name may have a dot at its end. Err: what was expected.
 pub fn read(word: &str) -> Result<Vec<ClientPattern>, String> {
     let wrong = || {
         let what = "an address, a network such as 10.0.0.0/8, a host name, .domain or unix:";
@@ -90,7 +96,7 @@ pub fn read(word: &str) -> Result<Vec<ClientPattern>, String> {
     if word == UNIX {
         return Ok(vec![ClientPattern::Unix]);
     }
-    if HOSTS_ACCESS.contains(&word) {
+    if is_of_hosts_access(word) {
         return Err("expected an address, a network, a host name or .domain, found a word of hosts_access(5); for everybody leave the rule out, or 0.0.0.0/0 ::/0".into());
     }
     let one = |net: IpNet| vec![ClientPattern::Net(net)];
@@ -117,13 +123,14 @@ pub fn read(word: &str) -> Result<Vec<ClientPattern>, String> {
     {
         return dotted(word).ok_or_else(wrong);
     }
+    let (word, absolute) = word.strip_suffix('.').map_or((word, false), |name| (name, true));
     let named = word.strip_prefix('.').unwrap_or(word);
     let good = |label: &str| {
         !label.is_empty()
             && label.len() < 64
             && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
     };
-    if named.len() > 253 || !named.split('.').all(good) {
+    if named.len() > 253 || !named.split('.').all(good) || !absolute && is_doubtful(word) {
         return Err(wrong());
     }
     Ok(vec![if word.starts_with('.') {
@@ -131,6 +138,30 @@ pub fn read(word: &str) -> Result<Vec<ClientPattern>, String> {
     } else {
         ClientPattern::Name(word.into())
     }])
+}
+
+fn is_of_hosts_access(word: &str) -> bool {
+    HOSTS_ACCESS.iter().chain(&[ANY]).any(|w| w.eq_ignore_ascii_case(word))
+}
+
+/// Was this name, or domain, more likely meant as something else? The last part of a name does not
+/// begin with a digit (RFC 1123, 2.1), and `10.0.0.x` and `10.x` begin like addresses.
+fn is_doubtful(name: &str) -> bool {
+    let parts: Vec<&str> = name.strip_prefix('.').unwrap_or(name).split('.').collect();
+    let number = |part: &&str| part.bytes().all(|b| b.is_ascii_digit());
+    let digit = |part: &&str| part.starts_with(|c: char| c.is_ascii_digit());
+    let like_address = parts.len() > 1
+        && parts.first().is_some_and(number)
+        && (parts.get(1).is_some_and(number) || parts.last().is_some_and(|p| p.len() == 1));
+    is_of_hosts_access(name) || parts.last().is_some_and(digit) || like_address
+}
+
+/// A word of another program, for which it is a name, as the word that is that name here.
+pub fn as_name(word: &str) -> String {
+    let absolute = format!("{word}.");
+    // Those have always been mistakes.
+    let is_name = !HOSTS_ACCESS.contains(&word) && read(word).is_err() && read(&absolute).is_ok();
+    if is_name { absolute } else { word.into() }
 }
 
 /// An IPv4-mapped network as the IPv4 network that it is.
@@ -191,6 +222,7 @@ pub fn is_everywhere(places: &[ClientPattern]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Extract, Files, Grammar, Origin, load};
     use super::*;
     use proptest::prelude::*;
 
@@ -237,6 +269,109 @@ mod tests {
             "",
         ] {
             assert!(word == "-" || read(word).is_err(), "{word}");
+        }
+    }
+
+    /// As a name it would match nobody, and so refuse nobody.
+    #[test]
+    fn what_was_not_meant_as_a_name_is_none() {
+        for word in [
+            "all",
+            "Local",
+            "known",
+            "UNKNOWN",
+            "Paranoid",
+            "except",
+            "Any",
+            "none",
+            "ALL",
+            "127.0.0.1-127.0.0.9",
+            "1.2.3.4-9",
+            "10.0.0.x",
+            "10.x",
+            "10.x.x.x",
+            "0x7f000001",
+            "10.0.0.1_8",
+            "host.1",
+            "10-20",
+        ] {
+            assert!(read(word).is_err(), "{word}");
+        }
+        for word in [
+            "163.com",
+            "0.pool.ntp.org",
+            "local.example.org",
+            ".local",
+            "7up.example",
+            "a",
+            "any-1",
+        ] {
+            let names = places(word);
+            assert_eq!(names.iter().map(ToString::to_string).collect::<String>(), word);
+        }
+    }
+
+    /// xinetd takes them for names, and what -T prints of its tables is read again.
+    #[test]
+    fn in_a_table_of_xinetd_they_are_names_as_ever() {
+        struct One;
+        impl Files for One {
+            fn read(&mut self, path: &str) -> Result<Vec<u8>, String> {
+                if path != "/x" {
+                    return Err("no such file".into());
+                }
+                let rules = "no_access = local 10.0.0.x any.example";
+                Ok(format!("service ssh\n{{\n socket_type = stream\n wait = no\n user = u\n server = /p\n port = 22\n type = UNLISTED\n protocol = tcp\n {rules}\n}}\n").into())
+            }
+
+            fn list(&mut self, _: &str) -> Result<Vec<String>, String> {
+                Ok(Vec::new())
+            }
+        }
+        let (table, mistakes) = load(&Origin::new(Grammar::Xinetd, "/x"), &mut One);
+        assert_eq!(mistakes, []);
+        let row = &table.services()[0].attributes;
+        let names: Vec<String> = row.no_access.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            (names.join(" ").as_str(), row.disable),
+            ("local. 10.0.0.x. any.example", false)
+        );
+        assert!(row.no_access[0].is_named("LOCAL"));
+        let again = Extract::read(Extract::of(&table).files).expect("a table");
+        assert_eq!(again.services()[0].attributes.no_access, row.no_access);
+    }
+
+    /// With a dot at its end a word is a name, whatever it looks like.
+    #[test]
+    fn a_name_may_be_absolute() {
+        for (word, name, printed) in [
+            ("local.", ClientPattern::Name("local".into()), "local."),
+            (
+                "host.example.org.",
+                ClientPattern::Name("host.example.org".into()),
+                "host.example.org",
+            ),
+            ("10.0.0.x.", ClientPattern::Name("10.0.0.x".into()), "10.0.0.x."),
+            (".host.1.", ClientPattern::Domain(".host.1".into()), ".host.1."),
+        ] {
+            assert_eq!(places(word), [name]);
+            assert_eq!(places(word)[0].to_string(), printed);
+        }
+        assert!(read("local..").is_err() && read(".").is_err() && read("300.1.1.1.").is_err());
+        for (word, wanted) in [
+            ("local", "local."),
+            ("10.0.0.x", "10.0.0.x."),
+            ("1.2.3.4-9", "1.2.3.4-9."),
+            ("Any", "Any."),
+            ("ALL", "ALL"),
+            ("host", "host"),
+            ("10.", "10."),
+            ("300.1.1.1", "300.1.1.1"),
+            ("::1", "::1"),
+            ("a/b", "a/b"),
+            ("ANY", "ANY."),
+        ] {
+            assert_eq!(as_name(word), wanted);
         }
     }
 

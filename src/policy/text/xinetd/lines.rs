@@ -1,5 +1,6 @@
 //! The lines of one block: each attribute becomes one of fived's, or a part of the draft of a row.
 
+use super::super::super::client_pattern;
 use super::super::super::hours::Hours;
 use super::super::assigned::Pair;
 use super::super::builder::Builder;
@@ -88,7 +89,7 @@ impl<'a, 'b> Lines<'a, 'b> {
                     let what = "stands for all of IPv6; xinetd takes it for this one address";
                     self.differs(pair, "::", what);
                 }
-                let network = |w: &&str| self.etc.network(w).unwrap_or(w).to_string();
+                let network = |w: &&str| client_pattern::as_name(self.etc.network(w).unwrap_or(w));
                 Some(words.iter().map(network).collect())
             }
             Becomes::Banner => self.banner(pair, attribute.name),
