@@ -445,6 +445,36 @@ fn a_pidfile_of_another_is_left_alone() {
     assert_eq!(std::fs::read_to_string(d.place.at("pid")).expect("pidfile"), "1\n");
 }
 
+/// Whoever types `-p` for another option must not lose a file.
+#[test]
+fn a_file_that_is_no_pidfile_is_left_alone() {
+    let place = Place::new();
+    std::os::unix::fs::symlink("pid", place.at("link")).expect("link");
+    let given = |text: &str, name: &str| {
+        place.write("pid", text, 0o644);
+        Daemon::with(CONF).arg("-p").arg(&place.at(name))
+    };
+    for (text, name) in
+        [("key = value\n", "pid"), ("12 34\n", "pid"), ("-1\n", "pid"), ("x", "link")]
+    {
+        let (code, err) = given(text, name).fails();
+        let wanted = format!(
+            "{}: expected no file, an empty one or one with a process id alone, found another, which is left as it is",
+            place.at(name)
+        );
+        assert!(code == 1 && err.contains(&wanted), "{code} {err}");
+        assert_eq!(std::fs::read_to_string(place.at("pid")).expect("a file"), text);
+    }
+    let (code, err) = Daemon::with(CONF).arg("-p").arg("@DIR@/fived.conf").fails();
+    assert!(code == 1 && err.contains("fived.conf: expected no file"), "{code} {err}");
+    for (text, name) in [("", "pid"), ("4711\n", "pid"), (" 1", "pid"), ("1\n", "link")] {
+        let d = given(text, name).start();
+        let now = std::fs::read_to_string(place.at("pid")).expect("pidfile");
+        assert_eq!(now, format!("{}\n", d.parent_pid()));
+    }
+    same(Daemon::with(CONF).arg("-p").arg("/dev/null").start().ask("hello\r\n"), HELLO);
+}
+
 #[test]
 fn the_pidfile_has_the_parent_s_id() {
     let mut d = Daemon::with(CONF).arg("-p").arg("@DIR@/pid").start();

@@ -4,7 +4,7 @@
 //! | file | noun |
 //! |---|---|
 //! | `options` `by_name` `status` `tasks` | the command line, the exit statuses, and the tasks besides serving |
-//! | `start` | from the command line to the loop |
+//! | `start` `pidfile` | from the command line to the loop; the file with its process id |
 //! | `ask` | `--reload`: sends SIGHUP to the running fived and prints its answer |
 //! | `config` `config_error` | one configuration, read whole, or why it could not be read |
 //! | `reached` | whether any client can reach anything of it |
@@ -113,6 +113,7 @@ pub mod options;
 mod own_addresses;
 mod own_users;
 mod penalties;
+mod pidfile;
 mod pipeline;
 mod port_listener;
 mod port_listeners;

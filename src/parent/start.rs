@@ -9,11 +9,12 @@ use super::keys::Make;
 use super::listeners::Listeners;
 use super::log_file;
 use super::options::Options;
+use super::pidfile::Pidfile;
 use super::port_listeners::PortListeners;
 use super::ports::Ports;
 use super::run::Parent;
 use super::socket_pairs::SocketPairs;
-use super::status::SYSTEM;
+use super::status::{SYSTEM, USAGE};
 use super::turns;
 use super::unbound;
 use crate::log;
@@ -64,6 +65,9 @@ fn start(mut options: Options, made: &mut Vec<String>) -> Result<(), Stop> {
             *path = absolute(path)?;
         }
         options.pidfile = options.pidfile.as_deref().map(absolute).transpose()?;
+    }
+    if let Some(path) = &options.pidfile {
+        Pidfile::check(path).map_err(|why| Stop(USAGE, vec![why]))?;
     }
     process::own_program();
     let rights = missing_rights()?;
@@ -218,27 +222,4 @@ fn ready(detached: Option<Detached>, log_type: &LogType) {
         log::warn(&e);
     }
     detached.ready();
-}
-
-/// The file with the parent's process id. It is removed when this is dropped.
-struct Pidfile(String);
-
-impl Pidfile {
-    fn write(path: &str) -> Result<Pidfile, String> {
-        std::fs::write(path, format!("{}\n", std::process::id()))
-            .map_err(|e| format!("{path}: {e}"))?;
-        Ok(Pidfile(path.into()))
-    }
-}
-
-impl Drop for Pidfile {
-    fn drop(&mut self) {
-        // Another fived may have written its own id to it. If somebody has removed the file, there
-        // is nothing to do.
-        if std::fs::read(&self.0)
-            .is_ok_and(|id| id == format!("{}\n", std::process::id()).as_bytes())
-        {
-            let _ = std::fs::remove_file(&self.0);
-        }
-    }
 }
