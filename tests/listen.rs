@@ -63,7 +63,7 @@ fn an_address_beside_all_addresses() {
     let (all, one, v6) =
         (format!("[::]:{port}"), format!("127.0.0.1:{port}"), format!("[::1]:{port}"));
     let any = format!("0.0.0.0:{port}");
-    for listen in [[&all, &one, &v6], [&v6, &one, &all], [&one, &any, &one]] {
+    for listen in [[&all, &one, &v6], [&v6, &one, &all], [&one, &any, &v6]] {
         let [a, b, c] = listen;
         let d = Daemon::with(&format!("listen = {a} {b} {c}\n{CONF}")).listen("").start();
         for address in listen {

@@ -751,8 +751,99 @@ fn a_missing_group_of_a_rule_is_a_warning_once() {
     let conf = "users = !@no-such-group @root\na stream tcp nowait @USER@ /bin/cat\nb stream tcp nowait @USER@ /bin/cat\n";
     let (code, out, err) = Place::new().fived(conf, &["-t"]);
     assert_eq!((code, out.as_str()), (0, "configuration OK\n"));
-    assert!(err.contains("fived.conf:2: @no-such-group: no such group"), "{err}");
+    assert!(err.contains("fived.conf:1: @no-such-group: no such group"), "{err}");
     assert_eq!(err.lines().count(), 1, "{err}");
+}
+
+#[test]
+fn what_a_row_lacks_is_told_at_the_line_that_names_it() {
+    let rows = |more: &str| {
+        format!(
+            "\n\na stream tcp nowait @USER@ /bin/echo\n cps = 5\n{more}b stream tcp nowait @USER@ /bin/cat\n"
+        )
+    };
+    let gone = "No such file or directory (os error 2): this service answers `-Service failed`";
+    let no_group = "no such group: this service answers `-Service failed`";
+    let rule = "no such group: the rule acts as if nobody were in it, until a reload finds it";
+    let file = env!("CARGO_MANIFEST_DIR").to_string() + "/Cargo.toml";
+    for (conf, wanted) in [
+        (rows(" users = @nosuch\n"), vec![(5, format!("@nosuch: {rule}"))]),
+        (format!("users = !@nosuch{}", rows("")), vec![(1, format!("@nosuch: {rule}"))]),
+        (rows(" group = nosuch\n"), vec![(5, format!("nosuch: {no_group}"))]),
+        (rows(" chroot = /nodir\n"), vec![(5, format!("chroot: /nodir: {gone}"))]),
+        (rows(" directory = /nodir\n"), vec![(5, format!("directory: /nodir: {gone}"))]),
+        (
+            format!("directory = /nodir{}", rows("")),
+            vec![(1, format!("directory: /nodir: {gone}"))],
+        ),
+        (
+            rows(&format!(" directory = {file}\n")),
+            vec![(
+                5,
+                format!(
+                    "directory: {file}: Not a directory (os error 20): this service answers `-Service failed`"
+                ),
+            )],
+        ),
+        // Below the other root.
+        (
+            rows(" chroot = /etc\n directory = /etc\n"),
+            vec![(6, format!("directory: /etc: {gone}"))],
+        ),
+        (rows(" directory = /tmp\n"), vec![]),
+    ] {
+        let place = Place::new();
+        let (code, out, err) = place.fived(&conf, &["-t"]);
+        let path = place.at("fived.conf");
+        let wanted: String = wanted
+            .into_iter()
+            .map(|(line, what)| format!("warning: {path}:{line}: {what}\n"))
+            .collect();
+        assert_eq!((code, out.as_str(), err), (0, "configuration OK\n", wanted), "{conf}");
+    }
+    let offer = "web stream tcp nowait - offer\n offered_by = @nosuch\n";
+    let (_, _, err) = Place::new().fived(offer, &["-t"]);
+    assert!(err.contains(&format!("fived.conf:2: @nosuch: {rule}")), "{err}");
+}
+
+#[test]
+fn values_that_cannot_be_meant_are_mistakes() {
+    for (conf, wanted) in [
+        (
+            "listen_mode = 999\n",
+            r#"1: listen_mode: expected permissions of octal digits from 0 to 0777, such as 0660, found "999""#,
+        ),
+        (
+            "umask = 999\n",
+            r#"1: umask: expected a umask of octal digits, such as 022, found "999""#,
+        ),
+        (
+            "authorized_keys = /a/%u /b/%x\n",
+            r#"1: authorized_keys: expected a path that begins with / or %h/, with no other % than %u"#,
+        ),
+        (
+            "authorized_keys = /a/%h\n",
+            r#"1: authorized_keys: expected a path that begins with / or %h/, with no other % than %u"#,
+        ),
+        (
+            "listen = 127.0.0.1:7001 [::1]:7001 127.0.0.1:7001\n",
+            "1: listen: expected each address once, found 127.0.0.1:7001 twice",
+        ),
+        (
+            "listen = 7001\nlisten += [::]:7001\n",
+            "2: listen: expected each address once, found [::]:7001 twice",
+        ),
+    ] {
+        let (code, _, err) = Place::new().fived(conf, &["-t"]);
+        assert!(code == 1 && err.contains(&format!("fived.conf:{wanted}")), "{conf}: {err}");
+    }
+    for conf in [
+        "listen = 127.0.0.1:0 127.0.0.1:0\n",
+        "authorized_keys = %h/%u/%u\n",
+        "listen = 0.0.0.0:7001 [::]:7001\n",
+    ] {
+        assert_eq!(Place::new().fived(conf, &["-t"]).0, 0, "{conf}");
+    }
 }
 
 #[test]

@@ -427,6 +427,14 @@ fn a_key_that_everybody_may_read_or_of_another_certificate_is_refused() {
     let (code, _, err) =
         place.fived("certificate = @DIR@/a.example.crt\nkey = @DIR@/open.key\n", &["-t"]);
     assert!(code == 1 && err.contains("0600"), "{err}");
+    // The key's setting was forgotten, whatever the mode of the certificate's file is.
+    for mode in [0o644, 0o600] {
+        let text = std::fs::read_to_string(place.at("a.example.crt")).expect("certificate");
+        place.write("alone.crt", &text, mode);
+        let (code, _, err) = place.fived("certificate = @DIR@/alone.crt\n", &["-t"]);
+        let wanted = "alone.crt: expected a private key in this file, too, or `key = FILE` beside it, found neither";
+        assert!(code == 1 && err.contains(wanted), "{err}");
+    }
 }
 
 #[test]

@@ -18,7 +18,7 @@ mod rfcs;
 use crate::sys::libwrap::{self, Libwrap};
 use crate::sys::{clock, identity, inherit, memfd, message, port, program, resolve};
 use crate::wire::internal::Internal;
-use crate::wire::lookups::{self, Entry, LibwrapAnswer};
+use crate::wire::lookups::{self, Entry, FileKind, LibwrapAnswer};
 use crate::wire::roles::{self, LookUp};
 use rfcs::{LINE, PRINTABLE, time};
 use std::io::{self, BufRead, ErrorKind, Read, Write};
@@ -217,13 +217,18 @@ fn ask_libwrap() -> io::Result<()> {
     print(answer.as_bytes())
 }
 
-/// Not a service: prints what is wrong with each of the programs that the parent names.
+/// Not a service: prints what is wrong with each of the programs and directories that the parent
+/// names.
 fn programs() -> io::Result<()> {
     let mut all = String::new();
     io::stdin().lock().read_to_string(&mut all)?;
-    for (root, path) in lookups::read_programs(&all) {
+    for (kind, root, path) in lookups::read_files(&all) {
         let root = Some(root).filter(|r| !r.is_empty());
-        let wrong = program::inspect(root, path).err().unwrap_or_default();
+        let inspected = match kind {
+            FileKind::Program => program::inspect(root, path),
+            FileKind::Directory => program::inspect_directory(root, path),
+        };
+        let wrong = inspected.err().unwrap_or_default();
         print(lookups::wrong(&wrong).as_bytes())?;
     }
     Ok(())

@@ -289,11 +289,15 @@ fn rule_groups(table: &Table, catalog: &Catalog, warnings: &mut Vec<String>) {
     let mut missing: HashSet<&str> =
         table.groups().iter().map(String::as_str).filter(|g| catalog.group(g).is_none()).collect();
     for s in table.services() {
-        for group in s.attributes.users.groups() {
+        let (users, by) = (&s.attributes.users, &s.attributes.offered_by);
+        let users = users.groups().map(|group| ("users", group));
+        for (attribute, group) in users.chain(by.groups().map(|group| ("offered_by", group))) {
             if missing.remove(group) {
+                let place = s.place(attribute, |w| {
+                    w.trim_start_matches('!').strip_prefix('@') == Some(group)
+                });
                 warnings.push(format!(
-                    "{}:{}: @{group}: no such group: the rule acts as if nobody were in it, until a reload finds it",
-                    s.file, s.line
+                    "{place}: @{group}: no such group: the rule acts as if nobody were in it, until a reload finds it"
                 ));
             }
         }
@@ -314,6 +318,7 @@ fn check(
         table.services().iter().any(|s| !s.attributes.disable && s.libwrap_daemon().is_some());
     let libwrap = asks.then(|| programs::wrong_with_libwrap(before)).flatten();
     rule_groups(table, catalog, warnings);
+    let mut told = HashSet::new();
     for s in table.services() {
         let at = |word: &str, what: &str| format!("{}:{}: {word}: {what}", s.file, s.line);
         let mut unless_off = Vec::new();
@@ -335,11 +340,10 @@ fn check(
         if let Err(e) = CList::new(s.backend.arguments()).and(CList::new(own)) {
             unless_off.push(at(&s.name, &format!("{e}: this service answers `-Service failed`")));
         }
-        if let (Backend::Exec { program, .. }, Some(wrong)) = (&s.backend, programs.wrong(s)) {
-            unless_off.push(at(program, &wrong));
-        }
         if !s.attributes.disable {
             warnings.append(&mut unless_off);
+            // Rows may have it from the same line.
+            warnings.extend(programs.lacking(s).filter(|line| told.insert(line.clone())));
         }
     }
 }
@@ -362,6 +366,10 @@ fn owner(s: &Service, catalog: &Catalog, wrong: &mut Vec<String>, warnings: &mut
         }
     }
     if let Some(group) = s.group() {
+        let own = matches!(&s.user, UserSpec::Named { group: Some(_), .. });
+        let row = format!("{}:{}", s.file, s.line);
+        let place = if own { row } else { s.place("group", |_| true) };
+        let at = |word: &str, what: &str| format!("{place}: {word}: {what}");
         match catalog.group(group) {
             None => warnings.push(at(group, "no such group: this service answers `-Service failed`")),
             Some(gid) if me != 0 && gid != identity::effective_gid() => wrong.push(at(

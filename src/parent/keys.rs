@@ -190,6 +190,9 @@ fn mark(private: &Secret) -> [u8; 32] {
     made.as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
+/// What the first line of a private key in PEM has (RFC 7468).
+const KEY_LINE: &[u8] = b"PRIVATE KEY-----";
+
 /// A setting, and what is wrong with its file: `PATH: what`.
 type WrongFile = (&'static str, String);
 
@@ -214,6 +217,12 @@ fn pair(
             return Err(c.err().into_iter().chain(k).collect());
         }
     };
+    if of_key == "certificate" && !k.windows(KEY_LINE.len()).any(|w| w == KEY_LINE) {
+        let what = format!(
+            "{key}: expected a private key in this file, too, or `key = FILE` beside it, found neither"
+        );
+        return Err(vec![(of_key, what)]);
+    }
     // Whoever can read the key can act as this server.
     if let Some(mode) = mode_that_allows(key.as_ref(), 0o007) {
         let what = format!("{key}: expected mode 0600, found {mode:04o}: every user can open it");

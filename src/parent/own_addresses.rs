@@ -20,6 +20,12 @@ impl OwnAddresses<'_> {
         OwnAddresses { listen: table.settings.own_addresses(given), handed }
     }
 
+    /// The first that is there twice; None: none is. Any free port (0) may be.
+    pub fn twice(&self) -> Option<SocketAddr> {
+        let mut all = self.listen.iter().enumerate().filter(|(_, l)| l.port() != 0);
+        all.find(|(n, l)| self.listen[..*n].contains(l)).map(|(_, l)| *l)
+    }
+
     /// Err: this is one of them, for one family at least.
     pub fn leave(&self, wanted: &Wanted) -> Result<(), String> {
         let protocol = Protocol::Tcp;

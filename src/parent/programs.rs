@@ -1,11 +1,13 @@
-//! Checks the rows' programs while a configuration is read, for warnings. A child does it, because
-//! a row's path may be on a file system that never answers. Each start checks its program again.
+//! Checks the rows' programs and directories while a configuration is read, for warnings. A child
+//! does it, because a row's path may be on a file system that never answers. Each start checks its
+//! program again.
 
 use super::descriptors::own;
 use super::own_users::OwnUsers;
 use crate::policy::{Backend, Service, Table};
 use crate::sys::{poll, process};
-use crate::wire::{lookups, roles};
+use crate::wire::lookups::{self, FileKind};
+use crate::wire::roles;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -19,12 +21,20 @@ use std::time::{Duration, Instant};
 /// How long all of them may take together.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
-type ProgramPath<'a> = (&'a str, &'a str);
+/// What is at a path: its kind, its root directory (empty: none), and the path.
+type Asked<'a> = (FileKind, &'a str, &'a str);
+
+/// Something that a row needs.
+struct Needed<'a> {
+    /// The attribute that names it. None: it is the program.
+    attribute: Option<&'static str>,
+    asked: Asked<'a>,
+}
 
 /// See the module.
 pub struct Programs<'a> {
-    numbers: HashMap<ProgramPath<'a>, usize>,
-    /// What is wrong with each program, by number; empty: nothing. Programs that the child did not
+    numbers: HashMap<Asked<'a>, usize>,
+    /// What is wrong with each of them, by number; empty: nothing. Those that the child did not
     /// come to are missing at the end.
     answers: Vec<String>,
     /// Why some are missing.
@@ -32,15 +42,15 @@ pub struct Programs<'a> {
 }
 
 impl<'a> Programs<'a> {
-    /// Checks the programs of all rows that are not switched off.
+    /// Checks what all rows need that are not switched off.
     pub fn check(table: &'a Table) -> Programs<'a> {
         let mut numbers = HashMap::new();
         let mut all = String::new();
         let served = table.services().iter().filter(|s| !s.attributes.disable);
-        for (root, path) in served.filter_map(program_path) {
-            let next = numbers.len();
-            if *numbers.entry((root, path)).or_insert(next) == next {
-                all.push_str(&lookups::program(root, path));
+        for Needed { asked, .. } in served.flat_map(needs) {
+            let (next, (kind, root, path)) = (numbers.len(), asked);
+            if *numbers.entry(asked).or_insert(next) == next {
+                all.push_str(&lookups::file(kind, root, path));
             }
         }
         let answers = match all.as_bytes() {
@@ -51,14 +61,24 @@ impl<'a> Programs<'a> {
         Programs { numbers, answers, unfinished }
     }
 
-    /// What is wrong with the program of a row, in one sentence. None: it can run, or is not known.
-    pub fn wrong(&self, service: &Service) -> Option<String> {
-        let n = *self.numbers.get(&program_path(service)?)?;
+    /// What a row needs and has not, as a line. None: it can run, or is not known.
+    pub fn lacking(&self, service: &Service) -> Option<String> {
+        needs(service).find_map(|Needed { attribute, asked }| {
+            let (wrong, path) = (self.wrong(&asked)?, asked.2);
+            Some(match attribute {
+                None => format!("{}:{}: {path}: {wrong}", service.file, service.line),
+                Some(a) => format!("{}: {a}: {path}: {wrong}", service.place(a, |_| true)),
+            })
+        })
+    }
+
+    fn wrong(&self, asked: &Asked) -> Option<String> {
+        let n = *self.numbers.get(asked)?;
         match (self.answers.get(n), &self.unfinished) {
             (Some(answer), _) => Some(answer)
                 .filter(|a| !a.is_empty())
                 .map(|a| format!("{a}: this service answers `-Service failed`")),
-            // One warning for all programs that were not checked.
+            // One warning for all that were not checked.
             (None, Some(why)) if n == self.answers.len() => {
                 Some(format!("{why}: this program was not looked at, nor those after it"))
             }
@@ -67,17 +87,28 @@ impl<'a> Programs<'a> {
     }
 }
 
-fn program_path(service: &Service) -> Option<ProgramPath<'_>> {
-    match &service.backend {
-        Backend::Exec { program, .. } => {
-            Some((service.attributes.chroot.as_deref().unwrap_or(""), program))
-        }
+/// What the row of a program needs, in the order in which a start comes to it.
+fn needs(service: &Service) -> impl Iterator<Item = Needed<'_>> {
+    let (a, program) = match &service.backend {
+        Backend::Exec { program, .. } => (Some(&service.attributes), Some(program.as_str())),
         Backend::Internal(_)
         | Backend::Redirect(_)
         | Backend::Sensor
         | Backend::Handover { .. }
-        | Backend::Offer => None,
-    }
+        | Backend::Offer => (None, None),
+    };
+    let chroot = a.and_then(|a| a.chroot.as_deref());
+    let (root, directory) = (chroot.unwrap_or(""), a.and_then(|a| a.directory.as_deref()));
+    let needed = |attribute, asked| Needed { attribute, asked };
+    [
+        chroot.map(|path| needed(Some("chroot"), (FileKind::Directory, "", path))),
+        directory
+            .filter(|d| *d != "/")
+            .map(|path| needed(Some("directory"), (FileKind::Directory, root, path))),
+        program.map(|path| needed(None, (FileKind::Program, root, path))),
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// What is wrong with the rules of hosts_access(5); None: they can be asked, or there are none. The

@@ -241,6 +241,10 @@ impl PortCollector<'_, '_> {
             given => (given, "-l".to_string()),
         };
         let mut wrong = Vec::new();
+        if let Some(address) = self.own.twice() {
+            wrong
+                .push(format!("{from}: listen: expected each address once, found {address} twice"));
+        }
         for path in all.iter().filter_map(Listen::path) {
             let (path, mode) = (path.to_string(), settings.listen_mode);
             let wanted = unix_listener::Wanted { path, mode, owner: None, backlog: None };

@@ -1,11 +1,17 @@
-//! Where the rules and the banners of a row are written, for `-C` and for warnings. Nothing decides
-//! by it, and net never learns it.
+//! Where attributes of a row are written whose lines are told, for `-C` and for warnings. Nothing
+//! decides by it, and net never learns it.
 
 use super::text::entry::Operator;
 use std::sync::Arc;
 
-/// The attributes that refuse clients, and those that send a banner before a service's output.
-const RULES: [&str; 8] = [
+/// The attributes that refuse clients, those that send a banner before a service's output, and
+/// those whose values may name what this computer has not.
+const RULES: [&str; 13] = [
+    "offered_by",
+    "group",
+    "chroot",
+    "directory",
+    "rlimit_files",
     "disable",
     "require",
     "users",

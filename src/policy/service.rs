@@ -52,6 +52,15 @@ impl Service {
         }
     }
 
+    /// `FILE:LINE` of the line that gave an attribute its value, of which lines are kept; else of
+    /// the row. Of a list it is the line that has such a word.
+    pub fn place(&self, attribute: &str, is: impl Fn(&str) -> bool) -> String {
+        let (places, row) = (&self.places, || (self.file.clone(), self.line));
+        let found = places.naming(attribute, is).or_else(|| places.last(attribute));
+        let (file, line) = found.unwrap_or_else(row);
+        format!("{file}:{line}")
+    }
+
     /// The group that it runs as, if the row names one. `user:group` goes before the attribute.
     pub fn group(&self) -> Option<&str> {
         match &self.user {

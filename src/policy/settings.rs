@@ -161,15 +161,21 @@ const PATTERNS: Codec<Vec<String>> = Codec {
             (w.starts_with('/') || w.starts_with("%h/"))
                 && !w.contains(char::is_whitespace)
                 && is_one_path(w)
+                && without_others(w)
         };
-        let what =
-            "a path that begins with / or %h/, without blanks (between paths stand blanks alone)";
+        let what = "a path that begins with / or %h/, with no other % than %u, without blanks and with blanks alone before the next";
         read_list(patterns, given.operator, given.words, |w| {
             if good(w) { Ok(vec![w.to_string()]) } else { Err(expected(what, w)) }
         })
     },
     print: |patterns| print_list(patterns),
 };
+
+/// Is each `%` one of a sign that stands for something? `%h` is one at the beginning alone.
+fn without_others(pattern: &str) -> bool {
+    let rest = pattern.strip_prefix("%h").unwrap_or(pattern);
+    rest.split('%').skip(1).all(|after| after.starts_with('u'))
+}
 
 /// Files of other programs. They are printed as the rows that were read from them.
 const FILES: Codec<Vec<String>> = Codec {

@@ -106,21 +106,29 @@ pub fn inspect(root: Option<&str>, program: &str) -> Result<(), String> {
     Err(sentence(program, libc::ELOOP))
 }
 
-/// None: the file cannot be read, but perhaps it can be executed. With a root, links and `..` lead
-/// to nothing outside it, as after chroot(2) (openat2(2)).
-fn open(root: Option<&str>, path: &str) -> Result<Option<File>, i32> {
-    let open = |how: OFlag| -> io::Result<File> {
-        let Some(root) = root else {
-            return OpenOptions::new().read(true).custom_flags(how.bits()).open(path);
-        };
-        let root = OpenOptions::new()
-            .read(true)
-            .custom_flags((OFlag::O_PATH | OFlag::O_DIRECTORY).bits())
-            .open(root)?;
-        let how =
-            OpenHow::new().flags(how | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_IN_ROOT);
-        Ok(openat2(&root, path, how)?.into())
+/// Is there a directory, as a process in `root` sees it? Err: a message.
+pub fn inspect_directory(root: Option<&str>, path: &str) -> Result<(), String> {
+    let how = OFlag::O_PATH | OFlag::O_DIRECTORY;
+    open_at(root, path, how).map(drop).map_err(|e| e.to_string())
+}
+
+/// Opens a file. With a root, links and `..` lead to nothing outside it, as after chroot(2)
+/// (openat2(2)).
+fn open_at(root: Option<&str>, path: &str, how: OFlag) -> io::Result<File> {
+    let Some(root) = root else {
+        return OpenOptions::new().read(true).custom_flags(how.bits()).open(path);
     };
+    let root = OpenOptions::new()
+        .read(true)
+        .custom_flags((OFlag::O_PATH | OFlag::O_DIRECTORY).bits())
+        .open(root)?;
+    let how = OpenHow::new().flags(how | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_IN_ROOT);
+    Ok(openat2(&root, path, how)?.into())
+}
+
+/// None: the file cannot be read, but perhaps it can be executed.
+fn open(root: Option<&str>, path: &str) -> Result<Option<File>, i32> {
+    let open = |how: OFlag| open_at(root, path, how);
     let number = |e: io::Error| e.raw_os_error().unwrap_or(libc::EIO);
     // A device must not even be opened.
     if !open(OFlag::O_PATH).and_then(|f| f.metadata()).map_err(number)?.is_file() {

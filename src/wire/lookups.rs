@@ -124,15 +124,30 @@ impl LibwrapAnswer {
     }
 }
 
-/// Asks what is wrong with the program at this path, below this root directory (empty: none).
-pub fn program(root: &str, path: &str) -> String {
-    format!("{root}\0{path}\0")
+/// What must be at a path that a row names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FileKind {
+    Program,
+    Directory,
 }
 
-/// The programs in question: root and path of each.
-pub fn read_programs(text: &str) -> Vec<(&str, &str)> {
+const DIRECTORY: &str = "directory";
+
+/// Asks what is wrong with the program or directory at this path, below this root directory (empty:
+/// none).
+pub fn file(kind: FileKind, root: &str, path: &str) -> String {
+    let kind = match kind {
+        FileKind::Program => "program",
+        FileKind::Directory => DIRECTORY,
+    };
+    format!("{kind}\0{root}\0{path}\0")
+}
+
+/// The files in question: kind, root and path of each.
+pub fn read_files(text: &str) -> Vec<(FileKind, &str, &str)> {
     let mut words = text.split('\0');
-    let mut next = || Some((words.next()?, words.next()?));
+    let kind = |word| if word == DIRECTORY { FileKind::Directory } else { FileKind::Program };
+    let mut next = || Some((words.next().map(kind)?, words.next()?, words.next()?));
     std::iter::from_fn(&mut next).collect()
 }
 
@@ -209,9 +224,11 @@ mod tests {
 
     #[test]
     fn programs_are_answered_in_their_order() {
-        let asked = [program("", "/bin/true"), program("/srv", "/bin/x y")].concat();
-        assert_eq!(read_programs(&asked), [("", "/bin/true"), ("/srv", "/bin/x y")]);
-        assert_eq!(read_programs(""), []);
+        use FileKind::{Directory, Program};
+        let asked = [file(Program, "", "/bin/true"), file(Directory, "/srv", "/x y")].concat();
+        let all = [(Program, "", "/bin/true"), (Directory, "/srv", "/x y")];
+        assert_eq!(read_files(&asked), all);
+        assert_eq!(read_files(""), []);
         let answers = [wrong(""), wrong("not\nthere"), "in pa".into()].concat();
         assert_eq!(read_wrong(&answers), ["", "not there"]);
     }

@@ -197,8 +197,16 @@ pub const UMASK: Codec<u32> = Codec {
 };
 
 /// The permissions of a socket's file: octal digits.
-pub const MODE: Codec<u32> =
-    Codec { list: false, read: UMASK.read, print: |value| Printed::Words(format!("{value:04o}")) };
+pub const MODE: Codec<u32> = Codec {
+    list: false,
+    read: |value, written| {
+        let what = "permissions of octal digits from 0 to 0777, such as 0660";
+        let word = written.one()?;
+        *value = octal(word).map_err(|_| Wrong::expected(what, word))?;
+        Ok(())
+    },
+    print: |value| Printed::Words(format!("{value:04o}")),
+};
 
 /// `USER` or `USER:GROUP`.
 pub const OWNER: Codec<Option<Owner>> = Codec {
