@@ -814,6 +814,10 @@ fn values_that_cannot_be_meant_are_mistakes() {
             r#"1: listen_mode: expected permissions of octal digits from 0 to 0777, such as 0660, found "999""#,
         ),
         (
+            "rlimit_files = 3\n",
+            r#"1: rlimit_files: expected a number of 4 or more, or UNLIMITED, because no program starts with fewer descriptors, found "3""#,
+        ),
+        (
             "umask = 999\n",
             r#"1: umask: expected a umask of octal digits, such as 022, found "999""#,
         ),

@@ -9,7 +9,7 @@ use super::hours::Hours;
 use super::libwrap::Libwrap;
 use super::text::codecs::{
     BACKLOG, BANNER, CLIENT_PATTERNS, CPS, DENY_TIME, ENV, HOURS, LIBWRAP, LOAD, MODE, NICE,
-    OFFERED_BY, ONLY_FROM, OWNER, PASSENV, PORTS, PROXY, REPLY, RLIMIT, UMASK, USERS,
+    OFFERED_BY, ONLY_FROM, OWNER, PASSENV, PORTS, PROXY, REPLY, RLIMIT, RLIMIT_FILES, UMASK, USERS,
 };
 use super::text::entry::entries;
 use super::text::value::{
@@ -49,7 +49,7 @@ entries! {
         rlimit_as: Option<u64> = None, RLIMIT, Parent;
         rlimit_cpu: Option<u64> = None, RLIMIT, Parent;
         rlimit_data: Option<u64> = None, RLIMIT, Parent;
-        rlimit_files: Option<u64> = None, RLIMIT, Parent;
+        rlimit_files: Option<u64> = None, RLIMIT_FILES, Parent;
         rlimit_stack: Option<u64> = None, RLIMIT, Parent;
         group: Option<String> = None, WORD, Parent;
         /// Does the service get its user's supplementary groups?

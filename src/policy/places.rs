@@ -6,12 +6,11 @@ use std::sync::Arc;
 
 /// The attributes that refuse clients, those that send a banner before a service's output, and
 /// those whose values may name what this computer has not.
-const RULES: [&str; 13] = [
+const RULES: [&str; 12] = [
     "offered_by",
     "group",
     "chroot",
     "directory",
-    "rlimit_files",
     "disable",
     "require",
     "users",

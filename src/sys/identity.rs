@@ -154,11 +154,13 @@ pub fn assume(identity: &Identity) -> io::Result<()> {
 }
 
 fn user(u: unistd::User) -> Option<User> {
+    // What an empty field means: passwd(5) says it of the shell, and login(1) does it for the home.
+    let or = |text: String, usual: &str| if text.is_empty() { usual.into() } else { text };
     Some(User {
         uid: u.uid.as_raw(),
         gid: u.gid.as_raw(),
-        home: u.dir.into_os_string().into_string().ok()?,
-        shell: u.shell.into_os_string().into_string().ok()?,
+        home: or(u.dir.into_os_string().into_string().ok()?, "/"),
+        shell: or(u.shell.into_os_string().into_string().ok()?, "/bin/sh"),
         name: u.name,
     })
 }
@@ -166,6 +168,17 @@ fn user(u: unistd::User) -> Option<User> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn empty_fields_have_the_meaning_of_passwd() {
+        let u = unistd::User::from_uid(Uid::from_raw(0)).expect("passwd").expect("root");
+        let empty = unistd::User { dir: "".into(), shell: "".into(), ..u.clone() };
+        let found = user(empty).expect("a user");
+        assert_eq!((found.home.as_str(), found.shell.as_str()), ("/", "/bin/sh"));
+        let other = unistd::User { dir: "/h".into(), shell: "/s".into(), ..u };
+        let found = user(other).expect("a user");
+        assert_eq!((found.home.as_str(), found.shell.as_str()), ("/h", "/s"));
+    }
 
     #[test]
     fn root_is_root() {

@@ -234,6 +234,28 @@ pub const RLIMIT: Codec<Option<u64>> = Codec {
     },
 };
 
+/// Descriptors without which no program starts: the three standard ones, and one with which its
+/// file is read.
+const FILES_MIN: u64 = 4;
+
+/// The same, of descriptors.
+pub const RLIMIT_FILES: Codec<Option<u64>> = Codec {
+    list: false,
+    read: |value, written| {
+        let word = written.one()?;
+        let n = rlimit(word)?;
+        if n < FILES_MIN {
+            let what = format!(
+                "a number of {FILES_MIN} or more, or UNLIMITED, because no program starts with fewer descriptors"
+            );
+            return Err(Wrong::expected(what, word).into());
+        }
+        *value = Some(n);
+        Ok(())
+    },
+    print: RLIMIT.print,
+};
+
 /// A number, perhaps with K or M, or UNLIMITED.
 fn rlimit(word: &str) -> Result<u64, Wrong> {
     if unlimited(word) {
