@@ -483,3 +483,90 @@ small stream tcp nowait @USER@ /bin/echo echo small
     drop(mux);
     until("they have ended", || d.services().is_empty());
 }
+
+/// Fills its connection until nobody has taken anything for a while, and ends without having read
+/// its input: the system throws away what has not been received when the last copy of its socket is
+/// closed. Its standard error says how many bytes it has written.
+const FILL: &str = "fill stream tcp nowait @USER@ /usr/bin/perl perl -MFcntl -MSocket -e \
+'setsockopt(STDOUT, SOL_SOCKET, SO_SNDBUF, 8192); fcntl(STDOUT, F_SETFL, O_NONBLOCK); \
+while ($in_vain < 6) { $n = syswrite(STDOUT, q(x) x 4096); $all += $n; \
+if ($n) { $in_vain = 0 } else { $in_vain++; select(undef, undef, undef, 0.05) } } print STDERR $all'
+";
+
+/// A session that asks for so many of them, and reads nothing before it is told to.
+fn fills(d: &Daemon, from: &str, login: &str, streams: u32) -> Raw<TcpStream> {
+    let mut c = d.connect_from(from);
+    c.send(format!("{login}MULTIPLEX\r\n"));
+    let mut all = String::new();
+    while !all.ends_with("+ Success\r\n") || !all.contains("ful") && !login.is_empty() {
+        let mut byte = [0];
+        c.0.read_exact(&mut byte).expect("an answer");
+        all.push(byte[0].into());
+    }
+    let mut raw = Raw(c.0);
+    for n in 0..streams {
+        raw.data(SYN, 2 * n + 1, [b"RUN\r\nfill\r\n", &input(b"unread")[..]].concat());
+    }
+    raw
+}
+
+/// Reads all of its streams: whether each ended as if all had come. What it has got then is all.
+#[track_caller]
+fn whole(raw: &mut Raw<TcpStream>, streams: u32) -> Vec<bool> {
+    let mut got = vec![Vec::new(); streams as usize];
+    let mut ends = vec![0; streams as usize];
+    while ends.contains(&0) {
+        let frame = raw.next();
+        let Some(n) = frame.stream.checked_sub(1).map(|n| n as usize / 2) else { continue };
+        got[n].extend(&frame.payload);
+        ends[n] = frame.flags & (FIN | RST);
+        if !frame.payload.is_empty() {
+            raw.frame(yamux_raw::WINDOW, 0, frame.stream, frame.length);
+        }
+    }
+    let of = |(bytes, end): (&Vec<u8>, &u16)| {
+        if *end == RST {
+            return false;
+        }
+        let all = ran(bytes, GO);
+        assert_eq!(all.status, Some(0));
+        assert_eq!(all.out.len().to_string(), all.errors);
+        true
+    };
+    got.iter().zip(&ends).map(of).collect()
+}
+
+/// Output that nobody has taken yet is kept for few at a time. Whose is given up depends on who has
+/// most of it, in all sessions, and nobody is told of the end of a service whose output was lost.
+#[test]
+fn one_source_or_user_takes_no_output_from_others() {
+    if !installed("perl") {
+        return skip("needs perl");
+    }
+    // `demopass`.
+    let hash = "$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.";
+    let users = ["alice", "bob"].map(|name| format!("{name}:{hash}\n")).concat();
+    let login = |user: &str| format!("AUTH\r\n{user}\r\ndemopass\r\n");
+    let settings = "passwords = @DIR@/passwd\nmax_services_per_source = 2000\n";
+    let d = Daemon::with(&[settings, FILL].concat()).file("passwd", &users).start();
+    let mut ended = 0;
+    let mut filled = |from: &str, login: &str, streams: u32| {
+        let raw = fills(&d, from, login, streams);
+        ended += streams as usize;
+        (raw, ended)
+    };
+    let (mut alone, _) = filled("127.0.0.1", "", 4);
+    let (mut honest, n) = filled("127.0.0.2", &login("alice"), 4);
+    d.wait_logs("EXIT service=fill ", n);
+    // A stranger, and a user at the honest one's own address.
+    let mut strangers: Vec<_> = (0..60).map(|_| filled("127.0.0.3", "", 3)).collect();
+    let mut users: Vec<_> = (0..60).map(|_| filled("127.0.0.2", &login("bob"), 3)).collect();
+    let n = users.last().expect("one").1;
+    d.wait_logs("EXIT service=fill ", n);
+    assert_eq!(whole(&mut alone, 4), [true; 4]);
+    assert_eq!(whole(&mut honest, 4), [true; 4]);
+    for all in [&mut strangers, &mut users] {
+        assert_eq!(whole(&mut all[0].0, 3), [false; 3]);
+        assert_eq!(whole(&mut all[59].0, 3), [true; 3]);
+    }
+}

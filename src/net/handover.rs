@@ -29,8 +29,11 @@ pub struct Handover(Mutex<Inside>);
 struct Inside {
     state: State,
     /// How the service ended, if that was told before the stream had it.
-    ended: Option<Status>,
+    ended: Option<Told>,
 }
+
+/// How a service ended; None: nobody will know it.
+type Told = Option<Status>;
 
 #[derive(Default)]
 enum State {
@@ -74,7 +77,7 @@ impl Service {
             let mut run = Run::of_service(errors, extras.terminal, replies);
             if !extras.ends {
                 // It ends with its connection, and well.
-                run.ended(Status::Exited(0));
+                run.ended(Some(Status::Exited(0)));
             }
             run
         });
@@ -115,7 +118,7 @@ impl Handover {
     }
 
     /// The service has ended, which the parent tells the session and not the stream's thread.
-    pub fn ended(&self, status: Status) {
+    pub fn ended(&self, status: Told) {
         self.state().ended = Some(status);
     }
 
@@ -139,7 +142,7 @@ impl Handover {
 
 impl Given {
     /// What is known of a service's end goes with it.
-    fn with(mut self, ended: Option<Status>) -> Given {
+    fn with(mut self, ended: Option<Told>) -> Given {
         if let Some(Got::Service(Service { run: Some(run), .. })) = &mut self.got
             && let Some(status) = ended
         {

@@ -8,7 +8,6 @@ use super::request::{self, Where};
 use super::session_state::{Copying, ServiceRelay, Session};
 use crate::link::Tally;
 use crate::link::copy::{self, Copied};
-use crate::link::pump::Run;
 use crate::policy::{Reached, ServiceId};
 use crate::sys::shared::Shared;
 use crate::sys::{clock, socket};
@@ -131,7 +130,7 @@ impl Session {
             (Ok(_), _) => {}
             (Err(_), run) => {
                 self.state.parent_gone = true;
-                run.into_iter().for_each(Run::end_stays_unknown);
+                run.into_iter().for_each(|run| run.ended(None));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The sessions that outlive their connections (RESUME): which there are, whose connection may be
 //! theirs, and which of them are lost.
 
-use crate::policy::Source;
+use crate::policy::{Peer, Source};
 use crate::wire::orders::Claim;
 use crate::wire::resume::{self, ID, Id, KEY};
 use ring::hmac;
@@ -18,12 +18,22 @@ pub const CLAIMS_MAX: usize = 16;
 /// So many bytes of an id are random; the others are the mark.
 const RANDOM: usize = 10;
 
-/// Of whom only so many lost sessions are kept.
+/// Of whom only so many lost sessions are kept; or whose output waits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum SessionOwner {
     User(String),
     /// Nobody has logged in.
     Source(Source),
+}
+
+impl SessionOwner {
+    /// `user`: who has logged in.
+    pub fn of(user: Option<&str>, peer: Peer) -> SessionOwner {
+        match user {
+            Some(user) => SessionOwner::User(user.into()),
+            None => SessionOwner::Source(Source::of(peer)),
+        }
+    }
 }
 
 /// What the parent knows of a session that outlives its connections.

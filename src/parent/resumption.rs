@@ -5,7 +5,6 @@ use super::lines;
 use super::resumables::{CLAIMS_MAX, Claimant, SessionOwner};
 use super::run::Parent;
 use super::session::SessionRecord;
-use crate::policy::Source;
 use crate::wire::orders::{Answer, Claim, Claimed, Data, Resumption};
 use crate::wire::resume::KEY;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -128,8 +127,5 @@ impl Parent {
 }
 
 fn owner(s: &SessionRecord) -> SessionOwner {
-    match &s.user {
-        Some(user) => SessionOwner::User(user.login.name.clone()),
-        None => SessionOwner::Source(Source::of(s.addresses.peer())),
-    }
+    SessionOwner::of(s.user.as_ref().map(|u| u.login.name.as_str()), s.addresses.peer())
 }

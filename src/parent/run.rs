@@ -347,7 +347,7 @@ impl Parent {
                 Timer::NetAgain => self.nets.start(cx),
                 Timer::SignersAgain => self.signers.again(cx),
                 Timer::SignersLook => self.signers.look(cx),
-                Timer::Undelivered => self.services.undelivered.look(cx),
+                Timer::Undelivered => self.services.look_undelivered(cx),
                 Timer::RefusalsOver => self.services.refusals.over(),
                 Timer::Reload => self.reloads.gathered = true,
                 Timer::Shutdown => cx.phase = Phase::Over,

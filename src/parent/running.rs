@@ -34,8 +34,17 @@ pub struct Running {
     /// The client's own socket, if it gets a lingering close after the service's end.
     pub lingering_close: Option<Shared>,
     pub ending: Ending,
-    /// Its own TCP socket, where its output must be delivered even if it leaves input unread.
-    pub socket: Option<Shared>,
+    pub output: Output,
+}
+
+/// Its output at its end, where the client is told of that end.
+pub enum Output {
+    /// None of it can be lost; or the client is not told.
+    Safe,
+    /// It may be, if the program leaves input unread: then this copy of its TCP socket is kept.
+    Kept(Shared),
+    /// It may be, and there was no descriptor for a copy.
+    Unknown,
 }
 
 /// What its process group was sent because its time was over.

@@ -13,7 +13,7 @@ use super::config::Config;
 use super::context::{Context, Timer};
 use super::lines;
 use super::refusals::Refusals;
-use super::running::{Ending, Running, Runs, Terminated};
+use super::running::{Ending, Output, Running, Runs, Terminated};
 use super::starting::{Starting, not_started};
 use super::undelivered::Undelivered;
 use crate::policy::{Backend, Grammar, Limits, Permit, Refusal, Service, ServiceId, Ticket};
@@ -45,14 +45,14 @@ pub struct Services {
     /// Sessions that have ended while starts of theirs were late: nobody counts their bytes.
     over: BTreeSet<usize>,
     answers: Vec<Answer>,
-    /// How services of RUN have ended, and whom that is told.
-    ends: Vec<(StreamTag, Status)>,
+    /// How services of RUN have ended, and whom that is told; None: output was lost.
+    ends: Vec<(StreamTag, Option<Status>)>,
     /// Ports whose program had the socket itself, and has ended.
     freed: Vec<usize>,
     /// An internal service that has a port's socket itself was started as an older table has it.
     outdated: bool,
     pub refusals: Refusals,
-    pub undelivered: Undelivered,
+    undelivered: Undelivered,
     interrupt: Interrupt,
 }
 
@@ -84,7 +84,7 @@ impl Services {
     }
 
     /// How services of RUN have ended since the last call, and whom that is told.
-    pub fn ends(&mut self) -> Vec<(StreamTag, Status)> {
+    pub fn ends(&mut self) -> Vec<(StreamTag, Option<Status>)> {
         std::mem::take(&mut self.ends)
     }
 
@@ -269,9 +269,7 @@ impl Services {
             }
             From::Net(_) | From::Port | From::Wait(_) => (None, None),
         };
-        // A client of RUN is told that the program has ended, and takes its output for whole.
-        let keeps = record.reports_to.is_some() && socket::unsent(connection.as_fd()).is_ok();
-        let socket = if keeps { copy(cx, &connection) } else { None };
+        let output = output_of(cx, &record, &connection);
         cx.children.add(pid, Role::Service);
         self.outdated |= matches!(record.from, From::Wait(_)) && !Rc::ptr_eq(&config, &cx.config);
         let with = Ends { client: None, net_ends, ends: record.reports_to.is_some() };
@@ -289,7 +287,7 @@ impl Services {
             traffic: None,
             lingering_close,
             ending: Ending::No,
-            socket,
+            output,
         });
         if cx.is_ending() {
             self.running.end_internal_waits();
@@ -307,18 +305,20 @@ impl Services {
             self.limits.release(ticket);
         }
         running.counted = None;
-        if let Some(session) = running.record.reports_to {
-            self.ends.push((session, status(exit)));
-        }
         if let Some(until) = running.until {
             cx.cancel(until, Timer::Terminate { pid, started: running.started });
         }
-        if let (Some(socket), Some(stream)) = (running.socket.take(), running.record.reports_to) {
-            self.undelivered.add(cx, stream, socket);
-        }
+        let output = std::mem::replace(&mut running.output, Output::Safe);
+        let ended = (&running.record, status(exit));
+        self.undelivered.ended(cx, ended, output, &mut self.ends);
         let lingering_close = running.lingering_close.take();
         self.running.end(running, exit, cx.now);
         lingering_close
+    }
+
+    /// Looks for output of services that has been delivered after their end.
+    pub fn look_undelivered(&mut self, cx: &mut Context) {
+        self.undelivered.look(cx, &mut self.ends);
     }
 
     /// `server_timeout`: SIGTERM, and SIGKILL after a while.
@@ -396,8 +396,15 @@ fn status(exit: Exit) -> Status {
     }
 }
 
-/// A copy of a service's socket. Without one the connection ends as without `lingering_close`, or
-/// may lose output that net has not received.
+/// A client of RUN is told that the program has ended, and takes its output for whole.
+fn output_of(cx: &Context, record: &Record, connection: &Shared) -> Output {
+    match record.reports_to.is_some() && socket::unsent(connection.as_fd()).is_ok() {
+        true => copy(cx, connection).map_or(Output::Unknown, Output::Kept),
+        false => Output::Safe,
+    }
+}
+
+/// A copy of a service's socket.
 fn copy(cx: &Context, connection: &Shared) -> Option<Shared> {
     let copy = cx.descriptors.copy(connection.as_fd());
     copy.inspect_err(|e| ::log::debug!("a copy of a service's socket: {e}")).ok()

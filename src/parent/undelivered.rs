@@ -2,13 +2,17 @@
 //!
 //! A program that ends without having read all of its input resets its connection, and what it has
 //! written and net has not received yet is lost (RFC 1122, 4.2.2.13), without a sign for a client
-//! of RUN, who is told that the program ended well. So the parent keeps a copy of such a program's
-//! socket while it runs, and closes it only when nothing waits in it any more. It reads nothing.
+//! of RUN. So the parent keeps a copy of such a program's socket while it runs, and closes it only
+//! when nothing waits in it any more. It reads nothing. Net is told how the program ended when all
+//! has been delivered, and never if it was not, so that no client takes a part for the whole.
 
-use super::arrival::StreamTag;
+use super::arrival::{Record, StreamTag};
 use super::context::{Context, Timer};
+use super::resumables::SessionOwner;
+use super::running::Output;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
+use crate::wire::run::Status;
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -16,48 +20,79 @@ use std::time::Duration;
 /// How soon they are looked at, and how long that takes at most after many looks in vain.
 const LOOK_AFTER: Duration = Duration::from_millis(20);
 const LOOK_AT_LEAST: Duration = Duration::from_millis(250);
-/// How many are kept at most: of more, the oldest of the session that has the most of them is
-/// closed, and its output may be lost.
+/// How many are kept at most: of more, the oldest of the user or source that has the most of them
+/// is closed, and its output may be lost.
 const MOST: usize = 256;
+
+/// A service that has ended.
+struct Kept {
+    /// Who asked for it.
+    owner: SessionOwner,
+    /// Whom its end is told.
+    stream: StreamTag,
+    status: Status,
+    socket: Shared,
+}
+
+/// How services have ended, and whom that is told; None: output was lost.
+type Ends = Vec<(StreamTag, Option<Status>)>;
 
 /// See the module.
 #[derive(Default)]
 pub struct Undelivered {
-    /// The oldest first, each with the session that asked for the service.
-    all: VecDeque<(usize, Shared)>,
+    /// The oldest first.
+    all: VecDeque<Kept>,
     pause: Duration,
 }
 
 impl Undelivered {
-    /// A service of this stream has ended: its socket is closed when all of its output has been
-    /// delivered.
-    pub fn add(&mut self, cx: &mut Context, stream: StreamTag, socket: Shared) {
-        if !waits(&socket) {
-            return;
+    /// A service has ended. If its end is told, that is done when all of its output has been
+    /// delivered; then its socket is closed.
+    pub fn ended(
+        &mut self,
+        cx: &mut Context,
+        (record, status): (&Record, Status),
+        output: Output,
+        ends: &mut Ends,
+    ) {
+        let Some(stream) = record.reports_to else { return };
+        match output {
+            Output::Safe => ends.push((stream, Some(status))),
+            Output::Unknown => ends.push((stream, None)),
+            Output::Kept(socket) => {
+                let owner = SessionOwner::of(record.user.as_deref(), record.peer);
+                self.add(cx, Kept { owner, stream, status, socket }, ends);
+            }
+        }
+    }
+
+    fn add(&mut self, cx: &mut Context, kept: Kept, ends: &mut Ends) {
+        if !kept.waits() {
+            return ends.push((kept.stream, Some(kept.status)));
         }
         if self.all.is_empty() {
             cx.after(LOOK_AFTER, Timer::Undelivered);
         }
         self.pause = LOOK_AFTER;
-        if self.all.len() == MOST {
-            self.make_room();
-        }
-        self.all.push_back((stream.0, socket));
-    }
-
-    fn make_room(&mut self) {
-        let mut counts = HashMap::<usize, usize>::new();
-        self.all.iter().for_each(|(session, _)| *counts.entry(*session).or_default() += 1);
-        let most = counts.into_iter().max_by_key(|(_, n)| *n).map(|(session, _)| session);
-        if let Some(at) = self.all.iter().position(|(session, _)| Some(*session) == most) {
-            self.all.remove(at);
+        self.all.push_back(kept);
+        if self.all.len() > MOST
+            && let Some(lost) = first_of_most(self.all.iter().map(|kept| &kept.owner))
+            && let Some(kept) = self.all.remove(lost)
+        {
+            ends.push((kept.stream, None));
         }
     }
 
     /// Closes those that nothing waits in any more.
-    pub fn look(&mut self, cx: &mut Context) {
+    pub fn look(&mut self, cx: &mut Context, ends: &mut Ends) {
         let before = self.all.len();
-        self.all.retain(|(_, socket)| waits(socket));
+        self.all.retain(|kept| {
+            let waits = kept.waits();
+            if !waits {
+                ends.push((kept.stream, Some(kept.status)));
+            }
+            waits
+        });
         if self.all.len() == before {
             self.pause = (2 * self.pause).min(LOOK_AT_LEAST);
         }
@@ -67,8 +102,36 @@ impl Undelivered {
     }
 }
 
-/// Does something wait in it that net can still receive?
-fn waits(socket: &Shared) -> bool {
-    let socket = socket.as_fd();
-    socket::unsent(socket).is_ok_and(|n| n > 0) && !socket::is_closed(socket)
+impl Kept {
+    /// Does something wait in it that net can still receive?
+    fn waits(&self) -> bool {
+        let socket = self.socket.as_fd();
+        socket::unsent(socket).is_ok_and(|n| n > 0) && !socket::is_closed(socket)
+    }
+}
+
+/// Where the first one is of the owner that has the most; of several, of the first.
+fn first_of_most<'a>(owners: impl Iterator<Item = &'a SessionOwner> + Clone) -> Option<usize> {
+    let mut counts = HashMap::<&SessionOwner, usize>::new();
+    owners.clone().for_each(|owner| *counts.entry(owner).or_default() += 1);
+    let most = counts.values().copied().max()?;
+    owners.into_iter().position(|owner| counts.get(owner) == Some(&most))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_most_loses_the_oldest() {
+        let user = |name: &str| SessionOwner::User(name.into());
+        let at = |owners: &[&str]| {
+            let owners: Vec<_> = owners.iter().map(|name| user(name)).collect();
+            first_of_most(owners.iter())
+        };
+        assert_eq!(at(&["a", "b", "c", "c", "b", "c"]), Some(2));
+        assert_eq!(at(&["a", "b", "c", "c", "b"]), Some(1));
+        assert_eq!(at(&["a"]), Some(0));
+        assert_eq!(at(&[]), None);
+    }
 }

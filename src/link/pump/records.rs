@@ -100,7 +100,7 @@ impl<T> Stream<T> {
                     (0, false)
                 }
                 Part::Status(status) => {
-                    run.ended(status);
+                    run.ended(Some(status));
                     (0, false)
                 }
             };

@@ -32,7 +32,7 @@ enum Main {
 enum ServiceEnd {
     /// Nothing yet.
     Unknown,
-    /// Nothing, and nothing will be: whoever could report it is gone.
+    /// Nothing, and nothing will be: whoever could report it is gone, or output was lost.
     NeverKnown,
     Known(Status),
     /// The peer was sent the record of it.
@@ -107,17 +107,11 @@ impl Run {
         }
     }
 
-    /// The service has ended.
-    pub fn ended(&mut self, status: Status) {
+    /// The service has ended. `status`: None: it will never be known how, unless that is known
+    /// already.
+    pub fn ended(&mut self, status: Option<Status>) {
         if self.status().is_none() {
-            self.service_end = ServiceEnd::Known(status);
-        }
-    }
-
-    /// It will never be known how the service ends, unless that is known already.
-    pub fn end_stays_unknown(&mut self) {
-        if self.status().is_none() {
-            self.service_end = ServiceEnd::NeverKnown;
+            self.service_end = status.map_or(ServiceEnd::NeverKnown, ServiceEnd::Known);
         }
     }
 

@@ -20,7 +20,7 @@ mod requests;
 mod services;
 
 use crate::link::Tally;
-use crate::link::pump::{Event, LocalEnd, Pump, Run};
+use crate::link::pump::{Event, LocalEnd, Pump};
 use crate::net::channel::{ChannelError, GoAway};
 use crate::net::counted::Counted;
 use crate::net::descriptors::Reservation;
@@ -342,7 +342,7 @@ impl Multiplexer<'_> {
                     | StreamState::Offering(_)
                     | StreamState::Asking { .. },
                 ) => drop(self.streams.pump.reset(id)),
-                _ => self.streams.pump.note(id, Run::end_stays_unknown),
+                _ => self.streams.pump.note(id, |run| run.ended(None)),
             }
         }
     }

@@ -3,7 +3,10 @@
 #[cfg(doc)]
 use super::Answer;
 use super::Data;
-use crate::wire::run::{Size, Terminal, Way};
+use crate::wire::run::{Size, Status, Terminal, Way};
+
+/// In place of a status: nobody is told how the service ended.
+const NOT_TOLD: u32 = u32::MAX;
 
 /// What a service of RUN has besides its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -54,5 +57,17 @@ pub(super) fn way_of(n: u64, data: &Data) -> Option<Way> {
         (1, 0) => Some(Way::Run),
         (2, _) => Terminal::new(data.text()?, size).map(Way::Terminal),
         _ => None,
+    }
+}
+
+/// How a service ended; None: nobody is told.
+pub(super) fn status_number(status: Option<Status>) -> u32 {
+    status.map_or(NOT_TOLD, Status::number)
+}
+
+pub(super) fn status_of(number: u32) -> Option<Option<Status>> {
+    match number {
+        NOT_TOLD => Some(None),
+        number => Status::from_number(number).map(Some),
     }
 }

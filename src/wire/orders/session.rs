@@ -5,7 +5,7 @@ use super::offer;
 use super::phases::{self, Row, SessionPhase, kind};
 use super::refused::Refused;
 use super::resume::{Claim, Claimed, Resumption};
-use super::run::{Extras, way_number, way_of};
+use super::run::{Extras, status_number, status_of, way_number, way_of};
 use super::{Data, Message, Raw, flag, raw, with};
 use crate::wire::resume::KEY;
 use crate::wire::run::{Status, Way};
@@ -135,10 +135,10 @@ pub enum Answer {
         extras: Extras,
     },
     /// A service of RUN has ended: it was asked for with this tag, or in the stream of this tag
-    /// ([`Ask::Branch`]).
+    /// ([`Ask::Branch`]). None: nobody is told how, because output of it was lost.
     Ended {
         tag: u32,
-        status: Status,
+        status: Option<Status>,
     },
     Refused {
         tag: u32,
@@ -311,7 +311,7 @@ impl Message for Answer {
             Answer::Started { tag, relay, greeting, extras } => {
                 Raw { c: extras.number(), ..with(kind::STARTED, *tag, *relay, greeting) }
             }
-            Answer::Ended { tag, status } => raw(kind::ENDED, *tag, status.number()),
+            Answer::Ended { tag, status } => raw(kind::ENDED, *tag, status_number(*status)),
             Answer::Refused { tag, service, why } => {
                 Raw { c: u64::from(why.number()), ..raw(kind::NOT_STARTED, *tag, *service) }
             }
@@ -357,7 +357,7 @@ impl Message for Answer {
                 let extras = Extras::from_number(r.c)?;
                 Answer::Started { tag: r.a, relay: r.b, greeting: r.data, extras }
             }
-            kind::ENDED => Answer::Ended { tag: r.a, status: Status::from_number(r.b)? },
+            kind::ENDED => Answer::Ended { tag: r.a, status: status_of(r.b)? },
             kind::NOT_STARTED => Answer::Refused {
                 tag: r.a,
                 service: r.b,

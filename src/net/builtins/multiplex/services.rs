@@ -61,7 +61,7 @@ impl Multiplexer<'_> {
     }
 
     /// The parent has told how the service of a stream ended.
-    pub(super) fn ended(&mut self, asked: u32, status: Status) {
+    pub(super) fn ended(&mut self, asked: u32, status: Option<Status>) {
         let runs = |(id, stage): (StreamId, &mut StreamState)| match stage {
             StreamState::Running { tag, .. } if *tag == asked => Some(id),
             StreamState::Branch { tag, handover } if *tag == asked => {
