@@ -352,11 +352,11 @@ fn the_rules_and_limits_of_the_row_hold() {
     let inside = a.serves("hi");
     c.expect(GO).expect("hello\nhi");
     // As many streams of the server's as of the client's, and no more.
-    let mut short = d.connect();
+    let mut short = d.connect_from("127.0.0.2");
     short.send("short\r\n");
     let third = a.serves("hi");
     short.expect(GO).expect("hi");
-    same(d.ask("short\r\n"), BUSY);
+    same(d.connect_from("127.0.0.3").send("short\r\n").read_all(), BUSY);
     assert!(d.wait_log("REFUSE service=short ").contains(" reason=max_streams "));
     // A time limit of the row.
     short.end();
@@ -374,6 +374,64 @@ fn the_rules_and_limits_of_the_row_hold() {
     again.send("one\r\n");
     a.serves("again");
     again.expect(GO).expect("again");
+}
+
+/// Of the streams of one session, for all services that it offers, a client that waits and one that
+/// is served have one each. A source may have no more of them than are left.
+#[test]
+fn one_source_leaves_streams_to_others() {
+    let rows = row("web", "alice", "") + &row("other", "alice", "");
+    let d = daemon(&format!("max_streams = 4\n{rows}"));
+    let mut a = Computer::offering(&d, "alice", "web");
+    let id = a.ask("OFFER\r\nother\r\n");
+    a.hears(id, "+ Success\r\nOffering other\r\n");
+    let from = |n: u8, name: &str| {
+        let mut c = d.connect_from(&format!("127.0.0.{n}"));
+        c.send(format!("{name}\r\n"));
+        c
+    };
+    let served = |a: &mut Computer, mut c: Client| {
+        let id = a.serves("hi");
+        c.expect(GO).expect("hi");
+        (c, id)
+    };
+    let ended = |a: &mut Computer, (mut c, id): (Client, u32)| {
+        c.half_close();
+        a.raw.until(WINDOW, FIN, id);
+        a.raw.data(FIN, id, "bye");
+        same(c.read_all(), "bye");
+    };
+    let first = served(&mut a, from(2, "web"));
+    let _waits = from(2, "other");
+    a.client();
+    for name in ["web", "other"] {
+        same(from(2, name).read_all(), BUSY);
+    }
+    let mut m = from(2, "MULTIPLEX");
+    m.expect("+ Success\r\n");
+    let m = Mux::new(m.0);
+    same(m.ask("web\r\n").read_all(), BUSY);
+    let line = d.wait_log("REFUSE service=web host= from=127.0.0.2 reason=max_streams session=");
+    let why = format!("session {}: too many of its clients are from this source", a.number);
+    assert!(line.ends_with(&why), "{line}");
+    let third = served(&mut a, from(3, "web"));
+    same(from(3, "web").read_all(), BUSY);
+    let _fourth = served(&mut a, from(4, "other"));
+    same(from(5, "web").read_all(), BUSY);
+    ended(&mut a, first);
+    ended(&mut a, third);
+    d.wait_logs("EXIT service=web ", 2);
+    // One of a session counts as one of a connection.
+    let mut s = m.ask("web\r\n");
+    let id = a.serves("hi");
+    s.expect(GO).expect("hi");
+    same(from(2, "web").read_all(), BUSY);
+    s.finish();
+    a.raw.until(WINDOW, FIN, id);
+    a.raw.data(FIN, id, "bye");
+    same(s.read_all(), "bye");
+    d.wait_logs("EXIT service=web ", 3);
+    served(&mut a, from(2, "web"));
 }
 
 /// Neither before it is taken, when only the kernel knows of it, nor then.

@@ -22,7 +22,7 @@
 //! | `dispatch` `ended` | orders, each routed to its part; what ends, and what ends with it |
 //! | `redirect` `relays` `hosts` | services that ran already: connected, relayed; addresses of names |
 //! | `relay_threads` | the threads of net processes that relay |
-//! | `offered` `offers` `offer_search` | services that sessions offer: a client is handed to one; who offers what, and who waits; who is asked next |
+//! | `offered` `offers` `offer_search` `offer_streams` | services that sessions offer: a client is handed to one; who offers what, and who waits; who is asked next; which source has how many streams |
 //! | `backend` `environment` | the program that a connection is handed to, laid out |
 //! | `services` `starting` `running` | services: all of them, those that start, those that run |
 //! | `unbound` | ports of inetd.conf and xinetd.conf that could not be bound, until they can be |
@@ -107,6 +107,7 @@ mod net_log;
 mod nets;
 mod notices;
 mod offer_search;
+mod offer_streams;
 mod offered;
 mod offers;
 pub mod options;

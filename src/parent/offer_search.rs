@@ -6,7 +6,7 @@
 //! its square, and no client waits the longer for it.
 
 use super::arrival::{Arrival, From};
-use crate::policy::Permit;
+use crate::policy::{Permit, Source};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
@@ -40,6 +40,11 @@ pub struct Waiting {
 }
 
 impl Waiting {
+    /// Of which it is one more client.
+    pub fn source(&self) -> Source {
+        Source::of(self.arrival.who.facts.peer)
+    }
+
     /// The session or net process that it came through, by its token.
     pub fn came_through(&self) -> Option<usize> {
         match self.arrival.who.from {
@@ -57,6 +62,8 @@ pub struct Candidate {
     pub number: u64,
     /// Clients that wait for the session at most: more it could not take anyway.
     pub most: usize,
+    /// May the client's source have one more of its streams?
+    pub has_share: bool,
     /// Does the session read what it is sent?
     pub is_up: bool,
 }
@@ -114,17 +121,14 @@ impl Search {
         }
         while let Some(offer) = self.rest.pop_front() {
             let Some(c) = about(offer) else { continue };
-            let has_room = has_room(&c, asked);
-            if has_room && self.until(offer, &c, now) > now {
+            let lacks = lacks(&c, asked);
+            if lacks.is_none() && self.until(offer, &c, now) > now {
                 self.ask(offer, &c, now);
                 return true;
             }
-            self.busy &= !has_room;
-            let why = match (has_room, c.is_up) {
-                (false, _) => "too many clients wait for it",
-                (true, true) => "no answer in time",
-                (true, false) => "its connection is lost",
-            };
+            self.busy &= lacks.is_some();
+            let lost = if c.is_up { "no answer in time" } else { "its connection is lost" };
+            let why = lacks.unwrap_or(lost);
             self.reasons.push(format!("session {}: {why}", c.number));
         }
         false
@@ -153,7 +157,7 @@ impl Search {
     ) -> Option<(usize, Candidate)> {
         let up = |offer: u32| {
             about(offer)
-                .filter(|c| c.is_up && has_room(c, asked) && self.until(offer, c, now) > now)
+                .filter(|c| c.is_up && lacks(c, asked).is_none() && self.until(offer, c, now) > now)
         };
         self.rest.iter().enumerate().find_map(|(at, offer)| Some((at, up(*offer)?)))
     }
@@ -173,8 +177,13 @@ impl Search {
     }
 }
 
-fn has_room(c: &Candidate, asked: &Index) -> bool {
-    asked.count(c.session) < c.most
+/// Why it has no room for the client, if it has none.
+fn lacks(c: &Candidate, asked: &Index) -> Option<&'static str> {
+    match (asked.count(c.session) < c.most, c.has_share) {
+        (false, _) => Some("too many clients wait for it"),
+        (true, false) => Some("too many of its clients are from this source"),
+        (true, true) => None,
+    }
 }
 
 /// Clients, by the token of a session or of a net process.
@@ -230,7 +239,13 @@ mod tests {
         let up = up.to_vec();
         move |n| {
             let (session, number) = (n as usize, n.into());
-            (n < 10).then(|| Candidate { session, number, most, is_up: up.contains(&n) })
+            (n < 10).then(|| Candidate {
+                session,
+                number,
+                most,
+                has_share: true,
+                is_up: up.contains(&n),
+            })
         }
     }
 

@@ -219,6 +219,7 @@ impl Parent {
     /// The session takes the client, and is handed its connection, if it does not serve it already.
     fn offer_taken(&mut self, token: usize, client: u32) {
         let Some(w) = self.offers.take(&mut self.cx, client, Some(token)) else { return };
+        let source = w.source();
         let Waiting { permit, arrival: mut a, search, step } = *w;
         let number = self.offers.get(search.offer).map_or(0, |o| o.number);
         if step != Step::Asked {
@@ -226,6 +227,7 @@ impl Parent {
             let at = config.table.service(a.service).and_then(|s| self.ends_at(s));
             let until = at.zip(a.client.take());
             let of = (client, Owner::Session(token), until);
+            self.offers.streams.begin(client, token, source);
             self.begin_relay(permit, &a, Target::Offer(number), of);
             return self.tell_started(&a, 0, Greeting::Sent, None);
         }
@@ -237,6 +239,7 @@ impl Parent {
                 return self.refuse(a, no);
             }
         };
+        self.offers.streams.begin(client, token, source);
         self.begin_relay(permit, &a, Target::Offer(number), (client, owner, until));
         // One process counts the bytes: the client's session, or that of the offer.
         let (counts, other) = if ends.kept.is_some() { (0, client) } else { (client, 0) };

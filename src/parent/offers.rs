@@ -9,9 +9,10 @@ use super::arrival::Arrival;
 use super::config::Config;
 use super::context::{Context, Timer};
 use super::offer_search::{Candidate, Index, Search, Step, Then, Waiting};
+use super::offer_streams::OfferStreams;
 use super::queue::Queue;
 use super::session::{SessionRecord, User};
-use crate::policy::{HostScope, Peer, Permit, Service, ServiceId, Table};
+use crate::policy::{HostScope, Peer, Permit, Service, ServiceId, Source, Table};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
@@ -61,6 +62,7 @@ pub struct Offers {
     /// through.
     asked: Index,
     came: Index,
+    pub streams: OfferStreams,
     /// Those that may have to go to another session, because one was lost or resumed.
     unsettled: Queue,
 }
@@ -178,23 +180,33 @@ impl Offers {
         mut w: Box<Waiting>,
         is_up: impl Fn(usize) -> bool,
     ) -> Result<&'a mut Waiting, Box<Waiting>> {
-        let about = |offer| self.candidate(offer, &is_up);
+        let source = w.source();
+        let about = |offer| self.candidate(offer, source, &is_up);
         if !w.search.next(&self.asked, about, cx.now) {
             return Err(w);
         }
         w.step = Step::Asked;
         cx.at(w.search.until, Timer::OfferLate { client: number });
         self.asked.add(w.search.session, number);
+        self.streams.begin(number, w.search.session, source);
         if let Some(token) = w.came_through() {
             self.came.add(token, number);
         }
         Ok(self.waiting.entry(number).or_insert(w))
     }
 
-    fn candidate(&self, offer: u32, is_up: impl Fn(usize) -> bool) -> Option<Candidate> {
-        let o = self.all.get(&offer)?;
-        let most = o.config.table.settings.max_streams as usize;
-        Some(Candidate { session: o.session, number: o.number, most, is_up: is_up(o.session) })
+    /// What is known of an offer, for a client of that source.
+    fn candidate(
+        &self,
+        offer: u32,
+        source: Source,
+        is_up: impl Fn(usize) -> bool,
+    ) -> Option<Candidate> {
+        let Offer { session, number, config, .. } = self.all.get(&offer)?;
+        let (session, number) = (*session, *number);
+        let most = config.table.settings.max_streams as usize;
+        let has_share = self.streams.may(session, source, most);
+        Some(Candidate { session, number, most, has_share, is_up: is_up(session) })
     }
 
     /// A session is lost: the clients that wait for it may go to others.
@@ -225,8 +237,8 @@ impl Offers {
         now: Duration,
     ) -> Option<(u32, bool)> {
         let client = self.unsettled.next()? as u32;
-        let about = |offer| self.candidate(offer, &is_up);
         let goes = self.waiting.get(&client).is_some_and(|w| {
+            let about = |offer| self.candidate(offer, w.source(), &is_up);
             w.step == Step::Asked
                 && is_lost(w.search.session)
                 && w.search.has_one_up(&self.asked, about, now)
@@ -280,6 +292,7 @@ impl Offers {
         }
         cx.cancel(w.search.until, Timer::OfferLate { client: number });
         self.asked.remove(w.search.session, number);
+        self.streams.end(number);
         if let Some(token) = w.came_through() {
             self.came.remove(token, number);
         }

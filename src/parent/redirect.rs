@@ -8,7 +8,7 @@ use super::catalog::Prepared;
 use super::channel::Broken;
 use super::relays::{Owner, Relay};
 use super::run::Parent;
-use crate::policy::{Backend, Permit, Service, Ticket};
+use crate::policy::{Backend, Permit, Service};
 use crate::sys::clock;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
@@ -204,6 +204,7 @@ impl Parent {
     ) -> Result<(), Broken> {
         let ticket = self.relays.end(&mut self.cx, relay, owner, Some(traffic));
         self.services.take_back(ticket.ok_or(Broken::Forbidden)?);
+        self.offers.streams.end(relay);
         Ok(())
     }
 
@@ -219,8 +220,10 @@ impl Parent {
 
     /// Whoever copied is gone.
     pub fn relays_over(&mut self, owner: Owner) {
-        let all: Vec<Ticket> = self.relays.end_all(&mut self.cx, owner);
-        all.into_iter().for_each(|ticket| self.services.take_back(ticket));
+        for (relay, ticket) in self.relays.end_all(&mut self.cx, owner) {
+            self.services.take_back(ticket);
+            self.offers.streams.end(relay);
+        }
     }
 }
 

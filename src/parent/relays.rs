@@ -110,10 +110,10 @@ impl Relays {
     }
 
     /// The process or session that copied has ended, and so have all its relays.
-    pub fn end_all(&mut self, cx: &mut Context, owner: Owner) -> Vec<Ticket> {
+    pub fn end_all(&mut self, cx: &mut Context, owner: Owner) -> Vec<(u32, Ticket)> {
         let of: Vec<u32> =
             self.all.iter().filter(|(_, r)| r.owner == owner).map(|(number, _)| *number).collect();
-        of.into_iter().filter_map(|number| self.end(cx, number, owner, None)).collect()
+        of.into_iter().filter_map(|n| Some((n, self.end(cx, n, owner, None)?))).collect()
     }
 
     /// `server_timeout`: the upstream's connection ends, which whoever copies sees and tells.
