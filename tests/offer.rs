@@ -320,6 +320,50 @@ fn those_who_offer_take_turns() {
     d.wait_logs("EXIT service=web ", 5);
 }
 
+/// Not by its sessions, of which it has as many as it likes.
+#[test]
+fn a_user_who_does_not_answer_holds_up_few_clients_and_not_for_long() {
+    let second = std::time::Duration::from_secs(1);
+    let d = daemon(&row("web", "alice bob", " connect_timeout = 1\n"));
+    let silent: Vec<_> = (0..5).map(|_| Computer::offering(&d, "bob", "web")).collect();
+    // Nobody else offers it: a client does not wait for all of them.
+    let began = std::time::Instant::now();
+    same(d.ask("web\r\n"), FAILED);
+    let took = began.elapsed();
+    assert!(took > 2 * second && took < 4 * second, "{took:?}");
+    let line = d.wait_log("REFUSE service=web ");
+    assert_eq!(line.matches("no answer in time").count(), 3, "{line}");
+    assert!(line.ends_with("; no time is left for others"), "{line}");
+    // He has been asked last for a while since then.
+    let mut alice = Computer::offering(&d, "alice", "web");
+    let client = || {
+        let mut c = d.connect();
+        c.send("web\r\n");
+        c
+    };
+    let mut served = |mut c: Client| {
+        let began = std::time::Instant::now();
+        alice.serves("hi");
+        c.expect(GO).expect("hi");
+        began.elapsed()
+    };
+    for _ in 0..8 {
+        let took = served(client());
+        assert!(took < second, "{took:?}");
+    }
+    std::thread::sleep(5 * second);
+    // One waits for him now, the others do not, and it does not wait for his other sessions.
+    let first = client();
+    std::thread::sleep(second / 5);
+    for _ in 0..8 {
+        let took = served(client());
+        assert!(took < second / 2, "{took:?}");
+    }
+    let took = served(first);
+    assert!(took < 2 * second, "{took:?}");
+    drop(silent);
+}
+
 #[test]
 fn the_rules_and_limits_of_the_row_hold() {
     let rows = row("one", "alice", " instances = 1\n")

@@ -1,59 +1,18 @@
 //! The search for a session that takes a client of an offered service: which of those that offer it
-//! is asked next, and until when it may answer. And which clients wait for which session.
+//! is asked next, and until when it may answer.
 //!
 //! Sessions are lost and resumed as often as their users like, and each time the clients that wait
 //! go to those that are up. What this costs the parent grows with the number of clients, never with
 //! its square, and no client waits the longer for it.
 
-use super::arrival::{Arrival, From};
-use crate::policy::{Permit, Source};
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use super::offer_index::Index;
+use super::offerers::{Name, Rank};
+use std::collections::VecDeque;
+use std::rc::Rc;
 use std::time::Duration;
 
-/// What becomes of a client whose session was told that it waits no more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Then {
-    /// The next is asked. It did not answer in time.
-    Another,
-    /// It is gone.
-    Gone,
-}
-
-/// What the session that was asked has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// It gets the client's connection once it takes the client.
-    Asked,
-    /// The client's connection. When it takes the client it serves it at once, and nobody else may
-    /// have the client before it has said that it does not.
-    Handed,
-    /// The same, and it was told that the client waits no more.
-    Cancelled(Then),
-}
-
-/// A client that waits.
-pub struct Waiting {
-    pub permit: Permit,
-    pub arrival: Arrival,
-    pub step: Step,
-    pub search: Search,
-}
-
-impl Waiting {
-    /// Of which it is one more client.
-    pub fn source(&self) -> Source {
-        Source::of(self.arrival.who.facts.peer)
-    }
-
-    /// The session or net process that it came through, by its token.
-    pub fn came_through(&self) -> Option<usize> {
-        match self.arrival.who.from {
-            From::Net(net) => Some(net),
-            From::Session((session, _)) => Some(session),
-            From::Port | From::Wait(_) => None,
-        }
-    }
-}
+/// A client waits for so many times `connect_timeout` at most, however many sessions do not answer.
+const TIMEOUTS: u32 = 3;
 
 /// An offer that stands.
 pub struct Candidate {
@@ -66,21 +25,37 @@ pub struct Candidate {
     pub has_share: bool,
     /// Does the session read what it is sent?
     pub is_up: bool,
+    /// Has it taken nobody of late?
+    pub is_late: bool,
 }
+
+/// The offers of a user that can be asked yet.
+pub struct OfUser {
+    pub user: Rc<str>,
+    pub offers: VecDeque<u32>,
+    /// How often the client has waited for one of this user's.
+    pub asked: u32,
+}
+
+/// A client that waits has asked for this service.
+pub type Row = Rc<Name>;
 
 /// See the module.
 pub struct Search {
-    /// The offers that can be asked yet.
-    rest: VecDeque<u32>,
+    pub row: Row,
+    rest: Vec<OfUser>,
     /// When the client came, and how long a session may take to answer.
     since: Duration,
     timeout: Duration,
     /// The offers that were asked while their sessions were up, and until when each may answer:
     /// also when it is asked again.
     begun: Vec<(u32, Duration)>,
-    /// The offer that was asked last, its session, by its token, and until when that may answer.
+    /// The offer that was asked last, its user's place in `rest`, its session, by its token, when
+    /// that was, and until when that may answer.
     pub offer: u32,
+    user: usize,
     pub session: usize,
+    pub asked_at: Duration,
     pub until: Duration,
     /// What those said that were asked.
     pub reasons: Vec<String>,
@@ -90,40 +65,63 @@ pub struct Search {
 
 impl Search {
     /// Nobody was asked yet.
-    pub fn new(rest: VecDeque<u32>, since: Duration, timeout: Duration) -> Search {
+    pub fn new(row: Row, rest: Vec<OfUser>, since: Duration, timeout: Duration) -> Search {
         Search {
+            row,
             rest,
             since,
             timeout,
             begun: Vec::new(),
             offer: 0,
+            user: 0,
             session: 0,
+            asked_at: since,
             until: since,
             reasons: Vec::new(),
             busy: true,
         }
     }
 
-    /// The next offer takes its turn: the first whose session is up and has room, else the first
-    /// whose session has room. `about`: what is known of an offer; None: it stands no more. False:
-    /// nobody is left.
+    /// Whose session was asked last.
+    pub fn user(&self) -> &str {
+        self.rest.get(self.user).map_or("", |of| &of.user)
+    }
+
+    /// The next offer takes its turn: one whose session is up and has room, else one whose session
+    /// has room; of several, that of the user who was asked least for this client, and has the
+    /// lowest rank. `about`: what is known of an offer; None: it stands no more. False: nobody is
+    /// left, or no time.
     pub fn next(
         &mut self,
         asked: &Index,
         about: impl Fn(u32) -> Option<Candidate>,
+        rank: impl Fn(&str) -> Rank,
         now: Duration,
     ) -> bool {
-        if let Some((at, c)) = self.first_up(asked, &about, now)
-            && let Some(offer) = self.rest.remove(at)
+        if now >= self.end() {
+            if self.rest.iter().any(|of| !of.offers.is_empty()) {
+                self.reasons.push("no time is left for others".into());
+                self.busy = false;
+            }
+            return false;
+        }
+        let up = |(user, of): (usize, &OfUser)| {
+            let (at, c) = self.first_up(of, asked, &about, now)?;
+            let rank = rank(&of.user);
+            Some(((of.asked, c.is_late || rank.is_late, rank), user, at, c))
+        };
+        let first = self.rest.iter().enumerate().filter_map(up).min_by_key(|(key, ..)| *key);
+        if let Some((_, user, at, c)) = first
+            && let Some(offer) = self.rest[user].offers.remove(at)
         {
-            self.ask(offer, &c, now);
+            self.ask((offer, user), &c, now);
             return true;
         }
-        while let Some(offer) = self.rest.pop_front() {
+        while let Some((offer, user)) = self.pop(&rank) {
             let Some(c) = about(offer) else { continue };
             let lacks = lacks(&c, asked);
             if lacks.is_none() && self.until(offer, &c, now) > now {
-                self.ask(offer, &c, now);
+                self.ask((offer, user), &c, now);
                 return true;
             }
             self.busy &= lacks.is_some();
@@ -141,16 +139,19 @@ impl Search {
         about: impl Fn(u32) -> Option<Candidate>,
         now: Duration,
     ) -> bool {
-        self.first_up(asked, &about, now).is_some()
+        self.rest.iter().any(|of| self.first_up(of, asked, &about, now).is_some())
     }
 
     /// The one that was asked is lost: it can be asked again, after the others.
     pub fn leave(&mut self) {
-        self.rest.push_back(self.offer);
+        if let Some(of) = self.rest.get_mut(self.user) {
+            of.offers.push_back(self.offer);
+        }
     }
 
     fn first_up(
         &self,
+        of: &OfUser,
         asked: &Index,
         about: &impl Fn(u32) -> Option<Candidate>,
         now: Duration,
@@ -159,18 +160,32 @@ impl Search {
             about(offer)
                 .filter(|c| c.is_up && lacks(c, asked).is_none() && self.until(offer, c, now) > now)
         };
-        self.rest.iter().enumerate().find_map(|(at, offer)| Some((at, up(*offer)?)))
+        of.offers.iter().enumerate().find_map(|(at, offer)| Some((at, up(*offer)?)))
+    }
+
+    /// The next offer, whatever is known of it, and its user's place.
+    fn pop(&mut self, rank: impl Fn(&str) -> Rank) -> Option<(u32, usize)> {
+        let left = self.rest.iter().enumerate().filter(|(_, of)| !of.offers.is_empty());
+        let (user, _) = left.min_by_key(|(_, of)| (of.asked, rank(&of.user)))?;
+        Some((self.rest[user].offers.pop_front()?, user))
     }
 
     /// Until when it may answer if it is asked now. All that are lost have the same time together.
     fn until(&self, offer: u32, c: &Candidate, now: Duration) -> Duration {
         let begun = self.begun.iter().find(|(n, _)| *n == offer);
         let since = if c.is_up { now } else { self.since };
-        begun.map_or(since + self.timeout, |(_, until)| *until)
+        begun.map_or(since + self.timeout, |(_, until)| *until).min(self.end())
     }
 
-    fn ask(&mut self, offer: u32, c: &Candidate, now: Duration) {
-        (self.offer, self.session, self.until) = (offer, c.session, self.until(offer, c, now));
+    /// Until when the client waits, whoever is asked.
+    fn end(&self) -> Duration {
+        self.since + TIMEOUTS * self.timeout
+    }
+
+    fn ask(&mut self, (offer, user): (u32, usize), c: &Candidate, now: Duration) {
+        (self.offer, self.user, self.session) = (offer, user, c.session);
+        (self.asked_at, self.until) = (now, self.until(offer, c, now));
+        self.rest[user].asked += 1;
         if c.is_up && !self.begun.iter().any(|(n, _)| *n == offer) {
             self.begun.push((offer, self.until));
         }
@@ -183,43 +198,6 @@ fn lacks(c: &Candidate, asked: &Index) -> Option<&'static str> {
         (false, _) => Some("too many clients wait for it"),
         (true, false) => Some("too many of its clients are from this source"),
         (true, true) => None,
-    }
-}
-
-/// Clients, by the token of a session or of a net process.
-#[derive(Default)]
-pub struct Index(HashMap<usize, BTreeSet<u32>>);
-
-impl Index {
-    pub fn add(&mut self, token: usize, client: u32) {
-        self.0.entry(token).or_default().insert(client);
-    }
-
-    pub fn remove(&mut self, token: usize, client: u32) {
-        if let Some(clients) = self.0.get_mut(&token) {
-            clients.remove(&client);
-            if clients.is_empty() {
-                self.0.remove(&token);
-            }
-        }
-    }
-
-    pub fn count(&self, token: usize) -> usize {
-        self.0.get(&token).map_or(0, BTreeSet::len)
-    }
-
-    /// Those of one, the oldest first.
-    pub fn of(&self, token: usize) -> impl Iterator<Item = u32> {
-        self.0.get(&token).into_iter().flatten().copied()
-    }
-
-    /// Those of all that are such.
-    pub fn of_such(&self, such: impl Fn(usize) -> bool) -> impl Iterator<Item = u32> {
-        self.0
-            .iter()
-            .filter(move |(token, _)| such(**token))
-            .flat_map(|(_, clients)| clients)
-            .copied()
     }
 }
 
@@ -245,12 +223,29 @@ mod tests {
                 most,
                 has_share: true,
                 is_up: up.contains(&n),
+                is_late: false,
             })
         }
     }
 
+    /// Each of these offers is another user's.
     fn search(rest: &[u32]) -> Search {
-        Search::new(rest.iter().copied().collect(), at(0), TIMEOUT)
+        of_users(&rest.iter().map(std::slice::from_ref).collect::<Vec<_>>())
+    }
+
+    /// The offers of some users, who are called a, b and so on.
+    fn of_users(rest: &[&[u32]]) -> Search {
+        let of_user = |(n, offers): (u8, &&[u32])| OfUser {
+            user: char::from(b'a' + n).to_string().into(),
+            offers: offers.iter().copied().collect(),
+            asked: 0,
+        };
+        Search::new(Row::default(), (0..).zip(rest).map(of_user).collect(), at(0), TIMEOUT)
+    }
+
+    /// Their ranks, if nobody was asked before.
+    fn rank(user: &str) -> Rank {
+        Rank { turn: user.bytes().next().map_or(0, u64::from), ..Rank::default() }
     }
 
     #[test]
@@ -259,13 +254,48 @@ mod tests {
         let mut asked = Index::default();
         asked.add(2, 5);
         for wanted in [3, 4, 1] {
-            assert!(s.next(&asked, about(&[2, 3, 4], 1), at(1)));
+            assert!(s.next(&asked, about(&[2, 3, 4], 1), rank, at(1)));
             assert_eq!((s.offer, s.session), (wanted, wanted as usize));
         }
         assert!(s.busy && s.reasons.is_empty());
-        assert!(!s.next(&asked, about(&[2, 3, 4], 1), at(1)));
+        assert!(!s.next(&asked, about(&[2, 3, 4], 1), rank, at(1)));
         assert_eq!(s.reasons, ["session 2: too many clients wait for it"]);
         assert!(s.busy);
+    }
+
+    /// However many sessions one of them has.
+    #[test]
+    fn each_user_is_asked_before_another_session_of_the_same() {
+        let mut s = of_users(&[&[1, 2, 3, 4], &[5, 6], &[7]]);
+        let asked = Index::default();
+        let ranks = |user: &str| match user {
+            "a" => Rank { is_late: true, ..rank(user) },
+            "b" => Rank { waiting: 1, ..rank(user) },
+            _ => rank(user),
+        };
+        for wanted in [7, 5, 1, 6, 2, 3] {
+            assert!(s.next(&asked, about(&[1, 2, 3, 4, 5, 6, 7], 9), ranks, at(0)));
+            assert_eq!(s.offer, wanted);
+        }
+        // A session that is up comes before any other user's that is lost.
+        let mut s = of_users(&[&[1, 2], &[3]]);
+        for wanted in [1, 2, 3] {
+            assert!(s.next(&asked, about(&[1, 2], 9), rank, at(0)));
+            assert_eq!(s.offer, wanted);
+        }
+    }
+
+    #[test]
+    fn a_client_waits_for_a_few_sessions_and_not_for_all() {
+        let mut s = of_users(&[&[1, 2, 3, 4, 5]]);
+        let (asked, up) = (Index::default(), [1, 2, 3, 4, 5]);
+        for (now, until) in [(0, 5), (4, 9), (9, 14), (14, 15)] {
+            assert!(s.next(&asked, about(&up, 9), rank, at(now)));
+            assert_eq!(s.until, at(until));
+        }
+        assert!(!s.next(&asked, about(&up, 9), rank, at(15)));
+        assert_eq!(s.reasons, ["no time is left for others"]);
+        assert!(!s.busy);
     }
 
     /// Two sessions that are lost and resumed in turn do not make a client wait for ever.
@@ -274,15 +304,15 @@ mod tests {
         let mut s = search(&[1, 2]);
         let asked = Index::default();
         for (now, up, until) in [(0, 1, 5), (1, 2, 6), (2, 1, 5), (3, 2, 6), (4, 1, 5)] {
-            assert!(s.next(&asked, about(&[up], 9), at(now)));
+            assert!(s.next(&asked, about(&[up], 9), rank, at(now)));
             assert_eq!((s.offer, s.until), (up, at(until)));
             s.leave();
         }
         // The first has had its time, and the second has a second yet.
         assert!(!s.has_one_up(&asked, about(&[1], 9), at(5)));
-        assert!(s.next(&asked, about(&[1, 2], 9), at(5)));
+        assert!(s.next(&asked, about(&[1, 2], 9), rank, at(5)));
         assert_eq!((s.offer, s.until), (2, at(6)));
-        assert!(!s.next(&asked, about(&[1, 2], 9), at(6)));
+        assert!(!s.next(&asked, about(&[1, 2], 9), rank, at(6)));
         assert_eq!(s.reasons, ["session 1: no answer in time"]);
         assert!(!s.busy);
     }
@@ -292,16 +322,16 @@ mod tests {
     fn those_that_are_lost_are_waited_for_once() {
         let mut s = search(&[1, 2, 3]);
         let asked = Index::default();
-        assert!(s.next(&asked, about(&[], 9), at(0)));
+        assert!(s.next(&asked, about(&[], 9), rank, at(0)));
         assert_eq!((s.offer, s.until), (1, at(5)));
         s.leave();
-        assert!(s.next(&asked, about(&[2], 9), at(4)));
+        assert!(s.next(&asked, about(&[2], 9), rank, at(4)));
         assert_eq!((s.offer, s.until), (2, at(9)));
         // It was lost when it was asked first, which is not its own time.
         s.leave();
-        assert!(s.next(&asked, about(&[1], 9), at(6)));
+        assert!(s.next(&asked, about(&[1], 9), rank, at(6)));
         assert_eq!((s.offer, s.until), (1, at(11)));
-        assert!(s.next(&asked, about(&[], 9), at(7)), "2 has time yet");
+        assert!(s.next(&asked, about(&[], 9), rank, at(7)), "2 has time yet");
         assert_eq!((s.offer, s.until), (2, at(9)));
     }
 
@@ -324,7 +354,7 @@ mod tests {
                         asked.remove(s.session, client);
                         s.leave();
                     }
-                    assert!(s.next(&asked, counted, at(turn)));
+                    assert!(s.next(&asked, counted, rank, at(turn)));
                     asked.add(s.session, client);
                 }
                 let counts = [1, 2].map(|session| asked.count(session));
@@ -337,20 +367,5 @@ mod tests {
         let one = steps(1);
         assert!(one > 0);
         assert_eq!(steps(1000), 1000 * one);
-    }
-
-    #[test]
-    fn an_index_forgets_what_has_no_client() {
-        let mut index = Index::default();
-        for (token, client) in [(1, 7), (1, 3), (2, 5), (1, 7)] {
-            index.add(token, client);
-        }
-        assert_eq!(index.of(1).collect::<Vec<_>>(), [3, 7]);
-        assert_eq!(index.of_such(|token| token != 1).collect::<Vec<_>>(), [5]);
-        assert_eq!((index.count(1), index.count(2), index.count(3)), (2, 1, 0));
-        for (token, client) in [(1, 3), (1, 7), (1, 9), (3, 5), (2, 5)] {
-            index.remove(token, client);
-        }
-        assert!(index.0.is_empty());
     }
 }

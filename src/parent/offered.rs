@@ -6,7 +6,7 @@ use super::arrival::{Arrival, StartError};
 use super::backend::targets::Target;
 use super::channel::Broken;
 use super::lines;
-use super::offer_search::{Step, Then, Waiting};
+use super::offer_waiting::{Declined, Step, Then, Waiting};
 use super::offers::Offer;
 use super::redirect::{Greeting, Ready};
 use super::relays::Owner;
@@ -137,8 +137,7 @@ impl Parent {
             if let Step::Cancelled(then) = w.step {
                 return self.cancelled(w, then);
             }
-            let why = if busy { "it has no room for a stream" } else { "refused" };
-            self.ask_another(w, why, busy);
+            self.ask_another(w, if busy { Declined::NoRoom } else { Declined::Refused });
         }
     }
 
@@ -202,7 +201,7 @@ impl Parent {
     /// The session that was asked cannot take the client any more.
     fn cancelled(&mut self, w: Box<Waiting>, then: Then) {
         match then {
-            Then::Another => self.ask_another(w, "no answer in time", false),
+            Then::Another => self.ask_another(w, Declined::Late),
             Then::Gone => {
                 self.services.release(w.permit);
                 let no = StartError { reply: None, reason: "gone", text: None };
@@ -211,8 +210,8 @@ impl Parent {
         }
     }
 
-    fn ask_another(&mut self, mut w: Box<Waiting>, why: &str, busy: bool) {
-        self.offers.refused(&mut w, why, busy, self.cx.now);
+    fn ask_another(&mut self, mut w: Box<Waiting>, why: Declined) {
+        self.offers.refused(&mut w, why, self.cx.now);
         self.ask_next(w);
     }
 
@@ -283,7 +282,7 @@ impl Parent {
             if let Some(w) = self.offers.take(&mut self.cx, client, None) {
                 match w.step {
                     Step::Cancelled(Then::Gone) => self.cancelled(w, Then::Gone),
-                    _ => self.ask_another(w, "its session has ended", false),
+                    _ => self.ask_another(w, Declined::SessionEnded),
                 }
             }
         }

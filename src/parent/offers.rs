@@ -8,12 +8,15 @@
 use super::arrival::Arrival;
 use super::config::Config;
 use super::context::{Context, Timer};
-use super::offer_search::{Candidate, Index, Search, Step, Then, Waiting};
+use super::offer_index::Index;
+use super::offer_search::{Candidate, OfUser, Row, Search};
 use super::offer_streams::OfferStreams;
+use super::offer_waiting::{Declined, Step, Then, Waiting};
+use super::offerers::{Name, Offerers, Rank, name};
 use super::queue::Queue;
 use super::session::{SessionRecord, User};
-use crate::policy::{HostScope, Peer, Permit, Service, ServiceId, Source, Table};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use crate::policy::{HostScope, Peer, Permit, Service, ServiceId, Source};
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -23,9 +26,6 @@ const OF_USER: usize = 256;
 const IN_ALL: usize = 4096;
 /// For so long one that took nobody is asked last.
 const LAST_FOR: Duration = Duration::from_secs(5);
-
-/// A service, by its host's name (`*`: every host's) and its own in lower case.
-type Name = (String, String);
 
 /// An offer.
 pub struct Offer {
@@ -39,13 +39,6 @@ pub struct Offer {
     pub from: Peer,
     pub since: Duration,
     last_until: Duration,
-}
-
-/// Those who offer a service, the oldest offer first, and whose turn was last.
-#[derive(Default)]
-struct Offerers {
-    offers: Vec<u32>,
-    last: u32,
 }
 
 /// See the module.
@@ -98,7 +91,7 @@ impl Offers {
             return None;
         }
         let number = next(&mut self.last, |n| self.all.contains_key(&n));
-        self.offerers.entry(name.clone()).or_default().offers.push(number);
+        self.offerers.entry(name.clone()).or_default().add(&user.login.name, number);
         self.of_sessions.entry(root).or_default().push(number);
         let offer = Offer {
             name,
@@ -119,11 +112,10 @@ impl Offers {
     pub fn end(&mut self, offer: u32, root: usize) -> Option<Offer> {
         self.all.get(&offer).filter(|o| o.session == root)?;
         let ended = self.all.remove(&offer)?;
-        if let Some(row) = self.offerers.get_mut(&ended.name) {
-            row.offers.retain(|n| *n != offer);
-            if row.offers.is_empty() {
-                self.offerers.remove(&ended.name);
-            }
+        if let Some(row) = self.offerers.get_mut(&ended.name)
+            && row.remove(&ended.user.login.name, offer)
+        {
+            self.offerers.remove(&ended.name);
         }
         if let Some(all) = self.of_sessions.get_mut(&root) {
             all.retain(|n| *n != offer);
@@ -147,28 +139,35 @@ impl Offers {
         is_up: impl Fn(usize) -> bool,
         now: Duration,
     ) -> Box<Waiting> {
-        let rest = self.turn(&arrival, is_up, now);
-        let service = arrival.config.table.service(arrival.service);
-        let timeout = service.map_or(Duration::ZERO, |s| s.attributes.connect_timeout);
-        let search = Search::new(rest, now, timeout);
+        let table = &arrival.config.table;
+        let search = match table.service(arrival.service) {
+            None => Search::new(Row::default(), Vec::new(), now, Duration::ZERO),
+            Some(service) => {
+                let row = Row::new(name(table, service));
+                let rest = self.of_users(&row, service, is_up, now);
+                Search::new(row, rest, now, service.attributes.connect_timeout)
+            }
+        };
         Box::new(Waiting { permit, arrival, step: Step::Asked, search })
     }
 
-    /// Those who may be asked, in the order in which they are: those whose session is up first, and
-    /// last those that took nobody of late.
-    fn turn(&mut self, a: &Arrival, is_up: impl Fn(usize) -> bool, now: Duration) -> VecDeque<u32> {
-        let Some(service) = a.config.table.service(a.service) else { return VecDeque::new() };
-        let Some(row) = self.offerers.get_mut(&name(&a.config.table, service)) else {
-            return VecDeque::new();
-        };
-        let after = row.offers.partition_point(|n| *n <= row.last);
-        let (before, after) = row.offers.split_at(after);
+    /// The offers of each user who may be asked: those whose session is up first, and last those
+    /// that took nobody of late.
+    fn of_users(
+        &self,
+        row: &Row,
+        service: &Service,
+        is_up: impl Fn(usize) -> bool,
+        now: Duration,
+    ) -> Vec<OfUser> {
         let may = |n: &u32| self.all.get(n).is_some_and(|o| o.may_offer(service));
-        let mut order: Vec<u32> = after.iter().chain(before).copied().filter(may).collect();
         let rank = |n: &u32| self.all.get(n).map(|o| (!is_up(o.session), o.last_until > now));
-        order.sort_by_key(rank);
-        row.last = order.first().copied().unwrap_or(row.last);
-        order.into()
+        let of = |(user, mut offers): (&Rc<str>, Vec<u32>)| {
+            offers.retain(may);
+            offers.sort_by_key(rank);
+            OfUser { user: user.clone(), offers: offers.into(), asked: 0 }
+        };
+        self.offerers.get(&**row).into_iter().flat_map(|row| row.offers().map(of)).collect()
     }
 
     /// The next who can be asked takes its turn, and the client waits under this number. Err:
@@ -181,9 +180,14 @@ impl Offers {
         is_up: impl Fn(usize) -> bool,
     ) -> Result<&'a mut Waiting, Box<Waiting>> {
         let source = w.source();
-        let about = |offer| self.candidate(offer, source, &is_up);
-        if !w.search.next(&self.asked, about, cx.now) {
+        let about = |offer| self.candidate(offer, source, &is_up, cx.now);
+        let row = self.offerers.get(&*w.search.row);
+        let rank = |user: &str| row.map_or(Rank::default(), |row| row.rank(user, cx.now));
+        if !w.search.next(&self.asked, about, rank, cx.now) {
             return Err(w);
+        }
+        if let Some(row) = self.offerers.get_mut(&*w.search.row) {
+            row.asked(w.search.user(), w.search.offer, (w.search.asked_at, number));
         }
         w.step = Step::Asked;
         cx.at(w.search.until, Timer::OfferLate { client: number });
@@ -201,12 +205,14 @@ impl Offers {
         offer: u32,
         source: Source,
         is_up: impl Fn(usize) -> bool,
+        now: Duration,
     ) -> Option<Candidate> {
-        let Offer { session, number, config, .. } = self.all.get(&offer)?;
-        let (session, number) = (*session, *number);
-        let most = config.table.settings.max_streams as usize;
+        let o = self.all.get(&offer)?;
+        let (session, number) = (o.session, o.number);
+        let most = o.config.table.settings.max_streams as usize;
         let has_share = self.streams.may(session, source, most);
-        Some(Candidate { session, number, most, has_share, is_up: is_up(session) })
+        let (is_up, is_late) = (is_up(session), o.last_until > now);
+        Some(Candidate { session, number, most, has_share, is_up, is_late })
     }
 
     /// A session is lost: the clients that wait for it may go to others.
@@ -238,7 +244,7 @@ impl Offers {
     ) -> Option<(u32, bool)> {
         let client = self.unsettled.next()? as u32;
         let goes = self.waiting.get(&client).is_some_and(|w| {
-            let about = |offer| self.candidate(offer, w.source(), &is_up);
+            let about = |offer| self.candidate(offer, w.source(), &is_up, now);
             w.step == Step::Asked
                 && is_lost(w.search.session)
                 && w.search.has_one_up(&self.asked, about, now)
@@ -293,19 +299,26 @@ impl Offers {
         cx.cancel(w.search.until, Timer::OfferLate { client: number });
         self.asked.remove(w.search.session, number);
         self.streams.end(number);
+        if let Some(row) = self.offerers.get_mut(&*w.search.row) {
+            row.answered(w.search.user(), (w.search.asked_at, number));
+        }
         if let Some(token) = w.came_through() {
             self.came.remove(token, number);
         }
         self.waiting.remove(&number)
     }
 
-    /// Whoever was asked did not take the client, and why; `full`: for lack of room. It is asked
-    /// last for a while.
-    pub fn refused(&mut self, w: &mut Waiting, why: &str, full: bool, now: Duration) {
-        w.search.busy &= full;
-        if let Some(offer) = self.all.get_mut(&w.search.offer) {
-            offer.last_until = now + LAST_FOR;
-            w.search.reasons.push(format!("session {}: {why}", offer.number));
+    /// Whoever was asked did not take the client. It is asked last for a while, and so are all
+    /// sessions of its user if it did not answer.
+    pub fn refused(&mut self, w: &mut Waiting, why: Declined, now: Duration) {
+        w.search.busy &= why == Declined::NoRoom;
+        let Some(offer) = self.all.get_mut(&w.search.offer) else { return };
+        offer.last_until = now + LAST_FOR;
+        w.search.reasons.push(format!("session {}: {}", offer.number, why.as_str()));
+        if why == Declined::Late
+            && let Some(row) = self.offerers.get_mut(&*w.search.row)
+        {
+            row.late(&offer.user.login.name, now + LAST_FOR);
         }
     }
 
@@ -369,14 +382,6 @@ impl Offer {
             known.iter().position(|g| g == group).map(|i| login.groups.contains(i))
         })
     }
-}
-
-fn name(table: &Table, service: &Service) -> Name {
-    let host = match service.host {
-        HostScope::All => "*",
-        HostScope::Host(id) => table.host(id).map_or("", |h| h.name.as_str()),
-    };
-    (host.to_ascii_lowercase(), service.name.to_ascii_lowercase())
 }
 
 /// The next number, which is not 0 and not used.

@@ -1,0 +1,60 @@
+//! Which clients of offered services wait for which session, and which came through which.
+
+use std::collections::{BTreeSet, HashMap};
+
+/// Clients, by the token of a session or of a net process.
+#[derive(Default)]
+pub struct Index(HashMap<usize, BTreeSet<u32>>);
+
+impl Index {
+    pub fn add(&mut self, token: usize, client: u32) {
+        self.0.entry(token).or_default().insert(client);
+    }
+
+    pub fn remove(&mut self, token: usize, client: u32) {
+        if let Some(clients) = self.0.get_mut(&token) {
+            clients.remove(&client);
+            if clients.is_empty() {
+                self.0.remove(&token);
+            }
+        }
+    }
+
+    pub fn count(&self, token: usize) -> usize {
+        self.0.get(&token).map_or(0, BTreeSet::len)
+    }
+
+    /// Those of one, the oldest first.
+    pub fn of(&self, token: usize) -> impl Iterator<Item = u32> {
+        self.0.get(&token).into_iter().flatten().copied()
+    }
+
+    /// Those of all that are such.
+    pub fn of_such(&self, such: impl Fn(usize) -> bool) -> impl Iterator<Item = u32> {
+        self.0
+            .iter()
+            .filter(move |(token, _)| such(**token))
+            .flat_map(|(_, clients)| clients)
+            .copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_forgets_what_has_no_client() {
+        let mut index = Index::default();
+        for (token, client) in [(1, 7), (1, 3), (2, 5), (1, 7)] {
+            index.add(token, client);
+        }
+        assert_eq!(index.of(1).collect::<Vec<_>>(), [3, 7]);
+        assert_eq!(index.of_such(|token| token != 1).collect::<Vec<_>>(), [5]);
+        assert_eq!((index.count(1), index.count(2), index.count(3)), (2, 1, 0));
+        for (token, client) in [(1, 3), (1, 7), (1, 9), (3, 5), (2, 5)] {
+            index.remove(token, client);
+        }
+        assert!(index.0.is_empty());
+    }
+}
