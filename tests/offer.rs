@@ -674,3 +674,30 @@ fn mistakes_are_told() {
     assert!(printed.contains("\nweb stream tcp nowait - offer\n"), "{printed}");
     assert!(printed.contains("\toffered_by = alice @staff\n"), "{printed}");
 }
+
+/// Of one that was in a session, too, whose connection nobody but fived has.
+#[test]
+fn a_client_that_has_gone_has_no_stream() {
+    let d = daemon(&format!("max_streams = 4\n{}", row("web", "alice", "")));
+    let mut a = Computer::offering(&d, "alice", "web");
+    for how in [RST, FIN] {
+        for n in 0..8 {
+            let mut c = d.connect_from("127.0.0.2");
+            c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+            let mut c = Raw(c.0);
+            c.data(SYN, 1, "web\r\nhello");
+            let id = a.serves("hi");
+            while !c.until(DATA, 0, 1).payload.ends_with(b"hi") {}
+            c.frame(WINDOW, how, 1, 0);
+            if how == FIN {
+                a.raw.until(WINDOW, FIN, id);
+                c.frame(WINDOW, RST, 1, 0);
+            }
+            d.wait_logs("EXIT service=web ", n + 1);
+        }
+        let mut c = d.connect_from("127.0.0.3");
+        c.send("web\r\n");
+        a.serves("hi");
+        c.expect(GO).expect("hi");
+    }
+}

@@ -16,8 +16,12 @@ pub(super) enum Side {
 impl Mux {
     /// Opens a stream: SYN is queued, and data may follow at once. None: all 2^31 numbers are used;
     /// or this side is a client, and one of the sides has sent go-away; or it is a server, and its
-    /// client has sent go-away, or `max_streams` streams are open that the server has opened.
+    /// client has sent go-away, or `max_streams` streams are open that the server has opened. Those
+    /// that are drained take no place from others: the oldest of them is reset.
     pub fn open(&mut self, now: Duration) -> Option<StreamId> {
+        if self.side == Side::Server && self.own >= self.max_streams as usize {
+            self.end_drained();
+        }
         let may = match self.side {
             Side::Client => self.phase == Phase::Open,
             Side::Server => {
@@ -38,6 +42,14 @@ impl Mux {
         self.streams.insert(id, stream);
         self.queue(Kind::Window, SYN, id, 0);
         Some(StreamId(id))
+    }
+
+    /// Resets the oldest own stream that is drained, if there is one.
+    fn end_drained(&mut self) {
+        let drained = self.drains.iter().map(|(_, id)| *id).find(|id| self.is_own(*id));
+        if let Some(id) = drained {
+            self.abort(id);
+        }
     }
 
     /// Takes a stream that the peer has opened: sends ACK, once. A server does so by itself.
