@@ -5,6 +5,8 @@ mod support;
 mod tls;
 #[path = "support/yamux_client.rs"]
 mod yamux_client;
+#[path = "support/yamux_raw.rs"]
+mod yamux_raw;
 
 use std::fs::{self, Permissions};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -128,6 +130,44 @@ fn run_of_it_ends_with_0() {
     given.send("bye");
     drop(given);
     same(c.read_all(), b"+ Success\r\n+Go\r\n\0\0\0\x03bye\x01\0\0\0\x03\0\0\x04\0\0\0\0");
+}
+
+/// A connection that the daemon breaks ends in no way that looks like an end in order.
+#[test]
+fn a_reset_of_the_daemons_reaches_the_client() {
+    use std::io::Read;
+    use yamux_raw::{RST, Raw, SYN};
+    let d = Daemon::with(ROW).start();
+    let listener = listen(&d, 0o666);
+    let breaks = || {
+        let (_, mut given, _) = take(&listener);
+        given.send("partial");
+        // What is not read yet is enough for a reset; this one comes whatever was read.
+        let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+        nix::sys::socket::setsockopt(&given.0, nix::sys::socket::sockopt::Linger, &linger)
+            .expect("linger");
+    };
+    for request in ["chat\r\n", "RUN\r\nchat\r\n"] {
+        let mut c = d.connect();
+        c.send(request);
+        breaks();
+        let mut got = Vec::new();
+        c.0.read_to_end(&mut got).expect_err("a reset");
+        assert!(got.ends_with(b"partial"), "{got:?}");
+        let mut t = Tls::start(d.connect().0, "localhost");
+        t.send(request.as_bytes());
+        breaks();
+        let mut got = Vec::new();
+        t.0.read_to_end(&mut got).expect_err("a truncation");
+        assert!(got.ends_with(b"partial"), "{got:?}");
+        let mut m = d.connect();
+        m.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+        let mut raw = Raw(m.0);
+        raw.data(SYN, 1, request);
+        breaks();
+        let (got, flag) = raw.stream(1);
+        assert!(got.ends_with(b"partial") && flag == RST, "{got:?} {flag}");
+    }
 }
 
 #[test]

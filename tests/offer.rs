@@ -502,6 +502,132 @@ fn a_client_that_goes_away_while_it_waits_leaves_nothing() {
     c.expect(GO).expect("hi");
 }
 
+/// What the client of an offered service has; in a session it has one end of a pair of fived's.
+enum Caller {
+    Plain(Client),
+    Tls(Box<Tls>),
+    Stream(Raw<TcpStream>),
+}
+
+/// Which request, and how the client is connected.
+const CALLERS: [(&str, &str); 6] = [
+    ("web\r\n", "plain"),
+    ("web\r\n", "tls"),
+    ("web\r\n", "stream"),
+    ("RUN\r\nweb\r\n", "plain"),
+    ("RUN\r\nweb\r\n", "tls"),
+    ("RUN\r\nweb\r\n", "stream"),
+];
+
+impl Caller {
+    fn ask(d: &Daemon, (request, how): (&str, &str)) -> Caller {
+        let mut c = d.connect();
+        match how {
+            "plain" => {
+                c.send(request);
+                Caller::Plain(c)
+            }
+            "tls" => {
+                let mut t = Tls::start(c.0, "x.example");
+                t.send(request.as_bytes());
+                Caller::Tls(Box::new(t))
+            }
+            _ => {
+                c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+                let mut raw = Raw(c.0);
+                raw.data(SYN, 1, request);
+                Caller::Stream(raw)
+            }
+        }
+    }
+
+    fn expect(&mut self, wanted: &[u8]) {
+        match self {
+            Caller::Plain(c) => drop(c.expect(wanted)),
+            Caller::Tls(t) => t.expect(wanted),
+            Caller::Stream(raw) => {
+                let mut got = Vec::new();
+                while got.len() < wanted.len() {
+                    let mut frame = raw.next();
+                    assert_eq!(frame.flags & (FIN | RST), 0, "{frame:?}");
+                    if frame.kind == DATA {
+                        got.append(&mut frame.payload);
+                    }
+                }
+                same(got, wanted);
+            }
+        }
+    }
+
+    /// What comes up to the end, which is to be none in order.
+    #[track_caller]
+    fn breaks(&mut self) -> Vec<u8> {
+        let mut all = Vec::new();
+        match self {
+            Caller::Plain(c) => drop(c.0.read_to_end(&mut all).expect_err("a reset")),
+            Caller::Tls(t) => drop(t.0.read_to_end(&mut all).expect_err("a truncation")),
+            Caller::Stream(raw) => {
+                let (bytes, flag) = raw.stream(1);
+                assert_eq!(flag, RST);
+                all = bytes;
+            }
+        }
+        all
+    }
+
+    /// Leaves without an end in order.
+    fn breaks_off(self) -> Option<Raw<TcpStream>> {
+        let linger = std::time::Duration::ZERO;
+        match self {
+            Caller::Plain(c) => socket2_linger(&c.0, linger),
+            Caller::Tls(t) => socket2_linger(&t.0.sock, linger),
+            Caller::Stream(mut raw) => {
+                raw.frame(WINDOW, RST, 1, 0);
+                return Some(raw);
+            }
+        }
+        None
+    }
+}
+
+/// However its client is connected, and whatever breaks: an end in order would be taken for one.
+#[test]
+fn a_break_is_passed_on_to_clients_in_sessions_too() {
+    let d = daemon(&row("web", "alice", ""));
+    for (n, caller) in CALLERS.into_iter().enumerate() {
+        let (request, how) = caller;
+        let greeting = if request.starts_with("RUN") { "+ Success\r\n+Go\r\n" } else { GO };
+        let said = if request.starts_with("RUN") { "\0\0\0\x07partial" } else { "partial" };
+        let said = [greeting, said].concat();
+        // The stream of whoever offers it is reset, behind bytes.
+        let mut a = Computer::offering(&d, "alice", "web");
+        let mut c = Caller::ask(&d, caller);
+        let id = a.serves("partial");
+        c.expect(said.as_bytes());
+        a.raw.data(0, id, "more").frame(WINDOW, RST, id, 0);
+        let rest = c.breaks();
+        assert!(rest.ends_with(b"more"), "{request} {how}: {rest:?}");
+        // Its session breaks off.
+        let mut c = Caller::ask(&d, caller);
+        a.serves("partial");
+        c.expect(said.as_bytes());
+        socket2_linger(&a.raw.0, std::time::Duration::ZERO);
+        drop(a);
+        assert!(c.breaks().is_empty(), "{request} {how}");
+        // The client breaks off.
+        d.wait_logs("WITHDRAW service=web ", 2 * n + 1);
+        let mut a = Computer::offering(&d, "alice", "web");
+        let mut c = Caller::ask(&d, caller);
+        let id = a.serves("partial");
+        c.expect(said.as_bytes());
+        let session = c.breaks_off();
+        let (_, flag) = a.raw.stream(id);
+        assert_eq!(flag, RST, "{request} {how}");
+        drop((a, session));
+        d.wait_logs("WITHDRAW service=web ", 2 * n + 2);
+    }
+}
+
 /// What closes then is a reset.
 fn socket2_linger(stream: &TcpStream, time: std::time::Duration) {
     use nix::sys::socket::{setsockopt, sockopt};

@@ -1,7 +1,7 @@
 //! How the parent knows a service's connection that is relayed here, and whom its bytes are counted
 //! for.
 
-use crate::link::{Breaks, Tally};
+use crate::link::Tally;
 use crate::wire::orders::{Answer, Ask};
 
 /// See the module.
@@ -29,14 +29,6 @@ impl Counted {
     /// Is it a server's that was running already?
     pub fn is_relay(self) -> bool {
         matches!(self, Counted::Relay(_) | Counted::Offered(_))
-    }
-
-    /// What the client sees where the service's end breaks.
-    pub fn breaks(self) -> Breaks {
-        match self {
-            Counted::Tag(_) => Breaks::End,
-            Counted::Relay(_) | Counted::Offered(_) => Breaks::Reset,
-        }
     }
 
     /// The order that tells the parent what was copied, when it is over.

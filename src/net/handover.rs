@@ -10,8 +10,8 @@
 
 use super::channel::Received;
 use super::counted::Counted;
-use crate::link::Tally;
 use crate::link::pump::Run;
+use crate::link::{Breaks, Tally};
 use crate::sys::flow::Flow;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
@@ -61,6 +61,8 @@ pub struct Service {
     pub greeting: Vec<u8>,
     /// The client gets records.
     pub run: Option<Box<Run>>,
+    /// What the client sees where the service's end breaks.
+    pub breaks: Breaks,
 }
 
 impl Service {
@@ -82,7 +84,11 @@ impl Service {
             run
         });
         let tally = Tally::of_service(extras.greeting);
-        Some(Service { connection, counted, tally, greeting: received.greeting, run })
+        let breaks = match counted.is_relay() || extras.server {
+            true => Breaks::Reset,
+            false => Breaks::End,
+        };
+        Some(Service { connection, counted, tally, greeting: received.greeting, run, breaks })
     }
 
     /// Nobody will use the service: its connection breaks, so that it ends.
@@ -191,7 +197,8 @@ mod tests {
     fn service(connection: OwnedFd) -> Got {
         let connection = Flow::of_socket(connection);
         let (counted, tally, greeting) = (Counted::Tag(1), Tally::default(), Vec::new());
-        Got::Service(Service { connection, counted, tally, greeting, run: None })
+        let breaks = Breaks::End;
+        Got::Service(Service { connection, counted, tally, greeting, run: None, breaks })
     }
 
     #[test]

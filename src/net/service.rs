@@ -77,8 +77,7 @@ impl Session {
 
     /// Sends the client the greeting. The session's loop then copies between it and its service.
     fn relay(&mut self, service: Service) -> Result<Option<End>, End> {
-        let Service { connection, counted, tally, greeting, run } = service;
-        let breaks = counted.breaks();
+        let Service { connection, counted, tally, greeting, run, breaks } = service;
         let copying = match run {
             None => Copying::Bytes(connection.into_fd(), copy::bytes::State::new(breaks, tally)),
             Some(run) => Copying::Records(copy::records::State::new(connection, run, breaks)),

@@ -160,13 +160,15 @@ pub struct NetEnds {
     pub terminal: bool,
     /// So many bytes of fived's own come first on the connection.
     pub greeting: u32,
+    /// The service is a daemon that was running already.
+    pub server: bool,
 }
 
 impl NetEnds {
     /// What net is told of them. `ends`: it will be told how the service ends, too.
     pub fn extras(&self, ends: bool) -> Extras {
-        let (errors, terminal, greeting) = (self.errors.is_some(), self.terminal, self.greeting);
-        Extras { ends, errors, terminal, greeting }
+        let NetEnds { terminal, greeting, server, .. } = *self;
+        Extras { ends, errors: self.errors.is_some(), terminal, server, greeting }
     }
 }
 

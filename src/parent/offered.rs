@@ -259,13 +259,15 @@ impl Parent {
         }
         let owner = self.relayed_by(a)?;
         let (kept, handed) = self
-            .cx
-            .descriptors
-            .pair()
+            .pairs
+            .between_sessions(&self.cx.descriptors)
             .map_err(|e| StartError::busy("descriptors", Some(e.to_string())))?;
+        if self.cx.is_scarce(&handed) {
+            return Err(StartError::busy("descriptors", None));
+        }
         let kept = Shared::from(kept);
         let ready = self.ready(service, a, owner, kept.as_fd())?;
-        Ok((ready, Ends { handed: handed.into(), kept: Some(kept) }))
+        Ok((ready, Ends { handed, kept: Some(kept) }))
     }
 
     /// A session is over, or a stream that had facts of its own: so are its offers, and clients

@@ -220,8 +220,9 @@ impl Parent {
             return Err(StartError::busy("descriptors", None));
         }
         let (net_errors, service_errors) = errors.unzip();
-        let net_ends =
-            NetEnds { connection: Some(net_end), errors: net_errors, ..NetEnds::default() };
+        let (connection, server) = (Some(net_end), plan.hands_over());
+        let errors = net_errors;
+        let net_ends = NetEnds { connection, errors, server, ..NetEnds::default() };
         let errors = service_errors.map(Shared::from);
         Ok(Given { connection: service_end, errors, net_ends })
     }

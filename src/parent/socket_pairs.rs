@@ -4,7 +4,9 @@
 //! With `socket = inet` both ends are TCP sockets in a network namespace of fived's own
 //! (`sys::namespace`), and the service's end has the client's and this computer's addresses, as the
 //! parent itself knows them. Net cannot make these sockets, because it must not be able to connect.
-//! Otherwise, and where there is no such namespace, they are a Unix socket pair.
+//! Otherwise, and where there is no such namespace, they are a Unix socket pair. The pair between a
+//! client in a session and the session that offers its service is of TCP sockets, too, so that each
+//! sees a reset of the other.
 //!
 //! The client of a stream often opens another stream soon, and making a TCP pair takes a while. So
 //! the parent makes one ahead for that client ([`Spares`]) when it would only wait. Both ends of a
@@ -21,7 +23,7 @@ use crate::wire::orders::OWN_CONNECTION;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -34,6 +36,8 @@ const DESCRIPTORS_A_SOCKET: u64 = 256;
 const SPARES_MAX: u64 = 32;
 /// A spare that is older than this is closed at the next [`SocketPairs::tidy`].
 const SPARE_FOR: Duration = Duration::from_secs(10);
+/// The port of the namespace's listener for pairs between two sessions.
+const BETWEEN_SESSIONS: u16 = 1;
 /// Bytes from a service that the kernel holds for net (it doubles them for its overhead:
 /// socket(7)). With more than the default a service that writes much is woken less often.
 const UNIX_BUFFER: usize = 208 * 1024;
@@ -126,6 +130,21 @@ impl SocketPairs {
         // A smaller buffer, if the system allows no larger one, is only slower.
         let _ = socket::set_send_buffer(service_end.as_fd(), UNIX_BUFFER);
         Ok((net_end, service_end.into()))
+    }
+
+    /// Makes a pair both of whose ends net copies from and to: whoever breaks off at one end is to
+    /// be seen as a reset at the other, and a Unix pair has no such thing. Nobody asks for its
+    /// addresses.
+    pub fn between_sessions(&mut self, descriptors: &Descriptors) -> io::Result<Pair> {
+        let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if self.namespace.is_some() {
+            match self.inet(at(0), at(BETWEEN_SESSIONS)) {
+                Err(e) if !socket::is_scarcity(&e) => ::log::debug!("no TCP pair: {e}"),
+                made => return made,
+            }
+        }
+        let (one, other) = descriptors.pair()?;
+        Ok((one, other.into()))
     }
 
     /// Makes the next pair that should be made ahead, if any. The caller has nothing else to do

@@ -8,7 +8,7 @@ use crate::wire::run::{Size, Status, Terminal, Way};
 /// In place of a status: nobody is told how the service ended.
 const NOT_TOLD: u32 = u32::MAX;
 
-/// What a service of RUN has besides its connection.
+/// What net is told of a service besides its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Extras {
     /// [`Answer::Ended`] will tell how it ended. If not, it ends with its connection, and well.
@@ -17,13 +17,15 @@ pub struct Extras {
     pub errors: bool,
     /// Its connection is a terminal.
     pub terminal: bool,
+    /// Its server was running already: if that breaks its connection, so does the client's.
+    pub server: bool,
     /// The first bytes of its connection are fived's own: so many.
     pub greeting: u32,
 }
 
 impl Extras {
     pub(super) fn number(self) -> u64 {
-        let flags = [self.ends, self.errors, self.terminal];
+        let flags = [self.ends, self.errors, self.terminal, self.server];
         let flags = flags.iter().rev().fold(0, |n, flag| n << 1 | u64::from(*flag));
         flags | u64::from(self.greeting) << 32
     }
@@ -31,10 +33,11 @@ impl Extras {
     pub(super) fn from_number(n: u64) -> Option<Extras> {
         let flag = |at: u32| n >> at & 1 == 1;
         let greeting = (n >> 32) as u32;
-        ((n as u32) < 8).then(|| Extras {
+        ((n as u32) < 16).then(|| Extras {
             ends: flag(0),
             errors: flag(1),
             terminal: flag(2),
+            server: flag(3),
             greeting,
         })
     }

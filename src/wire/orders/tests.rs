@@ -195,7 +195,7 @@ fn orders_of_sessions_come_as_they_were_given() {
 #[test]
 fn answers_to_sessions_come_as_they_were_given() {
     let data = Data::truncate(b"some text");
-    let extras = Extras { ends: true, errors: false, terminal: true, greeting: 7 };
+    let extras = Extras { ends: true, errors: false, terminal: true, server: true, greeting: 7 };
     for m in [
         Answer::Signed(data.clone()),
         Answer::NotSigned,

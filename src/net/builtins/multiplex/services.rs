@@ -1,8 +1,8 @@
 //! The services that streams get: at once, or from a thread of their own.
 
 use super::{Multiplexer, StreamState};
-use crate::link::Tally;
 use crate::link::pump::LocalEnd;
+use crate::link::{Breaks, Tally};
 use crate::net::channel::Received;
 use crate::net::counted::Counted;
 use crate::net::handover::{Got, Service};
@@ -48,7 +48,7 @@ impl Multiplexer<'_> {
         if let Some(stage) = self.streams.pump.owner(id) {
             *stage = StreamState::Running { tag, counted };
         }
-        if counted.is_some_and(Counted::is_relay) {
+        if service.breaks == Breaks::Reset {
             self.streams.pump.pass_resets(id);
         }
         self.streams.pump.count(id, service.tally);
