@@ -459,6 +459,26 @@ fn it_ends_when_fived_does() {
     assert_eq!(d.wait(), 0);
 }
 
+/// What a service still sends ends with the session, and its client is told that nothing follows.
+#[test]
+fn a_session_with_a_service_ends_in_order_when_fived_waits_no_longer() {
+    let mut d = Daemon::with(&format!("shutdown_timeout = 1\n{CONF}")).start();
+    let _lost = lost(&d);
+    // One that does not read keeps nobody waiting.
+    let mut deaf = begin(&d);
+    deaf.open(1, "cat\r\n");
+    deaf.send(1, &[b'x'; 200_000]);
+    let mut s = begin(&d);
+    s.open(1, "cat\r\none");
+    s.expect(1, "+Go\r\none");
+    d.signal(Signal::SIGTERM);
+    while s.receive() {}
+    assert_eq!(s.ended, [1]);
+    drop(s);
+    assert_eq!(d.wait(), 0);
+    assert!(d.log().matches("reason=drained").count() >= 2, "{}", d.log());
+}
+
 #[test]
 fn a_record_that_is_none_ends_the_session() {
     let d = Daemon::with(CONF).start();

@@ -22,12 +22,14 @@ pub enum ChannelError {
 }
 
 /// Why the parent has told a session to take nothing new.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum GoAway {
     /// Another process serves a new table.
     NewTable,
-    /// fived itself ends.
+    /// fived itself ends, when its services have.
     Exit,
+    /// fived itself ends at once.
+    Now,
 }
 
 impl From<io::Error> for ChannelError {
@@ -182,9 +184,9 @@ impl Channel {
         };
         match Answer::accept(&bytes[..n], fds.count(), &()).ok_or(ChannelError::Closed)? {
             Answer::GoAway { last } => {
-                let exits = last || self.go_away() == Some(GoAway::Exit);
-                self.go_away.set(Some(if exits { GoAway::Exit } else { GoAway::NewTable }))
+                self.told(if last { GoAway::Exit } else { GoAway::NewTable })
             }
+            Answer::EndNow => self.told(GoAway::Now),
             Answer::Full => return Err(ChannelError::Full),
             Answer::Forget => self.forget.set(true),
             Answer::Resumption(resumption) => {
@@ -230,6 +232,16 @@ impl Channel {
             _ => true,
         });
         answers.retain(|r| clients(r).is_none_or(|client| !gone.contains(&client)));
+    }
+
+    /// The last word counts, unless it was the stricter one before.
+    fn told(&self, why: GoAway) {
+        self.go_away.set(self.go_away().max(Some(why)));
+    }
+
+    /// Does fived itself end?
+    pub fn exits(&self) -> bool {
+        self.go_away() >= Some(GoAway::Exit)
     }
 
     /// Has the parent told the session to go away, and why?

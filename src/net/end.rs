@@ -1,6 +1,6 @@
 //! Why a session ends, and what ends its waits: its client, the deadline, or the parent.
 
-use super::channel::{Channel, ChannelError, GoAway};
+use super::channel::{Channel, ChannelError};
 use crate::link::{Error, Wait};
 use crate::sys::clock;
 use crate::sys::poll::{self, Poll};
@@ -91,7 +91,7 @@ impl Wait for Channel {
         until: Duration,
     ) -> Result<(), End> {
         loop {
-            if self.go_away() == Some(GoAway::Exit) {
+            if self.exits() {
                 return Err(End::Drained);
             }
             let left = until.saturating_sub(clock::monotonic());

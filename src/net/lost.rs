@@ -111,7 +111,8 @@ impl Lost<Rc<Channel>> {
         if s.channel.take_forget() || clock::monotonic() >= s.state.deadline {
             return Err(End::Lost);
         }
-        let drained = s.channel.go_away() == Some(GoAway::Exit) && !self.streams.serves();
+        let drained =
+            s.channel.exits() && !self.streams.serves() || s.channel.go_away() == Some(GoAway::Now);
         if drained { Err(End::Drained) } else { Ok(None) }
     }
 }

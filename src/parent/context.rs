@@ -64,6 +64,8 @@ pub enum Timer {
     Reload,
     /// `shutdown_timeout` is over.
     Shutdown,
+    /// So is the time that sessions had to end in order.
+    Over,
     /// A fived that leaves looks whether the programs of `wait` have ended, which may take until
     /// then.
     Left { until: Duration },
@@ -112,6 +114,8 @@ pub enum Phase {
     Leaving,
     /// It ends with its last service, or after `shutdown_timeout`.
     Stopping,
+    /// It ends with its last session that outlives connections, or a moment later.
+    EndingSessions,
     /// It ends with this turn of the loop.
     Over,
 }

@@ -13,6 +13,8 @@ use std::time::Duration;
 /// How long fived waits at its end for programs of `wait`, and how often it looks.
 const WAITS_END: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// How long sessions may take to end when `shutdown_timeout` is over.
+const SESSIONS_END: Duration = Duration::from_secs(1);
 /// How long net processes that were killed may take to end.
 const NETS_END: Duration = Duration::from_secs(1);
 
@@ -26,6 +28,24 @@ impl Parent {
         self.close_listeners(true);
         self.services.running.end_internal_waits();
         self.cx.after(self.cx.config.table.settings.shutdown_timeout, Timer::Shutdown);
+    }
+
+    /// `shutdown_timeout` is over. A client whose session outlives its connection would try to come
+    /// back for long, unless it is told that the session ends. Those that do not take that in time
+    /// keep nobody waiting.
+    pub(super) fn end_sessions(&mut self) {
+        self.cx.phase = Phase::EndingSessions;
+        self.sessions.end_resumable(&self.cx);
+        self.cx.after(SESSIONS_END, Timer::Over);
+    }
+
+    /// Does the loop end, whatever still runs?
+    pub(super) fn is_over(&self) -> bool {
+        match self.cx.phase {
+            Phase::Over => true,
+            Phase::EndingSessions => !self.sessions.iter().any(|(_, s)| s.resumable.is_some()),
+            Phase::Serving | Phase::Leaving | Phase::Stopping => false,
+        }
     }
 
     /// Makes room for another fived, which will have the ports: stops accepting connections, and

@@ -147,7 +147,7 @@ impl Parent {
                 && self.connects.is_empty()
                 && self.offers.is_idle()
                 && self.nets.is_empty();
-            if self.cx.phase == Phase::Over || self.cx.is_ending() && idle {
+            if self.is_over() || self.cx.is_ending() && idle {
                 return Ok(());
             }
             let wait = self.wait();
@@ -350,7 +350,8 @@ impl Parent {
                 Timer::Undelivered => self.services.look_undelivered(cx),
                 Timer::RefusalsOver => self.services.refusals.over(),
                 Timer::Reload => self.reloads.gathered = true,
-                Timer::Shutdown => cx.phase = Phase::Over,
+                Timer::Shutdown => self.end_sessions(),
+                Timer::Over => cx.phase = Phase::Over,
                 Timer::Left { until } => self.left(until),
                 Timer::Watch => {
                     let spares = self.pairs.has_spares() || cx.spawner.has_spare();

@@ -335,6 +335,13 @@ impl Sessions {
         }
     }
 
+    /// Tells those that outlive their connections to end.
+    pub fn end_resumable(&mut self, cx: &Context) {
+        let all = self.all.iter().filter(|(_, s)| s.resumable.is_some());
+        let all: Vec<usize> = all.map(|(token, _)| *token).collect();
+        all.into_iter().for_each(|token| self.tell(cx, token, &Answer::EndNow));
+    }
+
     /// The sessions of a net process. Streams come before their session, because they began later.
     pub fn of_net(&self, net: usize) -> Vec<usize> {
         let mut all: Vec<usize> =

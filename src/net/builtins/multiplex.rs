@@ -13,6 +13,7 @@
 //! thread ends, and the streams wait without it (`lost`) for the next connection.
 
 mod client_here;
+mod ending;
 mod lost;
 mod offers;
 mod over;
@@ -21,7 +22,7 @@ mod services;
 
 use crate::link::Tally;
 use crate::link::pump::{Event, LocalEnd, Pump};
-use crate::net::channel::{ChannelError, GoAway};
+use crate::net::channel::ChannelError;
 use crate::net::counted::Counted;
 use crate::net::descriptors::Reservation;
 use crate::net::end::End;
@@ -44,11 +45,6 @@ use over::Over;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// How long sending the last frames may take; and, when fived ends, sending what services had
-/// written before they ended.
-const CLOSE_TIME: Duration = Duration::from_secs(1);
-const LAST_DATA_TIME: Duration = Duration::from_secs(5);
 
 /// What a stream is doing.
 enum StreamState {
@@ -187,25 +183,6 @@ impl Multiplexer<'_> {
                 return over;
             }
         }
-    }
-
-    /// Has the session come to its end?
-    fn its_end(&self) -> Option<End> {
-        let sent = self.streams.pump.is_sent(&self.session.link);
-        // Without the parent no stream can get a service, whatever is still on its way.
-        let over = self.streams.pump.mux().is_over()
-            || self.streams.phase == Phase::ParentGone
-                && self.streams.pump.mux().open_streams() == 0;
-        if over && sent {
-            return Some(match self.streams.phase {
-                Phase::Serving => End::Closed,
-                Phase::Leaving | Phase::ParentGone => End::Drained,
-            });
-        }
-        if self.session.channel.go_away() == Some(GoAway::Exit) && !self.streams.serves() {
-            return Some(End::Drained);
-        }
-        (self.streams.pump.is_done() && sent).then_some(End::Closed)
     }
 
     /// One turn: handle what the client and the parent have sent, and what is due; then send.
@@ -379,20 +356,6 @@ impl Multiplexer<'_> {
         if let Some(state) = self.streams.pump.owner(id) {
             *state = StreamState::Closing;
             self.streams.pump.close_with(id, bytes);
-        }
-    }
-
-    /// The session ends: its services see a reset, and the client gets the last frames.
-    fn close(&mut self, end: End) {
-        self.streams.abort(&self.session.channel);
-        if matches!(end, End::Protocol | End::Drained | End::Closed)
-            || end == End::Timeout && self.streams.pump.mux().is_going_away()
-        {
-            let until =
-                clock::monotonic() + if end == End::Drained { LAST_DATA_TIME } else { CLOSE_TIME };
-            if self.streams.pump.send_rest(&mut self.session.link, until) {
-                self.session.link.linger();
-            }
         }
     }
 }

@@ -64,6 +64,7 @@ pub mod kind {
     pub const CLAIMED: u16 = 0x432;
     pub const RESUMPTION: u16 = 0x433;
     pub const FORGET: u16 = 0x434;
+    pub const END_NOW: u16 = 0x435;
     pub const PAIRS: u16 = 0x501;
     pub const SERVE: u16 = 0x502;
     pub const SIGN_FOR: u16 = 0x503;
@@ -210,7 +211,7 @@ pub const ASK: [Row<SessionPhase>; 20] = [
 ];
 
 /// From the parent to a session, on the session's channel.
-pub const ANSWER: [Row<()>; 19] = [
+pub const ANSWER: [Row<()>; 20] = [
     row(kind::SIGNED, 0, ALWAYS),
     row(kind::NOT_SIGNED, 0, ALWAYS),
     row(kind::LOGIN, 0, ALWAYS),
@@ -234,6 +235,7 @@ pub const ANSWER: [Row<()>; 19] = [
     // With one end of a socket pair, where another net process has the client's connection.
     optional(kind::RESUMPTION, ALWAYS),
     row(kind::FORGET, 0, ALWAYS),
+    row(kind::END_NOW, 0, ALWAYS),
 ];
 
 /// From the parent to a keys process.

@@ -189,6 +189,8 @@ pub enum Answer {
     /// There are too many lost sessions of the same user or source, and this one is the oldest: it
     /// ends, if it is still lost.
     Forget,
+    /// fived itself ends at once: so does a session with streams, in order.
+    EndNow,
 }
 
 /// Whether a login may be tried.
@@ -332,6 +334,7 @@ impl Message for Answer {
             Answer::Claimed(what) => raw(kind::CLAIMED, *what as u32, 0),
             Answer::Resumption(r) => r.raw(),
             Answer::Forget => raw(kind::FORGET, 0, 0),
+            Answer::EndNow => raw(kind::END_NOW, 0, 0),
         }
     }
 
@@ -380,6 +383,7 @@ impl Message for Answer {
             }
             kind::RESUMPTION => Answer::Resumption(Resumption::from_raw(&r)?),
             kind::FORGET => Answer::Forget,
+            kind::END_NOW => Answer::EndNow,
             _ => return None,
         })
     }

@@ -233,6 +233,7 @@ fn answers_to_sessions_come_as_they_were_given() {
         Answer::Claimed(Claimed::Relay),
         Answer::Resumption(resumption()),
         Answer::Forget,
+        Answer::EndNow,
     ] {
         there_and_back(m);
     }
