@@ -1,8 +1,12 @@
 //! SPEC 8: another fived takes the ports (SIGUSR2), and what the old one has goes on.
 
+#[path = "support/resume_client.rs"]
+mod resume_client;
 mod support;
 #[path = "support/tls.rs"]
 mod tls;
+#[path = "support/yamux_raw.rs"]
+mod yamux_raw;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::os::unix::net::UnixDatagram;
@@ -80,6 +84,51 @@ fn a_program_of_wait_that_stays_keeps_nobody_waiting() {
     kill(stays, Signal::SIGKILL).expect("a signal");
     encrypted.half_close();
     same(encrypted.read_all(), "");
+}
+
+/// The other one has the ports: nobody can ever come back to a session of the old one.
+#[test]
+fn a_session_without_a_connection_ends() {
+    let mut old = Daemon::with(&format!("resume_timeout_anonymous = 600\n{CONF}")).start();
+    let begin = || {
+        let mut s = resume_client::Session::begin(tls(&old));
+        s.open(1, "cat\r\nx");
+        s.expect(1, "+Go\r\nx");
+        s
+    };
+    let (mut before, mut after, mut stays) = (begin(), begin(), begin());
+    before.lose();
+    old.wait_log("LOST ");
+    old.signal(Signal::SIGUSR2);
+    assert!(old.wait_log("END ").contains(" reason=lost"));
+    after.lose();
+    for line in old.wait_logs("END ", 2) {
+        assert!(line.contains(" reason=lost"), "{line}");
+    }
+    stays.send(1, b"y");
+    stays.expect(1, "y");
+    stays.record(2, b"");
+    drop(stays);
+    assert_eq!(old.wait(), 0);
+}
+
+/// A stream that changes its own facts, on its way when the session was told to go away.
+#[test]
+fn a_session_serves_what_was_on_its_way() {
+    use yamux_raw::{GO_AWAY, Raw, SYN};
+    let d = Daemon::with(&format!("{CONF}[other]\ncat stream tcp nowait @USER@ /bin/cat cat\n"));
+    let d = d.start();
+    let mut c = d.connect();
+    c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+    let mut raw = Raw(c.0);
+    d.signal(Signal::SIGUSR2);
+    raw.until(GO_AWAY, 0, 0);
+    raw.data(SYN, 1, "HOST\r\n");
+    while !raw.next().payload.ends_with(b"VHOST? ") {}
+    raw.data(0, 1, "other\r\ncat\r\nx");
+    raw.frame(1, yamux_raw::FIN, 1, 0);
+    let (got, flag) = raw.stream(1);
+    assert!(got.ends_with(b"+Go\r\nx") && flag == yamux_raw::FIN, "{got:?} {flag}");
 }
 
 #[test]

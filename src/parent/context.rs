@@ -171,6 +171,11 @@ impl Context {
         self.phase != Phase::Serving
     }
 
+    /// The same, and not to make room for another fived: sessions end when they have no service.
+    pub fn is_stopping(&self) -> bool {
+        self.is_ending() && self.phase != Phase::Leaving
+    }
+
     pub fn registry(&self) -> &Registry {
         self.poll.registry()
     }

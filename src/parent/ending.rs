@@ -4,10 +4,12 @@ use super::channel::Broken;
 use super::context::{Phase, Timer};
 use super::net::Net;
 use super::run::Parent;
+use super::session::SessionRecord;
 use super::{net, sessions};
 use crate::log;
 use crate::sys::clock;
 use crate::sys::notify;
+use crate::wire::orders::Answer;
 use std::time::Duration;
 
 /// How long fived waits at its end for programs of `wait`, and how often it looks.
@@ -35,7 +37,7 @@ impl Parent {
     /// keep nobody waiting.
     pub(super) fn end_sessions(&mut self) {
         self.cx.phase = Phase::EndingSessions;
-        self.sessions.end_resumable(&self.cx);
+        self.sessions.tell_all(&self.cx, &Answer::EndNow, |s| s.resumable.is_some());
         self.cx.after(SESSIONS_END, Timer::Over);
     }
 
@@ -60,6 +62,8 @@ impl Parent {
         log::say("leaving");
         self.cx.phase = Phase::Leaving;
         self.close_listeners(false);
+        // Nobody can come back to a session here any more.
+        self.sessions.tell_all(&self.cx, &Answer::Forget, SessionRecord::is_lost);
         // They have the ports, too.
         self.services.running.end_waits();
         self.left(clock::monotonic() + WAITS_END);

@@ -1,6 +1,7 @@
 //! Sessions that outlive their connections: the orders about them.
 
 use super::channel::Broken;
+use super::context::Phase;
 use super::lines;
 use super::resumables::{CLAIMS_MAX, Claimant, SessionOwner};
 use super::run::Parent;
@@ -36,8 +37,10 @@ impl Parent {
         self.sessions.count_lost(token, true);
         self.offers_returned(token);
         self.offers.lost(token);
-        if let Some(oldest) = oldest {
-            self.sessions.tell(&self.cx, oldest, &Answer::Forget);
+        // After SIGUSR2 another fived has the ports, and nobody can come back here.
+        let leaves = (self.cx.phase == Phase::Leaving).then_some(token);
+        for gone in oldest.into_iter().chain(leaves) {
+            self.sessions.tell(&self.cx, gone, &Answer::Forget);
         }
         Ok(())
     }

@@ -5,6 +5,8 @@
 //! handshake was signed (`signers`). Its peer comes from its socket. Its host is the client's own
 //! choice, and gives no rights.
 
+mod groups;
+
 use super::addresses::Addresses;
 use super::arrival::Arrival;
 use super::channel::{Broken, Held, next};
@@ -30,8 +32,6 @@ pub const TRY_LATER: May = May::Later { seconds: 1 };
 
 /// Answers held for a stream's own channel at most: a stream asks for one thing at a time.
 const BRANCH_HELD_MAX: usize = 64;
-/// Answers held for all sessions together at most, of half a kilobyte each.
-const HELD_MAX: usize = 16_384;
 
 /// What an order of a session asks other parts to do.
 pub enum Request {
@@ -298,56 +298,12 @@ impl Sessions {
         self.tell_if_drained(cx, branch, drains);
     }
 
-    /// The streams of that session that have facts of their own, by their tokens.
-    pub fn branches_of(&self, token: usize) -> Vec<usize> {
-        self.all.iter().filter(|(_, s)| s.parent == Some(token)).map(|(t, _)| *t).collect()
-    }
-
     /// Sends a session that begins in a draining net process what the others there were sent when
     /// it began to drain.
     fn tell_if_drained(&mut self, cx: &Context, token: usize, drains: bool) {
         if drains {
-            self.tell(cx, token, &Answer::GoAway { last: cx.is_ending() });
+            self.tell(cx, token, &Answer::GoAway { last: cx.is_stopping() });
         }
-    }
-
-    /// Where too many answers are held, the tokens of the session that has most, and of its
-    /// streams; streams come first, because they began later. None: not too many are held.
-    pub fn with_most_held(&self) -> Option<Vec<usize>> {
-        if self.held.count() <= HELD_MAX {
-            return None;
-        }
-        let mut counts = HashMap::new();
-        for (token, s) in &self.all {
-            *counts.entry(s.parent.unwrap_or(*token)).or_insert(0) += s.channel.held();
-        }
-        let (most, _) = counts.into_iter().max_by_key(|(_, n)| *n)?;
-        let of_it = self.all.iter().filter(|(t, s)| **t == most || s.parent == Some(most));
-        let mut all: Vec<usize> = of_it.map(|(t, _)| *t).collect();
-        all.sort_unstable_by(|a, b| b.cmp(a));
-        Some(all)
-    }
-
-    /// Tells the sessions of a net process that drains to take no new streams.
-    pub fn drain(&mut self, cx: &Context, net: usize, last: bool) {
-        for token in self.of_net(net) {
-            self.tell(cx, token, &Answer::GoAway { last });
-        }
-    }
-
-    /// Tells those that outlive their connections to end.
-    pub fn end_resumable(&mut self, cx: &Context) {
-        let all = self.all.iter().filter(|(_, s)| s.resumable.is_some());
-        let all: Vec<usize> = all.map(|(token, _)| *token).collect();
-        all.into_iter().for_each(|token| self.tell(cx, token, &Answer::EndNow));
-    }
-
-    /// The sessions of a net process. Streams come before their session, because they began later.
-    pub fn of_net(&self, net: usize) -> Vec<usize> {
-        let mut all: Vec<usize> =
-            self.all.iter().filter(|(_, s)| s.net == net).map(|(token, _)| *token).collect();
-        all.sort_unstable_by(|a, b| b.cmp(a));
-        all
     }
 
     /// Sends a session what its channel holds.
