@@ -435,6 +435,46 @@ fn it_keeps_its_place_among_sessions_and_its_client_comes_back() {
     s.expect(1, "two");
 }
 
+/// The old connection stands for as long as the server has not noticed that it is dead.
+#[test]
+fn a_session_that_stands_leaves_its_client_a_way_back() {
+    for limit in ["max_sessions = 1", "max_sessions_per_source = 1"] {
+        let d = Daemon::with(&format!("{limit}\n{CONF}")).start();
+        let mut s = begin(&d);
+        s.open(1, "cat\r\none");
+        s.expect(1, "+Go\r\none");
+        same(d.ask("HOST\r\n\r\n"), BUSY);
+        let mut tls = encrypted(&d);
+        // One at a time, as there is one session.
+        assert!(Tls::with(d.connect().0, "localhost", tls::config(&[])).is_err());
+        let answer = s.claim(&mut tls);
+        s.go_on(tls, &answer);
+        s.send(1, b"two");
+        s.expect(1, "two");
+        d.wait_log("RESUME ");
+        until("there is a way back again", || {
+            let Ok(mut tls) = Tls::with(d.connect().0, "localhost", tls::config(&[])) else {
+                return false;
+            };
+            tls.send(b"hello\r\n");
+            tls.read_all() == BUSY.as_bytes()
+        });
+        // A session that cannot be resumed leaves none.
+        s.record(2, b"");
+        drop(s);
+        d.wait_log("END ");
+        let mut other = None;
+        until("there is a place", || {
+            let mut c = d.connect();
+            c.send("MULTIPLEX\r\n");
+            let began = c.read_any_of(11) == b"+ Success\r\n";
+            other = Some(c);
+            began
+        });
+        assert!(Tls::with(d.connect().0, "localhost", tls::config(&[])).is_err());
+    }
+}
+
 #[test]
 fn silence_is_a_loss() {
     let d = Daemon::with(&format!("keepalive = 1\n{CONF}")).start();

@@ -5,7 +5,8 @@
 //! session before it has cost anything.
 //!
 //! A session that is lost counts. So that its client can come back where all places are taken, one
-//! connection more is admitted for each lost session; it may do nothing but resume one.
+//! connection more is admitted for each lost session, and for some that stand but can be resumed:
+//! whether they are lost may be known to their clients alone. It may do nothing but resume one.
 
 use crate::policy::{Peer, Settings, Source};
 use crate::wire::orders::Reason;
@@ -35,11 +36,17 @@ impl Full {
     }
 }
 
+/// For so many sessions that stand and can be resumed one connection more each is admitted, of all
+/// and of each source.
+const STANDING_MAX: u32 = 8;
+
 /// Sessions of all, or of one source.
 #[derive(Debug, Default, Clone, Copy)]
 struct Count {
     /// Spare ones do not count.
     sessions: u32,
+    /// How many of these stand and can be resumed.
+    resumable: u32,
     /// How many of these are lost.
     lost: u32,
     /// Connections that may only resume a session.
@@ -52,7 +59,7 @@ impl Count {
     }
 
     fn has_spare(&self) -> bool {
-        self.spare < self.lost
+        self.spare < self.lost.saturating_add(self.resumable.min(STANDING_MAX))
     }
 
     fn change(&mut self, what: What, more: bool) {
@@ -60,6 +67,10 @@ impl Count {
             |n: &mut u32| *n = if more { n.saturating_add(1) } else { n.saturating_sub(1) };
         match what {
             What::Session => change(&mut self.sessions),
+            What::Resumable => {
+                change(&mut self.sessions);
+                change(&mut self.resumable);
+            }
             What::Lost => {
                 change(&mut self.sessions);
                 change(&mut self.lost);
@@ -99,7 +110,9 @@ impl Counts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum What {
     Session,
-    /// A session whose connection is lost.
+    /// A session that outlives its connection.
+    Resumable,
+    /// One whose connection is lost.
     Lost,
     /// A connection that may only resume a session.
     Spare,
@@ -169,10 +182,15 @@ impl CountGuard {
         matches!(self.taken, Taken::By(_, What::Spare))
     }
 
-    /// The session has lost its connection; or it has one again.
+    /// The session outlives its connection from now on.
+    pub fn is_resumable(&mut self) {
+        self.is_lost(false);
+    }
+
+    /// Such a session has lost its connection; or it has one again.
     pub fn is_lost(&mut self, lost: bool) {
         if let Taken::By(source, _) = self.taken {
-            self.becomes(source, if lost { What::Lost } else { What::Session });
+            self.becomes(source, if lost { What::Lost } else { What::Resumable });
         }
     }
 
@@ -250,8 +268,12 @@ mod tests {
         lost.is_lost(false);
         lost.moves(a(3));
         drop(back);
+        // It may be lost without anybody here knowing that.
+        assert_eq!(all.admit(a(2), &settings).expect_err("full"), Full::Source);
+        let back = all.admit(a(3), &settings).expect("a way back");
+        assert!(back.is_spare());
         assert_eq!(all.admit(a(3), &settings).expect_err("full"), Full::Source);
-        drop(stands);
+        drop((back, stands));
         assert!(all.admit(a(1), &settings).is_ok_and(|p| !p.is_spare()));
         drop(lost);
         assert!(all.is_empty() && all.counts().sources.is_empty());

@@ -21,6 +21,7 @@ impl Parent {
         let resumable = self.logins.resumables.add(token, key, mark).ok_or(Broken::Stuck)?;
         let id = resumable.id.0;
         s.resumable = Some(Box::new(resumable));
+        self.sessions.count_resumable(token);
         self.sessions.tell(&self.cx, token, &Answer::Resumable { id });
         Ok(())
     }

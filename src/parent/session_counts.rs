@@ -11,6 +11,9 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
 
+/// As net has it.
+const STANDING_MAX: u32 = 8;
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct SessionCounts {
@@ -20,7 +23,9 @@ pub struct SessionCounts {
     nets: HashMap<usize, u32>,
     /// By both.
     here: HashMap<(usize, Source), u32>,
-    /// Lost sessions, by source. Each may come back on a connection that counts until then.
+    /// Sessions that outlive their connections, by source, and how many of these are lost. Each may
+    /// come back on a connection that counts until then; of those that stand, some at a time.
+    resumable: HashMap<Source, u32>,
     lost: HashMap<Source, u32>,
 }
 
@@ -34,7 +39,9 @@ impl SessionCounts {
         settings: &Settings,
     ) -> Result<(), &'static str> {
         let (all, here) = (count(&self.sources, &source), count(&self.here, &(net, source)));
-        let most = settings.max_sessions_per_source.saturating_add(count(&self.lost, &source));
+        let lost = count(&self.lost, &source);
+        let stand = count(&self.resumable, &source).saturating_sub(lost).min(STANDING_MAX);
+        let most = settings.max_sessions_per_source.saturating_add(lost).saturating_add(stand);
         if all >= most && (all > here || here >= most.saturating_mul(2)) {
             return Err("sessions_per_source");
         }
@@ -47,6 +54,14 @@ impl SessionCounts {
         Ok(())
     }
 
+    /// A session of this source outlives its connection; or such a one has ended.
+    pub fn resumable(&mut self, source: Source, begins: bool) {
+        match begins {
+            true => *self.resumable.entry(source).or_default() += 1,
+            false => one_less(&mut self.resumable, source),
+        }
+    }
+
     /// A session of this source is lost; or it is not lost any more.
     pub fn lost(&mut self, source: Source, lost: bool) {
         match lost {
@@ -55,12 +70,15 @@ impl SessionCounts {
         }
     }
 
-    /// A session goes on from another source. No limit is checked: the session is there.
+    /// A session that outlives its connection goes on from another source. No limit is checked: the
+    /// session is there.
     pub fn moved(&mut self, net: usize, from: Source, to: Source) {
         *self.sources.entry(to).or_default() += 1;
         *self.here.entry((net, to)).or_default() += 1;
+        *self.resumable.entry(to).or_default() += 1;
         one_less(&mut self.sources, from);
         one_less(&mut self.here, (net, from));
+        one_less(&mut self.resumable, from);
     }
 
     /// A session has ended.

@@ -311,6 +311,13 @@ impl Sessions {
         self.all.get_mut(&token).map_or(Ok(()), |s| s.channel.flush(cx.registry()))
     }
 
+    /// It outlives its connection from now on.
+    pub fn count_resumable(&mut self, token: usize) {
+        if let Some(s) = self.all.get(&token) {
+            self.counts.resumable(Source::of(s.addresses.peer()), true);
+        }
+    }
+
     /// It has lost its connection, or has one again.
     pub fn count_lost(&mut self, token: usize, lost: bool) {
         if let Some(s) = self.all.get(&token) {
@@ -340,9 +347,13 @@ impl Sessions {
             }
             return Some(s);
         }
-        self.counts.end(s.net, Source::of(s.addresses.peer()));
+        let source = Source::of(s.addresses.peer());
+        self.counts.end(s.net, source);
+        if s.resumable.is_some() {
+            self.counts.resumable(source, false);
+        }
         if s.is_lost() {
-            self.counts.lost(Source::of(s.addresses.peer()), false);
+            self.counts.lost(source, false);
         }
         let reason = match (why, &s.end_reason) {
             (Broken::Forbidden, _) => "nonsense",

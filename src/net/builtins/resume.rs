@@ -53,6 +53,7 @@ fn new(s: &mut Session, begin: Begin) -> Result<Next, End> {
     s.write(Made { id: Id(id), seconds }.line().as_bytes())?;
     let streams = multiplex::streams(s, begin);
     s.link.begin_records();
+    s.state.guard.is_resumable();
     Ok(Next::Streams(streams))
 }
 
