@@ -226,6 +226,18 @@ fn a_server_that_keeps_no_sessions_is_used_as_before() {
 }
 
 #[test]
+fn a_session_outlives_a_reload_after_which_the_server_makes_no_more() {
+    let (d, cutter) = world("");
+    let f = five(&d, &cutter);
+    let mut dialogue = start(&f, &["-q", H, "cat"]);
+    d.reload(&format!("resume_timeout = 0\n{CONF}"));
+    assert_eq!(f.run(&["-q", H, "hello"]).1, "hello\n");
+    cutter.cut(Cut::Reset);
+    dialogue.echo("still here");
+    assert_eq!(f.run(&["-q", H, "hello"]).1, "hello\n", "a new one");
+}
+
+#[test]
 fn a_session_that_is_away_for_too_long_is_lost() {
     let (d, cutter) = world("resume_timeout_anonymous = 2\n");
     let f = five(&d, &cutter);

@@ -333,6 +333,38 @@ fn a_reload_keeps_it() {
     until("the old net process has ended", || !d.nets().contains(&old));
 }
 
+/// What stood before goes on; only new sessions are without RESUME.
+#[test]
+fn a_reload_that_switches_it_off_keeps_what_stands() {
+    let d = Daemon::with(CONF).start();
+    let (old, mut s, mut stands) = (d.net_pid(), lost(&d), begin(&d));
+    stands.open(1, "cat\r\none");
+    stands.expect(1, "+Go\r\none");
+    let off = format!("resume_timeout = 0\n{CONF}");
+    for n in 0..2 {
+        d.reload(&off);
+        until("the new table", || d.nets().iter().any(|n| *n != old));
+        until("it is off", || {
+            let mut c = encrypted(&d);
+            c.send(b"HELP\r\n");
+            !String::from_utf8_lossy(&c.read_all()).contains("RESUME")
+        });
+        s.resume(d.connect().0);
+        s.send(1, b"two");
+        s.expect(1, "two");
+        lose(&d, &mut s);
+        if n == 0 {
+            lose(&d, &mut stands);
+        }
+    }
+    stands.resume(d.connect().0);
+    stands.send(1, b"two");
+    stands.expect(1, "two");
+    let mut c = encrypted(&d);
+    c.send(b"RESUME\r\nnew\r\n");
+    same(c.read_all(), format!("+ Success\r\n{NOT_AVAILABLE}"));
+}
+
 #[test]
 fn it_ends_in_time_and_the_oldest_goes() {
     let d = Daemon::with(&format!("resume_timeout_anonymous = 1\n{CONF}")).start();

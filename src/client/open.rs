@@ -185,6 +185,10 @@ impl Opening<'_> {
         let mut resumable = None;
         if word == Builtin::Resume {
             let line = server.read_line()?;
+            if reply::is(line.as_bytes(), reply::NOT_AVAILABLE) {
+                // Only sessions that stand already can be resumed.
+                return Ok(Begun::NoSuchWord);
+            }
             let made = Made::read(line.as_bytes());
             let made = made.ok_or_else(|| refused(t, word.as_str(), &line))?;
             resumable = Some(Resumable::new(t, &server, made)?);

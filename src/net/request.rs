@@ -108,7 +108,9 @@ fn decision(world: &World, facts: &Facts, place: Where, text: &[u8]) -> Decision
             Decision::Help(help::answer(&world.table, facts, session(world, facts, place)))
         }
         Request::Builtin(b) => {
-            let (row, session) = (b.row(), session(world, facts, place));
+            let (row, mut session) = (b.row(), session(world, facts, place));
+            // HELP does not list it: a new session is refused later.
+            session.resume |= world.resumes && !matches!(facts.peer, Peer::User(_));
             let Some(bytes) = row.refusal(session) else { return Decision::Builtin(b) };
             // The client would have sent a password in the clear, or has done so: that is logged.
             let why = Refusal { service: None, reason: Reason::Denied(Denied::Tls) };

@@ -19,6 +19,8 @@ pub struct World {
     /// The sessions, parked ones too.
     pub sessions: session_counts::SessionCounts,
     pub descriptors: Arc<Descriptors>,
+    /// Sessions may stand that can be resumed, whatever the table says of new ones.
+    pub resumes: bool,
     /// Connections on which sessions may go on.
     pub connections: Connections,
     /// None: the system had no thread for it, and every session keeps its own.
@@ -41,7 +43,7 @@ impl World {
             .inspect_err(|e| log::warn(&format!("net: no thread for parked sessions: {e}")))
             .ok();
         let sessions = session_counts::SessionCounts::default();
-        let connections = Connections::default();
-        Ok(World { table, tls, tls_ports, sessions, descriptors, connections, parking })
+        let (connections, resumes) = (Connections::default(), archive.resumes);
+        Ok(World { table, tls, tls_ports, sessions, descriptors, resumes, connections, parking })
     }
 }

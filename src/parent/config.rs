@@ -56,6 +56,8 @@ pub struct Config {
     pub names_of_ports: Numbers,
     /// What net is told (`wire::archive`), sealed.
     pub archive: OwnedFd,
+    /// Sessions of this or an older configuration may stand that can be resumed.
+    pub resumes: bool,
     /// Ports of services' own.
     pub ports: RowPorts,
 }
@@ -138,7 +140,8 @@ pub fn read(
         wrong.push(format!("{}: user: {e}", table.place(HostId::DEFAULT, "user")));
         None
     });
-    let archive = archive(&table, &keys, &ports, &mut wrong)?;
+    let resumes = before.is_some_and(|b| b.resumes) || !table.settings.resume_timeout.is_zero();
+    let archive = archive(&table, &keys, &ports, resumes, &mut wrong)?;
     if !wrong.is_empty() {
         // It may be why others are wrong.
         wrong.extend(late.into_iter().chain(rest));
@@ -156,6 +159,7 @@ pub fn read(
         hosts,
         names_of_ports,
         archive,
+        resumes,
         ports,
     };
     Ok(Read { config, warnings, left_out })
@@ -191,6 +195,7 @@ fn archive(
     table: &Table,
     keys: &Keys,
     ports: &RowPorts,
+    resumes: bool,
     wrong: &mut Vec<String>,
 ) -> Result<OwnedFd, ConfigError> {
     let files = Extract::of(table).files;
@@ -206,6 +211,7 @@ fn archive(
         chains: keys.pairs.iter().map(|p| (p.chain.clone(), p.schemes.clone())).collect(),
         chosen: keys.chosen.clone(),
         tls_ports: ports.tls.iter().map(|p| p.services.iter().map(|s| s.0).collect()).collect(),
+        resumes,
     };
     own::file(&archive.encode()).map_err(ConfigError::memory)
 }

@@ -12,6 +12,8 @@ pub struct Archive {
     pub chosen: Vec<u32>,
     /// For each port where TLS is expected: the numbers of the services there.
     pub tls_ports: Vec<Vec<u32>>,
+    /// Sessions may stand that can be resumed, whatever the table says.
+    pub resumes: bool,
 }
 
 impl Archive {
@@ -27,6 +29,7 @@ impl Archive {
         });
         w.many(&self.chosen, |w, n| w.number(*n));
         w.many(&self.tls_ports, |w, services| w.many(services, |w, n| w.number(*n)));
+        w.number(u32::from(self.resumes));
         w.0
     }
 
@@ -40,6 +43,11 @@ impl Archive {
             })?,
             chosen: r.many(ArchiveReader::number)?,
             tls_ports: r.many(|r| r.many(ArchiveReader::number))?,
+            resumes: match r.number()? {
+                0 => false,
+                1 => true,
+                _ => return None,
+            },
         };
         r.0.is_empty().then_some(archive)
     }
@@ -103,6 +111,7 @@ mod tests {
             chains: vec![(vec![vec![1, 2], vec![3]], vec![0x0403])],
             chosen: vec![0, 0],
             tls_ports: vec![vec![3, 4], vec![]],
+            resumes: true,
         };
         assert_eq!(Archive::decode(&a.encode()), Some(a));
     }

@@ -33,6 +33,11 @@ pub fn run(s: &mut Session, begin: Begin) -> Result<Next, End> {
             s.close_with(reply::BUSY)?;
             Err(End::Refused)
         }
+        Some(Request::New) if s.state.world.table.settings.resume_timeout.is_zero() => {
+            // Only those may be resumed that stand since an older table.
+            s.close_with(reply::NOT_AVAILABLE)?;
+            Err(End::Refused)
+        }
         Some(Request::New) => new(s, begin),
         Some(Request::Claim(claim)) => go_on(s, claim),
         None => go_on(s, NONSENSE),
