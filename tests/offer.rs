@@ -478,6 +478,25 @@ fn one_source_leaves_streams_to_others() {
     served(&mut a, from(2, "web"));
 }
 
+/// Its offers stand as long as their streams, but it takes nobody any more.
+#[test]
+fn who_has_sent_go_away_is_passed_over() {
+    let d = daemon(&row("web", "alice bob", ""));
+    let mut a = Computer::offering(&d, "alice", "web");
+    a.raw.frame(GO_AWAY, 0, 0, 0);
+    // It is read before what follows.
+    a.raw.frame(PING, SYN, 0, 7);
+    while a.raw.next().kind != PING {}
+    same(d.ask("web\r\n"), FAILED);
+    let mut b = Computer::offering(&d, "bob", "web");
+    for _ in 0..2 {
+        let mut c = d.connect();
+        c.send("web\r\n");
+        b.serves("hi");
+        c.expect(GO).expect("hi");
+    }
+}
+
 /// Neither before it is taken, when only the kernel knows of it, nor then.
 #[test]
 fn a_client_that_goes_away_while_it_waits_leaves_nothing() {

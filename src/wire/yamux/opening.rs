@@ -52,6 +52,11 @@ impl Mux {
         }
     }
 
+    /// Has the peer sent go-away? It takes no more streams.
+    pub fn peer_went_away(&self) -> bool {
+        self.peer_went_away
+    }
+
     /// Takes a stream that the peer has opened: sends ACK, once. A server does so by itself.
     pub fn accept(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.get_mut(&id.0)

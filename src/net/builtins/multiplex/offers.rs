@@ -50,7 +50,11 @@ impl Multiplexer<'_> {
         });
         match opened {
             Some(Ok(id)) => self.streams.pump.send_data(id, first),
-            Some(Err(_)) | None => self.tell(&Ask::OfferRefused { client, busy: true }),
+            Some(Err(_)) | None => {
+                // A client that has sent go-away offers nothing any more, until its offers end.
+                let busy = !self.streams.pump.mux().peer_went_away();
+                self.tell(&Ask::OfferRefused { client, busy });
+            }
         }
     }
 
