@@ -226,10 +226,17 @@ fn what_is_no_record_ends_it_by_a_reset() {
         raw.data(SYN, 1, [b"RUN\r\ncat\r\n", bytes].concat());
         assert_eq!(raw.stream(1).1, RST);
     }
-    // Half a record and the end, too.
-    let mut c = d.connect();
-    c.send(b"RUN\r\ncat\r\n\0\0\0\x05ab").half_close();
-    let _ = c.0.read_to_end(&mut Vec::new());
+    // A record that is cut off, too.
+    for bytes in [&b"\0\0\0\x05ab"[..], b"\0\0"] {
+        let bytes = [b"RUN\r\ncat\r\n", bytes].concat();
+        let mut c = d.connect();
+        c.send(&bytes).half_close();
+        let broken = c.0.read_to_end(&mut Vec::new()).expect_err("a reset");
+        assert_eq!(broken.kind(), std::io::ErrorKind::ConnectionReset);
+        let mut raw = Raw(multiplex(&d));
+        raw.data(SYN | yamux_raw::FIN, 1, &bytes);
+        assert_eq!(raw.stream(1).1, RST);
+    }
     until("its service has ended", || d.services().is_empty());
 }
 

@@ -253,9 +253,12 @@ impl Copy<'_> {
                 Received::Nothing => return Ok(()),
                 Received::End => {
                     *from_peer = FromPeer::Done;
-                    return match stream.finish_records() {
-                        true => Ok(()),
-                        false => Err(Error::Truncated),
+                    if stream.finish_records() {
+                        return Ok(());
+                    }
+                    return match stream.run().is_none_or(Run::is_between_records) {
+                        true => Err(Error::Truncated),
+                        false => self.break_link("a record of RUN that is cut off"),
                     };
                 }
             };

@@ -198,6 +198,11 @@ impl Run {
         self.decoder.is_between() && !leaves
     }
 
+    /// Has all of a record come, or nothing?
+    pub(in crate::link) fn is_between_records(&self) -> bool {
+        self.decoder.is_between()
+    }
+
     /// The next record without data, if there is one; the first `room` bytes are all that the peer
     /// takes now.
     pub(in crate::link) fn control(&mut self, room: usize) -> Option<Vec<u8>> {
