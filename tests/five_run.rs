@@ -263,6 +263,25 @@ fn read(from: &mut impl Read, bytes: &mut [u8]) -> io::Result<usize> {
     }
 }
 
+/// As with any other service: nobody has to end the input first.
+#[test]
+fn a_call_ends_with_the_output_of_a_server_that_runs_already() {
+    let up = TcpListener::bind("127.0.0.1:0").expect("listen");
+    let web = up.local_addr().expect("address");
+    let d = Daemon::with(&format!("web stream tcp nowait @USER@ redirect {web}\n")).start();
+    let five = Five::new(&d);
+    for words in [&["-q", "localhost", "web"][..], &["-q", "-x", "localhost", "web"]] {
+        let mut child = five.start(words);
+        let stdin = child.stdin.take();
+        let (mut tcp, _) = up.accept().expect("a connection");
+        tcp.write_all(b"up\n").expect("written");
+        tcp.shutdown(std::net::Shutdown::Write).expect("a half-close");
+        let (status, out, _) = support::five::ended(child);
+        assert_eq!((status, &*out), (0, "up\n"), "{words:?}");
+        drop(stdin);
+    }
+}
+
 #[test]
 fn a_server_without_run_gets_the_plain_request() {
     let d = Daemon::with(&format!("resume_timeout = 0\n{CONF}")).start();
