@@ -138,7 +138,8 @@ impl SocketPairs {
     pub fn between_sessions(&mut self, descriptors: &Descriptors) -> io::Result<Pair> {
         let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         if self.namespace.is_some() {
-            match self.inet(at(0), at(BETWEEN_SESSIONS)) {
+            let (from, to) = (at(0), at(BETWEEN_SESSIONS));
+            match self.spares.take((from.ip(), to)).map_or_else(|| self.inet(from, to), Ok) {
                 Err(e) if !socket::is_scarcity(&e) => ::log::debug!("no TCP pair: {e}"),
                 made => return made,
             }
