@@ -38,6 +38,13 @@ pub fn channel(t: &Target, first: Option<&Request>) -> Result<Channel, Error> {
         messages::step(&format!("using the session to {} ({})", t.who(), path.display()));
         return Ok(found);
     }
+    if process::has_hard_limit() {
+        // Its holder would have that limit too, and end by it when it works for others.
+        messages::step(
+            "the size of files or the CPU time is limited here, so this session is not left to other calls",
+        );
+        return create(t, first, None);
+    }
     let lock = path.with_extension("lock");
     let failed = || Error::system(lock.display().to_string());
     let file = OpenOptions::new()

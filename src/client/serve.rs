@@ -221,7 +221,7 @@ fn own_event(stdio: &mut Stdio, service: &str, event: CallEvent) -> Option<Ended
             None
         }
         CallEvent::Terminal(_) => None,
-        CallEvent::Ended(ended) => Some(stdio.finish().map_or(Ended::Unread, |()| ended)),
+        CallEvent::Ended(ended) => Some(stdio.finish().map_or_else(copy_failed, |()| ended)),
     }
 }
 
@@ -229,7 +229,8 @@ fn own_event(stdio: &mut Stdio, service: &str, event: CallEvent) -> Option<Ended
 fn copy_failed(failed: Failed) -> Ended {
     match failed {
         Failed::Input(e) => Ended::Lost(format!("standard input: {}", reason(&e))),
-        Failed::Output => Ended::Unread,
+        Failed::Unread => Ended::Unread,
+        Failed::Output(e) => Ended::Lost(format!("standard output: {}", reason(&e))),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Standard input and output of a call. They are handed to the holder if they can be used without
 //! waiting. A terminal is copied by this process: so job control stays with the person's shell, and
-//! a stopped terminal makes nobody else wait.
+//! a stopped terminal makes nobody else wait. So is a file if this process has a limit of the size
+//! of files (RLIMIT_FSIZE), which binds nobody else.
 
 use super::error::{Error, NO_SESSION};
 use super::escapes::{Escape, Escapes};
@@ -40,8 +41,10 @@ pub struct Stdio {
 pub enum Failed {
     /// Standard input could not be read.
     Input(io::Error),
-    /// Standard output, or standard error, could not be written.
-    Output,
+    /// Standard output, or standard error, is a file that could not be written.
+    Output(io::Error),
+    /// It is a terminal that is gone.
+    Unread,
 }
 
 /// Which of them can be copied.
@@ -138,10 +141,10 @@ impl Stdio {
         }
         let [output, errors] = &mut self.outputs;
         if ready.outputs[0] {
-            self.copied += copy_output(output, CHUNK).map_err(|_| Failed::Output)?;
+            self.copied += copy_output(output, CHUNK).map_err(Failed::Output)?;
         }
         if ready.outputs[1] {
-            copy_output(errors, CHUNK).map_err(|_| Failed::Output)?;
+            copy_output(errors, CHUNK).map_err(Failed::Output)?;
         }
         Ok(())
     }
@@ -194,11 +197,12 @@ impl Stdio {
     }
 
     /// The service has ended: copies the rest of its output.
-    pub fn finish(&mut self) -> io::Result<()> {
+    pub fn finish(&mut self) -> Result<(), Failed> {
         for output in &mut self.outputs {
             while let Some((from, _)) = output {
-                poll::wait(&mut [Poll::new(from.as_fd(), true, false)], None)?;
-                copy_output(output, CHUNK)?;
+                poll::wait(&mut [Poll::new(from.as_fd(), true, false)], None)
+                    .and_then(|_| copy_output(output, CHUNK))
+                    .map_err(|e| failed(output, e))?;
             }
         }
         Ok(())
@@ -217,6 +221,12 @@ fn copy_output(output: &mut Option<(OwnedFd, File)>, most: usize) -> io::Result<
             Ok(0)
         }
     }
+}
+
+/// What it means that an output could not be written.
+fn failed(output: &Option<(OwnedFd, File)>, e: io::Error) -> Failed {
+    let is_file = |(_, to): &(OwnedFd, File)| to.metadata().is_ok_and(|m| m.is_file());
+    if output.as_ref().is_some_and(is_file) { Failed::Output(e) } else { Failed::Unread }
 }
 
 /// Standard error; nothing, if it is closed.

@@ -5,7 +5,7 @@
 //! nonblocking: each call on a socket has MSG_DONTWAIT, and a pipe is opened again through /proc
 //! with flags of its own.
 
-use super::{check, count, pty, socket};
+use super::{check, count, process, pty, socket};
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -49,9 +49,11 @@ fn is_null(file: &File) -> bool {
 }
 
 /// A descriptor of the same file that can be read (or written) without waiting, and be handed to
-/// another process. None: there is none, as for a terminal; the caller must copy the bytes itself.
+/// another process. None: there is none, as for a terminal, or another process must not write it,
+/// because this one's limit of the size of files is to hold; the caller must copy the bytes itself.
 pub fn without_waiting(fd: BorrowedFd, write: bool) -> io::Result<Option<OwnedFd>> {
     match kind(fd)? {
+        Kind::File if write && process::file_size_is_limited() => Ok(None),
         Kind::Socket | Kind::File => fd.try_clone_to_owned().map(Some),
         Kind::Pipe => {
             let path = format!("/proc/self/fd/{}", fd.as_raw_fd());

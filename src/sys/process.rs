@@ -1,13 +1,15 @@
 //! This process and its children: limits, names, reaping, and running in the background.
 
 mod daemon;
+mod limits;
 mod standard;
 
 pub use daemon::{Detached, branch, daemonize};
+pub(super) use limits::nofile_before;
+pub use limits::{file_size_is_limited, has_hard_limit, nofile, raise_nofile, raise_others};
 pub use standard::{null, redirect_to_null};
 
 use super::check;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::collections::HashSet;
 use std::ffi::{CStr, CString, OsStr};
 use std::fmt;
@@ -93,23 +95,6 @@ pub fn users_running() -> HashSet<u32> {
     processes.filter_map(|e| Some(e.metadata().ok()?.uid())).collect()
 }
 
-static NOFILE_BEFORE: OnceLock<(u64, u64)> = OnceLock::new();
-
-/// Raises the limit of open descriptors to the hard limit, and returns it. Services get the former
-/// limit (`spawn`).
-pub fn raise_nofile() -> io::Result<u64> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    NOFILE_BEFORE.get_or_init(|| (soft, hard));
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-    Ok(hard)
-}
-
-/// How many descriptors this process may have.
-pub fn nofile() -> u64 {
-    // The call cannot fail for this resource.
-    getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft)
-}
-
 /// How many descriptors a process has now; None: this one. Errors: there is no such process, or it
 /// may not be seen.
 pub fn descriptors(pid: Option<libc::pid_t>) -> io::Result<u64> {
@@ -119,11 +104,6 @@ pub fn descriptors(pid: Option<libc::pid_t>) -> io::Result<u64> {
         0 => Ok(std::fs::read_dir(&all)?.count() as u64),
         n => Ok(n),
     }
-}
-
-/// The limit as it was before [`raise_nofile`] changed it; None where it did not.
-pub(super) fn nofile_before() -> Option<(u64, u64)> {
-    NOFILE_BEFORE.get().copied().filter(|(soft, hard)| soft != hard)
 }
 
 /// Sets the umask, and returns the former one.

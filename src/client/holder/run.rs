@@ -27,6 +27,8 @@ impl Holder {
     /// Holds the session until nobody needs it. Returns the process's exit status.
     pub fn run(mut self) -> u8 {
         process::set_name("five-holder");
+        // The limits of the shell that the first call came from are not those of others.
+        process::raise_others();
         if let Some(socket) = &self.socket {
             // If this fails, a caller cannot name the process that does not answer.
             let _ = local::listen_again(socket.as_fd());
