@@ -20,6 +20,8 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// How long the server may take to answer.
@@ -110,7 +112,7 @@ fn read_by(mut tcp: &TcpStream, bytes: &mut [u8], end: Duration) -> io::Result<u
 
 /// Connects standard input and output with the service until it has sent its last byte.
 pub fn service(t: &Target, name: &str, no_input: bool) -> Result<(), Error> {
-    let (mut tcp, rest) = open(t, Some(name))?;
+    let (tcp, rest) = open(t, Some(name))?;
     messages::step(&format!("{name}: started"));
     let here = Error::system("standard input and output");
     let ends = || -> io::Result<(File, File, TcpStream)> {
@@ -121,24 +123,49 @@ pub fn service(t: &Target, name: &str, no_input: bool) -> Result<(), Error> {
         };
         Ok((input.into(), io::stdout().as_fd().try_clone_to_owned()?.into(), tcp.try_clone()?))
     };
-    let (mut input, mut output, mut to) = ends().map_err(here)?;
+    let (mut input, output, to) = ends().map_err(here)?;
+    let sent = Arc::new(AtomicBool::new(false));
+    let mut to = Input { to, sent: sent.clone() };
     std::thread::spawn(move || match flow::copy(&mut input, &mut to) {
         // A terminal that hung up has no more to say.
         Err(CopyError::Read(e)) if !input.is_terminal() => {
             // The service must not take what came for all of it: it sees a reset.
-            socket::abort(to.as_fd());
+            socket::abort(to.to.as_fd());
             undo::exit(messages::fail(&Error::system("standard input")(e)));
         }
         // A service that reads no more input may still write, so that is no error.
-        Ok(_) | Err(_) => drop(to.shutdown(Shutdown::Write)),
+        Ok(_) | Err(_) => drop(to.to.shutdown(Shutdown::Write)),
     });
-    let first = output.write_all(&rest).map_err(CopyError::Write);
-    match first.and_then(|()| flow::copy(&mut tcp, &mut output)) {
+    let first = (&output).write_all(&rest).map_err(CopyError::Write);
+    match first.and_then(|()| flow::copy(&mut &tcp, &mut &output)) {
         Ok(()) => Ok(()),
         Err(CopyError::Write(e)) if e.kind() == io::ErrorKind::BrokenPipe => end_by_sigpipe(),
+        // A service that ends without having read its input resets the connection.
+        Err(CopyError::Read(e))
+            if e.kind() == io::ErrorKind::ConnectionReset && sent.load(Ordering::Acquire) =>
+        {
+            Ok(())
+        }
         Err(CopyError::Read(e) | CopyError::Write(e)) => {
             Err(Error::Lost { what: name.into(), why: reason(&e) })
         }
+    }
+}
+
+/// Where the input goes to, and whether any was sent.
+struct Input {
+    to: TcpStream,
+    sent: Arc<AtomicBool>,
+}
+
+impl Write for Input {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.sent.store(true, Ordering::Release);
+        self.to.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
     }
 }
 
