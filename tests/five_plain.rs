@@ -3,12 +3,19 @@
 mod support;
 
 use nix::sys::socket::{setsockopt, sockopt::Linger};
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::net::UnixListener;
-use support::five::{finish, piped};
-use support::{Five, Place, free_address};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::{Child, Stdio};
+use support::five::{ended, finish, piped};
+use support::{Daemon, Five, Place, free_address, kill_and_wait, until};
 
+const CONF: &str = "
+wc    stream tcp nowait @USER@ /usr/bin/wc wc
+ready stream tcp nowait @USER@ /bin/sh sh -c 'echo ready; exec sleep 600'
+";
 const H: &str = "127.0.0.1";
 
 /// A service that has been asked for and says `hello`.
@@ -75,4 +82,42 @@ fn a_reset_without_any_input_is_an_error() {
     // What had come may be lost.
     assert!(status == 255 && "hello\n".starts_with(&out), "{status} {out}");
     assert_eq!(err, "five: say: Connection reset by peer\n");
+}
+
+#[test]
+fn it_ends_when_nobody_reads_its_output() {
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    let starts = |name: &str, out: Stdio| -> Child {
+        let mut c = f.command(&["--plain", "-p", &f.port(), H, name]);
+        c.stdin(Stdio::piped()).stdout(out).stderr(Stdio::piped()).spawn().expect("five")
+    };
+    // A pipe; the service says nothing, or has said something.
+    let mut child = starts("wc", Stdio::piped());
+    let mut input = child.stdin.take().expect("piped");
+    d.service("wc");
+    drop(child.stdout.take());
+    assert_eq!(ended(child).0, 128 + 13);
+    until("the service has ended", || d.services().is_empty());
+    assert!(input.write_all(b"x").is_err());
+    let mut child = starts("ready", Stdio::piped());
+    child.stdout.as_mut().expect("piped").read_exact(&mut [0; 6]).expect("an answer");
+    drop(child.stdout.take());
+    assert_eq!(ended(child).0, 128 + 13);
+    // A socket. One whose other end says nothing more can still be written.
+    let (ours, theirs) = UnixStream::pair().expect("pair");
+    let mut child = starts("ready", OwnedFd::from(theirs).into());
+    (&ours).read_exact(&mut [0; 6]).expect("an answer");
+    ours.shutdown(std::net::Shutdown::Write).expect("shutdown");
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(child.try_wait().expect("a child").is_none());
+    drop(ours);
+    assert_eq!(ended(child).0, 128 + 13);
+    // A file has no reader.
+    let path = d.place.at("out");
+    let mut child = starts("ready", File::create(&path).expect("a file").into());
+    until("it has answered", || std::fs::metadata(&path).is_ok_and(|m| m.len() == 6));
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(child.try_wait().expect("a child").is_none());
+    kill_and_wait(&mut child);
 }

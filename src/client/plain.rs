@@ -19,7 +19,7 @@ use crate::wire::request;
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -137,7 +137,8 @@ pub fn service(t: &Target, name: &str, no_input: bool) -> Result<(), Error> {
         Ok(_) | Err(_) => drop(to.to.shutdown(Shutdown::Write)),
     });
     let first = (&output).write_all(&rest).map_err(CopyError::Write);
-    match first.and_then(|()| flow::copy(&mut &tcp, &mut &output)) {
+    let mut from = Output { from: &tcp, to: output.as_fd() };
+    match first.and_then(|()| flow::copy(&mut from, &mut &output)) {
         Ok(()) => Ok(()),
         Err(CopyError::Write(e)) if e.kind() == io::ErrorKind::BrokenPipe => end_by_sigpipe(),
         // A service that ends without having read its input resets the connection.
@@ -166,6 +167,23 @@ impl Write for Input {
 
     fn flush(&mut self) -> io::Result<()> {
         self.to.flush()
+    }
+}
+
+/// Where the output comes from. Whoever waits for it is told when nobody reads it any more, too.
+struct Output<'a> {
+    from: &'a TcpStream,
+    to: BorrowedFd<'a>,
+}
+
+impl Read for Output<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let mut polls = [Poll::new(self.from.as_fd(), true, false), Poll::hangup(self.to)];
+        poll::wait(&mut polls, None)?;
+        if polls[1].hung() && !polls[0].readable() {
+            end_by_sigpipe();
+        }
+        self.from.read(bytes)
     }
 }
 
