@@ -218,19 +218,19 @@ impl Multiplexer<'_> {
         Ok(())
     }
 
-    fn handle(&mut self, event: Event<StreamState>) -> Result<(), End> {
+    fn handle(&mut self, event: Event<StreamState>) -> Result<(), Over> {
         match event {
-            Event::Opened(id) => self.opened(id),
+            Event::Opened(id) => self.opened(id)?,
             Event::Accepted(id) => self.accepted(id),
             Event::Received(id) => self.received(id)?,
             Event::Finished(id) => self.finished(id),
             Event::Closed(stream) => Streams::report(&self.session.channel, &stream),
             Event::Reset(stream) => Streams::break_off(&self.session.channel, &stream),
             Event::LocalFinished(id) => self.branch_finished(id),
-            Event::GoAway(_) => return Err(End::Closed),
+            Event::GoAway(_) => return Err(End::Closed.into()),
             Event::ProtocolError(why) => {
                 log::debug!("yamux: {why}");
-                return Err(End::Protocol);
+                return Err(End::Protocol.into());
             }
             // The link's end is reported again for each stream. That a service takes no more is
             // handled by the pump. The others concern descriptors that no service has.

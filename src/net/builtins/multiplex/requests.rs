@@ -1,5 +1,6 @@
 //! The requests of streams, and what they get.
 
+use super::over::Over;
 use super::{Multiplexer, Phase, StreamState};
 use crate::link::Tally;
 use crate::net::builtins::pubkey::exporter;
@@ -21,15 +22,18 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 impl Multiplexer<'_> {
-    pub(super) fn opened(&mut self, id: StreamId) {
+    /// The client has opened a stream. That is acknowledged before anything is started for it: if
+    /// this process ends, a client without the acknowledgement makes its request again elsewhere.
+    pub(super) fn opened(&mut self, id: StreamId) -> Result<(), Over> {
         if self.streams.phase == Phase::ParentGone {
             drop(self.streams.pump.reset(id));
-            return;
+            return Ok(());
         }
         let deadline =
             self.streams.pump.now() + self.session.state.world.table.settings.request_timeout;
         let (line, way) = (Line::new(NAME_MAX), Way::Plain);
         self.streams.pump.adopt(id, StreamState::Requesting { line, deadline, way });
+        Ok(self.streams.pump.send_queued(&mut self.session.link)?)
     }
 
     /// Bytes have come on a stream without a service: a request, or what follows it.
