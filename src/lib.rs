@@ -56,7 +56,7 @@
 //! | [`wire`] | · | | | | | | base64 |
 //! | [`policy`] | ✓ | · | | | | | ipnet |
 //! | [`sys`] | | | · | | | | libc, nix, seccompiler, syscalls |
-//! | [`log`] | | | ✓ | · | | | log, env_logger |
+//! | [`log`] | ✓ | | ✓ | · | | | log, env_logger |
 //! | [`link`] | ✓ | | ✓ | | · | | rustls, ring |
 //! | [`login`] | ✓ | | ✓ | ✓ | | · | ring, base64, ipnet |
 //! | [`internal`] | ✓ | | ✓ | | | | |

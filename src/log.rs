@@ -8,6 +8,8 @@
 
 use crate::sys::clock;
 use crate::sys::output::Output;
+use crate::wire::word::escape;
+pub use crate::wire::word::word;
 use std::fmt::{Display, Write as _};
 use std::io;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -81,29 +83,9 @@ impl Event {
     }
 }
 
-/// A value as one word of a line, however long.
-pub fn word(value: &str) -> String {
-    let mut out = String::new();
-    escape(&mut out, value.as_bytes(), false);
-    out
-}
-
 /// No more of it fits into a line.
 fn bounded(bytes: &[u8]) -> &[u8] {
     &bytes[..bytes.len().min(LINE_MAX)]
-}
-
-fn escape(out: &mut String, value: &[u8], blanks: bool) {
-    for &b in value {
-        match b {
-            b' ' if blanks => out.push(' '),
-            b'\\' => out.push_str("\\\\"),
-            b'!'..=b'~' => out.push(char::from(b)),
-            _ => {
-                let _ = write!(out, "\\x{b:02x}");
-            }
-        }
-    }
 }
 
 /// Logs a sentence as it is, without a verb (`listening on ADDRESS`).

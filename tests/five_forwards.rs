@@ -6,9 +6,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use support::{Daemon, Five, installed, proc, skip, until};
+use std::process::Stdio;
+use support::five::ended;
+use support::{Daemon, Five, installed, kill_and_wait, proc, skip, until};
 
 const CONF: &str = "
 cat    stream tcp nowait @USER@ /bin/cat  cat
@@ -279,6 +282,56 @@ fn an_order_that_cannot_be_carried_out_says_why() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("address").port();
     fails(&["-O", "forward", "-L", &format!("{port}:cat")], "Address already in use");
+}
+
+/// A line of -O is a line, and a word of it a word, whatever is in names and paths.
+#[test]
+fn what_orders_print_is_escaped_as_in_the_log() {
+    let hash = "$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.";
+    let conf = format!("passwords = @DIR@/passwd\n{CONF}");
+    let d = Daemon::with(&conf).file("passwd", &format!("x via= y:{hash}\n")).start();
+    let asks = d.place.at("asks");
+    std::fs::write(&asks, "#!/bin/sh\necho demopass\n").expect("written");
+    let all = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(&asks, all).expect("chmod");
+    let f = Five::new(&d).env("SSH_ASKPASS", &asks);
+    let ran = |words: &[&str]| f.run(&[words, &["-q", "-l", "x via= y", H]].concat());
+    assert_eq!(ran(&["-v", "-n"]).0, 0);
+    let (_, out, _) = ran(&["-O", "check"]);
+    let whose = format!("session=x\\x20via=\\x20y@{H}:{} via= pid=", f.port());
+    assert!(out.starts_with(&whose), "{out}");
+    for name in ["a b", "a\nb", "a\\x20c", "\u{fc}"] {
+        let path = d.place.at(name);
+        let shown = path.replace('\\', "\\\\").replace(' ', "\\x20").replace('\n', "\\x0a");
+        let shown = shown.replace('\u{fc}', "\\xc3\\xbc");
+        for cancelled in [&path, &shown] {
+            let forward = format!("{path}:cat");
+            let done = ran(&["-O", "forward", "-H", "v h", "-L", &forward]);
+            assert_eq!(done.0, 0, "{done:?}");
+            let line = format!("forward={shown} service=cat host=v\\x20h by=order\n");
+            assert_eq!(ran(&["-O", "list"]).1, line);
+            let done = ran(&["-O", "cancel", "-L", &format!("{cancelled}:cat")]);
+            assert_eq!(done, (0, "".into(), "".into()), "{cancelled}");
+            assert_eq!(ran(&["-O", "list"]).1, "");
+        }
+    }
+}
+
+#[test]
+fn an_order_s_answer_that_cannot_be_printed_is_an_error() {
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    let mut open = f.start(&["-q", H, "cat"]);
+    open.stdin.as_mut().expect("piped").write_all(b"x").expect("written");
+    open.stdout.as_mut().expect("piped").read_exact(&mut [0]).expect("an answer");
+    for order in ["check", "list"] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
+        let mut c = f.command(&["-p", &f.port(), "-O", order, H]);
+        let child = c.stdout(full).stderr(Stdio::piped()).spawn().expect("five");
+        let told = "five: standard output: No space left on device\n";
+        assert_eq!(ended(child), (255, "".into(), told.into()), "{order}");
+    }
+    kill_and_wait(&mut open);
 }
 
 /// What an application gets is the service's connection, as without five.

@@ -16,7 +16,7 @@ const SIDES: &[Side] = &[
     Side { name: "wire", sides: &[], crates: &["base64"] },
     Side { name: "policy", sides: &["wire"], crates: &["ipnet"] },
     Side { name: "sys", sides: &[], crates: &["libc", "nix", "seccompiler", "syscalls"] },
-    Side { name: "log", sides: &["sys"], crates: &["log", "env_logger"] },
+    Side { name: "log", sides: &["wire", "sys"], crates: &["log", "env_logger"] },
     Side { name: "link", sides: &["wire", "sys"], crates: &["rustls", "ring"] },
     Side { name: "login", sides: &["wire", "sys", "log"], crates: &["ring", "base64", "ipnet"] },
     Side { name: "internal", sides: &["wire", "sys"], crates: &[] },

@@ -5,14 +5,14 @@ use super::ended::result_of;
 use super::error::Error;
 use super::plain::{self, LIST_MAX};
 use super::request::Request;
-use super::stdio::end_by_sigpipe;
+use super::stdio::print_answer;
 use super::target::Target;
 use crate::sys::poll::{self, Poll};
 use crate::sys::{process, socket};
 use crate::wire::builtins::{self, HELP, Listed};
 use crate::wire::handover::OverWhen;
 use crate::wire::run::Way;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
@@ -40,10 +40,7 @@ pub fn list(t: &Target, plain: bool) -> Result<(), Error> {
             shown.push('\n');
         }
     }
-    match std::io::stdout().write_all(shown.as_bytes()) {
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => end_by_sigpipe(),
-        written => written.map_err(Error::system("standard output")),
-    }
+    print_answer(&shown)
 }
 
 /// The answer to HELP.

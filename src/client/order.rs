@@ -1,14 +1,16 @@
 //! `-O`: asks about open sessions, changes them, or ends them.
 
+use super::channel;
 use super::error::Error;
 use super::forward::{self, Forward, Listener};
 use super::offer::Offer;
 use super::options::{Options, Order};
+use super::stdio::print_answer;
 use super::target::Target;
-use super::{channel, stdio};
 use crate::sys::message;
 use crate::sys::poll::{self, Poll};
 use crate::wire::handover::{Ask, MESSAGE_MAX, Notice};
+use crate::wire::word;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -67,8 +69,20 @@ fn add(t: &Target, f: &Forward) -> Result<(), Error> {
     added
 }
 
+/// Ends a forward, as it was written or as `-O list` shows it.
 fn cancel(t: &Target, f: &Forward) -> Result<(), Error> {
-    to_any(t, &Ask::Cancel { forward: f.absolute()?.text() }, &format!("-L {}", f.text()))
+    let cancel = |f: &Forward| {
+        to_any(t, &Ask::Cancel { forward: f.absolute()?.text() }, &format!("-L {}", f.text()))
+    };
+    cancel(f).or_else(|e| match shown(&f.text()).map(|text| Forward::read(&text)) {
+        Some(Ok(meant)) => cancel(&meant).map_err(|_| e),
+        _ => Err(e),
+    })
+}
+
+/// The text of which `-O list` shows this one. None: there is none but this.
+fn shown(text: &str) -> Option<String> {
+    word::value(text).filter(|meant| meant != text)
 }
 
 /// Has the session offer a service.
@@ -77,9 +91,16 @@ fn offer(t: &Target, offer: &Offer) -> Result<(), Error> {
     to_one(t, &ask, &[]).map_err(|e| about(e, &format!("-R {}", offer.text())))
 }
 
-/// Ends an offer, in whichever session it is.
+/// The same for an offer, in whichever session it is.
 fn withdraw(t: &Target, offer: &Offer) -> Result<(), Error> {
-    to_any(t, &Ask::Withdraw { offer: offer.resolved()?.text() }, &format!("-R {}", offer.text()))
+    let withdraw = |offer: &Offer| {
+        let ask = Ask::Withdraw { offer: offer.resolved()?.text() };
+        to_any(t, &ask, &format!("-R {}", offer.text()))
+    };
+    withdraw(offer).or_else(|e| match shown(&offer.text()).map(|text| Offer::read(&text)) {
+        Some(Ok(meant)) => withdraw(&meant).map_err(|_| e),
+        _ => Err(e),
+    })
 }
 
 /// Sends an order to each holder until one can carry it out. `what`: what it is about.
@@ -130,7 +151,7 @@ pub fn send(
         };
         match notice {
             Some(Notice::State { text }) => {
-                stdio::print(&format!("{text}\n"));
+                print_answer(&format!("{text}\n"))?;
                 if *ask == Ask::Check {
                     return Ok(true);
                 }

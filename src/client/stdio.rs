@@ -240,6 +240,14 @@ pub fn end_by_sigpipe() -> ! {
     std::process::exit(NO_SESSION)
 }
 
+/// Prints what was asked for.
+pub fn print_answer(text: &str) -> Result<(), Error> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => end_by_sigpipe(),
+        written => written.map_err(Error::system("standard output")),
+    }
+}
+
 /// Prints a text, and returns the exit status.
 pub fn print(text: &str) -> i32 {
     match std::io::stdout().write_all(text.as_bytes()) {

@@ -24,6 +24,7 @@
 //! | `peer` | who is at the other end of a connection, in orders, variables and the log |
 //! | `proxy` | who the client is, as fived tells an upstream and a load balancer tells fived (PROXY protocol) |
 //! | `handover` | five's callers and the holder of its session |
+//! | `word` | values as words of a line, in the log and in what `five -O` prints |
 
 pub mod agent;
 pub mod answer;
@@ -52,4 +53,5 @@ pub mod run;
 pub mod signing;
 mod ssh;
 pub mod sshsig;
+pub mod word;
 pub mod yamux;

@@ -8,6 +8,7 @@ use crate::sys::flow::Flow;
 use crate::wire::answer::{AnswerReader, words};
 use crate::wire::handover::OverWhen;
 use crate::wire::line::Line;
+use crate::wire::word::word;
 use std::time::Duration;
 
 /// The state of a call.
@@ -124,10 +125,10 @@ impl Call {
 
     /// One line for `-O list`; with what has come from the peer, and what went to it.
     pub fn state(&self, [received, sent]: [u64; 2], now: Duration) -> String {
-        let (service, host) = (self.request.name(), &self.request.host);
+        let (service, host) = (word(self.request.name()), word(&self.request.host));
         let seconds = now.saturating_sub(self.began).as_secs();
         if let Some(offered) = &self.request.offered {
-            let (at, by) = (offered.offer.target(), offered.origin.as_str());
+            let (at, by) = (word(&offered.offer.target()), offered.origin.as_str());
             return format!("offer={service} at={at} host={host} by={by} since={seconds}");
         }
         let (to, from) = match self.is_client() {

@@ -6,6 +6,7 @@
 use crate::client::forward::{Forward, Listener};
 use crate::client::offer::Origin;
 use crate::sys::poll::{self, Poll};
+use crate::wire::word::word;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -23,7 +24,8 @@ impl Held {
     /// One line for `-O list`.
     pub fn state(&self) -> String {
         let from = self.origin.as_str();
-        let (at, service, host) = (self.forward.name(), &self.forward.service, &self.host);
+        let (at, service) = (word(&self.forward.name()), word(&self.forward.service));
+        let host = word(&self.host);
         format!("forward={at} service={service} host={host} by={from}")
     }
 }

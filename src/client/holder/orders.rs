@@ -5,6 +5,7 @@ use super::state::{Holder, Phase};
 use crate::client::forward::{Forward, Listener};
 use crate::client::offer::{Offer, Offered, Origin};
 use crate::wire::handover::{Ask, Notice};
+use crate::wire::word::word;
 use std::os::fd::OwnedFd;
 
 impl Holder {
@@ -122,8 +123,8 @@ impl Holder {
         };
         format!(
             "session={} via={} pid={} since={seconds} state={state} streams={streams} waiting={waiting}",
-            self.target.who(),
-            self.target.way(),
+            word(&self.target.who()),
+            word(&self.target.way()),
             std::process::id()
         )
     }
