@@ -25,6 +25,7 @@ far stream tcp nowait @USER@ /bin/sh sh -c 'exec 1>&-; sleep 0.3; echo late >&2;
 flood stream tcp nowait @USER@ /bin/sh sh -c 'head -c 3000000 /dev/zero | tr \"\\0\" e >&2; head -c 3000000 /dev/zero'
 tcpmux/own stream tcp nowait @USER@ /bin/sh sh -c 'printf \"+mine\\r\\nout\\n\"; exit 4'
 tcpmux/no stream tcp nowait @USER@ /bin/sh sh -c 'printf \"%s\\r\\n\" \"-not now\"'
+tcpmux/more stream tcp nowait @USER@ /bin/sh sh -c 'printf \"%s\\r\\nmore\\n\" \"-not now\"; echo err >&2; exit 3'
 [main]
 own stream tcp nowait @USER@ /bin/sh sh -c 'echo own; echo err >&2; exit 6'
 ";
@@ -51,6 +52,15 @@ fn its_exit_status_and_its_standard_error_are_five_s() {
     // Its own statuses: refused, and no session or wrong use.
     for name in ["nothing", "HELP", "no"] {
         assert_eq!(ran(&[name], b"").0, 254, "{name}");
+    }
+    // What a service says after its own refusal is shown with that, and nothing but text.
+    for words in [&["more"][..], &["-x", "more"]] {
+        let (status, out, err) = ran(words, b"");
+        assert_eq!((status, &*out), (254, ""), "{words:?}");
+        assert!(err.starts_with("five: more: not now\n") && !err.contains('?'), "{err:?}");
+        let mut lines: Vec<_> = err.lines().skip(1).collect();
+        lines.sort_unstable();
+        assert_eq!(lines, ["err", "more"], "{err:?}");
     }
     assert_eq!(ran(&["cat", "more"], b"").0, 255);
     let plain = ran(&["--plain", "both"], b"");

@@ -8,6 +8,7 @@ use crate::sys::flow::Flow;
 use crate::wire::answer::{AnswerReader, words};
 use crate::wire::handover::OverWhen;
 use crate::wire::line::Line;
+use crate::wire::run::{Decoder, Part, Sender};
 use crate::wire::word::word;
 use std::time::Duration;
 
@@ -68,6 +69,9 @@ impl Call {
     /// stream.
     pub fn refused(&self) -> Option<String> {
         let Step::Refused(reply) = &self.step else { return None };
+        let line = reply.iter().position(|b| *b == b'\n').map_or(reply.len(), |at| at + 1);
+        let rest = explanation(&reply[line..], self.request.way.is_run());
+        let reply = [&reply[..line], &rest].concat();
         let lines = reply.split(|b| *b == b'\n').map(words).filter(|l| !l.is_empty());
         Some(lines.collect::<Vec<_>>().join("\n"))
     }
@@ -141,5 +145,27 @@ impl Call {
     /// The same for a call that has no stream.
     pub fn state_waiting(&self, now: Duration) -> String {
         self.state([0, self.ahead.len() as u64], now)
+    }
+}
+
+/// What follows the line of a refusal. A service that was requested by RUN and refuses by itself
+/// says it in records.
+fn explanation(bytes: &[u8], run: bool) -> Vec<u8> {
+    if !run {
+        return bytes.to_vec();
+    }
+    let (mut decoder, mut text, mut at) = (Decoder::new(Sender::Server), Vec::new(), 0);
+    loop {
+        let (taken, part) = decoder.next(&bytes[at..]);
+        at += taken;
+        match part {
+            Part::Banner(data) | Part::Data(_, data) => {
+                text.extend_from_slice(data);
+                decoder.took(data.len());
+                at += data.len();
+            }
+            Part::End | Part::Terminal | Part::Status(_) | Part::Size(_) => {}
+            Part::More | Part::Broken => return text,
+        }
     }
 }
