@@ -4,8 +4,12 @@
 mod proxy;
 mod support;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use proxy::Proxy;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
@@ -205,7 +209,9 @@ fn the_person_is_asked_on_the_terminal() {
     // The end of input is a no, too.
     let (code, shown) = f.on_terminal(&words, "\u{4}\n");
     assert!(code == 255 && shown.contains("was not accepted"), "{code} {shown}");
-    let (code, shown) = f.on_terminal(&words, "perhaps\nyes\n");
+    let (code, shown) = f.on_terminal(&words, "No\n");
+    assert!(code == 255 && shown.contains("was not accepted"), "{code} {shown}");
+    let (code, shown) = f.on_terminal(&words, "perhaps\nYES\n");
     assert!(code == 0 && shown.contains("user= by="), "{shown}");
     std::fs::remove_file(f.config_path("known_hosts")).expect("known_hosts");
     let words = ["-x", "-p", port.as_str(), H, "who"];
@@ -436,6 +442,48 @@ fn askpass_is_asked_where_there_is_no_terminal() {
             )
         )
     );
+}
+
+/// An agent with this one key, whose signatures are wrong.
+fn bad_agent(path: &str, public: &str) {
+    let listener = UnixListener::bind(path).expect("agent");
+    let blob = public.split(' ').nth(1).expect("a key").to_string();
+    let string = |bytes: &[u8]| [&(bytes.len() as u32).to_be_bytes()[..], bytes].concat();
+    std::thread::spawn(move || {
+        let blob = STANDARD.decode(blob).expect("base64");
+        let signature = [string(b"ssh-ed25519"), string(&[7; 64])].concat();
+        for mut client in listener.incoming().flatten() {
+            let mut length = [0; 4];
+            while client.read_exact(&mut length).is_ok() {
+                let mut message = vec![0; u32::from_be_bytes(length) as usize];
+                client.read_exact(&mut message).expect("a message");
+                let answer = match message[0] {
+                    11 => [&[12, 0, 0, 0, 1][..], &string(&blob), &string(b"wrong")].concat(),
+                    _ => [&[14][..], &string(&signature)].concat(),
+                };
+                client.write_all(&string(&answer)).expect("answered");
+            }
+        }
+    });
+}
+
+/// A bad signature has a penalty, which the next connection meets: what is told then is not that
+/// alone.
+#[test]
+fn a_key_whose_signature_is_bad_is_named() {
+    if without("ssh-keygen") {
+        return;
+    }
+    let d = daemon();
+    let f = Five::new(&d);
+    let path = key(&d, &f, "agents", &["-t", "ed25519"], "", true);
+    let agent = d.place.at("agent");
+    bad_agent(&agent, &std::fs::read_to_string(format!("{path}.pub")).expect("a key"));
+    let f = f.env("SSH_AUTH_SOCK", &agent);
+    let (code, _, err) = f.run(&["-q", "-v", "-l", "demo", H, "who"]);
+    let told = err.lines().find(|l| l.contains("Try again later (")).unwrap_or(&err);
+    assert!(code == 255 && told.contains("; before that: ") && told.contains("wrong"), "{err}");
+    assert!(told.ends_with(": not accepted"), "{err}");
 }
 
 #[test]

@@ -149,10 +149,13 @@ fn a_certificate_of_nobodys_word_is_a_key_whatever_its_dates_are() {
 fn an_invalid_line_of_known_hosts_is_reported_with_its_number() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
-    let file = known_hosts(&f, &format!("# mine\n\n{H}:{} garbage\nother sha256//x\n", f.port()));
+    let file = known_hosts(
+        &f,
+        &format!("# mine\n\n{H}:{} garbage\nother sha256//x\n{H}:0 vouched\n", f.port()),
+    );
     let expected = format!(
         "five: {file}:3: garbage: expected sha256//BASE64, as fived --fingerprint prints it, or `vouched`\nfive: {file}:4: other: expected \
-         HOST:PORT\n"
+         HOST:PORT\nfive: {file}:5: {H}:0: expected HOST:PORT\n"
     );
     assert_eq!(f.run(&[H, "hello"]), (255, String::new(), expected));
 }

@@ -40,7 +40,8 @@ fn of(path: &str, text: &str, place: &str) -> Result<Known, Vec<String>> {
         let own = at.eq_ignore_ascii_case(place);
         let mut wrong =
             |word: &str, what: &str| mistakes.push(format!("{origin}: {word}: expected {what}"));
-        match (with_port(at), words.next(), words.next()) {
+        let at_port = with_port(at).filter(|(_, port)| *port != 0);
+        match (at_port, words.next(), words.next()) {
             (None, ..) => wrong(at, "HOST:PORT"),
             (_, _, Some(more)) => wrong(more, "nothing after the key"),
             (_, Some(VOUCHED), None) if own => known.vouched = known.vouched.or(Some(origin)),

@@ -51,6 +51,24 @@ pub fn one_by_one(
     mut tried: Vec<String>,
     known: &Known,
 ) -> Result<Known, Error> {
+    each(t, server, user, keys, &mut tried, known).map_err(|e| match e {
+        // What was tried before may be why the server lets nobody try for a while.
+        Error::Refused { place, what, reply } if !tried.is_empty() => {
+            let reply = format!("{reply}; before that: {}", tried.join("; "));
+            Error::Refused { place, what, reply }
+        }
+        e => e,
+    })
+}
+
+fn each(
+    t: &Target,
+    server: &mut Server,
+    user: &str,
+    keys: &[Key],
+    tried: &mut Vec<String>,
+    known: &Known,
+) -> Result<Known, Error> {
     for key in keys.iter().take(KEYS_MAX) {
         match key_line(server, user, key) {
             Err(why) => tried.push(format!("{}: {why}", key.name())),
@@ -68,7 +86,7 @@ pub fn one_by_one(
         let more = keys.len() - KEYS_MAX;
         tried.push(format!("{more} more keys were not tried, -i names the right one"));
     }
-    if let Some(answers) = by_password(t, server, user, &mut tried, known)? {
+    if let Some(answers) = by_password(t, server, user, tried, known)? {
         return Ok(Known::Answers(answers));
     }
     server.link.send_close_notify();

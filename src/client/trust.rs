@@ -312,8 +312,8 @@ fn confirmed(place: &str, key: &str) -> Option<bool> {
             Err(_) => return None,
         };
         match answer.trim_ascii() {
-            b"yes" => return Some(true),
-            b"no" => return Some(false),
+            text if text.eq_ignore_ascii_case(b"yes") => return Some(true),
+            text if text.eq_ignore_ascii_case(b"no") => return Some(false),
             text if text == key.as_bytes() => return Some(true),
             text if text.starts_with(PIN_PREFIX.as_bytes()) => return Some(false),
             _ => prompt = "yes, no, or the key: ".into(),
