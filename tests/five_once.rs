@@ -47,7 +47,8 @@ impl Killed {
 
 impl Drop for Killed {
     fn drop(&mut self) {
-        let _ = kill(Pid::from_raw(self.0.id() as i32), Signal::SIGTERM);
+        // It may not come to its end if a thread of what it traces does not.
+        let _ = kill(Pid::from_raw(self.0.id() as i32), Signal::SIGKILL);
         let _ = self.0.wait();
     }
 }
