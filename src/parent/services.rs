@@ -15,19 +15,17 @@ use super::lines;
 use super::refusals::Refusals;
 use super::running::{Ending, Output, Running, Runs, Terminated};
 use super::starting::{Starting, not_started};
-use super::undelivered::Undelivered;
+use super::undelivered::{self, Undelivered};
 use crate::policy::{Backend, Grammar, Limits, Permit, Refusal, Service, ServiceId, Ticket};
 use crate::sys::clock;
 use crate::sys::interrupt::Interrupt;
 use crate::sys::process::Exit;
 use crate::sys::shared::Shared;
-use crate::sys::socket;
 use crate::sys::spawn::{Child, PendingStart};
 use crate::wire::orders::Why;
 use crate::wire::run::Status;
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -265,11 +263,11 @@ impl Services {
             }
             From::Session(s) => (Some(s), None),
             From::Net(_) | From::Port if service.attributes.lingering_close => {
-                (None, copy(cx, &connection))
+                (None, undelivered::copy(cx, &connection))
             }
             From::Net(_) | From::Port | From::Wait(_) => (None, None),
         };
-        let output = output_of(cx, &record, &connection);
+        let output = undelivered::output_of(cx, &record, &connection);
         cx.children.add(pid, Role::Service);
         self.outdated |= matches!(record.from, From::Wait(_)) && !Rc::ptr_eq(&config, &cx.config);
         let with = Ends { client: None, net_ends, ends: record.reports_to.is_some() };
@@ -394,18 +392,4 @@ fn status(exit: Exit) -> Status {
         Exit::Status(n) => Status::Exited(n as u8),
         Exit::Signal(n) => Status::Killed(n as u8),
     }
-}
-
-/// A client of RUN is told that the program has ended, and takes its output for whole.
-fn output_of(cx: &Context, record: &Record, connection: &Shared) -> Output {
-    match record.reports_to.is_some() && socket::unsent(connection.as_fd()).is_ok() {
-        true => copy(cx, connection).map_or(Output::Unknown, Output::Kept),
-        false => Output::Safe,
-    }
-}
-
-/// A copy of a service's socket.
-fn copy(cx: &Context, connection: &Shared) -> Option<Shared> {
-    let copy = cx.descriptors.copy(connection.as_fd());
-    copy.inspect_err(|e| ::log::debug!("a copy of a service's socket: {e}")).ok()
 }

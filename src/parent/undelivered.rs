@@ -37,6 +37,21 @@ struct Kept {
 /// How services have ended, and whom that is told; None: output was lost.
 type Ends = Vec<(StreamTag, Option<Status>)>;
 
+/// Where a program begins: what is to become of its output when it ends. A client of RUN is told of
+/// that end, and takes the output for whole.
+pub fn output_of(cx: &Context, record: &Record, connection: &Shared) -> Output {
+    match record.reports_to.is_some() && socket::unsent(connection.as_fd()).is_ok() {
+        true => copy(cx, connection).map_or(Output::Unknown, Output::Kept),
+        false => Output::Safe,
+    }
+}
+
+/// A copy of a service's socket.
+pub fn copy(cx: &Context, connection: &Shared) -> Option<Shared> {
+    let copy = cx.descriptors.copy(connection.as_fd());
+    copy.inspect_err(|e| ::log::debug!("a copy of a service's socket: {e}")).ok()
+}
+
 /// See the module.
 #[derive(Default)]
 pub struct Undelivered {

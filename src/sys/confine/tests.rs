@@ -1,4 +1,4 @@
-use super::super::{local, memfd, message, poll, process, socket};
+use super::super::{interrupt, local, memfd, message, poll, process, socket};
 use super::*;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -37,7 +37,11 @@ fn tried(user: Option<(u32, u32)>) -> Option<Confined> {
     let client = TcpStream::connect(address).unwrap();
     let text = memfd::sealed(b"text").unwrap();
     listener.set_nonblocking(true).unwrap();
+    // Net asks this before it is confined, and later again.
+    let can_refuse_rights = local::can_refuse_rights();
     let confined = net(user).unwrap();
+    assert_eq!(local::can_refuse_rights(), can_refuse_rights);
+    drop(interrupt::Interrupt::new().unwrap());
     allowed(&listener, &client, text.as_fd());
     if confined.filtered {
         denied(address, listener.as_raw_fd());
