@@ -22,7 +22,7 @@
 //! | `dispatch` `ended` | orders, each routed to its part; what ends, and what ends with it |
 //! | `redirect` `relays` `hosts` | services that ran already: connected, relayed; addresses of names |
 //! | `relay_threads` | the threads of net processes that relay |
-//! | `offered` `offers` `offerers` | services that sessions offer: a client is handed to one; who offers what, and who waits; whose turn it is |
+//! | `offered` `offer` `offers` `offerers` | services that sessions offer: a client is handed to one; an offer; who offers what, and who waits; whose turn it is |
 //! | `offer_waiting` `offer_search` `offer_index` `offer_streams` | a client that waits; who is asked next; which clients wait for which session; which source has how many streams |
 //! | `backend` `environment` | the program that a connection is handed to, laid out |
 //! | `services` `starting` `running` | services: all of them, those that start, those that run |
@@ -107,6 +107,7 @@ mod net_gauges;
 mod net_log;
 mod nets;
 mod notices;
+mod offer;
 mod offer_index;
 mod offer_search;
 mod offer_streams;

@@ -6,8 +6,8 @@
 //! client came with.
 
 use super::arrival::Arrival;
-use super::config::Config;
 use super::context::{Context, Timer};
+use super::offer::Offer;
 use super::offer_index::Index;
 use super::offer_search::{Candidate, OfUser, Row, Search};
 use super::offer_streams::OfferStreams;
@@ -15,7 +15,7 @@ use super::offer_waiting::{Declined, Step, Then, Waiting};
 use super::offerers::{Name, Offerers, Rank, name};
 use super::queue::Queue;
 use super::session::{SessionRecord, User};
-use crate::policy::{HostScope, Peer, Permit, Service, ServiceId, Source};
+use crate::policy::{Permit, Service, ServiceId, Source};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::time::Duration;
@@ -26,20 +26,6 @@ const OF_USER: usize = 256;
 const IN_ALL: usize = 4096;
 /// For so long one that took nobody is asked last.
 const LAST_FOR: Duration = Duration::from_secs(5);
-
-/// An offer.
-pub struct Offer {
-    name: Name,
-    pub config: Rc<Config>,
-    pub service: ServiceId,
-    pub user: Rc<User>,
-    /// Its session's token and number, and where that came from.
-    pub session: usize,
-    pub number: u64,
-    pub from: Peer,
-    pub since: Duration,
-    last_until: Duration,
-}
 
 /// See the module.
 #[derive(Default)]
@@ -184,7 +170,15 @@ impl Offers {
         let row = self.offerers.get(&*w.search.row);
         let rank = |user: &str| row.map_or(Rank::default(), |row| row.rank(user, cx.now));
         if !w.search.next(&self.asked, about, rank, cx.now) {
-            return Err(w);
+            // Somebody may have offered it after the client came.
+            let Waiting { arrival: a, search, .. } = &mut *w;
+            let service = a.config.table.service(a.service);
+            let all = service.map(|s| self.of_users(&search.row, s, &is_up, cx.now));
+            let since = |offer| Some(self.all.get(&offer)?.since);
+            let more = search.learn(all.unwrap_or_default(), since, cx.now);
+            if !more || !search.next(&self.asked, about, rank, cx.now) {
+                return Err(w);
+            }
         }
         if let Some(row) = self.offerers.get_mut(&*w.search.row) {
             row.asked(w.search.user(), w.search.offer, (w.search.asked_at, number));
@@ -358,29 +352,6 @@ impl Offers {
     /// Does no client wait?
     pub fn is_idle(&self) -> bool {
         self.waiting.is_empty()
-    }
-}
-
-impl Offer {
-    /// The host of the service that is offered; `*`: every host has it.
-    pub fn host(&self) -> &str {
-        let table = &self.config.table;
-        match table.service(self.service).map(|s| s.host) {
-            Some(HostScope::All) => "*",
-            Some(HostScope::Host(id)) => table.host(id).map_or("", |h| h.name.as_str()),
-            None => "",
-        }
-    }
-
-    /// May its user offer this service? Groups are compared by their names: the service may be of a
-    /// newer table. If a group was not known when the user logged in, the user counts
-    /// as a member where that refuses the user, and not where it would admit the user.
-    fn may_offer(&self, service: &Service) -> bool {
-        let (login, known) = (&self.user.login, self.config.table.groups());
-        let by = &service.attributes.offered_by;
-        by.allow_member(&login.name, |group, _| {
-            known.iter().position(|g| g == group).map(|i| login.groups.contains(i))
-        })
     }
 }
 

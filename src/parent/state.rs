@@ -3,7 +3,7 @@
 
 use super::arrival::Record;
 use super::net::State;
-use super::offers::Offer;
+use super::offer::Offer;
 use super::relays::Relay;
 use super::reports::{Count, Kinds, StatePart as Part, rows};
 use super::run::Parent;
