@@ -806,7 +806,7 @@ fn mistakes_are_told() {
         ("OFFER stream tcp nowait nobody /bin/cat\n", "OFFER: expected a service's own name"),
         (
             "web stream tcp nowait - offer\n offered_by = a\n proxy = v2\n",
-            "proxy: expected `proxy =`",
+            "proxy: expected a row of `redirect`, which alone has upstreams, found v2",
         ),
     ] {
         let conf = place.write("fived.conf", row, 0o644);
