@@ -196,6 +196,8 @@ fn upstreams_keep_their_addresses_and_a_reload_does_not_wait_for_them() {
         named stream tcp nowait @USER@ /bin/echo echo named\n only_from = .example.org\n";
     d.reload(&format!("{rows}{more}"));
     until("the new table is served", || d.ask("new\r\n") == FAILED.as_bytes());
+    // The net process of the old table accepts nobody any more.
+    d.net_pid();
     for name in ["up.test", "new.test"] {
         names.wait_asked(name);
     }

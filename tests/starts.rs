@@ -232,7 +232,9 @@ given stream tcp nowait * /bin/pwd pwd
         text.split_once(" successful\r\n").expect("a login").1.to_string()
     };
     for (name, home) in homes {
-        same(ask(name, "where"), format!("+Go\r\n/\n{}\n", d.place.fill(home)));
+        // No home is `/` (passwd(5)).
+        let home = if home.is_empty() { "/".into() } else { d.place.fill(home) };
+        same(ask(name, "where"), format!("+Go\r\n/\n{home}\n"));
         same(ask(name, "given"), FAILED);
     }
     d.wait_log("/nonexistent: directory: ");
