@@ -273,25 +273,6 @@ fn read(from: &mut impl Read, bytes: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// As with any other service: nobody has to end the input first.
-#[test]
-fn a_call_ends_with_the_output_of_a_server_that_runs_already() {
-    let up = TcpListener::bind("127.0.0.1:0").expect("listen");
-    let web = up.local_addr().expect("address");
-    let d = Daemon::with(&format!("web stream tcp nowait @USER@ redirect {web}\n")).start();
-    let five = Five::new(&d);
-    for words in [&["-q", "localhost", "web"][..], &["-q", "-x", "localhost", "web"]] {
-        let mut child = five.start(words);
-        let stdin = child.stdin.take();
-        let (mut tcp, _) = up.accept().expect("a connection");
-        tcp.write_all(b"up\n").expect("written");
-        tcp.shutdown(std::net::Shutdown::Write).expect("a half-close");
-        let (status, out, _) = support::five::ended(child);
-        assert_eq!((status, &*out), (0, "up\n"), "{words:?}");
-        drop(stdin);
-    }
-}
-
 #[test]
 fn a_server_without_run_gets_the_plain_request() {
     let d = Daemon::with(&format!("resume_timeout = 0\n{CONF}")).start();
@@ -383,4 +364,20 @@ ready stream tcp nowait @USER@ /bin/sh sh -c 'echo ready; exec cat'
     assert_eq!((five::ended(child).0, all.len()), (4, 200_000 - 6));
     until("the holder has ended", || !proc::alive(holder));
     assert!(five.sessions().is_empty());
+}
+
+/// A program may finish its output first, and read on.
+#[test]
+fn a_program_that_ends_its_output_first_gets_all_of_its_input() {
+    if !installed("perl") {
+        return skip("needs perl");
+    }
+    let d = Daemon::with(
+        "half stream tcp nowait @USER@ /usr/bin/perl perl -e 'shutdown(STDOUT, 1); \
+         while ($r = sysread(STDIN, $b, 65536)) { $n += $r } print STDERR $n'\n",
+    )
+    .start();
+    let f = Five::new(&d);
+    let ended = f.run_with(&["-q", "127.0.0.1", "half"], &[1; 3_000_000]);
+    assert_eq!(ended, (0, String::new(), "3000000".into()));
 }

@@ -132,46 +132,6 @@ fn run_of_it_ends_with_0() {
     same(c.read_all(), b"+ Success\r\n+Go\r\n\0\0\0\x03bye\x01\0\0\0\x03\0\0\x04\0\0\0\0");
 }
 
-/// With its input too, which it takes as long as its connection is open.
-#[test]
-fn run_of_it_ends_when_its_connection_has() {
-    let d = Daemon::with(ROW).start();
-    let listener = listen(&d, 0o666);
-    let end = b"\x03\0\0\x04\0\0\0\0";
-    for closes in [true, false] {
-        for inside in [true, false] {
-            let (mut c, mut t) = (d.connect(), None);
-            if inside {
-                let tls = t.insert(Tls::start(c.0.try_clone().expect("a copy"), "localhost"));
-                tls.send(b"RUN\r\nchat\r\n");
-            } else {
-                c.send("RUN\r\nchat\r\n");
-            }
-            let (_, mut given, _) = take(&listener);
-            given.send("bye");
-            let early = b"+ Success\r\n+Go\r\n\0\0\0\x03bye\x01\0\0\0";
-            let input = b"\0\0\0\x04more\x01\0\0\0";
-            if closes {
-                drop(given);
-            } else {
-                given.half_close();
-                match &mut t {
-                    Some(t) => t.expect(early),
-                    None => drop(c.expect(early)),
-                }
-                match &mut t {
-                    Some(t) => t.send(input),
-                    None => drop(c.send(input)),
-                }
-                same(given.read_all(), "more");
-                drop(given);
-            }
-            let wanted = if closes { [&early[..], end].concat() } else { end.to_vec() };
-            same(t.map_or_else(|| c.read_all(), |mut t| t.read_all()), wanted);
-        }
-    }
-}
-
 /// A connection that the daemon breaks ends in no way that looks like an end in order.
 #[test]
 fn a_reset_of_the_daemons_reaches_the_client() {

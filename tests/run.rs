@@ -234,7 +234,7 @@ fn what_is_no_record_ends_it_by_a_reset() {
         let broken = c.0.read_to_end(&mut Vec::new()).expect_err("a reset");
         assert_eq!(broken.kind(), std::io::ErrorKind::ConnectionReset);
         let mut raw = Raw(multiplex(&d));
-        raw.data(SYN | FIN, 1, &bytes);
+        raw.data(SYN | yamux_raw::FIN, 1, &bytes);
         assert_eq!(raw.stream(1).1, RST);
     }
     until("its service has ended", || d.services().is_empty());
@@ -253,68 +253,6 @@ fn records_are_split_anywhere_and_large() {
         c.send([byte]);
     }
     assert_eq!(ran(&c.read_all(), GO).out, "drip");
-}
-
-/// Its end comes when the client's input has ended, too, or nobody takes that any more.
-#[test]
-fn a_server_that_finishes_first_still_gets_the_input() {
-    let (tell, heard) = std::sync::mpsc::channel();
-    let here = upstream::tcp(move |mut c: TcpStream| {
-        let _ = c.write_all(b"early");
-        let _ = c.shutdown(std::net::Shutdown::Write);
-        let mut all = Vec::new();
-        let _ = c.read_to_end(&mut all);
-        let _ = tell.send(all);
-    });
-    let closes = upstream::tcp(|mut c: TcpStream| drop(c.write_all(b"early")));
-    let rows = format!(
-        "half stream tcp nowait @USER@ redirect {here}\n\
-         closes stream tcp nowait @USER@ redirect {closes}\n"
-    );
-    let d = Daemon::with(&rows).start();
-    let early = b"+ Success\r\n+Go\r\n\0\0\0\x05early\x01\0\0\0";
-    let end = b"\x03\0\0\x04\0\0\0\0";
-    for finish in [&END[..], b""] {
-        let mut c = d.connect();
-        c.send("RUN\r\nhalf\r\n").expect(early);
-        std::thread::sleep(std::time::Duration::from_millis(100));
-        c.send(input(b"more")).send(input(b"and more")).send(finish);
-        if finish.is_empty() {
-            c.half_close();
-        }
-        same(heard.recv_timeout(TIMEOUT).expect("the input"), "moreand more");
-        same(c.read_all(), end);
-        let mut raw = Raw(multiplex(&d));
-        raw.data(SYN, 1, "RUN\r\nhalf\r\n");
-        same(comes(&mut raw, early.len()), early);
-        let last = if finish.is_empty() { FIN } else { 0 };
-        raw.data(0, 1, input(b"more")).data(last, 1, [&input(b"and more"), finish].concat());
-        same(heard.recv_timeout(TIMEOUT).expect("the input"), "moreand more");
-        let (rest, flag) = raw.stream(1);
-        same(rest, end);
-        assert_eq!(flag, FIN);
-    }
-    // One that takes no more is over, though its client goes on.
-    let mut c = d.connect();
-    c.send("RUN\r\ncloses\r\n").expect(early);
-    c.send(input(b"more")).send(input(b"more")).expect(end);
-    let mut raw = Raw(multiplex(&d));
-    raw.data(SYN, 1, "RUN\r\ncloses\r\n");
-    same(comes(&mut raw, early.len()), early);
-    raw.data(0, 1, input(b"more")).data(0, 1, input(b"more"));
-    let (rest, flag) = raw.stream(1);
-    assert!(rest == end && flag == FIN, "{rest:?} {flag}");
-}
-
-/// What comes on a stream that goes on.
-fn comes(raw: &mut Raw<TcpStream>, wanted: usize) -> Vec<u8> {
-    let mut got = Vec::new();
-    while got.len() < wanted {
-        let frame = raw.next();
-        assert_eq!(frame.flags & (FIN | RST), 0, "{frame:?}");
-        got.extend(frame.payload);
-    }
-    got
 }
 
 #[test]

@@ -141,10 +141,10 @@ impl Stdio {
         }
         let [output, errors] = &mut self.outputs;
         if ready.outputs[0] {
-            self.copied += copy_output(output, CHUNK).map_err(Failed::Output)?;
+            self.copied += copy_output(output, CHUNK).map_err(|e| failed(output, e))?;
         }
         if ready.outputs[1] {
-            copy_output(errors, CHUNK).map_err(Failed::Output)?;
+            copy_output(errors, CHUNK).map_err(|e| failed(errors, e))?;
         }
         Ok(())
     }

@@ -79,7 +79,7 @@ impl Service {
             let mut run = Run::of_service(errors, extras.terminal, replies);
             if !extras.ends {
                 // It ends with its connection, and well.
-                run.ends_with_connection();
+                run.ended(Some(Status::Exited(0)));
             }
             run
         });

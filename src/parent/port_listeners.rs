@@ -14,6 +14,7 @@ use super::row_ports::{At, Port};
 use crate::log;
 use crate::policy::ProgramSocket;
 use crate::sys::leftover::AsMade;
+use crate::sys::local;
 use crate::sys::port::{self, Wanted};
 use crate::sys::unix_listener::{self, SocketFile};
 use mio::unix::SourceFd;
@@ -239,6 +240,7 @@ impl PortListeners {
                 let (socket, mut file) = unix_listener::listen(wanted, &own)
                     .map_err(|e| format!("{}: port: {}: {e}", l.port.place, wanted.path))?;
                 file.keep();
+                local::take_rights(socket.as_fd(), l.port.socket.waits());
                 (socket, Some(Box::new(file)))
             }
             (At::Port(_), None) => return Ok(()),

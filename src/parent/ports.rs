@@ -163,7 +163,8 @@ impl Ports {
     /// not use the service is thrown away.
     pub fn not_started(&mut self, cx: &mut Context, token: usize, why: NotStarted) {
         let Some(l) = self.listeners.get_mut(token) else {
-            return self.listeners.forget_kept(token);
+            self.listeners.forget_kept(token);
+            return self.again_now(cx);
         };
         let gone = why == NotStarted::Denied && l.has_datagrams();
         if gone && let Err(e) = queue_head::drop_datagram(l.socket.as_fd()) {

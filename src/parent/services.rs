@@ -309,7 +309,7 @@ impl Services {
         let output = std::mem::replace(&mut running.output, Output::Safe);
         let ended = (&running.record, status(exit));
         self.undelivered.ended(cx, ended, output, &mut self.ends);
-        let lingering_close = running.lingering_close.take();
+        let lingering_close = running.lingering_close.take().inspect(|_| self.interrupt.want());
         self.running.end(running, exit, cx.now);
         lingering_close
     }
@@ -361,6 +361,11 @@ impl Services {
             self.over.insert(session);
         }
         self.running.forget(session);
+    }
+
+    /// What a client has sent, or a service has left, may be closed now: it takes a moment.
+    pub fn closes(&mut self) {
+        self.interrupt.want();
     }
 
     /// A new turn of the loop: no close needs the interrupt now.

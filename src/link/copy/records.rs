@@ -113,19 +113,25 @@ impl Copy<'_> {
                 self.link.half_close();
                 return Ok(Copied::All);
             }
-            let (errors, hangup) = (self.state.inputs()[1], self.state.stream.awaits_hangup());
+            let [main, errors] = self.state.inputs();
             let blocked = self.state.from_peer == FromPeer::Blocked;
+            let output = self.state.stream.output().filter(|_| blocked);
+            let poll = |fd, read, write| Some(Poll::new(fd, read, write));
+            let local = match (main.filter(|_| sent), output) {
+                (Some(fd), output) => poll(fd, true, output.is_some()),
+                (None, Some(output)) => poll(output.as_fd(), false, true),
+                (None, None) => None,
+            };
             let mut polls = [
                 self.peer(sent),
-                self.local(sent),
+                local.unwrap_or(Poll::none()),
                 errors.filter(|_| sent).map_or(Poll::none(), |fd| Poll::new(fd, true, false)),
                 other.map_or(Poll::none(), |fd| Poll::new(fd, true, false)),
             ];
             let buffers_freed = self.out.0.capacity() == 0 && !self.link.has_buffers();
             match wait(&mut polls, buffers_freed, idle)? {
                 Waited::Ready => {}
-                // Only a thread notices that.
-                Waited::Idle if sent && !blocked && hangup.is_none() => return Ok(Copied::Idle),
+                Waited::Idle if sent && !blocked => return Ok(Copied::Idle),
                 Waited::Idle | Waited::Quiet => {
                     self.release_buffers();
                     continue;
@@ -134,13 +140,8 @@ impl Copy<'_> {
             let [peer, local, errors, other] = polls;
             let (ended, hung, peer) = (peer.ended(), peer.hung(), peer.readable());
             let (output, main) = (local.writable(), local.readable());
-            let takes_no_more = hangup.is_some() && !output && local.hung();
             let (errors, other) = (errors.readable(), other.readable());
             self.note_end(ended, hung)?;
-            if takes_no_more {
-                self.state.stream.input_over();
-                self.state.from_peer = FromPeer::Discarding;
-            }
             if output {
                 self.state.from_peer = FromPeer::Open;
             }
@@ -155,19 +156,6 @@ impl Copy<'_> {
             if other {
                 return self.leave();
             }
-        }
-    }
-
-    /// The entry for the local end in poll(2)'s list.
-    fn local(&self, sent: bool) -> Poll<'_> {
-        let main = self.state.inputs()[0].filter(|_| sent);
-        let blocked = self.state.from_peer == FromPeer::Blocked;
-        let output = self.state.stream.output().filter(|_| blocked);
-        match (main, output, self.state.stream.awaits_hangup()) {
-            (Some(fd), output, _) => Poll::new(fd, true, output.is_some()),
-            (None, Some(output), _) => Poll::new(output.as_fd(), false, true),
-            (None, None, Some(fd)) => Poll::hangup(fd.as_fd()),
-            (None, None, None) => Poll::none(),
         }
     }
 
@@ -286,7 +274,6 @@ impl Copy<'_> {
                 Passed::Blocked => *from_peer = FromPeer::Blocked,
                 Passed::Failed(e) => {
                     stream.breaks.note(&e);
-                    stream.input_over();
                     *from_peer = FromPeer::Discarding;
                 }
                 Passed::Broken => return self.break_link("no record of RUN"),

@@ -159,19 +159,8 @@ impl<T> Pump<T> {
                     self.events.push_back(Event::Closed(stream));
                 }
             }
-            LocalEnd::Socket(_) if s.awaits_hangup().is_some() => self.takes_no_more(id),
             LocalEnd::Socket(_) => {}
         }
-    }
-
-    /// A server that has finished sending takes no more input either.
-    fn takes_no_more(&mut self, id: StreamId) {
-        let Some(s) = self.streams.get_mut(&id) else { return };
-        s.from_peer = FromPeer::Discarding;
-        s.input_over();
-        let n = s.discard_held();
-        self.mux.delivered(id, n, self.now);
-        self.tell(id);
     }
 
     /// Reads a burst from a local end, as much as the window and the queue allow. `ended`: its end
@@ -335,18 +324,12 @@ impl<T> Pump<T> {
             s.finish_output();
         }
         s.from_peer = FromPeer::Discarding;
-        s.input_over();
         s.breaks.note(&e);
         let n = s.discard_held();
         self.mux.delivered(id, n, self.now);
-        let tells = s.run().is_some();
         self.events.push_back(Event::OutputFailed(id, e));
-        if tells {
-            self.tell(id);
-        }
         self.close_if_done(id);
     }
-
     /// A local end was given all that was held for it.
     pub(super) fn local_has_all(&mut self, id: StreamId) {
         let Some(s) = self.streams.get_mut(&id) else { return };
@@ -359,10 +342,6 @@ impl<T> Pump<T> {
         }
         s.from_peer = FromPeer::Done;
         s.finish_output();
-        s.input_over();
-        if s.run().is_some() {
-            self.tell(id);
-        }
         if !self.close_if_done(id) {
             self.events.push_back(Event::Finished(id));
         }

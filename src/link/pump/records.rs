@@ -42,17 +42,6 @@ impl<T> Stream<T> {
         }
     }
 
-    /// The service has had all that the peer sends it, or takes no more.
-    pub(in crate::link) fn input_over(&mut self) {
-        self.run.iter_mut().for_each(|run| run.input_over());
-    }
-
-    /// Where nothing is left of the service but that it may take more input: what it takes that
-    /// from. It ends if that hangs up.
-    pub(in crate::link) fn awaits_hangup(&self) -> Option<&Flow> {
-        self.output().filter(|_| self.run.as_ref().is_some_and(|run| run.awaits_input()))
-    }
-
     /// The service's own reply line, as far as it has come and was not read before. None: what
     /// comes of the local end is for records.
     pub(in crate::link) fn read_reply(&mut self) -> Option<Vec<u8>> {
@@ -64,7 +53,6 @@ impl<T> Stream<T> {
     /// The peer has finished: the output is closed. False: it may not finish here.
     pub(in crate::link) fn finish_records(&mut self) -> bool {
         self.finish_output();
-        self.input_over();
         self.run.as_ref().is_none_or(|run| run.may_finish())
     }
 
@@ -97,7 +85,7 @@ impl<T> Stream<T> {
                 },
                 Part::Data(Data::Errors, data) => write_errors(&mut run.errors, data),
                 Part::End => {
-                    self.end_output(&mut *run);
+                    self.end_output(run);
                     (0, false)
                 }
                 Part::Size(size) => {
@@ -128,13 +116,7 @@ impl<T> Stream<T> {
         }
     }
 
-    fn end_output(&mut self, run: &mut Run) {
-        match run.serves() {
-            true => run.input_over(),
-            // A server that was running already ends when it has had all input: nobody waits for
-            // what it does with more of it.
-            false => run.main_ended(),
-        }
+    fn end_output(&mut self, run: &Run) {
         match run.serves() && run.terminal {
             // It is no socket, one direction of which could be closed. If it takes nothing now, its
             // reader has more than enough to read.
@@ -194,7 +176,6 @@ impl<T> Pump<T> {
             false => (0, Passed::Blocked),
         };
         self.mux.delivered(id, taken, self.now);
-        let tells = s.run().is_some_and(Run::has_control);
         if s.run_mut().is_some_and(Run::take_given) {
             self.events.push_back(Event::Terminal(id));
         }
@@ -207,9 +188,6 @@ impl<T> Pump<T> {
             }
             Passed::Broken => self.break_stream(id),
         }
-        if tells {
-            self.tell(id);
-        }
     }
 
     /// Passes on the records that are held.
@@ -219,17 +197,12 @@ impl<T> Pump<T> {
             let (taken, passed) = s.pass_records(held.as_slices().0);
             s.held = held;
             let counts = s.consume_held(taken);
-            let tells = s.run().is_some_and(Run::has_control);
             self.mux.delivered(id, counts, self.now);
             if s.run_mut().is_some_and(Run::take_given) {
                 self.events.push_back(Event::Terminal(id));
             }
-            let empty = s.held.is_empty();
-            if tells {
-                self.tell(id);
-            }
             match passed {
-                Passed::All if empty => return self.local_has_all(id),
+                Passed::All if s.held.is_empty() => return self.local_has_all(id),
                 Passed::All => {}
                 Passed::Blocked => return,
                 Passed::Failed(e) => return self.output_failed(id, e),

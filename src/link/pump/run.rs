@@ -59,8 +59,6 @@ pub struct Run {
     banner: u32,
     /// An empty record is to be sent.
     probes: bool,
-    /// The service ends with its connection, and its input has not ended yet.
-    input_open: bool,
     /// The service's own reply line, as far as it has come. None: records are sent.
     reply: Option<usize>,
 }
@@ -96,7 +94,6 @@ impl Run {
             announces: terminal && end == End::Service,
             banner: 0,
             probes: false,
-            input_open: false,
             reply,
         };
         Box::new(run)
@@ -116,21 +113,6 @@ impl Run {
         if self.status().is_none() {
             self.service_end = status.map_or(ServiceEnd::NeverKnown, ServiceEnd::Known);
         }
-    }
-
-    /// The service ends with both directions of its connection, and well.
-    pub fn ends_with_connection(&mut self) {
-        (self.service_end, self.input_open) = (ServiceEnd::Known(Status::Exited(0)), true);
-    }
-
-    /// The service has had all input, or takes no more.
-    pub(in crate::link) fn input_over(&mut self) {
-        self.input_open = false;
-    }
-
-    /// Is nothing left of the service but that it may take more input?
-    pub(in crate::link) fn awaits_input(&self) -> bool {
-        self.input_open && self.main == Main::EndSent
     }
 
     /// Was everything sent but the service's end, which will never be known?
@@ -242,9 +224,7 @@ impl Run {
                 self.main = Main::EndSent;
                 Some(run::end())
             }
-            (Main::EndSent, End::Service, ServiceEnd::Known(status))
-                if self.errors.is_none() && !self.input_open =>
-            {
+            (Main::EndSent, End::Service, ServiceEnd::Known(status)) if self.errors.is_none() => {
                 self.service_end = ServiceEnd::Sent(status);
                 Some(run::status(status))
             }
@@ -256,7 +236,6 @@ impl Run {
     pub(super) fn has_control(&self) -> bool {
         let end_is_due = self.serves()
             && self.output_is_over()
-            && !self.input_open
             && matches!(self.service_end, ServiceEnd::Known(_));
         self.size.is_some() || self.must_announce() || self.main == Main::Ended || end_is_due
     }

@@ -298,9 +298,6 @@ impl<T> Stream<T> {
         match &self.local {
             LocalEnd::None => {}
             LocalEnd::Socket(flow) => polls.push(match &self.to_peer {
-                ToPeer::Open if !has_output && self.awaits_hangup().is_some() => {
-                    Poll::hangup(flow.as_fd())
-                }
                 ToPeer::Open => {
                     Poll::new(flow.as_fd(), reads && self.input().is_some(), has_output)
                 }
