@@ -1,5 +1,6 @@
 //! What becomes of streams when their connection is lost, and when there is another one.
 
+use super::over::Over;
 use super::{Multiplexer, Served, StreamState, Streams};
 use crate::link::pump::{LocalEnd, Stream};
 use crate::net::channel::Channel;
@@ -104,7 +105,8 @@ impl Multiplexer<'_> {
         // had sent before can still be read.
         self.streams.pump.start_reading();
         while let Ok(Some(event)) = self.streams.pump.event(&mut self.session.link) {
-            if self.handle(event).is_err() {
+            // What cannot be sent on this connection is sent on the next.
+            if let Err(Over::End(_)) = self.handle(event) {
                 return false;
             }
         }
