@@ -618,7 +618,7 @@ fn a_break_is_passed_on_to_clients_in_sessions_too() {
         let greeting = if request.starts_with("RUN") { "+ Success\r\n+Go\r\n" } else { GO };
         let said = if request.starts_with("RUN") { "\0\0\0\x07partial" } else { "partial" };
         let said = [greeting, said].concat();
-        // The stream of whoever offers it is reset, behind bytes.
+        // The stream of whoever offers it is reset, after bytes.
         let mut a = Computer::offering(&d, "alice", "web");
         let mut c = Caller::ask(&d, caller);
         let id = a.serves("partial");

@@ -5,25 +5,24 @@
 //! more of them only while it has fewer than are left. So one source alone gets half of them, two
 //! get a third each, and one that has none is never refused for the sake of this.
 
+use super::session_counts::{count, one_less};
 use crate::policy::Source;
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::hash::Hash;
 
 /// See the module.
 #[derive(Default)]
 pub struct OfferStreams {
     /// By the clients' numbers: the session, by its token, and the client's source.
     all: HashMap<u32, (usize, Source)>,
-    of_sessions: HashMap<usize, usize>,
-    of_sources: HashMap<(usize, Source), usize>,
+    of_sessions: HashMap<usize, u32>,
+    of_sources: HashMap<(usize, Source), u32>,
 }
 
 impl OfferStreams {
     /// May this source have one more stream of that session, which has `most` of them?
     pub fn may(&self, session: usize, source: Source, most: usize) -> bool {
-        let of_source = count(&self.of_sources, &(session, source));
-        let left = most.saturating_sub(count(&self.of_sessions, &session));
+        let of_source = count(&self.of_sources, &(session, source)) as usize;
+        let left = most.saturating_sub(count(&self.of_sessions, &session) as usize);
         of_source == 0 || of_source < left || source.is_nobody()
     }
 
@@ -40,19 +39,6 @@ impl OfferStreams {
         if let Some((session, source)) = self.all.remove(&client) {
             one_less(&mut self.of_sessions, session);
             one_less(&mut self.of_sources, (session, source));
-        }
-    }
-}
-
-fn count<K: Hash + Eq>(counts: &HashMap<K, usize>, key: &K) -> usize {
-    counts.get(key).copied().unwrap_or(0)
-}
-
-fn one_less<K: Hash + Eq>(counts: &mut HashMap<K, usize>, key: K) {
-    if let Entry::Occupied(mut n) = counts.entry(key) {
-        match n.get().saturating_sub(1) {
-            0 => drop(n.remove()),
-            less => *n.get_mut() = less,
         }
     }
 }

@@ -89,11 +89,13 @@ impl SessionCounts {
     }
 }
 
-fn count<K: Hash + Eq>(counts: &HashMap<K, u32>, key: &K) -> u32 {
+/// How many are counted under this key.
+pub fn count<K: Hash + Eq>(counts: &HashMap<K, u32>, key: &K) -> u32 {
     counts.get(key).copied().unwrap_or(0)
 }
 
-fn one_less<K: Hash + Eq>(counts: &mut HashMap<K, u32>, key: K) {
+/// One of them is gone; a key without any is forgotten.
+pub fn one_less<K: Hash + Eq>(counts: &mut HashMap<K, u32>, key: K) {
     if let Entry::Occupied(mut n) = counts.entry(key) {
         match n.get().saturating_sub(1) {
             0 => drop(n.remove()),

@@ -86,9 +86,9 @@ impl Net {
     fn read(address: &str, length: &str) -> Option<Net> {
         let net = Net { first: address.parse().ok()?, length: length.parse().ok()? };
         let (bits, width) = bits(net.first);
-        let behind = width.checked_sub(net.length)?;
-        // Neither bits behind the prefix, nor another way to write its length.
-        let exact = bits.trailing_zeros() >= behind && length == net.length.to_string();
+        let after = width.checked_sub(net.length)?;
+        // Neither bits after the prefix, nor another way to write its length.
+        let exact = bits.trailing_zeros() >= after && length == net.length.to_string();
         exact.then_some(net)
     }
 
