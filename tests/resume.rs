@@ -549,7 +549,7 @@ fn a_session_with_a_service_ends_in_order_when_fived_waits_no_longer() {
     assert_eq!(s.ended, [1]);
     drop(s);
     assert_eq!(d.wait(), 0);
-    assert!(d.log().matches("reason=drained").count() >= 2, "{}", d.log());
+    assert_eq!(d.log().matches("reason=drained").count(), 3, "{}", d.log());
 }
 
 #[test]

@@ -101,7 +101,8 @@ impl Session {
     fn data(&mut self, data: &[u8]) {
         self.sent.extend(data);
         if !self.lost {
-            self.record(0, data);
+            // No record may be longer than 65,535 bytes.
+            data.chunks(60_000).for_each(|piece| self.record(0, piece));
         }
     }
 
