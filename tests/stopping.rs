@@ -107,6 +107,33 @@ fn a_stream_with_a_service_is_waited_for_and_those_beside_it_are_not() {
     assert_eq!(d.wait(), 0);
 }
 
+/// Each session that the log has begun it also ends, whatever ends fived.
+#[test]
+fn every_session_has_a_line_of_its_end() {
+    for (timeout, signals) in
+        [(600, &[Signal::SIGINT][..]), (600, &[Signal::SIGTERM; 2]), (1, &[Signal::SIGTERM])]
+    {
+        let conf = CONF.replacen("600", &timeout.to_string(), 1);
+        let mut d = Daemon::with(&conf).start();
+        let mut all = [multiplex(&d), multiplex(&d)];
+        for r in &mut all {
+            // Its own facts make the second stream a session's branch, which has no line.
+            r.data(SYN, 1, "cat\r\n").data(SYN, 3, "HOST\r\n\r\ncat\r\n");
+        }
+        d.wait_logs("START service=cat", 4);
+        for signal in signals {
+            d.signal(*signal);
+            until("taken", || d.exited().is_some() || d.log().contains("stopping"));
+        }
+        assert_eq!(d.wait(), 0);
+        for session in ["1", "2"] {
+            let end = format!("END session={session} from=127.0.0.1 reason=drained");
+            assert_eq!(d.log().matches(&end).count(), 1, "{}", d.log());
+        }
+        assert_eq!(d.log().matches("END ").count(), 2, "{}", d.log());
+    }
+}
+
 /// How many refusals the log has a line of, and how many it says that it has none of.
 fn refusals(log: &str) -> (usize, usize) {
     let lines = log.lines().filter(|l| l.contains(" reason=unknown"));

@@ -364,4 +364,14 @@ impl Sessions {
         lines::end(s.number, s.addresses.peer(), reason, cx.now.saturating_sub(s.since));
         Some(s)
     }
+
+    /// Logs the end of the sessions that end with fived, the oldest first.
+    pub fn end_with_fived(&self, cx: &Context) {
+        let mut all: Vec<_> = self.all.values().filter(|s| s.parent.is_none()).collect();
+        all.sort_unstable_by_key(|s| s.number);
+        for s in all {
+            let reason = s.end_reason.as_deref().unwrap_or("drained");
+            lines::end(s.number, s.addresses.peer(), reason, cx.now.saturating_sub(s.since));
+        }
+    }
 }
