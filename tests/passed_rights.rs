@@ -13,6 +13,7 @@ use std::io::{ErrorKind, IoSlice, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::{Mutex, PoisonError};
 use support::*;
 
 /// Runs the rest of the words as on a kernel without SO_PASSRIGHTS.
@@ -53,9 +54,17 @@ fn send_lingering(to: impl AsFd) -> Result<TcpStream, Errno> {
     let flags = MsgFlags::MSG_NOSIGNAL;
     let sent = sendmsg::<()>(to.as_fd().as_raw_fd(), &bytes, &rights, flags, None);
     // fived may have closed its own already: then this one waits.
+    let own = std::process::id() as i32;
+    let all = proc::descriptors(own);
+    let link = all.into_iter().find(|(fd, _)| *fd == c.as_raw_fd()).expect("it is open").1;
     std::thread::spawn(move || drop(c));
+    until("the test has it no more", || proc::descriptors(own).iter().all(|(_, to)| *to != link));
     sent.map(|_| other)
 }
+
+/// One test at a time: a process that another starts meanwhile would have a copy of such a
+/// connection, and its exec, which closes it, would wait.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Runs it with a daemon on this kernel and on one that cannot refuse descriptors. The test is told
 /// whether they are refused.
@@ -63,6 +72,7 @@ fn on_both(conf: &str, test: impl Fn(&Daemon, bool)) {
     if !installed("python3") {
         return skip("needs python3");
     }
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let older = ["python3", "-c", OLDER];
     for under in [&[][..], &older[..]] {
         let d = Daemon::with(&format!("{CONF}{conf}")).listen("").under(under).start();
@@ -165,8 +175,8 @@ fn send_with(c: &Client, bytes: &str, fds: &[i32]) {
     assert_eq!(sent.expect("sent"), bytes.len());
 }
 
-/// On a kernel that cannot refuse them. A read of a Unix socket ends after bytes that came with descriptors: the request's other bytes
-/// come with the next one.
+/// On a kernel that cannot refuse them. A read of a Unix socket ends after bytes that came with
+/// descriptors: the request's other bytes come with the next one.
 #[test]
 fn descriptors_that_come_with_a_request_are_closed_and_delay_nothing() {
     let cat = "cat stream tcp nowait @USER@ /bin/cat cat\n";
@@ -174,6 +184,7 @@ fn descriptors_that_come_with_a_request_are_closed_and_delay_nothing() {
     if !installed("python3") {
         return skip("needs python3");
     }
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let d = Daemon::with(&conf).listen("").under(&["python3", "-c", OLDER]).start();
     let path = d.place.at("fived");
     d.wait_log(&format!("listening on {path}"));
