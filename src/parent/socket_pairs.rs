@@ -20,8 +20,7 @@ use crate::sys::process;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
 use crate::wire::orders::OWN_CONNECTION;
-use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
@@ -36,7 +35,7 @@ const DESCRIPTORS_A_SOCKET: u64 = 256;
 const SPARES_MAX: u64 = 32;
 /// A spare that is older than this is closed at the next [`SocketPairs::tidy`].
 const SPARE_FOR: Duration = Duration::from_secs(10);
-/// The port of the namespace's listener for pairs between two sessions.
+/// The port of this computer in pairs between two sessions.
 const BETWEEN_SESSIONS: u16 = 1;
 /// Bytes from a service that the kernel holds for net (it doubles them for its overhead:
 /// socket(7)). With more than the default a service that writes much is woken less often.
@@ -52,7 +51,6 @@ pub struct SocketPairs {
     namespace: Option<Namespace>,
     /// Sockets that were made in a batch: of IPv4, of IPv6.
     unused: [Vec<OwnedFd>; 2],
-    listeners: HashMap<(bool, u16), OwnedFd>,
     spares: Spares,
 }
 
@@ -172,36 +170,30 @@ impl SocketPairs {
 
     /// Makes a TCP pair. Port 0 of `from` means any port.
     fn inet(&mut self, mut from: SocketAddr, to: SocketAddr) -> io::Result<Pair> {
-        let SocketPairs { namespace: Some(space), unused, listeners, .. } = self else {
+        let SocketPairs { namespace: Some(space), unused, .. } = self else {
             return Err(io::ErrorKind::Unsupported.into());
         };
         if from.is_ipv6() != to.is_ipv6() {
             return Err(io::ErrorKind::Unsupported.into());
         }
         let v6 = to.is_ipv6();
-        let key = (v6, to.port());
-        let listener = match listeners.entry(key) {
-            Entry::Occupied(l) => l.into_mut(),
-            Entry::Vacant(place) => place.insert(space.listener(v6, to.port())?),
-        };
-        let listener = listener.as_fd();
-        let mut unconnected = || -> io::Result<OwnedFd> {
+        let mut two = || -> io::Result<[OwnedFd; 2]> {
             let unused = &mut unused[usize::from(v6)];
-            let most = (process::nofile() / DESCRIPTORS_A_SOCKET).clamp(1, BATCH) as usize;
+            let most = (process::nofile() / DESCRIPTORS_A_SOCKET).clamp(2, BATCH) as usize;
             // The limit may have been lowered since the last batch.
             unused.truncate(most);
-            if unused.is_empty() {
-                *unused = space.sockets(v6, most)?;
+            if unused.len() < 2 {
+                unused.extend(space.sockets(v6, most - unused.len())?);
             }
-            unused.pop().ok_or_else(|| io::ErrorKind::NotFound.into())
+            unused.pop().zip(unused.pop()).map(Into::into).ok_or(io::ErrorKind::NotFound.into())
         };
         if from.port() != 0
-            && let Ok(pair) = namespace::pair(unconnected()?, listener, from, to)
+            && let Ok(pair) = namespace::pair(two()?, from, to)
         {
             return Ok(pair);
         }
         from.set_port(0);
-        namespace::pair(unconnected()?, listener, from, to)
+        namespace::pair(two()?, from, to)
     }
 }
 

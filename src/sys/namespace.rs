@@ -4,24 +4,34 @@
 //! Nothing gets in or out of it: it has only the loopback, and routes that make all addresses its
 //! own. This process's only thread enters it for the moment in which it makes sockets; they are
 //! used from outside.
+//!
+//! Services have sockets of this namespace, and may connect and listen with them. So no pair
+//! depends on a listener or on an address that is free: both ends are put into the state of a
+//! connection that stands (TCP_REPAIR, which needs CAP_NET_ADMIN), without a handshake.
 
+use super::check;
 use super::shared::Shared;
 use super::socket::{self, connect};
-use super::{check, poll};
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, setsockopt, sockopt};
 use std::fs::File;
-use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::time::Duration;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 /// The loopback's interface index in every namespace.
 const LOOPBACK: u32 = 1;
-/// Connections from others that [`pair`] discards before it gives up.
-const FOREIGN_MAX: usize = 64;
-/// How long a connection over the loopback may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(50);
+/// Values of TCP_REPAIR: [`pair`] may set what a handshake would; it has.
+const BEGIN: libc::c_int = 1;
+const DONE: libc::c_int = -1;
+/// Options of TCP as a handshake would find them (RFC 9293, 3.2; RFC 7323), as pairs of their kind
+/// and value. The window scale has a value for each direction. Bytes of a segment: as many as fit
+/// the loopback's MTU.
+const HANDSHAKE: [libc::c_int; 8] = [2, 65_495, 3, 7 << 16 | 7, 4, 0, 8, 0];
+/// What either end may send at first, in bytes.
+const WINDOW: libc::c_int = 65_536;
+/// The numbers of `struct tcp_repair_window`: snd_wl1, snd_wnd, max_window, rcv_wnd, rcv_wup.
+const WINDOWS: [libc::c_int; 5] = [0, WINDOW, WINDOW, WINDOW, 0];
 
 /// A network namespace of this process's own.
 #[derive(Debug)]
@@ -32,12 +42,14 @@ pub struct Namespace {
 
 impl Namespace {
     /// Makes one. For a process of one thread with CAP_SYS_ADMIN and CAP_NET_ADMIN; /proc must be
-    /// mounted.
+    /// mounted. Err also where no pair can be made in it.
     pub fn new() -> io::Result<Namespace> {
         let outside = File::open("/proc/thread-self/ns/net")?;
         unshare(CloneFlags::CLONE_NEWNET)?;
         let made = File::open("/proc/thread-self/ns/net").and_then(|inside| {
             configure()?;
+            let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            pair([unconnected(false)?, unconnected(false)?], local(0), local(1))?;
             Ok(inside)
         });
         go_back(&outside);
@@ -51,29 +63,9 @@ impl Namespace {
         done
     }
 
-    /// `n` sockets of one family, for the connecting ends of [`pair`].
+    /// `n` sockets of one family, for the ends of [`pair`]. They block.
     pub fn sockets(&self, v6: bool, n: usize) -> io::Result<Vec<OwnedFd>> {
-        self.enter(|| (0..n).map(|_| connecting(v6)).collect())
-    }
-
-    /// A listener for that port, at all addresses of one family.
-    pub fn listener(&self, v6: bool, port: u16) -> io::Result<OwnedFd> {
-        self.enter(|| {
-            let any = socket::any(v6);
-            let fd = socket::stream(SocketAddr::new(any, port), false)?;
-            if v6 {
-                setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
-            }
-            // Accepted connections inherit it.
-            setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
-            // This tells a close from a half-close: a reset follows a close as soon as the other
-            // end has received everything.
-            set_option(&fd, libc::IPPROTO_TCP, libc::TCP_LINGER2, -1)?;
-            socket::bind(&fd, SocketAddr::new(any, port))?;
-            // SAFETY: no memory is handed over.
-            check(unsafe { libc::listen(fd.as_raw_fd(), socket::BACKLOG) })?;
-            Ok(fd)
-        })
+        self.enter(|| (0..n).map(|_| unconnected(v6)).collect())
     }
 }
 
@@ -84,67 +76,63 @@ fn go_back(outside: &File) {
     }
 }
 
-fn connecting(v6: bool) -> io::Result<OwnedFd> {
-    let fd = socket::stream(SocketAddr::new(socket::any(v6), 0), false)?;
-    setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+fn unconnected(v6: bool) -> io::Result<OwnedFd> {
+    let family = if v6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
+    let (kind, flags) = (SockType::Stream, SockFlag::SOCK_CLOEXEC);
+    let fd = nix::sys::socket::socket(family, kind, flags, SockProtocol::Tcp)?;
     setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
-    let (level, name) = if v6 {
-        (libc::IPPROTO_IPV6, libc::IPV6_FREEBIND)
-    } else {
-        (libc::IPPROTO_IP, libc::IP_FREEBIND)
-    };
-    set_option(&fd, level, name, 1)?;
-    set_option(&fd, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
+    if v6 {
+        setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
+        set_option(&fd, libc::IPPROTO_IPV6, libc::IPV6_FREEBIND, &[1])?;
+    }
+    set_option(&fd, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, &[1])?;
+    set_option(&fd, libc::IPPROTO_TCP, libc::TCP_REPAIR, &[BEGIN])?;
     Ok(fd)
 }
 
+/// Sets an option whose value is of so many ints.
 fn set_option(
     fd: &OwnedFd,
     level: libc::c_int,
     name: libc::c_int,
-    value: libc::c_int,
+    value: &[libc::c_int],
 ) -> io::Result<()> {
-    let size = size_of_val(&value) as libc::socklen_t;
-    // SAFETY: the option is an int, which is read.
-    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), size) })
+    let size = size_of_val(value) as libc::socklen_t;
+    // SAFETY: as many bytes as the length says are read.
+    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, value.as_ptr().cast(), size) })
         .map(drop)
 }
 
-/// Binds one end to `from`, connects it to a listener of this namespace, and accepts the other
-/// end, whose peer is `from` and whose own address is `to`.
+/// Connects two sockets of the namespace: the first from `from` to `to`, the second the other way
+/// round. Port 0 of `from` means any. Errors: EADDRNOTAVAIL, if there is such a connection.
 pub fn pair(
-    connecting: OwnedFd,
-    listener: BorrowedFd,
+    [one, other]: [OwnedFd; 2],
     from: SocketAddr,
     to: SocketAddr,
 ) -> io::Result<(OwnedFd, Shared)> {
-    socket::bind(&connecting, here(from))?;
-    match connect(&connecting, here(to)) {
-        Err(e) if e.raw_os_error() != Some(libc::EINPROGRESS) => return Err(e),
-        _ => {}
+    // This tells a close from a half-close: a reset follows a close as soon as the other end has
+    // received everything.
+    set_option(&other, libc::IPPROTO_TCP, libc::TCP_LINGER2, &[-1])?;
+    let (mut from, to) = (here(from), here(to));
+    socket::bind(&one, from)?;
+    connect(&one, to)?;
+    if from.port() == 0 {
+        from = here(socket::local(one.as_fd())?);
     }
-    let ours = match from.port() {
-        0 => socket::local(connecting.as_fd())?,
-        _ => socket::canonical(here(from)),
-    };
-    // Others who have a socket of this namespace can connect to the listener, too.
-    for _ in 0..FOREIGN_MAX {
-        let (accepted, peer) = match socket::accept(listener) {
-            Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                if poll::wait(&mut [poll::Poll::new(listener, true, false)], Some(CONNECT_TIMEOUT))?
-                    == 0
-                {
-                    return Err(ErrorKind::TimedOut.into());
-                }
-                continue;
-            }
-            got => got?,
-        };
-        if peer == ours && socket::local(accepted.as_fd())? == socket::canonical(here(to)) {
-            return Ok((connecting, accepted));
-        }
-    }
-    Err(ErrorKind::ConnectionAborted.into())
+    socket::bind(&other, to)?;
+    connect(&other, from)?;
+    stands(&one)?;
+    stands(&other)?;
+    Ok((one, other.into()))
+}
+
+/// Sets what a handshake would have, and ends TCP_REPAIR.
+fn stands(fd: &OwnedFd) -> io::Result<()> {
+    set_option(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR_OPTIONS, &HANDSHAKE)?;
+    set_option(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR_WINDOW, &WINDOWS)?;
+    // The system works out the size of a segment again when IP's options are set: to none here.
+    set_option(fd, libc::IPPROTO_IP, libc::IP_OPTIONS, &[])?;
+    set_option(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR, &[DONE])
 }
 
 /// The address as it is in the namespace, where the scope of a link-local address is the loopback.
@@ -244,6 +232,39 @@ fn own_all(family: u8) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    fn addresses([from, to]: [&str; 2]) -> (SocketAddr, SocketAddr) {
+        (from.parse().unwrap(), to.parse().unwrap())
+    }
+
+    /// What [`pair`] makes in this namespace, as streams.
+    fn made(space: &Namespace, from: SocketAddr, to: SocketAddr) -> io::Result<[TcpStream; 2]> {
+        let sockets = space.sockets(to.is_ipv6(), 2)?.try_into().expect("two");
+        let (one, other) = pair(sockets, from, to)?;
+        Ok([one.into(), other.our_own().into()])
+    }
+
+    /// Sends so much in both directions at once, then the end.
+    fn exchange([one, other]: [TcpStream; 2]) {
+        let text: Vec<u8> = (0..500_000u32).flat_map(u32::to_ne_bytes).collect();
+        let text = &text[..];
+        std::thread::scope(|s| {
+            for (to, from) in [(&one, &other), (&other, &one)] {
+                s.spawn(move || {
+                    let mut to = to;
+                    to.write_all(text).unwrap();
+                    to.shutdown(std::net::Shutdown::Write).unwrap();
+                });
+                s.spawn(move || {
+                    let (mut from, mut got) = (from, Vec::new());
+                    from.read_to_end(&mut got).unwrap();
+                    assert!(got == text);
+                });
+            }
+        });
+    }
 
     #[test]
     fn ends_have_the_addresses_that_they_are_given() {
@@ -251,38 +272,42 @@ mod tests {
             return eprintln!("skipped: needs root");
         }
         let space = Namespace::new().unwrap();
-        for (from, to) in [
-            ("192.0.2.7:4321", "198.51.100.9:1"),
-            ("[2001:db8::7]:4321", "[2001:db8:1::9]:1"),
-            ("127.0.0.1:4322", "127.0.0.1:1"),
-            ("[fe80::7]:4321", "[fe80::9]:1"),
+        for between in [
+            ["192.0.2.7:4321", "198.51.100.9:1"],
+            ["[2001:db8::7]:4321", "[2001:db8:1::9]:1"],
+            ["127.0.0.1:4322", "127.0.0.1:1"],
+            ["[fe80::7]:4321", "[fe80::9]:1"],
         ] {
-            let (from, to): (SocketAddr, SocketAddr) = (from.parse().unwrap(), to.parse().unwrap());
-            let listener = space.listener(to.is_ipv6(), 0).unwrap();
-            let to = SocketAddr::new(to.ip(), socket::local(listener.as_fd()).unwrap().port());
-            let sockets = space.sockets(to.is_ipv6(), 2).unwrap();
+            let (from, to) = addresses(between);
+            let first = made(&space, from, to).unwrap();
+            let again = made(&space, from, to).unwrap_err();
+            assert_eq!(again.raw_os_error(), Some(libc::EADDRNOTAVAIL));
+            let any = made(&space, SocketAddr::new(from.ip(), 0), to).unwrap();
             let mut ports = Vec::new();
-            let mut pairs = Vec::new();
-            for (connecting, port) in sockets.into_iter().zip([from.port(), 0]) {
-                let (connecting, accepted) =
-                    pair(connecting, listener.as_fd(), SocketAddr::new(from.ip(), port), to)
-                        .unwrap();
-                let (peer, local) = (
-                    socket::peer(accepted.as_fd()).unwrap(),
-                    socket::local(accepted.as_fd()).unwrap(),
-                );
+            for ends in [first, any] {
+                let (peer, local) = (ends[1].peer_addr().unwrap(), ends[1].local_addr().unwrap());
                 assert_eq!((peer.ip(), local.ip(), local.port()), (from.ip(), to.ip(), to.port()));
                 ports.push(peer.port());
-                socket::send(connecting.as_fd(), b"x").unwrap();
-                poll::wait(
-                    &mut [poll::Poll::new(accepted.as_fd(), true, false)],
-                    Some(Duration::from_secs(5)),
-                )
-                .unwrap();
-                assert_eq!(socket::receive(accepted.as_fd(), &mut [0; 9]).unwrap(), 1);
-                pairs.push((connecting, accepted));
+                exchange(ends);
             }
             assert!(ports[0] == from.port() && ports[1] != ports[0], "{ports:?}");
+        }
+    }
+
+    /// A service has a socket of the namespace, and may do with it what it likes.
+    #[test]
+    fn nobody_who_has_a_socket_there_is_in_the_way() {
+        if super::super::identity::effective_uid() != 0 {
+            return eprintln!("skipped: needs root");
+        }
+        let space = Namespace::new().unwrap();
+        let (from, to) = addresses(["192.0.2.7:4321", "198.51.100.9:4322"]);
+        let [at_from, at_to] = [from, to].map(|at| space.enter(|| TcpListener::bind(at)).unwrap());
+        exchange(made(&space, from, to).unwrap());
+        for listener in [at_from, at_to] {
+            listener.set_nonblocking(true).unwrap();
+            let accepted = listener.accept().map(drop);
+            assert_eq!(accepted.unwrap_err().kind(), io::ErrorKind::WouldBlock);
         }
     }
 }

@@ -9,7 +9,7 @@ mod listener;
 mod pieces;
 mod transfer;
 
-pub(super) use internet::{any, bind, connect, datagram, stream};
+pub(super) use internet::{bind, connect, datagram, stream};
 pub use internet::{canonical, is_of_another_family, local, peer};
 pub(in crate::sys) use listener::beside;
 pub use listener::{BACKLOG, accept, is_listening, listen, listen_beside, set_nonblocking};

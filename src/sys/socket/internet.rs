@@ -44,11 +44,6 @@ fn with_address(
     Ok(())
 }
 
-/// The wildcard address of a family.
-pub(in crate::sys) fn any(v6: bool) -> IpAddr {
-    if v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
-}
-
 /// A socket of datagrams that does not block.
 pub(in crate::sys) fn datagram(address: SocketAddr) -> io::Result<OwnedFd> {
     let family = if address.is_ipv6() { libc::AF_INET6 } else { libc::AF_INET };
