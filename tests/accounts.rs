@@ -186,6 +186,28 @@ fn users_and_groups_of_a_directory_and_a_directory_that_does_not_answer() {
     until("the new table is served", || as_demo(&d, "shell") == NOT_AVAILABLE);
 }
 
+const ASKED: &str = "+ Success\r\nEnter Username: Enter Password: ";
+const REFUSING: &str = "
+passwords = @DIR@/passwords
+others stream tcp nowait nobody /bin/echo echo others
+ users = !@colleagues
+";
+
+/// A rule that refuses a group would not refuse a user whose groups nobody knows.
+#[test]
+fn a_user_about_whom_the_directory_does_not_answer_is_not_logged_in() {
+    let Some(d) = with_directory(REFUSING).map(Builder::start) else { return };
+    d.place.write("hangs", "", 0o644);
+    let all = d.ask("AUTH\r\ndemo\r\ndemopass\r\nothers\r\n");
+    same(all, format!("{ASKED}- Authentication failed\r\n{NOT_AVAILABLE}"));
+    d.wait_log("LOGIN user=demo method=password result=later");
+    assert!(!d.log().contains("PENALTY"), "{}", d.log());
+
+    std::fs::remove_file(d.place.at("hangs")).expect("remove");
+    same(as_demo(&d, "others"), NOT_AVAILABLE);
+    d.wait_log("LOGIN user=demo method=password result=yes");
+}
+
 #[test]
 fn a_directory_that_is_away() {
     let Some(d) = with_directory(DIRECTORY).map(Builder::start) else { return };

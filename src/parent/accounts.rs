@@ -46,6 +46,23 @@ struct LookUpChild<T> {
     waiting: Vec<(Rc<Config>, T)>,
 }
 
+/// What the name service says of a user.
+pub enum LookUpResult {
+    Found(Rc<Account>),
+    NotFound,
+    /// It did not answer, or could not be asked.
+    NoAnswer,
+}
+
+/// A look-up that has ended.
+pub struct LookedUp<T> {
+    pub name: Missing,
+    /// Of a group: never found.
+    pub user: LookUpResult,
+    /// The requests that continue now.
+    pub waiting: Vec<T>,
+}
+
 /// The look-ups that run, by process id. `T` is a request that continues when its look-up has
 /// ended, whether the name was found or not.
 pub struct Accounts<T>(HashMap<i32, LookUpChild<T>>);
@@ -99,18 +116,17 @@ impl<T> Accounts<T> {
         }
     }
 
-    /// The child of a look-up has ended; its output is the answer. Returns the name and the
-    /// requests that continue now.
-    pub fn ended(&mut self, cx: &mut Context, pid: i32, exit: Exit) -> Option<(Missing, Vec<T>)> {
+    /// The child of a look-up has ended; its output is the answer.
+    pub fn ended(&mut self, cx: &mut Context, pid: i32, exit: Exit) -> Option<LookedUp<T>> {
         let l = self.0.remove(&pid)?;
         // The number may soon be another child's.
         cx.cancel(l.late, Timer::AccountLate { pid });
-        let text = if exit == Exit::Status(0) { read_answer(&l.pipe) } else { String::new() };
-        Some(l.learn(&text))
+        let answer = (exit == Exit::Status(0)).then(|| read_answer(&l.pipe));
+        Some(l.learn(answer.as_deref()))
     }
 
     /// The look-up has taken too long: its requests continue without the name.
-    pub fn late(&mut self, pid: i32) -> Option<(Missing, Vec<T>)> {
+    pub fn late(&mut self, pid: i32) -> Option<LookedUp<T>> {
         let l = self.0.remove(&pid)?;
         // This fails where the child has just ended. Its answer comes too late all the same.
         let _ = l.child.signal(Signal::KILL);
@@ -119,30 +135,48 @@ impl<T> Accounts<T> {
             l.name,
             LOOK_UP_TIMEOUT.as_secs()
         ));
-        Some(l.learn(""))
+        Some(l.learn(None))
     }
 }
 
 impl<T> LookUpChild<T> {
-    /// Each configuration whose requests waited keeps what was found.
-    fn learn(self, text: &str) -> (Missing, Vec<T>) {
-        let (account, group) = match &self.name {
-            Missing::User(_) | Missing::Uid(_) => (Account::read(text).map(Rc::new), None),
-            Missing::Group(_) => (None, lookups::read_number(text)),
+    /// Each configuration whose requests waited keeps what was found. `answer`: None, if there is
+    /// none.
+    fn learn(self, answer: Option<&str>) -> LookedUp<T> {
+        let (user, group) = match &self.name {
+            Missing::User(_) | Missing::Uid(_) => (LookUpResult::read(answer), None),
+            Missing::Group(_) => (LookUpResult::NotFound, answer.and_then(lookups::read_number)),
         };
         for (config, _) in &self.waiting {
-            match (&self.name, &account, group) {
-                (Missing::User(name), Some(account), _) => {
+            match (&self.name, &user, group) {
+                (Missing::User(name), LookUpResult::Found(account), _) => {
                     config.catalog.learn_user(name, account.clone());
                 }
-                (Missing::Uid(uid), Some(account), _) if account.user.uid == *uid => {
+                (Missing::Uid(uid), LookUpResult::Found(account), _)
+                    if account.user.uid == *uid =>
+                {
                     config.catalog.learn_uid(account.clone());
                 }
                 (Missing::Group(name), _, Some(gid)) => config.catalog.learn_group(name, gid),
                 _ => {}
             }
         }
-        (self.name, self.waiting.into_iter().map(|(_, then)| then).collect())
+        let waiting = self.waiting.into_iter().map(|(_, then)| then).collect();
+        LookedUp { name: self.name, user, waiting }
+    }
+}
+
+impl LookUpResult {
+    fn read(answer: Option<&str>) -> LookUpResult {
+        match answer {
+            Some("") => LookUpResult::NotFound,
+            Some(text) => match Account::read(text) {
+                Some(account) => LookUpResult::Found(Rc::new(account)),
+                // It is not whole.
+                None => LookUpResult::NoAnswer,
+            },
+            None => LookUpResult::NoAnswer,
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Logins: who may try, the result on a try, and the penalty for a failure.
 
+use super::accounts::LookUpResult;
 use super::catalog::Missing;
 use super::channel::Broken;
 use super::children::Role;
@@ -242,7 +243,7 @@ impl Logins {
         let config = t.config.clone();
         let proved = Proved { tried: Box::new(t), key };
         if config.catalog.known_account(&name).is_some() {
-            self.succeeded(cx, sessions, &proved);
+            self.result(cx, sessions, &proved.tried, LoginResult::Yes, key);
             return None;
         }
         Some(NeedsAccount { name: Missing::User(name), config, proved })
@@ -269,15 +270,20 @@ impl Logins {
         }
     }
 
-    /// A login has succeeded, and the look-up of its user has ended, whether it found the user or
-    /// not.
-    pub fn succeeded(&mut self, cx: &Context, sessions: &mut Sessions, p: &Proved) {
-        self.result(cx, sessions, &p.tried, LoginResult::Yes, p.key);
-    }
-
-    /// The client has proved who it is, but its user cannot be looked up now.
-    pub fn not_looked_up(&mut self, cx: &Context, sessions: &mut Sessions, p: &Proved) {
-        self.result(cx, sessions, &p.tried, LoginResult::Later, p.key);
+    /// The client has proved who it is, and the look-up of its user has ended. Without an answer
+    /// nobody knows which groups the user is in, and so which rules refuse it: it is not logged in.
+    pub fn looked_up(
+        &mut self,
+        cx: &Context,
+        sessions: &mut Sessions,
+        p: &Proved,
+        user: &LookUpResult,
+    ) {
+        let result = match user {
+            LookUpResult::Found(_) | LookUpResult::NotFound => LoginResult::Yes,
+            LookUpResult::NoAnswer => LoginResult::Later,
+        };
+        self.result(cx, sessions, &p.tried, result, p.key);
     }
 
     /// Notes the result on a try, and answers its session. A session that has ended meanwhile
