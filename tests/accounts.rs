@@ -23,13 +23,17 @@ at stream unix nowait local /bin/cat cat
 
 /// fived with a passwd and a group file of its own. None: not here.
 fn with_users() -> Option<Builder> {
+    with_users_and(ROWS)
+}
+
+fn with_users_and(conf: &str) -> Option<Builder> {
     if !root() || !installed("unshare") || !installed("nsenter") {
         skip("needs root, unshare and nsenter");
         return None;
     }
     let more = |path: &str, line: &str| std::fs::read_to_string(path).expect(path) + line;
     let mounts = "mount --bind @DIR@/users /etc/passwd && mount --bind @DIR@/groups /etc/group && exec \"$0\" \"$@\"";
-    let d = Daemon::with(ROWS)
+    let d = Daemon::with(conf)
         .file("users", &more("/etc/passwd", "local:x:54321:54321::/:/bin/sh\n"))
         .file("groups", &more("/etc/group", "locals:x:54400:\n"));
     Some(d.under(&["unshare", "-m", "sh", "-c", mounts]))
@@ -40,6 +44,13 @@ fn mount(d: &Daemon, words: &[&str]) {
     let target = format!("--target={}", d.parent_pid());
     let done = Command::new("nsenter").args([&target, "--mount"]).args(words).status();
     assert!(done.expect("nsenter").success(), "{words:?}");
+}
+
+/// Changes a file of the place.
+fn change(d: &Daemon, name: &str, from: &str, to: &str) {
+    let path = d.place.at(name);
+    let text = std::fs::read_to_string(&path).expect("read");
+    std::fs::write(path, text.replace(from, to)).expect("write");
 }
 
 #[test]
@@ -88,20 +99,49 @@ fn a_reload_keeps_users_and_groups_that_nobody_can_look_up() {
 fn a_reload_asks_again_for_every_user_and_group() {
     let Some(d) = with_users().map(Builder::start) else { return };
     same(d.ask("who\r\n"), "+Go\r\nlocal\n");
-    let change = |name: &str, from: &str, to: &str| {
-        let path = d.place.at(name);
-        let text = std::fs::read_to_string(&path).expect("read");
-        std::fs::write(path, text.replace(from, to)).expect("write");
-    };
-    change("users", "local:x:54321:54321:", "local:x:54331:54331:");
-    change("groups", "locals:x:54400:", "locals:x:54401:");
+    change(&d, "users", "local:x:54321:54321:", "local:x:54331:54331:");
+    change(&d, "groups", "locals:x:54400:", "locals:x:54401:");
     d.reload(&ROWS.replace("/usr/bin/id id -un", "/usr/bin/id id -u").replace("id -gn", "id -g"));
     until("the new table is served", || d.ask("who\r\n") == b"+Go\r\n54331\n");
     same(d.ask("group\r\n"), "+Go\r\n54401\n");
-    change("users", "local:x:", "gone:x:");
+    change(&d, "users", "local:x:", "gone:x:");
     d.reload("who stream tcp nowait local /usr/bin/id id -un\n");
     d.wait_log("local: no such user: this service answers");
     until("the new table is served", || d.ask("who\r\n") == FAILED.as_bytes());
+}
+
+const LOGINS: &str = "
+passwords = @DIR@/passwords
+listen = @DIR@/door
+id stream tcp nowait * /usr/bin/id id -u
+members stream tcp nowait nobody /bin/echo echo member
+ users = @locals
+others stream tcp nowait nobody /bin/echo echo other
+ users = !@locals
+";
+
+/// A user's rights at a login are those that the user has then, as under sshd(8).
+#[test]
+fn who_logs_in_is_looked_up_at_that_time() {
+    let Some(b) = with_users_and(LOGINS) else { return };
+    let d = b.file("passwords", &PASSWORDS.replace("demo", "local")).start();
+    let ask = |name: &str, service: &str| {
+        let all = d.ask(format!("AUTH\r\n{name}\r\ndemopass\r\n{service}\r\n"));
+        let yes = format!("{ASKED}Authentication as {name} successful\r\n");
+        let all = String::from_utf8_lossy(&all).into_owned();
+        all.strip_prefix(&yes).expect(&all).to_string()
+    };
+    same(ask("local", "id"), "+Go\r\n54321\n");
+    same(ask("local", "members"), NOT_AVAILABLE);
+    same(ask("local", "others"), "+Go\r\nother\n");
+    change(&d, "groups", "locals:x:54400:", "locals:x:54400:local");
+    same(ask("local", "members"), "+Go\r\nmember\n");
+    same(ask("local", "others"), NOT_AVAILABLE);
+    change(&d, "users", "local:x:54321:54321:", "local:x:54331:54331:");
+    same(ask("local", "id"), "+Go\r\n54331\n");
+    // Of a user who is gone the password file still has the name, but no service runs as it.
+    change(&d, "users", "local:x:", "gone:x:");
+    same(ask("local", "id"), FAILED);
 }
 
 const DIRECTORY: &str = "

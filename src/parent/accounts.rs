@@ -1,9 +1,9 @@
-//! Users and groups that the system's name service did not know when the configuration was read.
-//! A child looks them up, because a name service may never answer. Only the request that needs the
-//! name waits.
+//! Users and groups that the system's name service did not know when the configuration was read,
+//! and users who log in. A child looks them up, because a name service may never answer. Only the
+//! request that needs the name waits.
 //!
 //! A name that was found is kept with the configuration. One that was not found is looked up again
-//! for the next request that needs it.
+//! for the next request that needs it, and a user at each login.
 
 use super::arrival::StartError;
 use super::catalog::{Account, Missing};
@@ -151,6 +151,9 @@ impl<T> LookUpChild<T> {
             match (&self.name, &user, group) {
                 (Missing::User(name), LookUpResult::Found(account), _) => {
                     config.catalog.learn_user(name, account.clone());
+                }
+                (Missing::User(name), LookUpResult::NotFound, _) => {
+                    config.catalog.forget_user(name)
                 }
                 (Missing::Uid(uid), LookUpResult::Found(account), _)
                     if account.user.uid == *uid =>

@@ -1,8 +1,9 @@
 //! What each service needs to start, prepared once, so that a start is only system calls.
 //!
-//! Users and groups that were found are kept until the next reload. The parent asks the system's
-//! name service itself only while it starts. For a reload a child does (`asked`), and later, too
-//! (`accounts`), because the name service may never answer.
+//! Users and groups that were found are kept until the next reload, but a user who logs in is
+//! looked up again. The parent asks the system's name service itself only while it starts. For a
+//! reload a child does (`asked`), and later, too (`accounts`), because the name service may never
+//! answer.
 
 use crate::policy::{Backend, RlimitKind, Service, ServiceId, Stderr, Table, UserSpec};
 use crate::sys::identity::{self, Identity, User};
@@ -153,6 +154,11 @@ impl Catalog {
 
     pub fn learn_user(&self, name: &str, account: Rc<Account>) {
         self.users.borrow_mut().insert(name.into(), account);
+    }
+
+    /// There is no user of that name any more.
+    pub fn forget_user(&self, name: &str) {
+        self.users.borrow_mut().remove(name);
     }
 
     /// The account of a user who has connected to a Unix socket, as far as it is known.
