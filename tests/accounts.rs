@@ -124,7 +124,8 @@ others stream tcp nowait nobody /bin/echo echo other
 #[test]
 fn who_logs_in_is_looked_up_at_that_time() {
     let Some(b) = with_users_and(LOGINS) else { return };
-    let d = b.file("passwords", &PASSWORDS.replace("demo", "local")).start();
+    let passwords = ["local", "54323"].map(|name| PASSWORDS.replace("demo", name)).concat();
+    let d = b.file("passwords", &passwords).start();
     let ask = |name: &str, service: &str| {
         let all = d.ask(format!("AUTH\r\n{name}\r\ndemopass\r\n{service}\r\n"));
         let yes = format!("{ASKED}Authentication as {name} successful\r\n");
@@ -142,6 +143,8 @@ fn who_logs_in_is_looked_up_at_that_time() {
     // Of a user who is gone the password file still has the name, but no service runs as it.
     change(&d, "users", "local:x:", "gone:x:");
     same(ask("local", "id"), FAILED);
+    // The name of nobody is not a uid either.
+    same(ask("54323", "id"), FAILED);
 }
 
 const DIRECTORY: &str = "
@@ -246,6 +249,20 @@ fn a_user_about_whom_the_directory_does_not_answer_is_not_logged_in() {
     std::fs::remove_file(d.place.at("hangs")).expect("remove");
     same(as_demo(&d, "others"), NOT_AVAILABLE);
     d.wait_log("LOGIN user=demo method=password result=yes");
+}
+
+/// A directory may know a user by several names, such as one in capitals. Under such a name the
+/// user would be none of those whom rules refuse.
+#[test]
+fn a_user_logs_in_by_no_other_name_than_the_directory_s_own() {
+    let Some(d) = with_directory(&format!("{REFUSING} users += !demo\n")) else { return };
+    let d =
+        d.file("passwords", &format!("{PASSWORDS}{}", PASSWORDS.replace("demo", "DEMO"))).start();
+    same(as_demo(&d, "others"), NOT_AVAILABLE);
+    let all = d.ask("AUTH\r\nDEMO\r\ndemopass\r\nothers\r\n");
+    same(all, format!("{ASKED}- Authentication failed\r\n{NOT_AVAILABLE}"));
+    d.wait_log("LOGIN user=DEMO method=password result=no-account");
+    assert!(!d.log().contains("PENALTY"), "{}", d.log());
 }
 
 #[test]

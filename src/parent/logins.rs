@@ -1,7 +1,7 @@
 //! Logins: who may try, the result on a try, and the penalty for a failure.
 
 use super::accounts::LookUpResult;
-use super::catalog::Missing;
+use super::catalog::{Account, Missing};
 use super::channel::Broken;
 use super::children::Role;
 use super::config::Config;
@@ -16,6 +16,7 @@ use super::sessions::Sessions;
 use super::slots::Work;
 use super::tries::{self, Asks, Tries, Try};
 use crate::policy::GroupSet;
+use crate::sys::identity;
 use crate::sys::process::Exit;
 use crate::wire::login::{HASH, LoginResult};
 use crate::wire::orders::{Answer, Data, May, Method};
@@ -282,8 +283,7 @@ impl Logins {
                 t.config.catalog.known_account(&name).map(Some).ok_or(LoginResult::Later)
             }
         };
-        let user = account.map(|account| {
-            let account = account.filter(|a| a.user.name == name);
+        let user = account.and_then(|account| own(&name, account)).map(|account| {
             let login = t.config.login(&name, account.as_deref());
             User { login, account, method: word(t.method) }
         });
@@ -348,5 +348,18 @@ fn word(method: Method) -> &'static str {
     match method {
         Method::Password => "password",
         Method::Pubkey => "pubkey",
+    }
+}
+
+/// The account that this name stands for, of the one that was found for it. A number is a name like
+/// any other here, not that user's. Err: the user has another name, by which the rules know it.
+fn own(name: &str, found: Option<Rc<Account>>) -> Result<Option<Rc<Account>>, LoginResult> {
+    match found {
+        Some(a) if identity::number(name) == Some(a.user.uid) => Ok(None),
+        Some(a) if a.user.name != name => {
+            ::log::debug!("login of {name:?}: that is the user {:?}", a.user.name);
+            Err(LoginResult::NoAccount)
+        }
+        found => Ok(found),
     }
 }
