@@ -2,11 +2,11 @@
 //! nothing, and no try hangs for ever.
 
 mod support;
-
-use std::process::Command;
 #[path = "support/yamux_raw.rs"]
 mod yamux_raw;
 
+use std::process::Command;
+use std::time::{Duration, Instant};
 use support::*;
 
 const PASSWD: &str = "demo:$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.\n";
@@ -168,6 +168,16 @@ fn whom_pam_takes_for_another_user_is_not_logged_in() {
         c.send("AUTH\r\ndemo\r\ndemopass\r\n").expect(ASKED).expect("- Authentication failed\r\n");
         d.wait_log("LOGIN user=demo method=password result=no");
     }
+}
+
+/// What a module has left behind does not keep the client waiting, even if it has a copy of all
+/// that the login process had.
+#[test]
+fn a_process_that_a_module_of_pam_leaves_behind_delays_no_answer() {
+    let Some(d) = own_module("", "leaves", "") else { return };
+    let before = Instant::now();
+    login_from(&d, "127.0.0.1");
+    assert!(before.elapsed() < Duration::from_secs(30), "{:?}", before.elapsed());
 }
 
 #[test]

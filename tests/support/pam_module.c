@@ -1,6 +1,8 @@
 /* A module of PAM. It asks for a password, which is demopass, and its argument says what it does
- * besides: `renames` gives the user another name. */
+ * besides: `renames` gives the user another name, `leaves` leaves a process behind that has
+ * everything open. */
 #include <string.h>
+#include <unistd.h>
 
 struct pam_message {
     int style;
@@ -32,6 +34,11 @@ int pam_sm_authenticate(void *pam, int flags, int argc, const char **argv)
         return AUTHENTICATION_ERROR;
     if (!strcmp(does, "renames"))
         return pam_set_item(pam, USER, "other");
+    if (!strcmp(does, "leaves") && fork() == 0) {
+        setsid();
+        sleep(60);
+        _exit(0);
+    }
     return 0;
 }
 
