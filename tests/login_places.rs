@@ -180,6 +180,15 @@ fn a_process_that_a_module_of_pam_leaves_behind_delays_no_answer() {
     assert!(before.elapsed() < Duration::from_secs(30), "{:?}", before.elapsed());
 }
 
+/// Only the login process itself says that a login succeeds.
+#[test]
+fn a_module_of_pam_that_ends_the_process_logs_nobody_in() {
+    let Some(d) = own_module("", "ends", "") else { return };
+    let mut c = d.connect();
+    c.send("AUTH\r\ndemo\r\ndemopass\r\n").expect(ASKED).expect("- Authentication failed\r\n");
+    d.wait_log("LOGIN user=demo method=password result=later");
+}
+
 #[test]
 fn idle_dialogues_of_pam_keep_nobody_waiting() {
     let check = "#!/bin/sh\n[ $PAM_TYPE = auth ] || exit 0\n[ \"$(tr -d '\\000')\" = demopass ]\n";

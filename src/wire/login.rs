@@ -30,7 +30,8 @@ pub enum LoginResult {
 }
 
 const LOGIN_RESULTS: [(LoginResult, i32, &str); 8] = [
-    (LoginResult::Yes, 0, "yes"),
+    // Not 0, with which others' code in the child may end it.
+    (LoginResult::Yes, 42, "yes"),
     (LoginResult::No, 1, "no"),
     (LoginResult::NotAKey, 2, "not-a-key"),
     (LoginResult::BadSignature, 3, "bad-signature"),
@@ -177,6 +178,7 @@ mod tests {
             );
         }
         assert_eq!(LoginResult::from_status(77), LoginResult::Later);
+        assert_eq!(LoginResult::from_status(0), LoginResult::Later);
     }
 
     #[test]
