@@ -6,6 +6,8 @@ mod support;
 
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 use support::*;
 
@@ -112,7 +114,6 @@ fn a_reload_asks_again_for_every_user_and_group() {
 
 const LOGINS: &str = "
 passwords = @DIR@/passwords
-listen = @DIR@/door
 id stream tcp nowait * /usr/bin/id id -u
 members stream tcp nowait nobody /bin/echo echo member
  users = @locals
@@ -146,6 +147,35 @@ fn who_logs_in_is_looked_up_at_that_time() {
     // The name of nobody is not a uid either.
     same(ask("54323", "id"), FAILED);
 }
+
+/// The same at a Unix socket, but for a moment.
+#[test]
+fn who_connects_to_a_unix_socket_is_looked_up_again() {
+    let Some(b) = with_users_and(DOOR) else { return };
+    let d = b.arg("-l").arg("@DIR@/door").start();
+    let ask = |path: &str, request: &str| {
+        let mut c = UnixStream::connect(d.place.at(path)).expect("connect");
+        c.write_all(request.as_bytes()).expect("write");
+        let mut all = String::new();
+        c.read_to_string(&mut all).expect("read");
+        all
+    };
+    same(ask("door", "name\r\n"), "+Go\r\nroot\n");
+    same(ask("own", ""), "root\n");
+    change(&d, "users", "root:x:0:", "admin:x:0:");
+    until("the name is new", || ask("door", "name\r\n") == "+Go\r\nadmin\n");
+    until("here too", || ask("own", "") == "admin\n");
+    change(&d, "users", "admin:x:0:", "admin:x:54999:");
+    // (The module `systemd` of the name service may still know a root.)
+    until("the name is gone", || !ask("door", "name\r\n").contains("admin"));
+}
+
+const DOOR: &str = "
+name stream tcp nowait nobody /bin/sh sh -c 'echo $FIVED_USER'
+ require = login
+own stream unix nowait nobody /bin/sh sh -c 'echo $FIVED_USER'
+ port = @DIR@/own
+";
 
 const DIRECTORY: &str = "
 passwords = @DIR@/passwords

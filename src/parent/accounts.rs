@@ -6,7 +6,7 @@
 //! for the next request that needs it, and a user at each login.
 
 use super::arrival::StartError;
-use super::catalog::{Account, Missing};
+use super::catalog::{Account, LookUpResult, Missing};
 use super::children::Role;
 use super::config::Config;
 use super::context::{Context, Timer};
@@ -44,14 +44,6 @@ struct LookUpChild<T> {
     pipe: OwnedFd,
     late: Duration,
     waiting: Vec<(Rc<Config>, T)>,
-}
-
-/// What the name service says of a user.
-pub enum LookUpResult {
-    Found(Rc<Account>),
-    NotFound,
-    /// It did not answer, or could not be asked.
-    NoAnswer,
 }
 
 /// A look-up that has ended.
@@ -122,11 +114,11 @@ impl<T> Accounts<T> {
         // The number may soon be another child's.
         cx.cancel(l.late, Timer::AccountLate { pid });
         let answer = (exit == Exit::Status(0)).then(|| read_answer(&l.pipe));
-        Some(l.learn(answer.as_deref()))
+        Some(l.learn(answer.as_deref(), cx.now))
     }
 
     /// The look-up has taken too long: its requests continue without the name.
-    pub fn late(&mut self, pid: i32) -> Option<LookedUp<T>> {
+    pub fn late(&mut self, pid: i32, now: Duration) -> Option<LookedUp<T>> {
         let l = self.0.remove(&pid)?;
         // This fails where the child has just ended. Its answer comes too late all the same.
         let _ = l.child.signal(Signal::KILL);
@@ -135,14 +127,14 @@ impl<T> Accounts<T> {
             l.name,
             LOOK_UP_TIMEOUT.as_secs()
         ));
-        Some(l.learn(None))
+        Some(l.learn(None, now))
     }
 }
 
 impl<T> LookUpChild<T> {
     /// Each configuration whose requests waited keeps what was found. `answer`: None, if there is
     /// none.
-    fn learn(self, answer: Option<&str>) -> LookedUp<T> {
+    fn learn(self, answer: Option<&str>, now: Duration) -> LookedUp<T> {
         let (user, group) = match &self.name {
             Missing::User(_) | Missing::Uid(_) => (LookUpResult::read(answer), None),
             Missing::Group(_) => (LookUpResult::NotFound, answer.and_then(lookups::read_number)),
@@ -155,11 +147,7 @@ impl<T> LookUpChild<T> {
                 (Missing::User(name), LookUpResult::NotFound, _) => {
                     config.catalog.forget_user(name)
                 }
-                (Missing::Uid(uid), LookUpResult::Found(account), _)
-                    if account.user.uid == *uid =>
-                {
-                    config.catalog.learn_uid(account.clone());
-                }
+                (Missing::Uid(uid), said, _) => config.catalog.learn_uid(*uid, said, now),
                 (Missing::Group(name), _, Some(gid)) => config.catalog.learn_group(name, gid),
                 _ => {}
             }

@@ -1,6 +1,6 @@
 //! What ends, and what ends with it: children, sessions, net processes.
 
-use super::accounts::LookUpResult;
+use super::catalog::LookUpResult;
 use super::channel::Broken;
 use super::children::Role;
 use super::logins::NeedsAccount;

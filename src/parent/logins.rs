@@ -1,7 +1,6 @@
 //! Logins: who may try, the result on a try, and the penalty for a failure.
 
-use super::accounts::LookUpResult;
-use super::catalog::{Account, Missing};
+use super::catalog::{Account, LookUpResult, Missing};
 use super::channel::Broken;
 use super::children::Role;
 use super::config::Config;
