@@ -6,6 +6,8 @@ mod support;
 
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 use support::*;
 
@@ -23,13 +25,17 @@ at stream unix nowait local /bin/cat cat
 
 /// fived with a passwd and a group file of its own. None: not here.
 fn with_users() -> Option<Builder> {
+    with_users_and(ROWS)
+}
+
+fn with_users_and(conf: &str) -> Option<Builder> {
     if !root() || !installed("unshare") || !installed("nsenter") {
         skip("needs root, unshare and nsenter");
         return None;
     }
     let more = |path: &str, line: &str| std::fs::read_to_string(path).expect(path) + line;
     let mounts = "mount --bind @DIR@/users /etc/passwd && mount --bind @DIR@/groups /etc/group && exec \"$0\" \"$@\"";
-    let d = Daemon::with(ROWS)
+    let d = Daemon::with(conf)
         .file("users", &more("/etc/passwd", "local:x:54321:54321::/:/bin/sh\n"))
         .file("groups", &more("/etc/group", "locals:x:54400:\n"));
     Some(d.under(&["unshare", "-m", "sh", "-c", mounts]))
@@ -40,6 +46,13 @@ fn mount(d: &Daemon, words: &[&str]) {
     let target = format!("--target={}", d.parent_pid());
     let done = Command::new("nsenter").args([&target, "--mount"]).args(words).status();
     assert!(done.expect("nsenter").success(), "{words:?}");
+}
+
+/// Changes a file of the place.
+fn change(d: &Daemon, name: &str, from: &str, to: &str) {
+    let path = d.place.at(name);
+    let text = std::fs::read_to_string(&path).expect("read");
+    std::fs::write(path, text.replace(from, to)).expect("write");
 }
 
 #[test]
@@ -88,21 +101,81 @@ fn a_reload_keeps_users_and_groups_that_nobody_can_look_up() {
 fn a_reload_asks_again_for_every_user_and_group() {
     let Some(d) = with_users().map(Builder::start) else { return };
     same(d.ask("who\r\n"), "+Go\r\nlocal\n");
-    let change = |name: &str, from: &str, to: &str| {
-        let path = d.place.at(name);
-        let text = std::fs::read_to_string(&path).expect("read");
-        std::fs::write(path, text.replace(from, to)).expect("write");
-    };
-    change("users", "local:x:54321:54321:", "local:x:54331:54331:");
-    change("groups", "locals:x:54400:", "locals:x:54401:");
+    change(&d, "users", "local:x:54321:54321:", "local:x:54331:54331:");
+    change(&d, "groups", "locals:x:54400:", "locals:x:54401:");
     d.reload(&ROWS.replace("/usr/bin/id id -un", "/usr/bin/id id -u").replace("id -gn", "id -g"));
     until("the new table is served", || d.ask("who\r\n") == b"+Go\r\n54331\n");
     same(d.ask("group\r\n"), "+Go\r\n54401\n");
-    change("users", "local:x:", "gone:x:");
+    change(&d, "users", "local:x:", "gone:x:");
     d.reload("who stream tcp nowait local /usr/bin/id id -un\n");
     d.wait_log("local: no such user: this service answers");
     until("the new table is served", || d.ask("who\r\n") == FAILED.as_bytes());
 }
+
+const LOGINS: &str = "
+passwords = @DIR@/passwords
+id stream tcp nowait * /usr/bin/id id -u
+members stream tcp nowait nobody /bin/echo echo member
+ users = @locals
+others stream tcp nowait nobody /bin/echo echo other
+ users = !@locals
+";
+
+/// A user's rights at a login are those that the user has then, as under sshd(8).
+#[test]
+fn who_logs_in_is_looked_up_at_that_time() {
+    let Some(b) = with_users_and(LOGINS) else { return };
+    let passwords = ["local", "54323"].map(|name| PASSWORDS.replace("demo", name)).concat();
+    let d = b.file("passwords", &passwords).start();
+    let ask = |name: &str, service: &str| {
+        let all = d.ask(format!("AUTH\r\n{name}\r\ndemopass\r\n{service}\r\n"));
+        let yes = format!("{ASKED}Authentication as {name} successful\r\n");
+        let all = String::from_utf8_lossy(&all).into_owned();
+        all.strip_prefix(&yes).expect(&all).to_string()
+    };
+    same(ask("local", "id"), "+Go\r\n54321\n");
+    same(ask("local", "members"), NOT_AVAILABLE);
+    same(ask("local", "others"), "+Go\r\nother\n");
+    change(&d, "groups", "locals:x:54400:", "locals:x:54400:local");
+    same(ask("local", "members"), "+Go\r\nmember\n");
+    same(ask("local", "others"), NOT_AVAILABLE);
+    change(&d, "users", "local:x:54321:54321:", "local:x:54331:54331:");
+    same(ask("local", "id"), "+Go\r\n54331\n");
+    // Of a user who is gone the password file still has the name, but no service runs as it.
+    change(&d, "users", "local:x:", "gone:x:");
+    same(ask("local", "id"), FAILED);
+    // The name of nobody is not a uid either.
+    same(ask("54323", "id"), FAILED);
+}
+
+/// The same at a Unix socket, but for a moment.
+#[test]
+fn who_connects_to_a_unix_socket_is_looked_up_again() {
+    let Some(b) = with_users_and(DOOR) else { return };
+    let d = b.arg("-l").arg("@DIR@/door").start();
+    let ask = |path: &str, request: &str| {
+        let mut c = UnixStream::connect(d.place.at(path)).expect("connect");
+        c.write_all(request.as_bytes()).expect("write");
+        let mut all = String::new();
+        c.read_to_string(&mut all).expect("read");
+        all
+    };
+    same(ask("door", "name\r\n"), "+Go\r\nroot\n");
+    same(ask("own", ""), "root\n");
+    change(&d, "users", "root:x:0:", "admin:x:0:");
+    until("the name is new", || ask("door", "name\r\n") == "+Go\r\nadmin\n");
+    until("here too", || ask("own", "") == "admin\n");
+    change(&d, "users", "admin:x:0:", "admin:x:54999:");
+    // (The module `systemd` of the name service may still know a root.)
+    until("the name is gone", || !ask("door", "name\r\n").contains("admin"));
+}
+
+const DOOR: &str = "
+name stream tcp nowait nobody /bin/sh sh -c 'echo $FIVED_USER'
+ require = login
+own stream unix nowait nobody /bin/sh sh -c 'echo $FIVED_USER'
+ port = @DIR@/own
+";
 
 const DIRECTORY: &str = "
 passwords = @DIR@/passwords
@@ -184,6 +257,42 @@ fn users_and_groups_of_a_directory_and_a_directory_that_does_not_answer() {
     same(shell(), format!("{GO}{IDS}"));
     d.reload(&refusing("colleagues"));
     until("the new table is served", || as_demo(&d, "shell") == NOT_AVAILABLE);
+}
+
+const ASKED: &str = "+ Success\r\nEnter Username: Enter Password: ";
+const REFUSING: &str = "
+passwords = @DIR@/passwords
+others stream tcp nowait nobody /bin/echo echo others
+ users = !@colleagues
+";
+
+/// A rule that refuses a group would not refuse a user whose groups nobody knows.
+#[test]
+fn a_user_about_whom_the_directory_does_not_answer_is_not_logged_in() {
+    let Some(d) = with_directory(REFUSING).map(Builder::start) else { return };
+    d.place.write("hangs", "", 0o644);
+    let all = d.ask("AUTH\r\ndemo\r\ndemopass\r\nothers\r\n");
+    same(all, format!("{ASKED}- Authentication failed\r\n{NOT_AVAILABLE}"));
+    d.wait_log("LOGIN user=demo method=password result=later");
+    assert!(!d.log().contains("PENALTY"), "{}", d.log());
+
+    std::fs::remove_file(d.place.at("hangs")).expect("remove");
+    same(as_demo(&d, "others"), NOT_AVAILABLE);
+    d.wait_log("LOGIN user=demo method=password result=yes");
+}
+
+/// A directory may know a user by several names, such as one in capitals. Under such a name the
+/// user would be none of those whom rules refuse.
+#[test]
+fn a_user_logs_in_by_no_other_name_than_the_directory_s_own() {
+    let Some(d) = with_directory(&format!("{REFUSING} users += !demo\n")) else { return };
+    let d =
+        d.file("passwords", &format!("{PASSWORDS}{}", PASSWORDS.replace("demo", "DEMO"))).start();
+    same(as_demo(&d, "others"), NOT_AVAILABLE);
+    let all = d.ask("AUTH\r\nDEMO\r\ndemopass\r\nothers\r\n");
+    same(all, format!("{ASKED}- Authentication failed\r\n{NOT_AVAILABLE}"));
+    d.wait_log("LOGIN user=DEMO method=password result=no-account");
+    assert!(!d.log().contains("PENALTY"), "{}", d.log());
 }
 
 #[test]

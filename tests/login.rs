@@ -5,6 +5,8 @@ mod support;
 mod tls;
 
 use nix::sys::signal::Signal;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use support::*;
 use tls::Tls;
 
@@ -500,6 +502,19 @@ fn passwd_reads_one_line_from_a_pipe() {
     drop(pipe);
     let (code, out, err) = run_with(&["--passwd", "new"], b"");
     assert!(code == 1 && out.is_empty() && !err.is_empty(), "{out}{err}");
+}
+
+#[test]
+fn a_password_file_that_others_can_write_is_a_warning() {
+    let b = Daemon::with(CONF).file("passwd", PASSWD);
+    let (passwd, conf) = (b.place.at("passwd"), b.place.write("test.conf", CONF, 0o644));
+    for (mode, warns) in [(0o600, false), (0o644, false), (0o660, true), (0o602, true)] {
+        std::fs::set_permissions(&passwd, Permissions::from_mode(mode)).expect("chmod");
+        let (code, _, err) = run(&["-t", "-f", &conf]);
+        let why = "whoever can write it can log in as any user: run `chmod go-w`";
+        let wanted = format!("warning: {passwd}: mode {mode:04o}: {why}\n");
+        assert_eq!((code, err), (0, if warns { wanted } else { String::new() }));
+    }
 }
 
 #[test]

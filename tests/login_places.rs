@@ -5,6 +5,8 @@ mod support;
 #[path = "support/yamux_raw.rs"]
 mod yamux_raw;
 
+use std::process::Command;
+use std::time::{Duration, Instant};
 use support::*;
 
 const PASSWD: &str = "demo:$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.\n";
@@ -115,6 +117,11 @@ fn pam(lines: &str, check: &str) -> Option<Daemon> {
 }
 
 fn pam_with(settings: &str, lines: &str, check: &str) -> Option<Daemon> {
+    pam_built(settings, lines, |b| drop(b.place.write("check", check, 0o755)))
+}
+
+/// `prepare` writes what `lines` name.
+fn pam_built(settings: &str, lines: &str, prepare: impl Fn(&Builder)) -> Option<Daemon> {
     let modules = |e: &std::fs::DirEntry| e.path().join("security/pam_exec.so").exists();
     if !(root()
         && std::fs::read_dir("/usr/lib").is_ok_and(|mut d| d.any(|e| e.is_ok_and(|e| modules(&e)))))
@@ -124,9 +131,62 @@ fn pam_with(settings: &str, lines: &str, check: &str) -> Option<Daemon> {
     }
     let mount = "mount --bind @DIR@/pam.d /etc/pam.d && exec \"$0\" \"$@\"";
     let conf = format!("pam = fived\nmax_sessions_per_source = 300\n{settings}{ROW}");
-    let b = Daemon::with(&conf).file("check", check);
+    let b = Daemon::with(&conf).file("module.c", include_str!("support/pam_module.c"));
     b.place.write("pam.d/fived", lines, 0o644);
+    prepare(&b);
     Some(b.under(&["unshare", "-m", "sh", "-c", mount]).start())
+}
+
+/// The same, with a module of the tests' own, whose argument is `does` in the phase `auth`, and
+/// `then` in the phase `account`.
+fn own_module(settings: &str, does: &str, then: &str) -> Option<Daemon> {
+    let library = ["/lib", "/usr/lib"].iter().flat_map(std::fs::read_dir).flatten().flatten();
+    let library = library.map(|e| e.path().join("libpam.so.0")).find(|l| l.exists());
+    let (true, Some(library)) = (installed("cc"), library) else {
+        skip("needs cc, and the library of PAM");
+        return None;
+    };
+    let lines =
+        format!("auth required @DIR@/module {does}\naccount required @DIR@/module {then}\n");
+    pam_built(settings, &lines, |b| {
+        let out = Command::new("cc")
+            .args(["-shared", "-fPIC", "-o", &b.place.at("module")])
+            .args([&b.place.at("module.c"), library.to_str().expect("a path")])
+            .output()
+            .expect("cc");
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    })
+}
+
+/// A module may decide that the user is another one than the client has named. The client is not
+/// logged in as the user whom it named, nor as the other.
+#[test]
+fn whom_pam_takes_for_another_user_is_not_logged_in() {
+    for (does, then) in [("renames", ""), ("", "renames")] {
+        let Some(d) = own_module("", does, then) else { return };
+        let mut c = d.connect();
+        c.send("AUTH\r\ndemo\r\ndemopass\r\n").expect(ASKED).expect("- Authentication failed\r\n");
+        d.wait_log("LOGIN user=demo method=password result=no");
+    }
+}
+
+/// What a module has left behind does not keep the client waiting, even if it has a copy of all
+/// that the login process had.
+#[test]
+fn a_process_that_a_module_of_pam_leaves_behind_delays_no_answer() {
+    let Some(d) = own_module("", "leaves", "") else { return };
+    let before = Instant::now();
+    login_from(&d, "127.0.0.1");
+    assert!(before.elapsed() < Duration::from_secs(30), "{:?}", before.elapsed());
+}
+
+/// Only the login process itself says that a login succeeds.
+#[test]
+fn a_module_of_pam_that_ends_the_process_logs_nobody_in() {
+    let Some(d) = own_module("", "ends", "") else { return };
+    let mut c = d.connect();
+    c.send("AUTH\r\ndemo\r\ndemopass\r\n").expect(ASKED).expect("- Authentication failed\r\n");
+    d.wait_log("LOGIN user=demo method=password result=later");
 }
 
 #[test]

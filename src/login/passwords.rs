@@ -11,6 +11,7 @@ use crate::wire::login::LoginResult;
 use ring::digest;
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
+use std::os::unix::fs::MetadataExt;
 
 /// Bytes of the password file at most.
 const FILE_MAX: usize = 16 * 1024 * 1024;
@@ -67,10 +68,10 @@ fn read(path: &str) -> Result<Vec<u8>, String> {
     Ok(text)
 }
 
-/// Warnings about a password file, before anybody logs in: `FILE:LINE: NAME: ...` for each hash
-/// whose scheme the system's crypt(3) does not know. There are none if the file does not exist, or
-/// if this user may not read it, as when an ordinary user tests root's configuration. It never
-/// waits.
+/// Warnings about a password file, before anybody logs in: one if others can write it, and
+/// `FILE:LINE: NAME: ...` for each hash whose scheme the system's crypt(3) does not know. There are
+/// none if the file does not exist, or if this user may not read it, as when an ordinary user tests
+/// root's configuration. It never waits.
 pub fn warnings(path: &str) -> Vec<String> {
     use std::io::ErrorKind::{NotFound, PermissionDenied};
     let text = match file::read(path) {
@@ -96,13 +97,24 @@ pub fn warnings(path: &str) -> Vec<String> {
         })
     };
     let mut all = text.split(|&b| b == b'\n').enumerate().filter_map(unknown);
-    let mut lines: Vec<String> = all.by_ref().take(WARNINGS_MAX).collect();
+    let mut lines: Vec<String> = others_write(path).into_iter().collect();
+    lines.extend(all.by_ref().take(WARNINGS_MAX));
     if let more @ 1.. = all.count() {
         lines.push(format!(
             "{path}: {more} more hashes of schemes that crypt(3) of this system does not know"
         ));
     }
     lines
+}
+
+/// A warning about a password file that its owner is not alone to write.
+fn others_write(path: &str) -> Option<String> {
+    let mode = std::fs::metadata(path).ok()?.mode() & 0o7777;
+    (mode & 0o022 != 0).then(|| {
+        format!(
+            "{path}: mode {mode:04o}: whoever can write it can log in as any user: run `chmod go-w`"
+        )
+    })
 }
 
 /// The name and the hash of a line. None: a comment, or a line without them.

@@ -1,12 +1,12 @@
-//! Users and groups that the system's name service did not know when the configuration was read.
-//! A child looks them up, because a name service may never answer. Only the request that needs the
-//! name waits.
+//! Users and groups that the system's name service did not know when the configuration was read,
+//! and users who log in. A child looks them up, because a name service may never answer. Only the
+//! request that needs the name waits.
 //!
 //! A name that was found is kept with the configuration. One that was not found is looked up again
-//! for the next request that needs it.
+//! for the next request that needs it, and a user at each login.
 
 use super::arrival::StartError;
-use super::catalog::{Account, Missing};
+use super::catalog::{Account, LookUpResult, Missing};
 use super::children::Role;
 use super::config::Config;
 use super::context::{Context, Timer};
@@ -44,6 +44,15 @@ struct LookUpChild<T> {
     pipe: OwnedFd,
     late: Duration,
     waiting: Vec<(Rc<Config>, T)>,
+}
+
+/// A look-up that has ended.
+pub struct LookedUp<T> {
+    pub name: Missing,
+    /// Of a group: never found.
+    pub user: LookUpResult,
+    /// The requests that continue now.
+    pub waiting: Vec<T>,
 }
 
 /// The look-ups that run, by process id. `T` is a request that continues when its look-up has
@@ -99,18 +108,17 @@ impl<T> Accounts<T> {
         }
     }
 
-    /// The child of a look-up has ended; its output is the answer. Returns the name and the
-    /// requests that continue now.
-    pub fn ended(&mut self, cx: &mut Context, pid: i32, exit: Exit) -> Option<(Missing, Vec<T>)> {
+    /// The child of a look-up has ended; its output is the answer.
+    pub fn ended(&mut self, cx: &mut Context, pid: i32, exit: Exit) -> Option<LookedUp<T>> {
         let l = self.0.remove(&pid)?;
         // The number may soon be another child's.
         cx.cancel(l.late, Timer::AccountLate { pid });
-        let text = if exit == Exit::Status(0) { read_answer(&l.pipe) } else { String::new() };
-        Some(l.learn(&text))
+        let answer = (exit == Exit::Status(0)).then(|| read_answer(&l.pipe));
+        Some(l.learn(answer.as_deref(), cx.now))
     }
 
     /// The look-up has taken too long: its requests continue without the name.
-    pub fn late(&mut self, pid: i32) -> Option<(Missing, Vec<T>)> {
+    pub fn late(&mut self, pid: i32, now: Duration) -> Option<LookedUp<T>> {
         let l = self.0.remove(&pid)?;
         // This fails where the child has just ended. Its answer comes too late all the same.
         let _ = l.child.signal(Signal::KILL);
@@ -119,30 +127,47 @@ impl<T> Accounts<T> {
             l.name,
             LOOK_UP_TIMEOUT.as_secs()
         ));
-        Some(l.learn(""))
+        Some(l.learn(None, now))
     }
 }
 
 impl<T> LookUpChild<T> {
-    /// Each configuration whose requests waited keeps what was found.
-    fn learn(self, text: &str) -> (Missing, Vec<T>) {
-        let (account, group) = match &self.name {
-            Missing::User(_) | Missing::Uid(_) => (Account::read(text).map(Rc::new), None),
-            Missing::Group(_) => (None, lookups::read_number(text)),
+    /// Each configuration whose requests waited keeps what was found. `answer`: None, if there is
+    /// none.
+    fn learn(self, answer: Option<&str>, now: Duration) -> LookedUp<T> {
+        let (user, group) = match &self.name {
+            Missing::User(_) | Missing::Uid(_) => (LookUpResult::read(answer), None),
+            Missing::Group(_) => (LookUpResult::NotFound, answer.and_then(lookups::read_number)),
         };
         for (config, _) in &self.waiting {
-            match (&self.name, &account, group) {
-                (Missing::User(name), Some(account), _) => {
+            match (&self.name, &user, group) {
+                (Missing::User(name), LookUpResult::Found(account), _) => {
                     config.catalog.learn_user(name, account.clone());
                 }
-                (Missing::Uid(uid), Some(account), _) if account.user.uid == *uid => {
-                    config.catalog.learn_uid(account.clone());
+                (Missing::User(name), LookUpResult::NotFound, _) => {
+                    config.catalog.forget_user(name)
                 }
+                (Missing::Uid(uid), said, _) => config.catalog.learn_uid(*uid, said, now),
                 (Missing::Group(name), _, Some(gid)) => config.catalog.learn_group(name, gid),
                 _ => {}
             }
         }
-        (self.name, self.waiting.into_iter().map(|(_, then)| then).collect())
+        let waiting = self.waiting.into_iter().map(|(_, then)| then).collect();
+        LookedUp { name: self.name, user, waiting }
+    }
+}
+
+impl LookUpResult {
+    fn read(answer: Option<&str>) -> LookUpResult {
+        match answer {
+            Some("") => LookUpResult::NotFound,
+            Some(text) => match Account::read(text) {
+                Some(account) => LookUpResult::Found(Rc::new(account)),
+                // It is not whole.
+                None => LookUpResult::NoAnswer,
+            },
+            None => LookUpResult::NoAnswer,
+        }
     }
 }
 

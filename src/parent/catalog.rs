@@ -1,8 +1,9 @@
 //! What each service needs to start, prepared once, so that a start is only system calls.
 //!
-//! Users and groups that were found are kept until the next reload. The parent asks the system's
-//! name service itself only while it starts. For a reload a child does (`asked`), and later, too
-//! (`accounts`), because the name service may never answer.
+//! Users and groups that were found are kept until the next reload, but a user who logs in or
+//! connects to a Unix socket is looked up again. The parent asks the system's name service itself
+//! only while it starts. For a reload a child does (`asked`), and later, too (`accounts`), because
+//! the name service may never answer.
 
 use crate::policy::{Backend, RlimitKind, Service, ServiceId, Stderr, Table, UserSpec};
 use crate::sys::identity::{self, Identity, User};
@@ -15,6 +16,11 @@ use std::collections::HashMap;
 use std::ffi::CString;
 use std::fmt;
 use std::rc::Rc;
+use std::time::Duration;
+
+/// How long the account of a user who has connected to a Unix socket is used without asking again:
+/// whoever connects often does not wait each time.
+const UID_KEPT: Duration = Duration::from_secs(10);
 
 /// A user of this computer, with all its groups.
 #[derive(Debug)]
@@ -88,6 +94,14 @@ pub struct Prepared {
     pub tried: Option<Tried>,
 }
 
+/// What the name service says of a user.
+pub enum LookUpResult {
+    Found(Rc<Account>),
+    NotFound,
+    /// It did not answer, or could not be asked.
+    NoAnswer,
+}
+
 /// Which of some numbers users and groups have.
 #[derive(Default)]
 pub struct Numbers {
@@ -95,12 +109,19 @@ pub struct Numbers {
     pub groups: HashMap<u32, bool>,
 }
 
+/// The account that has a number.
+struct KnownUid {
+    account: Rc<Account>,
+    /// After that the name service is asked again.
+    until: Duration,
+}
+
 #[derive(Default)]
 pub struct Catalog {
     users: RefCell<HashMap<String, Rc<Account>>>,
     groups: RefCell<HashMap<String, u32>>,
     /// The users who have connected to Unix sockets.
-    uids: RefCell<HashMap<u32, Rc<Account>>>,
+    uids: RefCell<HashMap<u32, KnownUid>>,
     prepared: RefCell<HashMap<ServiceId, Rc<Prepared>>>,
     /// None: it asks the name service itself.
     told: Option<Numbers>,
@@ -155,14 +176,34 @@ impl Catalog {
         self.users.borrow_mut().insert(name.into(), account);
     }
 
-    /// The account of a user who has connected to a Unix socket, as far as it is known.
-    pub fn account_of(&self, uid: u32) -> Option<Rc<Account>> {
-        self.uids.borrow().get(&uid).cloned()
+    /// There is no user of that name any more.
+    pub fn forget_user(&self, name: &str) {
+        self.users.borrow_mut().remove(name);
     }
 
-    /// Keeps the account of that number.
-    pub fn learn_uid(&self, account: Rc<Account>) {
-        self.uids.borrow_mut().insert(account.user.uid, account);
+    /// The account of a user who has connected to a Unix socket, as far as it is known.
+    pub fn account_of(&self, uid: u32) -> Option<Rc<Account>> {
+        self.uids.borrow().get(&uid).map(|known| known.account.clone())
+    }
+
+    /// Is it known since a moment ago? Else the name service is to be asked again.
+    pub fn is_new(&self, uid: u32, now: Duration) -> bool {
+        self.uids.borrow().get(&uid).is_some_and(|known| now < known.until)
+    }
+
+    /// Keeps what the name service has said of the user of that number. Without an answer it stays
+    /// as it was.
+    pub fn learn_uid(&self, uid: u32, said: &LookUpResult, now: Duration) {
+        let (mut uids, until) = (self.uids.borrow_mut(), now + UID_KEPT);
+        match said {
+            LookUpResult::Found(account) if account.user.uid == uid => {
+                uids.insert(uid, KnownUid { account: account.clone(), until });
+            }
+            LookUpResult::Found(_) | LookUpResult::NotFound => drop(uids.remove(&uid)),
+            LookUpResult::NoAnswer => {
+                uids.entry(uid).and_modify(|known| known.until = until);
+            }
+        }
     }
 
     pub fn learn_group(&self, name: &str, gid: u32) {

@@ -74,12 +74,11 @@ impl Config {
         self.table
     }
 
-    /// A name as the rules see it once it has logged in: with the groups that it has on this
-    /// computer, as far as they are known.
-    pub fn login(&self, name: &str) -> Login {
-        let account = self.catalog.known_account(name).filter(|a| a.user.name == name);
+    /// A name as the rules see it once it has logged in. `account`: that of its user, if it is one
+    /// of this computer.
+    pub fn login(&self, name: &str, account: Option<&Account>) -> Login {
         let nobody = || Login { name: name.into(), groups: GroupSet::default(), superuser: false };
-        account.map_or_else(nobody, |a| self.login_of(&a))
+        account.map_or_else(nobody, |a| self.login_of(a))
     }
 
     /// An account as the rules see it once its user has logged in.

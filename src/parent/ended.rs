@@ -1,5 +1,6 @@
 //! What ends, and what ends with it: children, sessions, net processes.
 
+use super::catalog::LookUpResult;
 use super::channel::Broken;
 use super::children::Role;
 use super::logins::NeedsAccount;
@@ -61,8 +62,8 @@ impl Parent {
                 Some(Role::Host) => self.hosts.ended(cx, pid, exit),
                 Some(Role::Name) => self.names.ended(cx, pid, exit),
                 Some(Role::Account) => {
-                    let found = self.accounts.ended(cx, pid, exit);
-                    self.account_known(found);
+                    let looked_up = self.accounts.ended(cx, pid, exit);
+                    self.account_known(looked_up);
                 }
                 Some(Role::Wrap) => {
                     let checked = self.wrap.ended(cx, pid, exit);
@@ -84,7 +85,8 @@ impl Parent {
         if let Err((Then::Login(proved), _)) =
             self.accounts.look_up(&mut self.cx, name, &config, then)
         {
-            self.logins.not_looked_up(&self.cx, &mut self.sessions, &proved);
+            let user = &LookUpResult::NoAnswer;
+            self.logins.looked_up(&self.cx, &mut self.sessions, &proved, user);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Clients of this computer that connect to Unix sockets. The system says which user each is, so
-//! the user is logged in from the beginning. Where that user is not known yet, a child looks it up
-//! before anything else happens (`accounts`); a user without an account stays nobody.
+//! the user is logged in from the beginning. Where that user is not known since a moment ago, a
+//! child looks it up before anything else happens (`accounts`); a user without an account stays
+//! nobody. If nobody can be asked, or there is no answer, a user who was known is as before.
 
 use super::arrival::{Arrival, LocalClient, StartError};
 use super::catalog::Missing;
@@ -27,13 +28,16 @@ impl Parent {
     /// A client at a port of a service's own arrives, once it is known which user it is.
     pub fn identify(&mut self, a: Box<Arrival>) {
         let unknown = match a.who.facts.peer {
-            Peer::User(uid) if a.config.catalog.account_of(uid).is_none() => uid,
+            Peer::User(uid) if !a.config.catalog.is_new(uid, self.cx.now) => uid,
             _ => return self.arrive(a.identified(), None),
         };
         let (config, then) = (a.config.clone(), Then::Identify(a));
         let looked_up = self.accounts.look_up(&mut self.cx, Missing::Uid(unknown), &config, then);
         if let Err((Then::Identify(a), no)) = looked_up {
-            self.refuse(*a, no);
+            match a.config.catalog.account_of(unknown) {
+                Some(_) => self.arrive(a.identified(), None),
+                None => self.refuse(*a, no),
+            }
         }
     }
 
@@ -52,17 +56,20 @@ impl Parent {
         let Some((net, config)) = self.nets.takes_clients() else {
             return self.refuse_local(&client, "connections");
         };
-        let user = local_user(&config, client.peer);
         let asked = client.asked_for.as_ref().is_some_and(|c| Rc::ptr_eq(c, &config));
-        if user.is_none() && !asked {
+        if !asked && !config.catalog.is_new(uid, self.cx.now) {
             client.asked_for = Some(config.clone());
             let then = Then::LocalClient(client);
             let looked_up = self.accounts.look_up(&mut self.cx, Missing::Uid(uid), &config, then);
-            if let Err((Then::LocalClient(client), StartError { reason, .. })) = looked_up {
-                self.refuse_local(&client, reason);
+            let Err((Then::LocalClient(back), StartError { reason, .. })) = looked_up else {
+                return;
+            };
+            if config.catalog.account_of(uid).is_none() {
+                return self.refuse_local(&back, reason);
             }
-            return;
+            client = back;
         }
+        let user = local_user(&config, client.peer);
         let login = user.map(|u| KnownLogin {
             name: Data::truncate(u.login.name.as_bytes()),
             superuser: u.login.superuser,

@@ -1,6 +1,6 @@
 //! Logins: who may try, the result on a try, and the penalty for a failure.
 
-use super::catalog::Missing;
+use super::catalog::{Account, LookUpResult, Missing};
 use super::channel::Broken;
 use super::children::Role;
 use super::config::Config;
@@ -15,6 +15,7 @@ use super::sessions::Sessions;
 use super::slots::Work;
 use super::tries::{self, Asks, Tries, Try};
 use crate::policy::GroupSet;
+use crate::sys::identity;
 use crate::sys::process::Exit;
 use crate::wire::login::{HASH, LoginResult};
 use crate::wire::orders::{Answer, Data, May, Method};
@@ -26,7 +27,7 @@ use std::time::Duration;
 /// After this time a client may try again whose try could not be queued or started.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// A login that succeeded, where the user must be looked up before the session gets its answer.
+/// A login that succeeded: the user must be looked up before the session gets its answer.
 pub struct NeedsAccount {
     pub name: Missing,
     pub config: Rc<Config>,
@@ -169,7 +170,7 @@ impl Logins {
         for (t, result) in self.tries.late(cx.now) {
             match t.asks {
                 Asks::Proof(_) => not_tried(cx, sessions, &t, RETRY_AFTER),
-                Asks::Account(_) => self.result(cx, sessions, &t, result, None),
+                Asks::Account(_) => self.result(cx, sessions, &t, Err(result), None),
             }
         }
         while let Some((number, t)) = self.tries.next(cx.now) {
@@ -195,7 +196,7 @@ impl Logins {
                         Some(t) if scarce && matches!(t.asks, Asks::Proof(_)) => {
                             not_tried(cx, sessions, &t, RETRY_AFTER);
                         }
-                        Some(t) => self.result(cx, sessions, &t, LoginResult::Later, None),
+                        Some(t) => self.result(cx, sessions, &t, Err(LoginResult::Later), None),
                         None => {}
                     }
                 }
@@ -204,7 +205,7 @@ impl Logins {
     }
 
     /// A login child has ended. Its exit status alone says whether the session is that user's.
-    /// Some: the system's name service must be asked for the user first.
+    /// Some: it is, once the system's name service was asked for the user.
     pub fn ended(
         &mut self,
         cx: &mut Context,
@@ -220,32 +221,26 @@ impl Logins {
         let (t, result, reports) = self.tries.ended(number, LoginResult::from_status(status))?;
         let reported = self.notices.sort(reports, cx.now);
         if let Some(why) = &reported.why {
-            let name = String::from_utf8_lossy(t.user.bytes());
-            ::log::debug!("login of {name:?} from {}: {why}", t.from);
+            ::log::debug!("login of {:?} from {}: {why}", t.name(), t.from);
         }
         let asks_account = matches!(t.asks, Asks::Proof(_)) && t.config.backends.account.is_some();
         let (result, key) = self.check(&t, result, &reported);
         if result != LoginResult::Yes {
-            self.result(cx, sessions, &t, result, key);
+            self.result(cx, sessions, &t, Err(result), key);
             return None;
         }
         if let (true, Method::Pubkey, Some(key)) = (asks_account, t.method, key) {
             // A key proves who the client is; PAM's account phase then says whether that user may
             // log in now. Another child asks PAM, and that child reads nothing from the client.
             if let Err(t) = self.tries.add(Try { asks: Asks::Account(key), ..t }, cx.now) {
-                self.result(cx, sessions, &t, LoginResult::Later, Some(key));
+                self.result(cx, sessions, &t, Err(LoginResult::Later), Some(key));
             }
             return None;
         }
-        // The rules need the user's groups, so they must be known before the session is answered.
-        let name = String::from_utf8_lossy(t.user.bytes()).into_owned();
+        // The rules need the user's groups, as they are now, before the session is answered.
+        let name = Missing::User(t.name());
         let config = t.config.clone();
-        let proved = Proved { tried: Box::new(t), key };
-        if config.catalog.known_account(&name).is_some() {
-            self.succeeded(cx, sessions, &proved);
-            return None;
-        }
-        Some(NeedsAccount { name: Missing::User(name), config, proved })
+        Some(NeedsAccount { name, config, proved: Proved { tried: Box::new(t), key } })
     }
 
     /// Checks a child's result against the replay cache. Returns the result that counts, and the
@@ -269,28 +264,42 @@ impl Logins {
         }
     }
 
-    /// A login has succeeded, and the look-up of its user has ended, whether it found the user or
-    /// not.
-    pub fn succeeded(&mut self, cx: &Context, sessions: &mut Sessions, p: &Proved) {
-        self.result(cx, sessions, &p.tried, LoginResult::Yes, p.key);
-    }
-
-    /// The client has proved who it is, but its user cannot be looked up now.
-    pub fn not_looked_up(&mut self, cx: &Context, sessions: &mut Sessions, p: &Proved) {
-        self.result(cx, sessions, &p.tried, LoginResult::Later, p.key);
+    /// The client has proved who it is, and the look-up of its user has ended. Without an answer
+    /// the user is as it was before. Of one who was not known nobody knows the groups, and so not
+    /// which rules refuse it: it is not logged in.
+    pub fn looked_up(
+        &mut self,
+        cx: &Context,
+        sessions: &mut Sessions,
+        p: &Proved,
+        user: &LookUpResult,
+    ) {
+        let (t, name) = (&p.tried, p.tried.name());
+        let account = match user {
+            LookUpResult::Found(account) => Ok(Some(account.clone())),
+            LookUpResult::NotFound => Ok(None),
+            LookUpResult::NoAnswer => {
+                t.config.catalog.known_account(&name).map(Some).ok_or(LoginResult::Later)
+            }
+        };
+        let user = account.and_then(|account| own(&name, account)).map(|account| {
+            let login = t.config.login(&name, account.as_deref());
+            User { login, account, method: word(t.method) }
+        });
+        self.result(cx, sessions, t, user, p.key);
     }
 
     /// Notes the result on a try, and answers its session. A session that has ended meanwhile
-    /// gets its penalty all the same.
+    /// gets its penalty all the same. `user`: who logs in; Err: why nobody does.
     fn result(
         &mut self,
         cx: &Context,
         sessions: &mut Sessions,
         t: &Try,
-        result: LoginResult,
+        user: Result<User, LoginResult>,
         key: Option<[u8; HASH]>,
     ) {
-        let name = String::from_utf8_lossy(t.user.bytes()).into_owned();
+        let result = user.as_ref().err().copied().unwrap_or(LoginResult::Yes);
         *self.results.entry((word(t.method), result.as_str())).or_default() += 1;
         lines::login(t.user.bytes(), word(t.method), result, t.from, t.number, key);
         // A key that is not the user's costs nothing, because an agent offers many keys.
@@ -301,7 +310,7 @@ impl Logins {
         let mut failures = 1;
         if let Some(s) = sessions.get_mut(t.session) {
             s.step = Step::Idle;
-            s.tries[t.method as usize] += u32::from(result != LoginResult::Yes);
+            s.tries[t.method as usize] += u32::from(user.is_err());
             s.failures += u32::from(failed);
             failures = s.failures;
         }
@@ -311,10 +320,9 @@ impl Logins {
         }
         let Some(s) = sessions.get_mut(t.session) else { return };
         let mut answer = (false, GroupSet::default());
-        if result == LoginResult::Yes {
-            let user = Rc::new(logged_in(&t.config, &name, t.method));
+        if let Ok(user) = user {
             answer = (user.login.superuser, user.login.groups);
-            s.user = Some(user);
+            s.user = Some(Rc::new(user));
         }
         let (status, superuser, groups) = (result.status() as u32, answer.0, answer.1.0);
         sessions.tell(cx, t.session, &Answer::LoginResult { status, superuser, groups });
@@ -342,8 +350,15 @@ fn word(method: Method) -> &'static str {
     }
 }
 
-/// The user whom a login child found to be right.
-fn logged_in(config: &Config, name: &str, method: Method) -> User {
-    let account = config.catalog.known_account(name).filter(|a| a.user.name == name);
-    User { login: config.login(name), account, method: word(method) }
+/// The account that this name stands for, of the one that was found for it. A number is a name like
+/// any other here, not that user's. Err: the user has another name, by which the rules know it.
+fn own(name: &str, found: Option<Rc<Account>>) -> Result<Option<Rc<Account>>, LoginResult> {
+    match found {
+        Some(a) if identity::number(name) == Some(a.user.uid) => Ok(None),
+        Some(a) if a.user.name != name => {
+            ::log::debug!("login of {name:?}: that is the user {:?}", a.user.name);
+            Err(LoginResult::NoAccount)
+        }
+        found => Ok(found),
+    }
 }

@@ -4,6 +4,7 @@
 //! (`policy` decides) → `deliver` (a backend lays out, `services` starts) → `answer`. Its end is in
 //! `ended`: the child is reaped, its place is free again, the log has its line.
 
+use super::accounts::LookedUp;
 use super::addresses::Addresses;
 use super::arrival::{Answer, Arrival, From, Given, NetEnds, StartError, StreamTag, Who};
 use super::backend::exec::Plan;
@@ -294,15 +295,16 @@ impl Parent {
     }
 
     /// A user or a group was looked up: what waited for it goes on.
-    pub fn account_known(&mut self, found: Option<(Missing, Vec<Then>)>) {
-        let Some((name, waiting)) = found else { return };
-        for then in waiting {
+    pub fn account_known(&mut self, ended: Option<LookedUp<Then>>) {
+        let Some(looked_up) = ended else { return };
+        for then in looked_up.waiting {
             match then {
-                Then::Start(a) => self.arrive(*a, Some(&name)),
+                Then::Start(a) => self.arrive(*a, Some(&looked_up.name)),
                 Then::Identify(a) => self.arrive(a.identified(), None),
                 Then::LocalClient(client) => self.local_client(client),
                 Then::Login(proved) => {
-                    self.logins.succeeded(&self.cx, &mut self.sessions, &proved);
+                    let user = &looked_up.user;
+                    self.logins.looked_up(&self.cx, &mut self.sessions, &proved, user);
                 }
             }
         }

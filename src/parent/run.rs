@@ -320,7 +320,7 @@ impl Parent {
                 Timer::Terminate { pid, started } => self.services.terminate(cx, pid, started),
                 Timer::Kill { pid, started } => self.services.running.kill(pid, started),
                 Timer::AccountLate { pid } => {
-                    let late = self.accounts.late(pid);
+                    let late = self.accounts.late(pid, cx.now);
                     self.account_known(late);
                 }
                 Timer::UnboundAgain => self.bind_again(),

@@ -133,8 +133,8 @@ fn decide(config: &config::Config, text: &str) -> Result<String, String> {
             .ok_or_else(|| format!("host={name}: no such host"))?,
     };
     let login = query.user.as_deref().map(|name| {
-        config.catalog.account(name);
-        config.login(name)
+        let account = config.catalog.account(name).filter(|a| a.user.name == name);
+        config.login(name, account.as_deref())
     });
     let facts = Facts {
         peer: query.peer,

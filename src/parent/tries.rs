@@ -43,6 +43,11 @@ pub struct Try {
 }
 
 impl Try {
+    /// The user's name, as text.
+    pub fn name(&self) -> String {
+        String::from_utf8_lossy(self.user.bytes()).into_owned()
+    }
+
     pub fn work(&self) -> Work {
         match (&self.asks, self.method) {
             (Asks::Account(_), _) => Work::Account,

@@ -9,6 +9,7 @@ const NAMES: [&CStr; 1] = [c"libpam.so.0"];
 const SUCCESS: c_int = 0;
 const CONV_ERR: c_int = 19;
 const DISALLOW_NULL_AUTHTOK: c_int = 1;
+const USER: c_int = 2;
 const RHOST: c_int = 4;
 const FAIL_DELAY: c_int = 10;
 /// Messages of one conversation at most (PAM_MAX_NUM_MSG).
@@ -56,6 +57,7 @@ type Start = unsafe extern "C" fn(
     *mut *mut c_void,
 ) -> c_int;
 type SetItem = unsafe extern "C" fn(*mut c_void, c_int, *const c_void) -> c_int;
+type GetItem = unsafe extern "C" fn(*mut c_void, c_int, *mut *const c_void) -> c_int;
 type Words = unsafe extern "C" fn(*mut c_void, c_int) -> *const c_char;
 type Step = unsafe extern "C" fn(*mut c_void, c_int) -> c_int;
 
@@ -93,7 +95,8 @@ pub fn account(service: &CStr, user: &CStr, from: &CStr) -> Result<Answer, Strin
     )
 }
 
-/// Runs the steps in order, until one fails.
+/// Runs the steps in order, until one fails. A module may decide that it is another user: then they
+/// have said nothing about the one who was named.
 fn run(
     service: &CStr,
     user: &CStr,
@@ -124,6 +127,13 @@ fn run(
             last = unsafe { step(handle, DISALLOW_NULL_AUTHTOK) };
         }
     }
+    let mut decided = ptr::null();
+    // SAFETY: the handle is open; the item is a C string that lives until it is set again, or null.
+    let is_user = unsafe {
+        (functions.get_item)(handle, USER, &mut decided) == SUCCESS
+            && !decided.is_null()
+            && CStr::from_ptr(decided.cast()) == user
+    };
     // SAFETY: the handle is open; the answer is a C string that lives as long as the library, or
     // null.
     let why = unsafe {
@@ -132,10 +142,10 @@ fn run(
     };
     // SAFETY: the handle is open, and closed once.
     unsafe { (functions.end)(handle, last) };
-    Ok(if last == SUCCESS {
-        Answer::Yes
-    } else {
-        Answer::No(format!("{}: {why}", name.to_string_lossy()))
+    Ok(match (last, is_user) {
+        (SUCCESS, true) => Answer::Yes,
+        (SUCCESS, false) => Answer::No("a module has changed the user's name".into()),
+        (_, true | false) => Answer::No(format!("{}: {why}", name.to_string_lossy())),
     })
 }
 
@@ -143,6 +153,7 @@ fn run(
 struct Functions {
     start: Start,
     set_item: SetItem,
+    get_item: GetItem,
     words: Words,
     end: Step,
     steps: Vec<Step>,
@@ -158,18 +169,19 @@ impl Functions {
         // SAFETY: this is the type that pam_end(3), pam_authenticate(3) and pam_acct_mgmt(3) give.
         let step =
             |name| symbol(name).map(|s| unsafe { std::mem::transmute::<*mut c_void, Step>(s) });
-        // SAFETY: these are the types that the manual pages of pam_start(3), pam_set_item(3) and
-        // pam_strerror(3) give.
-        let (start, set_item, words) = unsafe {
+        // SAFETY: these are the types that the manual pages of pam_start(3), pam_set_item(3),
+        // pam_get_item(3) and pam_strerror(3) give.
+        let (start, set_item, get_item, words) = unsafe {
             (
                 std::mem::transmute::<*mut c_void, Start>(symbol(c"pam_start")?),
                 std::mem::transmute::<*mut c_void, SetItem>(symbol(c"pam_set_item")?),
+                std::mem::transmute::<*mut c_void, GetItem>(symbol(c"pam_get_item")?),
                 std::mem::transmute::<*mut c_void, Words>(symbol(c"pam_strerror")?),
             )
         };
         let (end, steps) =
             (step(c"pam_end")?, steps.iter().map(|n| step(n)).collect::<Result<_, _>>()?);
-        Ok(Functions { start, set_item, words, end, steps })
+        Ok(Functions { start, set_item, get_item, words, end, steps })
     }
 }
 

@@ -20,7 +20,8 @@ pub enum LoginResult {
     /// The signature is good, but another session has used it already. Only the parent can find
     /// that out.
     UsedSignature,
-    /// The key is good, but PAM does not admit this account.
+    /// The proof is good, but nobody logs in with this account: PAM does not admit it, or its user
+    /// has another name.
     NoAccount,
     /// The child took too long, and the parent has ended it.
     Timeout,
@@ -29,7 +30,8 @@ pub enum LoginResult {
 }
 
 const LOGIN_RESULTS: [(LoginResult, i32, &str); 8] = [
-    (LoginResult::Yes, 0, "yes"),
+    // Not 0, with which others' code in the child may end it.
+    (LoginResult::Yes, 42, "yes"),
     (LoginResult::No, 1, "no"),
     (LoginResult::NotAKey, 2, "not-a-key"),
     (LoginResult::BadSignature, 3, "bad-signature"),
@@ -176,6 +178,7 @@ mod tests {
             );
         }
         assert_eq!(LoginResult::from_status(77), LoginResult::Later);
+        assert_eq!(LoginResult::from_status(0), LoginResult::Later);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 /* A module of the name service in place of SSSD's: one user, one group and one name of a port of a
- * directory. The directory is away where there is no file DIRECTORY "/directory", and does not
- * answer as long as there is a file DIRECTORY "/hangs". */
+ * directory. A user's name may be written in capitals, too. The directory is away where there is no
+ * file DIRECTORY "/directory", and does not answer as long as there is a file DIRECTORY "/hangs". */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <grp.h>
@@ -46,7 +46,7 @@ static enum nss_status group(int it_is, struct group *g)
 
 STATUS(getpwnam_r)(const char *n, struct passwd *p, char *b, size_t l, int *e)
 {
-    return user(!strcmp(n, "demo"), p);
+    return user(!strcasecmp(n, "demo"), p);
 }
 
 STATUS(getpwuid_r)(uid_t uid, struct passwd *p, char *b, size_t l, int *e)

@@ -1,6 +1,6 @@
 //! AUTH: asks for a name, a password, and whatever else PAM wants to know.
 
-use super::login::{login_result, may_login, receive, send, try_login};
+use super::login::{FromChild, login_result, may_login, receive, send, try_login};
 use crate::net::end::End;
 use crate::net::session_state::Session;
 use crate::wire::login::LoginMessage;
@@ -25,10 +25,10 @@ pub fn run(s: &mut Session) -> Result<(), End> {
         password = Some(s.line(DIALOGUE_MAX)?);
     }
     let child = try_login(s, Method::Password, &user)?;
-    let mut asked = password_first;
+    let (mut asked, mut answer) = (password_first, None);
     for _ in 0..PROMPTS_MAX {
-        match receive(&child) {
-            Some(LoginMessage::Prompt(prompt)) => {
+        match receive(s, &child)? {
+            FromChild::Message(LoginMessage::Prompt(prompt)) => {
                 asked = true;
                 let line = match password.take() {
                     Some(line) => line,
@@ -39,17 +39,23 @@ pub fn run(s: &mut Session) -> Result<(), End> {
                 };
                 send(&child, &LoginMessage::Line(line));
             }
-            Some(LoginMessage::Text(text)) => s.write(&text)?,
-            _ => break,
+            FromChild::Message(LoginMessage::Text(text)) => s.write(&text)?,
+            FromChild::Message(LoginMessage::Line(_) | LoginMessage::Signature { .. }) => break,
+            FromChild::Over(early) => {
+                answer = early;
+                break;
+            }
         }
     }
     drop(child);
-    let early = if asked { None } else { s.channel.try_answer()? };
-    if !asked && !matches!(early, Some(Answer::Login(_))) {
+    if !asked && answer.is_none() {
+        answer = s.channel.try_answer()?;
+    }
+    if !asked && !matches!(answer, Some(Answer::Login(_))) {
         // The back end has asked nothing. A password that the client sent ahead must still not be
         // read as a request.
         s.write(reply::ENTER_PASSWORD)?;
         s.line(DIALOGUE_MAX)?;
     }
-    login_result(s, early, Method::Password, &user)
+    login_result(s, answer, Method::Password, &user)
 }

@@ -4,10 +4,12 @@
 use crate::net::end::End;
 use crate::net::session_state::Session;
 use crate::policy::{GroupSet, Login};
+use crate::sys::poll::{self, Poll};
 use crate::sys::{message, socket};
 use crate::wire::login::{LoginMessage, LoginResult, MESSAGE_MAX};
 use crate::wire::orders::{Answer, Ask, Data, May, Method};
 use crate::wire::reply;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// After how many seconds a client may try again for which no descriptor was left.
@@ -73,11 +75,34 @@ pub fn login_result(
     s.write(reply::LOGIN_FAILED)
 }
 
-/// Receives the child's next message; None: it has ended.
-pub fn receive(child: &OwnedFd) -> Option<LoginMessage> {
+/// What comes next in a try.
+pub enum FromChild {
+    Message(LoginMessage),
+    /// The child says nothing more. With the parent's answer, if that has come.
+    Over(Option<Answer>),
+}
+
+/// Waits for the child's next message. The parent's answer ends the wait too: what the child has
+/// started may have its end of the channel for longer than the child.
+pub fn receive(s: &Session, child: &OwnedFd) -> Result<FromChild, End> {
     let mut bytes = [0; MESSAGE_MAX];
-    let (n, _) = message::receive_message(child.as_fd(), &mut bytes, true).ok()?;
-    LoginMessage::decode(&bytes[..n])
+    loop {
+        // What the child has said comes first.
+        match message::receive_message(child.as_fd(), &mut bytes, false) {
+            Ok((n, _)) => {
+                let message = LoginMessage::decode(&bytes[..n]);
+                return Ok(message.map_or(FromChild::Over(None), FromChild::Message));
+            }
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => return Ok(FromChild::Over(None)),
+        }
+        if let Some(answer) = s.channel.try_answer()? {
+            return Ok(FromChild::Over(Some(answer)));
+        }
+        let both = [child.as_fd(), s.channel.as_fd()];
+        poll::wait(&mut both.map(|fd| Poll::new(fd, true, false)), None)
+            .map_err(|_| End::System)?;
+    }
 }
 
 /// This fails if the child has ended; its result then says why.
