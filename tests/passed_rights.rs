@@ -9,7 +9,7 @@ mod upstream;
 use fived::sys::poll;
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg, setsockopt, sockopt};
-use std::io::{ErrorKind, IoSlice, Write};
+use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -156,12 +156,12 @@ fn a_program_at_a_unix_socket_gets_descriptors() {
     on_both(&row, |d, _| {
         let mut c = UnixStream::connect(d.place.at("take")).expect("connect");
         let mut byte = [0];
-        std::io::Read::read_exact(&mut c, &mut byte).expect("it has begun");
+        c.read_exact(&mut byte).expect("it has begun");
         let (bytes, fds) = ([IoSlice::new(b"d")], [0, 1]);
         let rights = [ControlMessage::ScmRights(&fds)];
         sendmsg::<()>(c.as_raw_fd(), &bytes, &rights, MsgFlags::empty(), None).expect("sent");
         let mut answer = String::new();
-        let read = std::io::Read::read_to_string(&mut c, &mut answer);
+        let read = c.read_to_string(&mut answer);
         assert!(read.is_ok() || read.is_err_and(|e| e.kind() == ErrorKind::ConnectionReset));
         assert_eq!(answer, "2");
     });
@@ -180,7 +180,15 @@ fn send_with(c: &Client, bytes: &str, fds: &[i32]) {
 #[test]
 fn descriptors_that_come_with_a_request_are_closed_and_delay_nothing() {
     let cat = "cat stream tcp nowait @USER@ /bin/cat cat\n";
-    let conf = format!("request_timeout = 10m\n{CONF}{cat}[www]\n{cat}");
+    // What it says would make net look at the client again.
+    let silent = upstream::tcp(|mut s| {
+        let mut all = [0; 6];
+        if s.read_exact(&mut all).is_ok() {
+            let _ = s.write_all(&all);
+        }
+    });
+    let red = format!("red stream tcp nowait @USER@ redirect {silent}\n");
+    let conf = format!("request_timeout = 10m\n{CONF}{cat}{red}[www]\n{cat}");
     if !installed("python3") {
         return skip("needs python3");
     }
@@ -196,6 +204,7 @@ fn descriptors_that_come_with_a_request_are_closed_and_delay_nothing() {
             &["H", "O", "ST\r", "\nww", "w\r\nc", "at\r", "\nx"],
             "+ Success\r\nWhich VHOST? Host www selected\r\n+Go\r\nx",
         ),
+        (&["red\r\n", "ab", "c", "def"], "+Go\r\nabcdef"),
         (&["nothing", "\r\n", "more"], NOT_AVAILABLE),
         (&[&"x".repeat(200), &"x".repeat(100), "x"], TOO_LONG),
     ] {

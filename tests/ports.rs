@@ -94,6 +94,42 @@ fn a_refused_client_is_closed_after_its_banner() {
     assert!(d.wait_log("REFUSE service=gone").contains("reason=failed"));
 }
 
+/// More of them than the parent would hold for a net process that is slow to take them: they wait
+/// in the backlog instead.
+#[test]
+fn a_crowd_that_is_refused_with_a_banner_is_taken_as_net_can_take_it() {
+    const PORTS: usize = 3;
+    const EACH: usize = 2300;
+    let backlog: usize = read("/proc/sys/net/core/somaxconn").trim().parse().expect("a number");
+    if !descriptors(10_000) || backlog < EACH {
+        return skip("needs 10000 descriptors and a backlog of 2300");
+    }
+    let row = |n| format!("no{n} stream tcp nowait @USER@ internal echo\n port = 127.0.0.1:0\n");
+    let rows: String = (0..PORTS).map(row).collect();
+    let conf = format!(
+        "max_connections = 20000\nbacklog = 4096\ninstances = 1\nbanner_fail = @DIR@/no\n{rows}"
+    );
+    let d = Daemon::with(&conf).file("no", "not now\n").start();
+    let (net, ports) = (d.net_pid(), d.ports::<PORTS>());
+    let mut session = d.connect();
+    session.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+    let mut first = ports.map(Client::connect);
+    for c in &mut first {
+        c.send("x").expect("x");
+    }
+    let Some(held) = proc::hold(net) else { return };
+    let mut crowd = Vec::new();
+    for n in 0..PORTS * EACH {
+        crowd.push(Client::connect(ports[n % PORTS]));
+    }
+    // What the last of all has sent does not make the answer a reset.
+    crowd.last_mut().expect("a crowd").send("unread").half_close();
+    drop(held);
+    same(crowd.last_mut().expect("a crowd").read_all(), "not now\n");
+    assert!(session.silent(10), "its session stands");
+    assert_eq!(d.net_pid(), net, "no other one was started");
+}
+
 #[test]
 fn the_rules_and_limits_of_a_row_hold_at_its_port() {
     let row = |name: &str, rule: &str| {

@@ -1,7 +1,9 @@
 //! TCP urgent data (MSG_OOB): a byte of a request, or of a session's dialogue, that comes so counts
-//! as any other.
+//! as any other, and what follows one waits for nothing.
 
 mod support;
+#[path = "support/upstream.rs"]
+mod upstream;
 
 use nix::sys::socket::{MsgFlags, send};
 use std::io::Read;
@@ -153,5 +155,40 @@ for _ in range(7): os.write(1, s.recv(1, socket.MSG_WAITALL))
         send(c.0.as_raw_fd(), b"!", MsgFlags::MSG_OOB).expect("send");
         c.send("ever");
         same(c.read_all(), "0!forever");
+    }
+}
+
+/// A read ends before an urgent byte, however much follows it.
+#[test]
+fn what_follows_an_urgent_byte_is_relayed_at_once() {
+    let sends = |to: i32| {
+        for (part, how) in [("abc", MsgFlags::empty()), ("d", MsgFlags::MSG_OOB)] {
+            send(to, part.as_bytes(), how).expect("send");
+        }
+        send(to, b"efg", MsgFlags::empty()).expect("send");
+    };
+    let (to, from) = (
+        upstream::echo(),
+        upstream::tcp(move |mut s| {
+            sends(s.as_raw_fd());
+            let _ = s.read(&mut [0]);
+        }),
+    );
+    let place = Place::new();
+    let path = place.at("up.sock");
+    upstream::unix(&path, 0o666, move |mut s| {
+        sends(s.as_raw_fd());
+        let _ = s.read(&mut [0]);
+    });
+    let row = |name, up: &str| format!("{name} stream tcp nowait @USER@ redirect {up}\n");
+    let conf = row("to", &to.to_string()) + &row("from", &from.to_string()) + &row("local", &path);
+    let d = Daemon::with(&conf).start();
+    for _ in 0..20 {
+        let mut c = d.connect();
+        c.send("to\r\n").expect(GO);
+        sends(c.0.as_raw_fd());
+        c.expect("abcefg");
+        d.connect().send("from\r\n").expect(format!("{GO}abcefg"));
+        d.connect().send("local\r\n").expect(format!("{GO}abcefg"));
     }
 }

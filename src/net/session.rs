@@ -327,7 +327,9 @@ impl Session {
         if world.table.service_asks_name(service, &self.state.facts) {
             self.look_up_name()?;
         }
-        if let Err(denied) = world.table.usable(service, &self.state.facts) {
+        if let Err(denied) = world.table.usable(service, &self.state.facts)
+            && !world.table.feels(service, &self.state.facts)
+        {
             let reason = request::Reason::Denied(denied);
             self.report_refusal(Some(Refusal { service: Some(service), reason }), b"")?;
             self.close_with(b"")?;

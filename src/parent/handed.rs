@@ -49,6 +49,12 @@ impl Nets {
         }
     }
 
+    /// Has the net process that closes connections so not read what it was sent before?
+    pub fn is_behind(&self) -> bool {
+        let net = self.for_relay(None).and_then(|token| self.all.get(&token));
+        net.is_some_and(|net| net.channel.is_behind())
+    }
+
     /// The net process that gets a relay: the one that serves, else the preferred one, else any
     /// that lives.
     pub fn for_relay(&self, preferred: Option<usize>) -> Option<usize> {

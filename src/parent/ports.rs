@@ -98,6 +98,13 @@ impl Ports {
         l.is_some_and(|l| l.port.service.is_some() && l.wait.is_none() && l.real.is_some())
     }
 
+    /// Is it a port where clients may be told something before their connections are closed?
+    pub fn may_linger(&mut self, cx: &Context, token: usize) -> bool {
+        let l = self.listeners.get_mut(token).filter(|l| l.wait.is_none());
+        let service = l.and_then(|l| cx.config.table.service(l.port.service?));
+        service.is_some_and(|s| s.attributes.may_linger())
+    }
+
     /// A client that has come to a port and is `at` these addresses, as its load balancer says.
     /// `real`: this computer's address of its connection. None: no service is there.
     pub fn arrival_at(

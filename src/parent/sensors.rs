@@ -4,7 +4,6 @@
 use super::arrival::{Arrival, StartError};
 use super::lines;
 use super::penalties::Penalties;
-use crate::policy::{Backend, Denied};
 use crate::wire::orders::Why;
 use std::time::Duration;
 
@@ -24,11 +23,8 @@ impl Sensors {
     /// Why this arrival is refused: its service is a sensor, or its source has touched one.
     pub fn refuse(&mut self, a: &Arrival, now: Duration) -> Option<StartError> {
         let (peer, table) = (a.who.facts.peer, &a.config.table);
-        // It feels those, too, whom its rules on addresses refuse (xinetd).
-        let touched =
-            || matches!(table.usable(a.service, &a.who.facts), Ok(()) | Err(Denied::Address));
         let service = table.service(a.service)?;
-        if service.backend == Backend::Sensor && touched() {
+        if table.feels(a.service, &a.who.facts) {
             let time = service.attributes.deny_time;
             let time = time.map_or(FOREVER, |seconds| Duration::from_secs(seconds.into()));
             if !time.is_zero() {

@@ -155,6 +155,11 @@ impl Attributes {
             .flat_map(|b| b.text.iter().copied())
             .collect()
     }
+
+    /// May a plain connection stay open for a while after fived has sent its last byte?
+    pub fn may_linger(&self) -> bool {
+        self.lingering_close || self.banner.is_some() || self.banner_fail.is_some()
+    }
 }
 
 /// What a session must be to use the service.

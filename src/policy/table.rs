@@ -308,6 +308,12 @@ impl Table {
         )
     }
 
+    /// Is it a sensor that this client touches? Its rules on addresses protect nobody (xinetd).
+    pub fn feels(&self, id: ServiceId, facts: &Facts) -> bool {
+        self.service(id).is_some_and(|s| s.backend == Backend::Sensor)
+            && self.usable_at(id, facts, |_| true).is_ok()
+    }
+
     /// How many datagrams of one sender a process of this internal service answers, before it is
     /// decided again who may send the next. None: as many as come, for nothing depends on who sends
     /// them, on when, or on how many there are.

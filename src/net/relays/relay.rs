@@ -59,6 +59,9 @@ struct Direction {
     readable: bool,
     /// The end that it comes from has finished: it is read to its end, whatever a read brings.
     finished: bool,
+    /// A read of that end may stop before all that has come: at an urgent byte, or after bytes that
+    /// came with descriptors.
+    in_parts: bool,
     /// The end that it goes to may take something.
     writable: bool,
     state: State,
@@ -178,8 +181,10 @@ pub struct Relay {
 }
 
 impl Relay {
-    pub fn new(ends: [OwnedFd; 2]) -> Relay {
-        let mut directions: [Direction; 2] = Default::default();
+    /// `descriptors`: the ends that may send some.
+    pub fn new(ends: [OwnedFd; 2], descriptors: [bool; 2]) -> Relay {
+        let mut directions =
+            descriptors.map(|in_parts| Direction { in_parts, ..Direction::default() });
         directions[CLIENT].to_service = true;
         Relay { ends, directions, queued: false, broken: Default::default() }
     }
@@ -190,6 +195,7 @@ impl Relay {
         let from = &mut self.directions[end];
         from.readable |= event.is_readable() || event.is_read_closed() || broken;
         from.finished |= event.is_read_closed() || broken;
+        from.in_parts |= event.is_priority();
         let to = &mut self.directions[1 - end];
         to.writable |= event.is_writable() || broken;
         if event.is_write_closed() && to.state == State::Open {
@@ -348,8 +354,8 @@ impl Relay {
             }
         };
         let full = n == buffer.len();
-        // Less than there was room for: it has no more now, unless it has finished.
-        direction.readable = full || direction.finished;
+        // Less than there was room for: it has no more now, but where that says nothing.
+        direction.readable = full || direction.finished || direction.in_parts;
         if full && !direction.large {
             direction.large = never_waits(source) && never_waits(target);
         }

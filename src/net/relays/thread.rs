@@ -211,15 +211,16 @@ impl Thread {
         let ends = [client, server];
         ends.iter().for_each(|fd| self.common.descriptors.note(fd));
         let is_unix = |fd: &OwnedFd| socket::local(fd.as_fd()).is_err();
-        if self.interrupt.is_none() && !local::can_refuse_rights() && ends.iter().any(is_unix) {
+        let descriptors = ends.each_ref().map(|fd| !local::can_refuse_rights() && is_unix(fd));
+        if self.interrupt.is_none() && descriptors.contains(&true) {
             self.interrupt = Interrupt::new().inspect_err(|e| log::debug!("a timer: {e}")).ok();
             self.interrupt.iter_mut().for_each(Interrupt::want);
         }
-        let both = Interest::READABLE | Interest::WRITABLE;
+        let all = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         let fds = [0, 1].map(|end| ends[end].as_raw_fd());
-        let relay = Relay::new(ends);
+        let relay = Relay::new(ends, descriptors);
         let watched = fds.into_iter().enumerate().try_for_each(|(end, fd)| {
-            self.poll.registry().register(&mut SourceFd(&fd), token(number, end), both)
+            self.poll.registry().register(&mut SourceFd(&fd), token(number, end), all)
         });
         match watched {
             Ok(()) => drop(self.relays.insert(number, relay)),

@@ -113,10 +113,12 @@ impl Printer<'_> {
         let rest = match self.audience {
             Audience::Parent => format!("{} {} {}", wait(s), user(&s.user), backend(&s.backend)),
             Audience::Net if s.backend == Backend::Offer => "nowait - offer".into(),
-            // Net learns only whether that is the user who logged in.
+            // Net learns only whether that is the user who logged in, and whether it is a sensor.
             Audience::Net => {
                 let user = if s.user == UserSpec::Login { "*" } else { "x" };
-                format!("nowait {user} internal {}", Internal::Discard.as_str())
+                let sensor = s.backend == Backend::Sensor;
+                let what = if sensor { SENSOR } else { Internal::Discard.as_str() };
+                format!("nowait {user} internal {what}")
             }
         };
         self.put(format_args!("\n{name} {kind} {protocol} {rest}\n"));
