@@ -175,10 +175,6 @@ impl XinetdReader<'_, '_> {
             let what = "fived has one log, which is where the option says; xinetd has one for its services";
             remarks.push(Kind::Differs, pair.line, "log_type", what);
         }
-        if block.broken {
-            let what = "expected lines that can be read, found others";
-            remarks.push(Kind::Broken, block.line, "defaults", what);
-        }
         let mistakes = &mut self.builder.mistakes;
         remarks.tell(mistakes, &block.file, Weight::Refused, false);
         let usual = std::mem::replace(&mut mistakes.weight, Weight::Refused);

@@ -1,6 +1,7 @@
 //! Who may use a service: what becomes of the rules of such a file.
 
 use super::super::super::users::UserSpec;
+use super::super::mistake::Weight;
 use super::tests::{printed, read, service};
 
 /// As the real xinetd 2.3.15 has it.
@@ -33,6 +34,43 @@ fn each_file_may_have_defaults_and_they_add_up() {
     let said: Vec<_> = said.iter().map(ToString::to_string).collect();
     let second = "expected one `defaults` in a file, found a second one: it is left out";
     assert_eq!(said, [format!("/x:14: defaults: {second}")]);
+}
+
+/// Without them the rules in them would hold for no service: there is no table then. xinetd serves
+/// all services without the rest of such a block.
+#[test]
+fn defaults_that_cannot_be_read_are_a_mistake_with_its_line() {
+    let brace = "expected { alone on the next line";
+    let row = service("ssh", "");
+    for (before, after, wanted) in [
+        (
+            "defaults\n{\n instances=5\n only_from = 10.0.0.1\n}\n",
+            "",
+            "3: instances=5: expected a blank before the =, found none".to_string(),
+        ),
+        (
+            "defaults\n{\n log_on_success PID\n}\n",
+            "",
+            "3: log_on_success: expected =, += or -= after the attribute, found none".into(),
+        ),
+        ("defaults {\n only_from = 10.0.0.1\n}\n", "", format!("1: {{: {brace}")),
+        ("defaults x\n{\n only_from = 10.0.0.1\n}\n", "", format!("1: x: {brace}")),
+        (
+            "defaults\n only_from = 10.0.0.1\n}\n",
+            "",
+            "2: only_from = 10.0.0.1: expected { alone on this line".into(),
+        ),
+        (
+            "",
+            "defaults\n{\n only_from = 10.0.0.1\n",
+            "11: expected } at the end of the block of line 8, found none".into(),
+        ),
+    ] {
+        let (_, said) = read(&[("/x", &(before.to_string() + &row + after))]);
+        let refused: Vec<_> = said.iter().filter(|m| m.weight == Weight::Refused).collect();
+        let lines: Vec<_> = refused.iter().map(ToString::to_string).collect();
+        assert_eq!(lines, [format!("/x:{wanted}")], "{before}{after}");
+    }
 }
 
 /// As the real xinetd has it: an IPv4 client of a socket of both families is one of IPv6 to it.
