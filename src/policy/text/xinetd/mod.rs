@@ -165,9 +165,11 @@ impl XinetdReader<'_, '_> {
             let what = "holds for every service; xinetd does not look at it in defaults";
             remarks.push(Kind::Differs, line, "v6only", what);
         }
-        if let Some(pair) = own.iter().find(|p| late && ONLY_AFTER.contains(&p.name.as_str())) {
+        for name in ONLY_AFTER.iter().filter(|_| late) {
             let what = "holds for the services before it, too; in xinetd for those after it alone";
-            remarks.push(Kind::Differs, pair.line, &pair.name, what);
+            if let Some(pair) = own.iter().find(|p| p.name == *name) {
+                remarks.push(Kind::Differs, pair.line, name, what);
+            }
         }
         let given = self.builder.settings().log_type != LogType::Stderr;
         let option = given && !self.builder.is_given("log_type");

@@ -137,3 +137,14 @@ fn who_has_services_of_datagrams_is_told_how_they_differ() {
     let what = "no answer is larger than the datagram that asks for it: an empty one gets none";
     assert_eq!(said[0].to_string(), format!("/x:1: time: {what}"));
 }
+
+/// Each of these differs, not the first alone.
+#[test]
+fn every_default_that_holds_for_more_services_than_in_xinetd_is_told() {
+    let late = "defaults\n{\n only_from = 10.0.0.1\n passenv = A\n only_from += ::1\n no_access = 10.0.0.2\n}\n";
+    let (_, said) = read(&[("/x", &(service("ssh", "") + late))]);
+    let what = "holds for the services before it, too; in xinetd for those after it alone";
+    let said: Vec<_> = said.iter().map(ToString::to_string).filter(|l| l.ends_with(what)).collect();
+    let wanted = ["10: only_from", "11: passenv", "13: no_access"];
+    assert_eq!(said, wanted.map(|at| format!("/x:{at}: {what}")));
+}
