@@ -28,6 +28,7 @@ use super::builder::{Builder, Row as Whole};
 use super::columns::Columns;
 use super::entry::Files;
 use super::mistake::Weight;
+use super::parse::yes;
 use blocks::Block;
 use draft::{Draft, SwitchedOff, Type};
 use etc::Etc;
@@ -146,8 +147,8 @@ struct XinetdReader<'a, 'b> {
     defaults: Draft,
     /// The attributes that may be given once, and that they gave.
     given: Vec<&'static str>,
-    /// Names of fived's attributes that they gave.
-    rules: Vec<String>,
+    /// fived's attributes that they gave.
+    rules: Vec<Pair>,
     tcpmux: Tcpmux,
     /// Where fived listens if a service is reached by its name, and the file that says so.
     listen: Option<(Arc<str>, Pair)>,
@@ -188,7 +189,7 @@ impl XinetdReader<'_, '_> {
             }
         }
         self.builder.mistakes.weight = usual;
-        self.rules.extend(own.into_iter().map(|p| p.name));
+        self.rules.extend(own);
         self.defaults = draft;
     }
 
@@ -327,12 +328,16 @@ impl XinetdReader<'_, '_> {
 
     /// Where a row means something else than in xinetd.
     fn other_meanings(&self, block: &Block, draft: &Draft, own: &[Pair], remarks: &mut Remarks) {
-        let has = |name: &str| {
-            own.iter().any(|p| p.name == name) || self.rules.iter().any(|rule| rule == name)
-        };
-        if has("only_from") && has("no_access") {
+        let last = |name: &str| self.rules.iter().chain(own).rfind(|p| p.name == name);
+        if last("only_from").is_some() && last("no_access").is_some() {
             let what = "of `only_from` and `no_access` the more specific decides; xinetd refuses who is in both";
             remarks.push(Kind::Differs, block.line, "no_access", what);
+        }
+        let all = last("groups").is_some_and(|p| p.words.iter().any(|w| yes(w) == Ok(true)));
+        if let (Some(group), true) = (last("group"), all) {
+            let what =
+                "stands in place of the user's own group; with `groups = yes` xinetd has both";
+            remarks.push(Kind::Differs, group.line, "group", what);
         }
         let own_v6only = draft.v6only != self.defaults.v6only;
         if let (Some((false, line)), true) = (draft.v6only, own_v6only) {

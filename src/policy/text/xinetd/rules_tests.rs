@@ -148,3 +148,20 @@ fn every_default_that_holds_for_more_services_than_in_xinetd_is_told() {
     let wanted = ["10: only_from", "11: passenv", "13: no_access"];
     assert_eq!(said, wanted.map(|at| format!("/x:{at}: {what}")));
 }
+
+/// xinetd calls initgroups(3) with the user's own group.
+#[test]
+fn a_group_in_place_of_the_users_own_is_told_where_groups_is_yes() {
+    let what = "stands in place of the user's own group; with `groups = yes` xinetd has both";
+    for (defaults, lines, told) in [
+        ("", " group = adm\n groups = YES\n", true),
+        (" groups = yes\n", " group = adm\n", true),
+        (" groups = yes\n", " group = adm\n groups = no\n", false),
+        ("", " group = adm\n", false),
+        ("", " groups = yes\n", false),
+    ] {
+        let text = format!("defaults\n{{\n{defaults}}}\n{}", service("ssh", lines));
+        let (_, said) = read(&[("/x", &text)]);
+        assert_eq!(said.iter().any(|m| m.what == what && m.word == "group"), told, "{text}");
+    }
+}
