@@ -19,9 +19,12 @@ mod row;
 #[cfg(test)]
 mod rules_tests;
 #[cfg(test)]
+mod tcpmux_tests;
+#[cfg(test)]
 mod tests;
 
 use super::super::endpoint::ProgramSocket;
+use super::super::origin::Grammar;
 use super::super::settings::LogType;
 use super::assigned::Pair;
 use super::builder::{Builder, Row as Whole};
@@ -29,6 +32,7 @@ use super::columns::Columns;
 use super::entry::Files;
 use super::mistake::Weight;
 use super::parse::yes;
+use super::tcpmux::{self, TCPMUX, TCPMUX_PORT};
 use blocks::Block;
 use draft::{Draft, SwitchedOff, Type};
 use etc::Etc;
@@ -37,10 +41,6 @@ use remark::{Kind, Remarks};
 use row::{NOT_IPV4, Row, bind_address};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-
-/// The service that is fived itself.
-const TCPMUX: &str = "tcpmux";
-const TCPMUX_PORT: u16 = 1;
 
 /// What every row of xinetd has that says nothing else.
 const USUAL: [(&str, &[&str]); 4] =
@@ -56,8 +56,8 @@ const RULES: [&str; 5] = ["only_from", "no_access", "access_times", "max_load", 
 /// Attributes of the service `tcpmux` that hold for nothing.
 const LIMITS: [&str; 2] = ["instances", "per_source"];
 
-/// Reads a file, and those that it includes.
-pub fn read(builder: &mut Builder, path: &str) {
+/// Reads a file, and those that it includes. `whole`: the grammar of the configuration as a whole.
+pub fn read(builder: &mut Builder, path: &str, whole: Grammar) {
     let blocks = blocks::read(builder, path);
     let (etc, file) = (Etc::read(builder.files), path.into());
     for (name, words) in USUAL {
@@ -93,6 +93,9 @@ pub fn read(builder: &mut Builder, path: &str) {
         if let Some(name) = name(block) {
             reader.service(&name, block);
         }
+    }
+    if let Some((file, pair)) = reader.listen.filter(|_| builder.serves_names(Grammar::Xinetd)) {
+        tcpmux::listen(builder, &file, &pair, whole);
     }
 }
 
@@ -279,10 +282,7 @@ impl XinetdReader<'_, '_> {
             let what = "limits nothing here: a limit belongs to each service, or max_connections of fived.conf(5) to all";
             remarks.push(Kind::Differs, pair.line, &pair.name, what);
         }
-        if self.builder.is_given("listen") {
-            let what = "fived listens where fived.conf says";
-            remarks.push(Kind::Differs, block.line, TCPMUX, what);
-        } else if let Some(address) = listens(block, draft, self.builder.files, &mut remarks) {
+        if let Some(address) = listens(block, draft, self.builder.files, &mut remarks) {
             let pair = pair(block.line, "listen", &[&address.to_string()]);
             self.listen = Some((block.file.clone(), pair));
         }
@@ -296,9 +296,6 @@ impl XinetdReader<'_, '_> {
 
     /// A service that is reached by its name.
     fn by_name(&mut self, name: &str, block: &Block, own: &mut Vec<Pair>, remarks: &mut Remarks) {
-        if let Some((file, pair)) = self.listen.take() {
-            self.builder.setting(&pair, &file);
-        }
         match &self.tcpmux {
             Tcpmux::None => {
                 let what =
