@@ -29,7 +29,7 @@ use super::super::settings::LogType;
 use super::assigned::Pair;
 use super::builder::{Builder, Row as Whole};
 use super::columns::Columns;
-use super::entry::Files;
+use super::entry::{Files, Operator};
 use super::mistake::Weight;
 use super::parse::yes;
 use super::tcpmux::{self, TCPMUX, TCPMUX_PORT};
@@ -336,12 +336,34 @@ impl XinetdReader<'_, '_> {
                 "stands in place of the user's own group; with `groups = yes` xinetd has both";
             remarks.push(Kind::Differs, group.line, "group", what);
         }
+        if logs_traffic(self.rules.iter().chain(own)) && draft.redirect.is_none() {
+            let what = "served with TRAFFIC, which xinetd does not serve without `redirect`";
+            let last = own.iter().rfind(|p| p.name == "log_on_success");
+            remarks.push(
+                Kind::Differs,
+                last.map_or(block.line, |p| p.line),
+                "log_on_success",
+                what,
+            );
+        }
         let own_v6only = draft.v6only != self.defaults.v6only;
         if let (Some((false, line)), true) = (draft.v6only, own_v6only) {
             let what = "serves IPv4 too; xinetd takes no for yes";
             remarks.push(Kind::Differs, line, "v6only", what);
         }
     }
+}
+
+/// Is TRAFFIC in `log_on_success` after these lines?
+fn logs_traffic<'a>(lines: impl Iterator<Item = &'a Pair>) -> bool {
+    lines.filter(|p| p.name == "log_on_success").fold(false, |logs, p| {
+        let named = p.words.iter().any(|w| w.eq_ignore_ascii_case("TRAFFIC"));
+        match p.operator {
+            Operator::Set => named,
+            Operator::Add => logs || named,
+            Operator::Remove => logs && !named,
+        }
+    })
 }
 
 /// An attribute of fived, given at a line.

@@ -165,3 +165,23 @@ fn a_group_in_place_of_the_users_own_is_told_where_groups_is_yes() {
         assert_eq!(said.iter().any(|m| m.what == what && m.word == "group"), told, "{text}");
     }
 }
+
+/// xinetd refuses it, as fived does not: such a service begins to be served.
+#[test]
+fn a_service_that_logs_traffic_without_redirect_is_told() {
+    let defaults = "defaults\n{\n log_on_success = PID TRAFFIC\n}\n";
+    let what = "served with TRAFFIC, which xinetd does not serve without `redirect`";
+    for (defaults, lines, told) in [
+        ("", " log_on_success = TRAFFIC\n", Some(7)),
+        ("", " log_on_success += PID traffic\n", Some(7)),
+        (defaults, "", Some(5)),
+        (defaults, " log_on_success -= TRAFFIC\n", None),
+        (defaults, " log_on_success = PID\n", None),
+        ("", " log_on_success = TRAFFIC\n redirect = 127.0.0.1 7\n", None),
+        ("", " log_on_success = PID\n", None),
+    ] {
+        let (_, said) = read(&[("/x", &(defaults.to_string() + &service("ssh", lines)))]);
+        let found = said.iter().find(|m| m.what == what).map(|m| (m.line, m.word.as_str()));
+        assert_eq!(found, told.map(|line| (line, "log_on_success")), "{defaults}{lines}");
+    }
+}
