@@ -808,7 +808,16 @@ fn mistakes_are_told() {
             "web stream tcp nowait - offer\n offered_by = a\n proxy = v2\n",
             "proxy: expected a row of `redirect`, which alone has upstreams, found v2",
         ),
+        (
+            "web stream tcp nowait @USER@ /bin/cat\n offered_by = alice\n",
+            "offered_by: expected a row of `offer`, which alone others offer, found alice",
+        ),
+        (
+            "web stream tcp nowait - offer\n offered_by = a\n deny_time = 5\n",
+            "deny_time: expected a row of `internal sensor`, which alone denies, found 5",
+        ),
     ] {
+        let row = &row.replace("@USER@", &user());
         let conf = place.write("fived.conf", row, 0o644);
         let (code, _, output) = run(&["-t", "-f", &conf]);
         assert!(code == 1 && output.contains(wanted), "{row}: {output}");

@@ -79,7 +79,7 @@ fn a_file_of_xinetd_that_is_wrong_keeps_nobody_else_from_being_served() {
     let conf = "xinetd = @DIR@/xinetd.conf\ndate stream tcp nowait @USER@ /bin/echo echo now\n";
     let wrong = XINETD.replace("server_args =", "rlimit_cpu = many\n server_args =");
     let d = Daemon::with(conf).file("xinetd.conf", &wrong).start();
-    d.wait_log("rlimit_cpu: expected a number");
+    d.wait_log("rlimit_cpu: expected a time");
     same(d.ask("date\r\n"), "+Go\r\nnow\n");
     assert_eq!(d.log().matches("listening on ").count(), 2, "{}", d.log());
     let (code, out, err) = d.place.fived(conf, &["-t"]);

@@ -172,7 +172,7 @@ fn mistakes_are_reported() {
         ),
         (
             format!("[h]\nb {0}c {0}", at("127.0.0.1:1101")),
-            "fived.conf:6: tls_port: 127.0.0.1:1101: expected each",
+            "fived.conf:7: tls_port: 127.0.0.1:1101: expected each",
         ),
         (
             format!("[h]\nb {}", at("1101")) + &format!("[i]\nb {}", at("0.0.0.0:1101")),

@@ -159,7 +159,7 @@ fn the_file_has_the_mode_and_owner_that_the_row_says() {
     let line = d.reload(&conf("0666", "nosuchuser"));
     assert!(line.contains("refused"), "{line}");
     d.wait_log(
-        "fived.conf:2: port: socket_owner: expected a user of this computer, found \"nosuchuser\"",
+        "fived.conf:5: socket_owner: expected a user of this computer, found \"nosuchuser\"",
     );
     assert_eq!(is(), (0o666, 0, 0, inode));
 }
@@ -211,11 +211,11 @@ fn what_cannot_be_is_a_mistake() {
         ("a stream unix nowait @USER@ internal echo\n", "2: a: expected `port = /path`"),
         (
             "a stream unix nowait @USER@ internal echo\n port = 7\n",
-            "2: port: expected the path of a Unix socket, found 7",
+            "3: port: expected the path of a Unix socket, found 7",
         ),
         (
             "a stream unix nowait @USER@ internal echo\n port = @x\n",
-            "2: port: expected the path of a Unix socket, found @x",
+            "3: port: expected the path of a Unix socket, found @x",
         ),
         ("a stream unix nowait @USER@ internal echo\n port = run/x\n", "3: port: expected PORT"),
         (
@@ -228,11 +228,11 @@ fn what_cannot_be_is_a_mistake() {
         ),
         (
             "a stream unix nowait @USER@ internal echo\n port = /run/x\n tls_port = /run/y\n",
-            "2: tls_port: expected a port of TCP, found a path",
+            "4: tls_port: expected a port of TCP, found a path",
         ),
         (
             "a stream unix nowait @USER@ internal echo\n port = /run/x\n tls_port = 0\n",
-            "2: tls_port: expected the path",
+            "4: tls_port: expected the path",
         ),
         (
             "a stream unix nowait @USER@ internal echo\n port = /run/x\n tcpmux = yes\n",
@@ -240,7 +240,7 @@ fn what_cannot_be_is_a_mistake() {
         ),
         (
             "a stream tcp nowait @USER@ internal echo\n port = /run/x\n",
-            "2: port: expected a port of tcp, found the path \"/run/x\"",
+            "3: port: expected a port of tcp, found the path \"/run/x\"",
         ),
         (
             "a dgram unix wait @USER@ /bin/cat\n port = /run/x\n",
@@ -248,11 +248,11 @@ fn what_cannot_be_is_a_mistake() {
         ),
         (
             "a stream unix nowait @USER@ internal echo\n port = /run/x /run/x\n",
-            "2: port: expected each path once, found /run/x at ",
+            "3: port: expected each path once, found /run/x at ",
         ),
         (
             "listen = /run/x\na stream unix nowait @USER@ internal echo\n port = /run/x\n",
-            "3: port: expected each path once, found /run/x where fived itself listens",
+            "4: port: expected each path once, found /run/x where fived itself listens",
         ),
         (
             "a stream unix wait @USER@ /bin/cat\n port = /run/x\n users = root\n",

@@ -205,6 +205,25 @@ fn a_row_that_comes_back_takes_over_its_program_and_nobody_else_its_port() {
 }
 
 #[test]
+fn fived_itself_and_tls_are_told_too_which_row_has_a_port() {
+    let port = free_port();
+    let at = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let conf = |listen: &str, rows: &str| format!("listen = {listen}\n{rows}");
+    let own = row("own", "stream tcp", &port.to_string());
+    let d = Daemon::with(&conf("127.0.0.1:0", &own)).listen("").file("own", &python(STAYS)).start();
+    Client::connect(at).read_all();
+    let more = "more stream tcp nowait @USER@ /bin/true true\n";
+    let tls = conf("127.0.0.1:0", &format!("{more} tls_port = {at}\n"));
+    for (conf, word) in [(tls, "tls_port"), (conf(&at.to_string(), more), "listen")] {
+        let line = d.reload(&conf);
+        assert!(line.contains("refused mistakes=1"), "{line}");
+        let line = d.wait_log(&format!("{word}: {at}: "));
+        let what = "the program that was started for ";
+        assert!(line.contains(what) && line.contains("fived.conf:3 has this port"), "{line}");
+    }
+}
+
+#[test]
 fn a_program_that_nobody_needs_any_more_frees_its_port() {
     let port = free_port();
     let at = SocketAddr::from((Ipv4Addr::LOCALHOST, port));

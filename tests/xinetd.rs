@@ -159,8 +159,16 @@ fn whatever_services_are_together_what_is_printed_is_read_again() {
 fn a_service_that_xinetd_alone_can_serve_is_no_mistake() {
     let alone = "expected a row of `nowait`, found one of `wait`";
     for (form, lines, wanted) in [
-        ("stream\n wait = yes", " only_from = ::1\n", format!("1: only_from: not served: {alone}")),
-        ("stream\n wait = yes", " no_access = ::1\n", format!("1: no_access: not served: {alone}")),
+        (
+            "stream\n wait = yes",
+            " only_from = ::1\n",
+            format!("11: only_from: not served: {alone}"),
+        ),
+        (
+            "stream\n wait = yes",
+            " no_access = ::1\n",
+            format!("11: no_access: not served: {alone}"),
+        ),
         ("stream\n wait = yes", " redirect = ::1 1\n", "1: off: not served: expected a ".into()),
         ("stream\n wait = yes", " flags = SENSOR\n", "11: SENSOR: not served: a sensor ".into()),
         ("dgram\n wait = yes", " flags = SENSOR\n", "11: SENSOR: not served: a sensor ".into()),

@@ -1,9 +1,36 @@
 //! Why an address and port could not be bound, for the administrator.
 
-use super::row_ports::Port;
+use super::row_ports::{Port, RowPlace};
+use crate::sys::port::Protocol;
 use std::fmt::Display;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+
+/// The ports that programs of `wait` have and no row of the table, with the rows for which they
+/// were started. Nobody else gets them before the programs have ended.
+#[derive(Default)]
+pub struct Kept(pub Vec<(Protocol, u16, RowPlace)>);
+
+impl Kept {
+    /// As [`line`].
+    pub fn line(
+        &self,
+        place: impl Display,
+        word: &str,
+        (protocol, address): (Protocol, SocketAddr),
+        e: &io::Error,
+        waits: bool,
+    ) -> String {
+        let in_use = e.kind() == ErrorKind::AddrInUse;
+        let has = |(p, n, _): &&(_, _, _)| (*p, *n) == (protocol, address.port());
+        match self.0.iter().find(has).filter(|_| in_use) {
+            Some((_, _, row)) => format!(
+                "{place}: {word}: {address}: the program that was started for {row} has this port until it ends; end it, and reload again"
+            ),
+            None => line(place, word, address, e, waits),
+        }
+    }
+}
 
 /// Ports that could not be bound, one line each.
 #[derive(Default)]

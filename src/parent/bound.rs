@@ -31,8 +31,9 @@ impl Bound {
     ) -> Result<Bound, Vec<String>> {
         let (plain, tls) = (&config.ports.plain, &config.ports.tls);
         let (fresh, Unbound { mut wrong, missing }) = ports.bind(plain, &listeners.all());
+        let kept = ports.kept(plain);
         let beside = [listeners.all(), ports.with(plain, &fresh)].concat();
-        let (fresh_tls, wrong_tls) = listeners.tls.bind(tls, &beside);
+        let (fresh_tls, wrong_tls) = listeners.tls.bind(tls, &beside, &kept);
         wrong.extend(wrong_tls);
         let beside = [ports.with(plain, &fresh), fresh_tls.all()].concat();
         let place = if options.listen.is_empty() {
@@ -43,7 +44,7 @@ impl Bound {
         };
         let wanted = own_addresses(config, options);
         let wanted = (&wanted[..], place.as_str());
-        match listeners.bind(wanted, config.table.settings.mptcp, &beside) {
+        match listeners.bind(wanted, config.table.settings.mptcp, &beside, &kept) {
             Ok(own) if wrong.is_empty() => {
                 drop(beside);
                 Ok(Bound { ports: fresh, tls: fresh_tls, own, missing })

@@ -1,11 +1,11 @@
 //! The listening sockets of fived's own port. The parent keeps them, so that no client is refused
 //! while a net process is replaced.
 
-use super::bind_error;
+use super::bind_error::Kept;
 use super::listener::Listener;
 use super::tls_ports::TlsPorts;
 use crate::policy::LISTEN_MAX;
-use crate::sys::port::{self, Wanted};
+use crate::sys::port::{self, Protocol, Wanted};
 use crate::sys::socket;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -53,12 +53,13 @@ impl Listeners {
 
     /// Listens on these addresses where it does not yet; nothing uses the sockets until
     /// [`Listeners::adopt`]. `place`: where the addresses are given. `beside`: other listeners of
-    /// the parent. Err: what could not be bound, one line each.
+    /// the parent; `kept`: what programs have. Err: what could not be bound, one line each.
     pub fn bind(
         &self,
         (wanted, place): (&[SocketAddr], &str),
         mptcp: bool,
         beside: &[(SocketAddr, BorrowedFd)],
+        kept: &Kept,
     ) -> Result<Fresh, Vec<String>> {
         if self.are_handed() {
             return Ok(Fresh(Vec::new()));
@@ -102,7 +103,10 @@ impl Listeners {
             });
             match made {
                 Ok(l) => fresh.push(l),
-                Err(e) => wrong.push(bind_error::line(place, "listen", address, &e, false)),
+                Err(e) => {
+                    let to = (Protocol::Tcp, address);
+                    wrong.push(kept.line(place, "listen", to, &e, false));
+                }
             }
         }
         if wrong.is_empty() { Ok(Fresh(fresh)) } else { Err(wrong) }
@@ -198,7 +202,8 @@ mod tests {
         for mptcp in [false, true] {
             let mut all = Listeners::default();
             let wanted = [(Ipv4Addr::LOCALHOST, 0).into()];
-            let fresh = all.bind((&wanted, ""), mptcp, &[]).unwrap_or_else(|e| panic!("{e:?}"));
+            let made = all.bind((&wanted, ""), mptcp, &[], &Kept::default());
+            let fresh = made.unwrap_or_else(|e| panic!("{e:?}"));
             all.adopt(&wanted, fresh);
             let address = all.addresses().next().expect("one");
             assert!(all.revive(mptcp).is_empty());

@@ -5,7 +5,7 @@
 //! for it any more, fived keeps it, too: a row of the same kind and address that a later reload
 //! brings takes it over, and nobody else gets that address meanwhile.
 
-use super::bind_error::{self, Unbound};
+use super::bind_error::{self, Kept, Unbound};
 use super::claims;
 use super::context::Context;
 use super::given_paths::GivenPaths;
@@ -19,7 +19,7 @@ use crate::sys::port::{self, Wanted};
 use crate::sys::unix_listener::{self, SocketFile};
 use mio::unix::SourceFd;
 use std::collections::{HashMap, HashSet};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
@@ -58,6 +58,7 @@ impl PortListeners {
             own.entry(address.port()).or_default().push(fd);
         }
         let (mut fresh, mut unbound) = (Vec::<PortListener>::new(), Unbound::default());
+        let kept = self.unclaimed(&claimed);
         let mut new: HashMap<u16, Vec<usize>> = HashMap::new();
         for (port, _) in wanted.iter().zip(&claimed).filter(|(_, at)| at.is_none()) {
             let At::Port(at) = &port.at else {
@@ -69,7 +70,8 @@ impl PortListeners {
             let mut beside = own.get(&number).cloned().unwrap_or_default();
             beside.extend(on_port.map(|n| fresh[*n].socket.as_fd()));
             let made = PortListener::bind(port, at, &beside);
-            let made = made.map_err(|e| self.why(port, at, &e, &claimed));
+            let (to, waits) = ((at.protocol, at.address), port.socket.waits());
+            let made = made.map_err(|e| kept.line(&port.place, &port.word(), to, &e, waits));
             if let Some((l, real)) = unbound.or_note(port, made) {
                 new.entry(real.port()).or_default().push(fresh.len());
                 fresh.push(l);
@@ -107,24 +109,19 @@ impl PortListeners {
         all.filter_map(|(_, l)| l.bound())
     }
 
-    fn why(&self, port: &Port, at: &Wanted, e: &io::Error, claimed: &[Option<usize>]) -> String {
-        let (place, word) = (&port.place, port.word());
-        let mut line = bind_error::line(place, &word, at.address, e, port.socket.waits());
-        let mut all = self.now.iter().chain(&self.kept).enumerate();
-        let has = |(n, l): &(usize, &PortListener)| {
-            l.stays_taken()
-                && l.has_port(at.protocol, at.address.port())
-                && !claimed.contains(&Some(*n))
+    /// What programs have that these ports do not claim.
+    pub fn kept(&self, wanted: &[Port]) -> Kept {
+        self.unclaimed(&self.claimed(wanted))
+    }
+
+    fn unclaimed(&self, claimed: &[Option<usize>]) -> Kept {
+        let all = self.now.iter().chain(&self.kept).enumerate();
+        let kept = all.filter(|(n, l)| l.stays_taken() && !claimed.contains(&Some(*n)));
+        let port = |(_, l): (usize, &PortListener)| {
+            let at = l.port.at.port()?;
+            Some((at.protocol, l.real?.port(), l.port.place.clone()))
         };
-        if e.kind() == ErrorKind::AddrInUse
-            && let Some((_, l)) = all.find(has)
-        {
-            line = format!(
-                "{place}: {word}: {}: the program that was started for {} has this port until it ends; end it, and reload again",
-                at.address, l.port.place
-            );
-        }
-        line
+        Kept(kept.filter_map(port).collect())
     }
 
     /// The one that a connection whose own address is this has come to, if its service gets

@@ -11,7 +11,7 @@ pub fn check(table: &mut Table, wrong: &mut Vec<String>, warnings: &mut Vec<Stri
     let mut off = Vec::new();
     for (n, s) in table.services().iter().enumerate().filter(|(_, s)| !s.attributes.disable) {
         for (word, what) in mistakes(s) {
-            let at = format!("{}:{}: {word}", s.file, s.line);
+            let at = format!("{}: {word}", s.place(word, |_| true));
             if s.grammar == Grammar::Fived {
                 wrong.push(format!("{at}: {what}"));
             } else {

@@ -202,8 +202,9 @@ struct Row<'a> {
 }
 
 impl Row<'_> {
-    fn wrong(&self, word: &str, what: impl std::fmt::Display) -> String {
-        format!("{}:{}: {word}: {what}", self.service.file, self.service.line)
+    /// What is wrong with this word of an attribute.
+    fn wrong(&self, attribute: &str, word: &str, what: impl fmt::Display) -> String {
+        format!("{}: {attribute}: {what}", self.service.place(attribute, |w| w == word))
     }
 
     fn place(&self) -> RowPlace {
@@ -269,18 +270,22 @@ impl PortCollector<'_, '_> {
             return Vec::new();
         }
         let mut wrong = Vec::new();
+        let owner = a.socket_owner.as_ref().and_then(|owner| {
+            let found = self.owner(owner);
+            found.map_err(|what| wrong.push(row.wrong("socket_owner", "", what))).ok()
+        });
         let plain = a.port.iter().map(|p| (p, "port"));
         for (p, word) in plain.chain(a.tls_port.iter().map(|p| (p, "tls_port"))) {
             let named = |what| format!("{p}: {what}");
             let added = match (p.path(), word) {
-                (Some(path), "port") => self.unix(row, path),
+                (Some(path), "port") => self.unix(row, path, owner),
                 (Some(_), _) => Err("expected a port of TCP, found a path".into()),
                 (None, _) => wanted(s, p, self.names).and_then(|wanted| match word {
                     "port" => self.plain(row, wanted).map_err(named),
                     _ => self.tls(row, wanted).map_err(named),
                 }),
             };
-            wrong.extend(added.err().map(|what| row.wrong(word, what)));
+            wrong.extend(added.err().map(|what| row.wrong(word, &p.to_string(), what)));
         }
         wrong
     }
@@ -295,17 +300,13 @@ impl PortCollector<'_, '_> {
         Ok(())
     }
 
-    /// Adds a Unix socket. Err: what is wrong with it.
-    fn unix(&mut self, row: &Row, path: &str) -> Result<(), String> {
+    /// Adds a Unix socket that is given to this user and group. Err: what is wrong with it.
+    fn unix(&mut self, row: &Row, path: &str, owner: Option<(u32, u32)>) -> Result<(), String> {
         let (s, a) = (row.service, &*row.service.attributes);
         if s.endpoint.family != Family::Unix {
             let protocol = s.endpoint.protocol();
             return Err(format!("expected a port of {protocol}, found the path {path:?}"));
         }
-        let owner = match &a.socket_owner {
-            None => None,
-            Some(owner) => Some(self.owner(owner)?),
-        };
         self.path_is_not_taken(path)?;
         let (path, mode) = (path.to_string(), a.socket_mode);
         let wanted = unix_listener::Wanted { path, mode, owner, backlog: a.backlog };
@@ -318,14 +319,15 @@ impl PortCollector<'_, '_> {
     /// The user and group that a socket is given to.
     fn owner(&self, owner: &Owner) -> Result<(u32, u32), String> {
         let Owner { user, group } = owner;
-        let found = self.catalog.user(user).ok_or_else(|| {
-            format!("socket_owner: expected a user of this computer, found {user:?}")
-        })?;
+        let found = self
+            .catalog
+            .user(user)
+            .ok_or_else(|| format!("expected a user of this computer, found {user:?}"))?;
         let gid = match group {
             None => Some(found.gid),
             Some(group) => self.catalog.group(group),
         };
-        let none = || format!("socket_owner: expected a group of this computer, found {group:?}");
+        let none = || format!("expected a group of this computer, found {group:?}");
         Ok((found.uid, gid.ok_or_else(none)?))
     }
 

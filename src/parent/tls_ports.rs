@@ -1,7 +1,7 @@
 //! The listening sockets of services' own ports where TLS is expected. The parent binds and keeps
 //! them, and net accepts from them, because the handshake is bytes of strangers.
 
-use super::bind_error;
+use super::bind_error::Kept;
 use super::listener::Listener;
 use super::row_ports::TlsPort;
 use crate::sys::{port, socket};
@@ -29,12 +29,13 @@ impl Fresh {
 }
 
 impl TlsPorts {
-    /// Binds those that are not bound already. `beside`: other listeners of this process. Returns
-    /// what could not be bound too, one line each.
+    /// Binds those that are not bound already. `beside`: other listeners of this process; `kept`:
+    /// what programs have. Returns what could not be bound too, one line each.
     pub fn bind(
         &self,
         wanted: &[TlsPort],
         beside: &[(SocketAddr, BorrowedFd)],
+        kept: &Kept,
     ) -> (Fresh, Vec<String>) {
         let (mut fresh, mut wrong) = (Vec::<Listener<TlsPort>>::new(), Vec::new());
         for (wanted, at) in wanted.iter().zip(self.bound(wanted)) {
@@ -44,8 +45,8 @@ impl TlsPorts {
                 match listen(wanted, own) {
                     Ok(made) => fresh.push(made),
                     Err(e) => {
-                        let address = wanted.wanted.address;
-                        let line = bind_error::line(&wanted.place, "tls_port", address, &e, false);
+                        let to = (wanted.wanted.protocol, wanted.wanted.address);
+                        let line = kept.line(&wanted.place, "tls_port", to, &e, false);
                         wrong.push(line);
                     }
                 }

@@ -9,7 +9,8 @@ use super::hours::Hours;
 use super::libwrap::Libwrap;
 use super::text::codecs::{
     BACKLOG, BANNER, CLIENT_PATTERNS, CPS, DENY_TIME, ENV, HOURS, LIBWRAP, LOAD, MODE, NICE,
-    OFFERED_BY, ONLY_FROM, OWNER, PASSENV, PORTS, PROXY, REPLY, RLIMIT, RLIMIT_FILES, UMASK, USERS,
+    OFFERED_BY, ONLY_FROM, OWNER, PASSENV, PORTS, PROXY, REPLY, RLIMIT, RLIMIT_CPU, RLIMIT_FILES,
+    UMASK, USERS,
 };
 use super::text::entry::entries;
 use super::text::value::{
@@ -47,7 +48,7 @@ entries! {
         /// Bytes, like all of these except `rlimit_cpu` (seconds) and `rlimit_files` (descriptors).
         /// None: the same as fived's own; `u64::MAX`: unlimited.
         rlimit_as: Option<u64> = None, RLIMIT, Parent;
-        rlimit_cpu: Option<u64> = None, RLIMIT, Parent;
+        rlimit_cpu: Option<u64> = None, RLIMIT_CPU, Parent;
         rlimit_data: Option<u64> = None, RLIMIT, Parent;
         rlimit_files: Option<u64> = None, RLIMIT_FILES, Parent;
         rlimit_stack: Option<u64> = None, RLIMIT, Parent;

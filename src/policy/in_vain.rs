@@ -5,6 +5,7 @@ use super::attributes::{ATTRIBUTES, Attributes};
 use super::backend::Backend;
 use super::endpoint::{Endpoint, Family, ProgramSocket};
 use super::text::entry::find;
+use super::users::Users;
 use std::time::Duration;
 
 /// Such an attribute.
@@ -60,6 +61,18 @@ const HANDOVER: &[InVain] = &[
 const NO_FILE: &str = "expected a row of `unix`, which alone has a file";
 /// What only rows of one kind have, and whether it is set at all.
 type Rare = (InVain, fn(&Attributes) -> bool);
+const OFFERED: Rare = (
+    vain("offered_by", "expected a row of `offer`, which alone others offer", |a| {
+        a.offered_by = Users::default();
+    }),
+    |a| !a.offered_by.0.is_empty(),
+);
+const DENIES: Rare = (
+    vain("deny_time", "expected a row of `internal sensor`, which alone denies", |a| {
+        a.deny_time = Some(0);
+    }),
+    |a| a.deny_time != Some(0),
+);
 const UPSTREAM: Rare = (PROXY, |a| a.proxy.is_some());
 const ASKS: Rare = (CONNECT_TIMEOUT, |a| a.connect_timeout != ASK_TIMEOUT);
 const FILE: &[Rare] = &[
@@ -71,12 +84,12 @@ const FILE: &[Rare] = &[
 pub fn of(backend: &Backend, endpoint: &Endpoint, given: &Attributes) -> Vec<&'static InVain> {
     let all = of_kind(backend, endpoint.socket).iter();
     let rare: &[&Rare] = match backend {
-        Backend::Redirect(_) => &[],
-        Backend::Offer => &[&UPSTREAM],
-        Backend::Exec { .. }
-        | Backend::Internal(_)
-        | Backend::Sensor
-        | Backend::Handover { .. } => &[&UPSTREAM, &ASKS],
+        Backend::Redirect(_) => &[&OFFERED, &DENIES],
+        Backend::Offer => &[&UPSTREAM, &DENIES],
+        Backend::Sensor => &[&UPSTREAM, &ASKS, &OFFERED],
+        Backend::Exec { .. } | Backend::Internal(_) | Backend::Handover { .. } => {
+            &[&UPSTREAM, &ASKS, &OFFERED, &DENIES]
+        }
     };
     let file = if endpoint.family == Family::Unix { &[] } else { FILE };
     let rare = rare.iter().copied().chain(file).filter(|(_, is_set)| is_set(given));

@@ -4,9 +4,13 @@
 use super::text::entry::Operator;
 use std::sync::Arc;
 
-/// The attributes that refuse clients, those that send a banner before a service's output, and
-/// those whose values may name what this computer has not.
-const RULES: [&str; 12] = [
+/// The attributes that refuse clients, those that send a banner before a service's output, those
+/// whose values may name what this computer has not, and those that say where a service is reached.
+const RULES: [&str; 16] = [
+    "port",
+    "tls_port",
+    "socket_owner",
+    "libwrap",
     "offered_by",
     "group",
     "chroot",

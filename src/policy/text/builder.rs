@@ -118,12 +118,16 @@ impl<'a> Builder<'a> {
         self.set_at.get(&(HostId::DEFAULT, setting.into())).is_some_and(|(_, line)| *line != 0)
     }
 
+    /// Do clients reach a service of such files by its name?
+    pub fn serves_names(&self, grammar: Grammar) -> bool {
+        self.services.iter().any(|s| s.grammar == grammar && is_named(s))
+    }
+
     /// The table of everything that was right, and all mistakes.
     pub fn finish(mut self) -> (Table, Vec<Mistake>) {
         section::sort(&mut self.services);
         let foreign = self.grammar != Grammar::Fived;
-        let named = |s: &Service| s.attributes.tcpmux && !s.attributes.disable;
-        if foreign && !self.is_given("listen") && !self.services.iter().any(named) {
+        if foreign && !self.is_given("listen") && !self.services.iter().any(is_named) {
             self.settings.listen.clear();
         }
         let settings = self.settings.complete();
@@ -364,6 +368,11 @@ impl<'a> Builder<'a> {
             }
         }
     }
+}
+
+/// Do clients reach it by its name?
+fn is_named(s: &Service) -> bool {
+    s.attributes.tcpmux && !s.attributes.disable
 }
 
 /// A host without settings of its own.

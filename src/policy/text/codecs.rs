@@ -234,6 +234,20 @@ pub const RLIMIT: Codec<Option<u64>> = Codec {
     },
 };
 
+/// Processor time: a time, or UNLIMITED.
+pub const RLIMIT_CPU: Codec<Option<u64>> = Codec {
+    list: false,
+    read: |value, written| {
+        let word = written.one()?;
+        *value = Some(match unlimited(word) {
+            true => u64::MAX,
+            false => seconds(word, 0..=u32::MAX)?.into(),
+        });
+        Ok(())
+    },
+    print: RLIMIT.print,
+};
+
 /// Descriptors without which no program starts: the three standard ones, and one with which its
 /// file is read.
 const FILES_MIN: u64 = 4;

@@ -21,6 +21,7 @@ use super::builder::Builder;
 use super::entry::Files;
 use super::mistake::{Mistakes, Weight};
 use super::parse::Wrong;
+use super::tcpmux::{self, TCPMUX_PORT};
 use lines::{What, lines};
 use listen_address::At;
 use row::{Defaults, Families, InetdRow, Reached};
@@ -31,9 +32,6 @@ use words::{Read, Remarks};
 
 /// A directory that need not exist, where inetd has a file for each package that brings a service.
 const MAY_BE_MISSING: &str = "/etc/inetd.d";
-/// The service that leads to all that have a name, and its port (RFC 1078).
-const TCPMUX: &str = "tcpmux";
-const TCPMUX_PORT: u16 = 1;
 
 /// Reads files, and all files of directories. `origin`: what options say of rows that do not say
 /// it themselves.
@@ -68,20 +66,7 @@ pub fn read(builder: &mut Builder, paths: &[String], origin: &Origin) {
     }
     let (rows, warnings) = reader.finish();
     if let Some((file, pair)) = listens.filter(|(_, pair)| !pair.words.is_empty()) {
-        let given = builder.is_given("listen");
-        if !given {
-            builder.setting(&pair, &file);
-        }
-        let what = match (given, origin.grammar) {
-            (true, _) => Some("fived listens where fived.conf says"),
-            (false, Grammar::Fived) => {
-                Some("fived listens there alone: `listen` in fived.conf says where else")
-            }
-            (false, _) => None,
-        };
-        if let Some(what) = what {
-            builder.mistakes.push_as(Weight::Noted, &file, pair.line, TCPMUX, what);
-        }
+        tcpmux::listen(builder, &file, &pair, origin.grammar);
     }
     builder.mistakes.append(warnings);
     for (file, line, row) in rows {

@@ -37,7 +37,7 @@ fn read(builder: &mut Builder, origin: &Origin, grammar: Grammar, paths: &[Strin
         }
         Grammar::Xinetd => paths.iter().for_each(|path| {
             builder.begin_file(grammar);
-            xinetd::read(builder, path);
+            xinetd::read(builder, path, origin.grammar);
         }),
     }
 }

@@ -6,6 +6,7 @@
 //! | `fived` | the grammar of fived.conf(5) |
 //! | `inetd` | that of inetd.conf(5): `inetd/lines`, `inetd/row`, `inetd/words`, `inetd/listen_address` |
 //! | `xinetd` | that of xinetd.conf(5) |
+//! | `tcpmux` | where fived listens as inetd.conf(5) and xinetd.conf(5) say |
 //! | `columns` | the columns of a row, as in inetd.conf(5) |
 //! | `builder`, `assigned` | from what a grammar has read to a table of whole services |
 //! | `section` | the section that a line is in, and the order of the sections' rows |
@@ -30,6 +31,7 @@ pub(super) mod load;
 pub(super) mod mistake;
 mod nearest;
 mod section;
+mod tcpmux;
 #[cfg(test)]
 mod tests;
 mod xinetd;

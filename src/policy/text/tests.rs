@@ -72,6 +72,16 @@ fn what_is_printed_is_read() {
     assert!(other.print().contains("\tno_access = 10.1.2.0/24 10.1.3.0/24\n"));
 }
 
+/// `5m` was 5 MiB of seconds.
+#[test]
+fn processor_time_is_a_time() {
+    for (word, wanted) in [("5m", 300), ("0", 0), ("90", 90), ("UNLIMITED", u64::MAX)] {
+        let t = table(&format!("rlimit_cpu = {word}\nx stream tcp nowait u /bin/cat\n"));
+        assert_eq!(t.services()[0].attributes.rlimit_cpu, Some(wanted), "{word}");
+    }
+    assert!(mistake("rlimit_cpu = 5M\n").contains("rlimit_cpu: expected a time"));
+}
+
 #[test]
 fn each_name_is_there_once() {
     let all: Vec<&str> = names().collect();

@@ -17,6 +17,17 @@ pub enum Kind {
     Service(String),
 }
 
+impl Kind {
+    /// What follows where such a block cannot be read. Without `defaults` the rules in it would
+    /// hold for no service: there is no table then.
+    fn unread(&self) -> Weight {
+        match self {
+            Kind::Defaults => Weight::Refused,
+            Kind::Service(_) => Weight::LeftOut,
+        }
+    }
+}
+
 /// A block, read to its end.
 #[derive(Debug)]
 pub struct Block {
@@ -29,6 +40,9 @@ pub struct Block {
     /// A line of it could not be read at all.
     pub broken: bool,
 }
+
+/// What is wrong where other words stand on the line that names a block.
+const NEXT_LINE: &str = "expected { alone on the next line";
 
 /// Where in a file the reader is.
 enum State {
@@ -93,12 +107,9 @@ impl BlockReader<'_, '_> {
             }
             last = i + 1;
         }
-        let open = match &state {
-            State::Between | State::LeftOut => return,
-            State::Head(block) | State::Within(block) => block.line,
-        };
-        let what = format!("expected }} at the end of the block of line {open}, found none");
-        self.builder.mistakes.push(&name, last, "", what);
+        let (State::Head(open) | State::Within(open)) = state else { return };
+        let what = format!("expected }} at the end of the block of line {}, found none", open.line);
+        self.builder.mistakes.push_as(open.kind.unread(), &name, last, "", what);
     }
 
     fn line(&mut self, state: State, text: &str, at: At, depth: usize) -> State {
@@ -107,7 +118,9 @@ impl BlockReader<'_, '_> {
         match (state, &words[..]) {
             (State::Between, [word, rest @ ..]) => self.between(word, rest, at, depth),
             (State::Head(block), ["{"]) => State::Within(block),
-            (State::Head(_), _) => self.left_out(at, text, "expected { alone on this line"),
+            (State::Head(block), _) => {
+                self.left_out(at, text, "expected { alone on this line", block.kind.unread())
+            }
             (State::Within(block), ["}"]) => {
                 self.all.push(block);
                 State::Between
@@ -126,8 +139,11 @@ impl BlockReader<'_, '_> {
         let kind = match (word.to_ascii_lowercase().as_str(), rest) {
             ("defaults", []) => Kind::Defaults,
             ("service", [name]) => Kind::Service((*name).into()),
-            ("service" | "defaults", [.., "{"]) => {
-                return self.left_out(at, "{", "expected { alone on the next line");
+            ("defaults", [.., word]) => {
+                return self.left_out(at, word, NEXT_LINE, Kind::Defaults.unread());
+            }
+            ("service", [.., word @ "{"]) => {
+                return self.left_out(at, word, NEXT_LINE, Weight::LeftOut);
             }
             ("include", [path]) => {
                 self.file(&beside(at.file, path), depth + 1, Some((at, "include")));
@@ -139,11 +155,11 @@ impl BlockReader<'_, '_> {
             }
             ("service" | "include" | "includedir", _) => {
                 let what = format!("expected one word after {word}, found {}", rest.len());
-                return self.left_out(at, word, &what);
+                return self.left_out(at, word, &what, Weight::LeftOut);
             }
             _ => {
                 let what = "expected service, defaults, include or includedir";
-                return self.left_out(at, word, what);
+                return self.left_out(at, word, what, Weight::LeftOut);
             }
         };
         State::Head(Block {
@@ -171,9 +187,14 @@ impl BlockReader<'_, '_> {
         }
     }
 
-    fn left_out(&mut self, at: At, word: &str, what: &str) -> State {
-        let what = format!("{what}: everything up to the next }} is left out");
-        self.builder.mistakes.push(at.file, at.line, word, what);
+    fn left_out(&mut self, at: At, word: &str, what: &str, weight: Weight) -> State {
+        let what = match weight {
+            Weight::Refused => what.into(),
+            Weight::LeftOut | Weight::Noted => {
+                format!("{what}: everything up to the next }} is left out")
+            }
+        };
+        self.builder.mistakes.push_as(weight, at.file, at.line, word, what);
         State::LeftOut
     }
 
@@ -187,7 +208,8 @@ impl BlockReader<'_, '_> {
             Err(what) => {
                 block.broken = true;
                 let word = text.split_ascii_whitespace().next().unwrap_or_default();
-                self.builder.mistakes.push(at.file, at.line, word, what);
+                let weight = block.kind.unread();
+                self.builder.mistakes.push_as(weight, at.file, at.line, word, what);
             }
         }
     }

@@ -19,15 +19,20 @@ mod row;
 #[cfg(test)]
 mod rules_tests;
 #[cfg(test)]
+mod tcpmux_tests;
+#[cfg(test)]
 mod tests;
 
 use super::super::endpoint::ProgramSocket;
+use super::super::origin::Grammar;
 use super::super::settings::LogType;
 use super::assigned::Pair;
 use super::builder::{Builder, Row as Whole};
 use super::columns::Columns;
-use super::entry::Files;
+use super::entry::{Files, Operator};
 use super::mistake::Weight;
+use super::parse::yes;
+use super::tcpmux::{self, TCPMUX, TCPMUX_PORT};
 use blocks::Block;
 use draft::{Draft, SwitchedOff, Type};
 use etc::Etc;
@@ -36,10 +41,6 @@ use remark::{Kind, Remarks};
 use row::{NOT_IPV4, Row, bind_address};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-
-/// The service that is fived itself.
-const TCPMUX: &str = "tcpmux";
-const TCPMUX_PORT: u16 = 1;
 
 /// What every row of xinetd has that says nothing else.
 const USUAL: [(&str, &[&str]); 4] =
@@ -55,8 +56,8 @@ const RULES: [&str; 5] = ["only_from", "no_access", "access_times", "max_load", 
 /// Attributes of the service `tcpmux` that hold for nothing.
 const LIMITS: [&str; 2] = ["instances", "per_source"];
 
-/// Reads a file, and those that it includes.
-pub fn read(builder: &mut Builder, path: &str) {
+/// Reads a file, and those that it includes. `whole`: the grammar of the configuration as a whole.
+pub fn read(builder: &mut Builder, path: &str, whole: Grammar) {
     let blocks = blocks::read(builder, path);
     let (etc, file) = (Etc::read(builder.files), path.into());
     for (name, words) in USUAL {
@@ -92,6 +93,9 @@ pub fn read(builder: &mut Builder, path: &str) {
         if let Some(name) = name(block) {
             reader.service(&name, block);
         }
+    }
+    if let Some((file, pair)) = reader.listen.filter(|_| builder.serves_names(Grammar::Xinetd)) {
+        tcpmux::listen(builder, &file, &pair, whole);
     }
 }
 
@@ -146,8 +150,8 @@ struct XinetdReader<'a, 'b> {
     defaults: Draft,
     /// The attributes that may be given once, and that they gave.
     given: Vec<&'static str>,
-    /// Names of fived's attributes that they gave.
-    rules: Vec<String>,
+    /// fived's attributes that they gave.
+    rules: Vec<Pair>,
     tcpmux: Tcpmux,
     /// Where fived listens if a service is reached by its name, and the file that says so.
     listen: Option<(Arc<str>, Pair)>,
@@ -165,19 +169,17 @@ impl XinetdReader<'_, '_> {
             let what = "holds for every service; xinetd does not look at it in defaults";
             remarks.push(Kind::Differs, line, "v6only", what);
         }
-        if let Some(pair) = own.iter().find(|p| late && ONLY_AFTER.contains(&p.name.as_str())) {
+        for name in ONLY_AFTER.iter().filter(|_| late) {
             let what = "holds for the services before it, too; in xinetd for those after it alone";
-            remarks.push(Kind::Differs, pair.line, &pair.name, what);
+            if let Some(pair) = own.iter().find(|p| p.name == *name) {
+                remarks.push(Kind::Differs, pair.line, name, what);
+            }
         }
         let given = self.builder.settings().log_type != LogType::Stderr;
         let option = given && !self.builder.is_given("log_type");
         if let Some(pair) = own.iter().find(|p| option && p.name == "log_type") {
             let what = "fived has one log, which is where the option says; xinetd has one for its services";
             remarks.push(Kind::Differs, pair.line, "log_type", what);
-        }
-        if block.broken {
-            let what = "expected lines that can be read, found others";
-            remarks.push(Kind::Broken, block.line, "defaults", what);
         }
         let mistakes = &mut self.builder.mistakes;
         remarks.tell(mistakes, &block.file, Weight::Refused, false);
@@ -190,7 +192,7 @@ impl XinetdReader<'_, '_> {
             }
         }
         self.builder.mistakes.weight = usual;
-        self.rules.extend(own.into_iter().map(|p| p.name));
+        self.rules.extend(own);
         self.defaults = draft;
     }
 
@@ -280,10 +282,7 @@ impl XinetdReader<'_, '_> {
             let what = "limits nothing here: a limit belongs to each service, or max_connections of fived.conf(5) to all";
             remarks.push(Kind::Differs, pair.line, &pair.name, what);
         }
-        if self.builder.is_given("listen") {
-            let what = "fived listens where fived.conf says";
-            remarks.push(Kind::Differs, block.line, TCPMUX, what);
-        } else if let Some(address) = listens(block, draft, self.builder.files, &mut remarks) {
+        if let Some(address) = listens(block, draft, self.builder.files, &mut remarks) {
             let pair = pair(block.line, "listen", &[&address.to_string()]);
             self.listen = Some((block.file.clone(), pair));
         }
@@ -297,9 +296,6 @@ impl XinetdReader<'_, '_> {
 
     /// A service that is reached by its name.
     fn by_name(&mut self, name: &str, block: &Block, own: &mut Vec<Pair>, remarks: &mut Remarks) {
-        if let Some((file, pair)) = self.listen.take() {
-            self.builder.setting(&pair, &file);
-        }
         match &self.tcpmux {
             Tcpmux::None => {
                 let what =
@@ -329,12 +325,26 @@ impl XinetdReader<'_, '_> {
 
     /// Where a row means something else than in xinetd.
     fn other_meanings(&self, block: &Block, draft: &Draft, own: &[Pair], remarks: &mut Remarks) {
-        let has = |name: &str| {
-            own.iter().any(|p| p.name == name) || self.rules.iter().any(|rule| rule == name)
-        };
-        if has("only_from") && has("no_access") {
+        let last = |name: &str| self.rules.iter().chain(own).rfind(|p| p.name == name);
+        if last("only_from").is_some() && last("no_access").is_some() {
             let what = "of `only_from` and `no_access` the more specific decides; xinetd refuses who is in both";
             remarks.push(Kind::Differs, block.line, "no_access", what);
+        }
+        let all = last("groups").is_some_and(|p| p.words.iter().any(|w| yes(w) == Ok(true)));
+        if let (Some(group), true) = (last("group"), all) {
+            let what =
+                "stands in place of the user's own group; with `groups = yes` xinetd has both";
+            remarks.push(Kind::Differs, group.line, "group", what);
+        }
+        if logs_traffic(self.rules.iter().chain(own)) && draft.redirect.is_none() {
+            let what = "served with TRAFFIC, which xinetd does not serve without `redirect`";
+            let last = own.iter().rfind(|p| p.name == "log_on_success");
+            remarks.push(
+                Kind::Differs,
+                last.map_or(block.line, |p| p.line),
+                "log_on_success",
+                what,
+            );
         }
         let own_v6only = draft.v6only != self.defaults.v6only;
         if let (Some((false, line)), true) = (draft.v6only, own_v6only) {
@@ -342,6 +352,18 @@ impl XinetdReader<'_, '_> {
             remarks.push(Kind::Differs, line, "v6only", what);
         }
     }
+}
+
+/// Is TRAFFIC in `log_on_success` after these lines?
+fn logs_traffic<'a>(lines: impl Iterator<Item = &'a Pair>) -> bool {
+    lines.filter(|p| p.name == "log_on_success").fold(false, |logs, p| {
+        let named = p.words.iter().any(|w| w.eq_ignore_ascii_case("TRAFFIC"));
+        match p.operator {
+            Operator::Set => named,
+            Operator::Add => logs || named,
+            Operator::Remove => logs && !named,
+        }
+    })
 }
 
 /// An attribute of fived, given at a line.

@@ -1,6 +1,7 @@
 //! Who may use a service: what becomes of the rules of such a file.
 
 use super::super::super::users::UserSpec;
+use super::super::mistake::Weight;
 use super::tests::{printed, read, service};
 
 /// As the real xinetd 2.3.15 has it.
@@ -33,6 +34,43 @@ fn each_file_may_have_defaults_and_they_add_up() {
     let said: Vec<_> = said.iter().map(ToString::to_string).collect();
     let second = "expected one `defaults` in a file, found a second one: it is left out";
     assert_eq!(said, [format!("/x:14: defaults: {second}")]);
+}
+
+/// Without them the rules in them would hold for no service: there is no table then. xinetd serves
+/// all services without the rest of such a block.
+#[test]
+fn defaults_that_cannot_be_read_are_a_mistake_with_its_line() {
+    let brace = "expected { alone on the next line";
+    let row = service("ssh", "");
+    for (before, after, wanted) in [
+        (
+            "defaults\n{\n instances=5\n only_from = 10.0.0.1\n}\n",
+            "",
+            "3: instances=5: expected a blank before the =, found none".to_string(),
+        ),
+        (
+            "defaults\n{\n log_on_success PID\n}\n",
+            "",
+            "3: log_on_success: expected =, += or -= after the attribute, found none".into(),
+        ),
+        ("defaults {\n only_from = 10.0.0.1\n}\n", "", format!("1: {{: {brace}")),
+        ("defaults x\n{\n only_from = 10.0.0.1\n}\n", "", format!("1: x: {brace}")),
+        (
+            "defaults\n only_from = 10.0.0.1\n}\n",
+            "",
+            "2: only_from = 10.0.0.1: expected { alone on this line".into(),
+        ),
+        (
+            "",
+            "defaults\n{\n only_from = 10.0.0.1\n",
+            "11: expected } at the end of the block of line 8, found none".into(),
+        ),
+    ] {
+        let (_, said) = read(&[("/x", &(before.to_string() + &row + after))]);
+        let refused: Vec<_> = said.iter().filter(|m| m.weight == Weight::Refused).collect();
+        let lines: Vec<_> = refused.iter().map(ToString::to_string).collect();
+        assert_eq!(lines, [format!("/x:{wanted}")], "{before}{after}");
+    }
 }
 
 /// As the real xinetd has it: an IPv4 client of a socket of both families is one of IPv6 to it.
@@ -98,4 +136,52 @@ fn who_has_services_of_datagrams_is_told_how_they_differ() {
     let said = read(&[("/x", text)]).1;
     let what = "no answer is larger than the datagram that asks for it: an empty one gets none";
     assert_eq!(said[0].to_string(), format!("/x:1: time: {what}"));
+}
+
+/// Each of these differs, not the first alone.
+#[test]
+fn every_default_that_holds_for_more_services_than_in_xinetd_is_told() {
+    let late = "defaults\n{\n only_from = 10.0.0.1\n passenv = A\n only_from += ::1\n no_access = 10.0.0.2\n}\n";
+    let (_, said) = read(&[("/x", &(service("ssh", "") + late))]);
+    let what = "holds for the services before it, too; in xinetd for those after it alone";
+    let said: Vec<_> = said.iter().map(ToString::to_string).filter(|l| l.ends_with(what)).collect();
+    let wanted = ["10: only_from", "11: passenv", "13: no_access"];
+    assert_eq!(said, wanted.map(|at| format!("/x:{at}: {what}")));
+}
+
+/// xinetd calls initgroups(3) with the user's own group.
+#[test]
+fn a_group_in_place_of_the_users_own_is_told_where_groups_is_yes() {
+    let what = "stands in place of the user's own group; with `groups = yes` xinetd has both";
+    for (defaults, lines, told) in [
+        ("", " group = adm\n groups = YES\n", true),
+        (" groups = yes\n", " group = adm\n", true),
+        (" groups = yes\n", " group = adm\n groups = no\n", false),
+        ("", " group = adm\n", false),
+        ("", " groups = yes\n", false),
+    ] {
+        let text = format!("defaults\n{{\n{defaults}}}\n{}", service("ssh", lines));
+        let (_, said) = read(&[("/x", &text)]);
+        assert_eq!(said.iter().any(|m| m.what == what && m.word == "group"), told, "{text}");
+    }
+}
+
+/// xinetd refuses it, as fived does not: such a service begins to be served.
+#[test]
+fn a_service_that_logs_traffic_without_redirect_is_told() {
+    let defaults = "defaults\n{\n log_on_success = PID TRAFFIC\n}\n";
+    let what = "served with TRAFFIC, which xinetd does not serve without `redirect`";
+    for (defaults, lines, told) in [
+        ("", " log_on_success = TRAFFIC\n", Some(7)),
+        ("", " log_on_success += PID traffic\n", Some(7)),
+        (defaults, "", Some(5)),
+        (defaults, " log_on_success -= TRAFFIC\n", None),
+        (defaults, " log_on_success = PID\n", None),
+        ("", " log_on_success = TRAFFIC\n redirect = 127.0.0.1 7\n", None),
+        ("", " log_on_success = PID\n", None),
+    ] {
+        let (_, said) = read(&[("/x", &(defaults.to_string() + &service("ssh", lines)))]);
+        let found = said.iter().find(|m| m.what == what).map(|m| (m.line, m.word.as_str()));
+        assert_eq!(found, told.map(|line| (line, "log_on_success")), "{defaults}{lines}");
+    }
 }

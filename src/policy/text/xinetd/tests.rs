@@ -1,7 +1,6 @@
 //! The grammar, from text to rows.
 
 use super::super::super::backend::Backend;
-use super::super::super::listen::Listen;
 use super::super::super::origin::{Grammar, Origin};
 use super::super::super::table::Table;
 use super::super::entry::{Files, Printed};
@@ -13,7 +12,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 /// Files by their paths; ports of two services.
-struct Kept(HashMap<String, Vec<u8>>);
+pub struct Kept(pub HashMap<String, Vec<u8>>);
 
 impl Files for Kept {
     fn read(&mut self, path: &str) -> Result<Vec<u8>, String> {
@@ -271,62 +270,6 @@ fn bind_takes_the_address_that_xinetd_would_take() {
         assert!(said.len() == 1 && said[0].contains(what), "{said:?}");
         assert!(read(&[("/x", &text)]).0.services()[0].attributes.disable);
     }
-}
-
-#[test]
-fn the_service_tcpmux_says_where_fived_listens() {
-    for (own, listen, what) in [
-        ("", "[::]:1", ""),
-        (" bind = one6\n", "[2001:db8::1]:1", ""),
-        (" bind = 127.0.0.1\n", "127.0.0.1:1", ""),
-        (" flags = IPv4\n", "0.0.0.0:1", ""),
-        (" flags = IPv4 IPv6\n", "[::]:1", ""),
-        (" port = 1\n", "[::]:1", ""),
-        (" type = UNLISTED\n port = 5001\n", "[::]:5001", ""),
-        (" type = UNLISTED\n port = 5001\n bind = 127.0.0.1\n", "127.0.0.1:5001", ""),
-        (" port = 5001\n", "", "port: expected 1 without UNLISTED, found 5001"),
-        (" bind = none\n", "", "bind: expected"),
-        (" bind = one6\n flags = IPv4\n", "", "IPv4: expected an IPv4 address in `bind`"),
-        (" v6only = yes\n", "", "v6only: not served: fived's own port is open to IPv4"),
-    ] {
-        let form = " socket_type = stream\n wait = no\n";
-        let kind = if own.contains("type") { "" } else { " type = INTERNAL\n" };
-        let own = own.replace("type =", "type = INTERNAL");
-        let text = format!("service tcpmux\n{{\n{kind}{form}{own}}}\n");
-        let (table, said) =
-            read(&[("/x", &(text.clone() + &service("a", " type = TCPMUXPLUS UNLISTED\n")))]);
-        // Fails closed: nobody reaches what it would lead to.
-        let off = table.services()[0].attributes.disable;
-        assert_eq!(off, !what.is_empty(), "{own}");
-        assert!(said.iter().any(|s| s.to_string().contains(what)), "{said:?}");
-        if !off {
-            let listen = [Listen::read(listen).expect(listen)];
-            assert_eq!((table.settings.listen.as_slice(), said.len()), (&listen[..], 1), "{own}");
-            assert_eq!(read(&[("/x", &text)]).0.settings.listen, [], "{own}");
-        }
-    }
-}
-
-#[test]
-fn services_of_tcpmux_are_reached_by_name_under_its_rules() {
-    let mux = service("a", " type = TCPMUXPLUS UNLISTED\n") + &service("b", " type = TCPMUX\n");
-    let own = "service tcpmux\n{\n type = INTERNAL\n socket_type = stream\n wait = no\n bind = 127.0.0.1\n only_from = 10.0.0.1\n}\n";
-    let (table, _) = read(&[("/x", &(mux.clone() + own))]);
-    let rows = table.services().iter().map(|s| {
-        (
-            s.name.as_str(),
-            s.endpoint.announce,
-            s.attributes.tcpmux,
-            s.attributes.only_from.is_some(),
-        )
-    });
-    assert_eq!(rows.collect::<Vec<_>>(), [("a", true, true, true), ("b", false, true, true)]);
-    assert_eq!(table.settings.listen, [Listen::read("127.0.0.1:1").expect("an address")]);
-    let off = own.replace("}", " disable = yes\n}");
-    let (table, _) = read(&[("/x", &(mux.clone() + &off))]);
-    assert!(table.services().iter().all(|s| s.attributes.disable));
-    let (table, _) = read(&[("/x", &mux)]);
-    assert_eq!(table.settings.listen.len(), 1);
 }
 
 #[test]
