@@ -77,6 +77,44 @@ fn is_over(pipe: BorrowedFd) -> io::Result<bool> {
     Ok(polls[0].hung())
 }
 
+/// A descriptor whose reads and writes wait, even if another program that has the same open file
+/// made it nonblocking.
+pub struct Waiting<'a>(pub &'a File);
+
+impl Waiting<'_> {
+    /// Makes a call again each time that it would block, once it no longer does.
+    fn waited(
+        &self,
+        write: bool,
+        mut call: impl FnMut(&File) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        loop {
+            match call(self.0) {
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    poll::wait(&mut [Poll::new(self.0.as_fd(), !write, write)], None)?;
+                }
+                done => return done,
+            }
+        }
+    }
+}
+
+impl Read for Waiting<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.waited(false, |mut file| file.read(buffer))
+    }
+}
+
+impl Write for Waiting<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.waited(true, |mut file| file.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// A descriptor that [`without_waiting`] returned, in this process or another.
 #[derive(Debug)]
 pub struct Flow {
