@@ -147,9 +147,8 @@ pub fn service(t: &Target, name: &str, no_input: bool) -> Result<(), Error> {
         {
             Ok(())
         }
-        Err(CopyError::Read(e) | CopyError::Write(e)) => {
-            Err(Error::Lost { what: name.into(), why: reason(&e) })
-        }
+        Err(CopyError::Read(e)) => Err(Error::Lost { what: name.into(), why: reason(&e) }),
+        Err(CopyError::Write(e)) => Err(Error::system("standard output")(e)),
     }
 }
 
