@@ -73,7 +73,12 @@ fn add(t: &Target, what: &str) -> Result<(), Error> {
         let mut to = file::append(&file)?;
         // Somebody may have edited the file and left the last line without a newline.
         let end = if before.last().is_none_or(|b| *b == b'\n') { "" } else { "\n" };
-        to.write_all(format!("{end}{} {what}\n", t.place()).as_bytes())
+        let length = to.metadata()?.len();
+        to.write_all(format!("{end}{} {what}\n", t.place()).as_bytes()).inspect_err(|_| {
+            // A part of a line, as on a full disk, would be a mistake that every call reports. A
+            // device has no length.
+            let _ = to.set_len(length);
+        })
     };
     file.parent().map_or(Ok(()), paths::make_private)?;
     written().map_err(Error::system(file.display().to_string()))
