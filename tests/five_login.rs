@@ -444,6 +444,24 @@ fn askpass_is_asked_where_there_is_no_terminal() {
     );
 }
 
+#[test]
+fn each_login_that_failed_is_named() {
+    if without("ssh-keygen") {
+        return;
+    }
+    let d = daemon();
+    let f = Five::new(&d).env("SSH_AUTH_SOCK", "/nonexistent");
+    let (absent, good) = (d.place.at("absent"), key(&d, &f, "good", &["-t", "ed25519"], "", true));
+    let agent = "the agent /nonexistent: No such file or directory";
+    let why = format!("not logged in: {agent}; {absent}: no such file; no terminal to ask");
+    let (code, _, err) = f.run(&["-x", "-l", "demo", "-i", &absent, H, "who"]);
+    assert!(code == 255 && err.contains(&why), "{err}");
+    // With -v, if one succeeds, too.
+    let (code, _, err) = f.run(&["-x", "-v", "-l", "demo", "-i", &absent, "-i", &good, H, "who"]);
+    let steps = format!("five: {agent}\nfive: {absent}: no such file\nfive: logged in with {good}");
+    assert!(code == 0 && err.contains(&steps), "{err}");
+}
+
 /// An agent with this one key, whose signatures are wrong.
 fn bad_agent(path: &str, public: &str) {
     let listener = UnixListener::bind(path).expect("agent");

@@ -17,7 +17,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use support::five::{ended, finish, piped};
-use support::{Daemon, Five, Place, installed, root, run, skip};
+use support::{Daemon, Five, Place, installed, read, root, run, skip};
 
 const CONF: &str = "hello stream tcp nowait @USER@ /bin/echo echo hello\n";
 const H: &str = "127.0.0.1";
@@ -158,6 +158,20 @@ fn an_invalid_line_of_known_hosts_is_reported_with_its_number() {
          HOST:PORT\nfive: {file}:5: {H}:0: expected HOST:PORT\n"
     );
     assert_eq!(f.run(&[H, "hello"]), (255, String::new(), expected));
+}
+
+#[test]
+fn a_line_that_is_written_only_in_part_is_taken_back() {
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    let before = format!("#{}\n", "x".repeat(1000));
+    let file = known_hosts(&f, &before);
+    // As on a full disk: there is room for 22 bytes more.
+    let limited = "trap '' XFSZ; ulimit -f 1; exec \"$0\" \"$@\"";
+    let (code, _, err) =
+        finish(piped(&mut f.command_by("bash", &["-c", limited], &[H, "hello"])), b"");
+    assert!(code == 0 && err.contains("is used this once"), "{code} {err}");
+    assert_eq!(read(&file), before);
 }
 
 #[test]

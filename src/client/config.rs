@@ -52,7 +52,12 @@ pub fn read(path: &str, text: &str, host: &str) -> Result<Settings, Vec<String>>
         if let Some(patterns) = line.strip_prefix('[') {
             section =
                 Some(match patterns.strip_suffix(']').map(str::trim).filter(|p| !p.is_empty()) {
-                    Some(patterns) => applies(patterns, host),
+                    Some(patterns) => {
+                        patterns.split_whitespace().filter(|p| !is_pattern(p)).for_each(|p| {
+                            wrong(p, "expected a host as it is typed, without its port or brackets")
+                        });
+                        applies(patterns, host)
+                    }
                     None => {
                         wrong(line, "expected a section, [HOST]");
                         false
@@ -91,6 +96,12 @@ pub fn read(path: &str, text: &str, host: &str) -> Result<Settings, Vec<String>>
         via: own.via.or(common.via),
         ..own
     })
+}
+
+/// May a host match this? Brackets are no part of one, nor is its port.
+fn is_pattern(pattern: &str) -> bool {
+    let bare = pattern.strip_prefix('!').unwrap_or(pattern);
+    (bare.contains(['*', '?']) || is_host(bare)) && !bare.contains(['[', ']'])
 }
 
 /// Does a section with these patterns apply to the host?
@@ -206,7 +217,7 @@ mod tests {
 
     #[test]
     fn all_mistakes_are_listed_with_their_place() {
-        let text = "[a]\nport = x\npersist = 3y\ncolour = red\nnonsense\n[\npin = abc\nhostname = h:7\nhostname = a:b\nmptcp = maybe\nvia = gate\n";
+        let text = "[a]\nport = x\npersist = 3y\ncolour = red\nnonsense\n[\npin = abc\nhostname = h:7\nhostname = a:b\nmptcp = maybe\nvia = gate\n[[::1] !h:7 b]\n";
         let mistakes = read("c", text, "b").unwrap_err();
         assert_eq!(
             mistakes,
@@ -221,6 +232,8 @@ mod tests {
                 "c:9: a:b: expected the name or the address of a host",
                 "c:10: maybe: expected yes or no",
                 "c:11: gate: expected [USER@]HOST[:PORT]/SERVICE, several separated by commas, or none",
+                "c:12: [::1]: expected a host as it is typed, without its port or brackets",
+                "c:12: !h:7: expected a host as it is typed, without its port or brackets",
             ]
         );
     }

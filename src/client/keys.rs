@@ -13,6 +13,7 @@ use crate::wire::{agent, sshsig};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use ring::digest::{SHA256, SHA512, digest};
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -42,13 +43,45 @@ pub enum Key {
     File(PathBuf),
 }
 
+/// Why a login failed: the server does not say more.
+pub const NOT_ACCEPTED: &str = "not accepted";
+
+/// The logins that have failed, each with its reason, for the message if none succeeds; with -v
+/// each is printed at once.
+#[derive(Default)]
+pub struct Tried(Vec<String>);
+
+impl Tried {
+    pub fn failed(&mut self, what: &str, why: &str) {
+        let text = format!("{what}: {why}");
+        messages::step(&text);
+        self.0.push(text);
+    }
+
+    /// What needs no line of its own.
+    pub fn note(&mut self, text: String) {
+        self.0.push(text);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn text(&self) -> String {
+        self.0.join("; ")
+    }
+}
+
 /// The keys to try, in order, none twice: the identities that were named (by the agent, if it has
-/// them), the agent's, the usual files.
-pub fn of(t: &Target) -> Vec<Key> {
+/// them), the agent's, the usual files. An agent that does not list its keys counts as tried.
+pub fn of(t: &Target, tried: &mut Tried) -> Vec<Key> {
     let held: Vec<agent::Key> = match list() {
         Ok(keys) => keys.into_iter().filter(|k| sshsig::takes(&k.blob)).collect(),
         Err(why) => {
-            messages::step(&format!("no agent: {why}"));
+            match agent_path() {
+                Some(path) => tried.failed(&format!("the agent {}", path.display()), &why),
+                None => messages::step("no agent: SSH_AUTH_SOCK is not set"),
+            }
             Vec::new()
         }
     };
@@ -132,6 +165,10 @@ impl Key {
     }
 }
 
+fn agent_path() -> Option<OsString> {
+    std::env::var_os("SSH_AUTH_SOCK").filter(|p| !p.is_empty())
+}
+
 /// The agent's keys.
 fn list() -> Result<Vec<agent::Key>, String> {
     let answer = ask(&agent::list(), LIST_TIMEOUT).map_err(|e| reason(&e))?;
@@ -140,8 +177,7 @@ fn list() -> Result<Vec<agent::Key>, String> {
 
 /// Sends one request to the agent of SSH_AUTH_SOCK.
 fn ask(message: &[u8], timeout: Duration) -> io::Result<Vec<u8>> {
-    let path = std::env::var_os("SSH_AUTH_SOCK").filter(|p| !p.is_empty());
-    let path = path.ok_or_else(|| io::Error::other("SSH_AUTH_SOCK is not set"))?;
+    let path = agent_path().ok_or_else(|| io::Error::other("SSH_AUTH_SOCK is not set"))?;
     let end = clock::monotonic() + timeout;
     let mut agent = local::connect_stream(Path::new(&path), timeout)?;
     // It is at most a key and a hash, so the socket takes it at once, or the timeout passes.
@@ -302,7 +338,7 @@ pub fn secret(prompt: &str) -> Result<Option<Vec<u8>>, Error> {
 }
 
 /// The program that may be asked instead of a terminal.
-fn askpass() -> Option<std::ffi::OsString> {
+fn askpass() -> Option<OsString> {
     std::env::var_os("SSH_ASKPASS").filter(|p| !p.is_empty() && askpass_require() != "never")
 }
 
@@ -310,7 +346,7 @@ fn askpass_require() -> String {
     std::env::var("SSH_ASKPASS_REQUIRE").unwrap_or_default()
 }
 
-fn by_askpass(program: &std::ffi::OsStr, prompt: &str) -> Result<Vec<u8>, Error> {
+fn by_askpass(program: &OsStr, prompt: &str) -> Result<Vec<u8>, Error> {
     let named = || format!("SSH_ASKPASS {}", program.display());
     let mut command = Command::new(program);
     command.arg(prompt).stdin(Stdio::null()).stderr(Stdio::inherit());

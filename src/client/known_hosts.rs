@@ -8,7 +8,7 @@
 
 use super::error::Error;
 use super::paths;
-use super::syntax::{is_pin, with_port, without_comment};
+use super::syntax::{is_pin, place, with_port, without_comment};
 use super::target::Target;
 use crate::sys::file;
 use std::io::Write;
@@ -31,18 +31,20 @@ pub fn read(t: &Target) -> Result<Known, Error> {
     of(&path.display().to_string(), &paths::read(&path)?, &t.place()).map_err(Error::Config)
 }
 
-fn of(path: &str, text: &str, place: &str) -> Result<Known, Vec<String>> {
+fn of(path: &str, text: &str, wanted: &str) -> Result<Known, Vec<String>> {
     let (mut known, mut mistakes) = (Known::default(), Vec::new());
     for (n, line) in text.lines().enumerate() {
         let mut words = without_comment(line).split_whitespace();
         let Some(at) = words.next() else { continue };
         let origin = format!("{path}:{}", n + 1);
-        let own = at.eq_ignore_ascii_case(place);
+        let own = at.eq_ignore_ascii_case(wanted);
         let mut wrong =
             |word: &str, what: &str| mistakes.push(format!("{origin}: {word}: expected {what}"));
-        let at_port = with_port(at).filter(|(_, port)| *port != 0);
-        match (at_port, words.next(), words.next()) {
+        // Written in another way it would never be found: `[name]:1`, as ssh(1) has it.
+        let as_found = with_port(at).filter(|(_, port)| *port != 0).map(|(h, p)| place(h, p));
+        match (as_found, words.next(), words.next()) {
             (None, ..) => wrong(at, "HOST:PORT"),
+            (Some(found), ..) if !found.eq_ignore_ascii_case(at) => wrong(at, &found),
             (_, _, Some(more)) => wrong(more, "nothing after the key"),
             (_, Some(VOUCHED), None) if own => known.vouched = known.vouched.or(Some(origin)),
             (_, Some(key), None) if own && is_pin(key) => known.keys.push((key.into(), origin)),
@@ -73,7 +75,12 @@ fn add(t: &Target, what: &str) -> Result<(), Error> {
         let mut to = file::append(&file)?;
         // Somebody may have edited the file and left the last line without a newline.
         let end = if before.last().is_none_or(|b| *b == b'\n') { "" } else { "\n" };
-        to.write_all(format!("{end}{} {what}\n", t.place()).as_bytes())
+        let length = to.metadata()?.len();
+        to.write_all(format!("{end}{} {what}\n", t.place()).as_bytes()).inspect_err(|_| {
+            // A part of a line, as on a full disk, would be a mistake that every call reports. A
+            // device has no length.
+            let _ = to.set_len(length);
+        })
     };
     file.parent().map_or(Ok(()), paths::make_private)?;
     written().map_err(Error::system(file.display().to_string()))
@@ -114,6 +121,10 @@ mod tests {
                 "f:4: twice: expected nothing after the key",
                 "f:5: [::1]:0x: expected HOST:PORT",
             ]
+        );
+        assert_eq!(
+            of("f", "[A]:1 vouched\na:01 vouched\n[::1]:1 vouched\n", "a:1").unwrap_err(),
+            ["f:1: [A]:1: expected a:1", "f:2: a:01: expected a:1"]
         );
     }
 }

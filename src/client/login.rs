@@ -1,7 +1,7 @@
 //! Logging in on a connection, before a session is made on it: keys, then what the server asks for.
 
 use super::error::Error;
-use super::keys::{self, Key};
+use super::keys::{self, Key, NOT_ACCEPTED, Tried};
 use super::messages;
 use super::server::Server;
 use super::target::Target;
@@ -48,13 +48,13 @@ pub fn one_by_one(
     server: &mut Server,
     user: &str,
     keys: &[Key],
-    mut tried: Vec<String>,
+    mut tried: Tried,
     known: &Known,
 ) -> Result<Known, Error> {
     each(t, server, user, keys, &mut tried, known).map_err(|e| match e {
         // What was tried before may be why the server lets nobody try for a while.
         Error::Refused { place, what, reply } if !tried.is_empty() => {
-            let reply = format!("{reply}; before that: {}", tried.join("; "));
+            let reply = format!("{reply}; before that: {}", tried.text());
             Error::Refused { place, what, reply }
         }
         e => e,
@@ -66,36 +66,31 @@ fn each(
     server: &mut Server,
     user: &str,
     keys: &[Key],
-    tried: &mut Vec<String>,
+    tried: &mut Tried,
     known: &Known,
 ) -> Result<Known, Error> {
     for key in keys.iter().take(KEYS_MAX) {
         match key_line(server, user, key) {
-            Err(why) => tried.push(format!("{}: {why}", key.name())),
+            Err(why) => tried.failed(&key.name(), &why),
             Ok(line) => {
                 server.send(&line)?;
                 if key_accepted(t, server)? {
                     messages::step(&format!("logged in with {}", key.name()));
                     return Ok(Known::Key(key.name()));
                 }
-                tried.push(format!("{}: not accepted", key.name()));
+                tried.failed(&key.name(), NOT_ACCEPTED);
             }
         }
     }
     if keys.len() > KEYS_MAX {
         let more = keys.len() - KEYS_MAX;
-        tried.push(format!("{more} more keys were not tried, -i names the right one"));
+        tried.note(format!("{more} more keys were not tried, -i names the right one"));
     }
     if let Some(answers) = by_password(t, server, user, tried, known)? {
         return Ok(Known::Answers(answers));
     }
     server.link.send_close_notify();
-    let tried = if tried.is_empty() {
-        "no key, and no terminal to ask for a password".into()
-    } else {
-        tried.join("; ")
-    };
-    Err(Error::Login { who: t.who(), tried })
+    Err(Error::Login { who: t.who(), tried: tried.text() })
 }
 
 /// The two lines that answer PUBKEY.
@@ -126,7 +121,7 @@ fn by_password(
     t: &Target,
     server: &mut Server,
     user: &str,
-    tried: &mut Vec<String>,
+    tried: &mut Tried,
     known: &Known,
 ) -> Result<Option<Vec<Zeroizing<Vec<u8>>>>, Error> {
     let mut known = match known {
@@ -142,17 +137,17 @@ fn by_password(
         let mut answers = Vec::new();
         match dialogue(t, server, user, &mut known, &mut answers)? {
             None => {
-                tried.push("no terminal to ask for a password".into());
+                tried.note("no terminal to ask for a password".into());
                 return Ok(None);
             }
             Some(true) => {
                 messages::step("logged in with a password");
                 return Ok(Some(answers));
             }
-            Some(false) => messages::info(&format!("{}: not accepted", t.who())),
+            Some(false) => messages::info(&format!("{}: {NOT_ACCEPTED}", t.who())),
         }
     }
-    tried.push("password: not accepted".into());
+    tried.note(format!("password: {NOT_ACCEPTED}"));
     Ok(None)
 }
 

@@ -12,13 +12,14 @@
 
 use super::dial::Connect;
 use super::error::Error;
+use super::keys::{self, NOT_ACCEPTED, Tried};
 use super::login::{self, Known, refused};
+use super::messages;
 use super::options::is_path;
 use super::request::Request;
 use super::resume::Resumable;
 use super::server::{self, Server};
 use super::target::Target;
-use super::{keys, messages};
 use crate::link::Link;
 use crate::sys::clock;
 use crate::wire::builtins::Builtin;
@@ -99,21 +100,21 @@ impl Opening<'_> {
         let Some(user) = self.t.user.as_deref() else {
             return Ok(self.start(server, Vec::new(), word)?.session());
         };
+        let mut tried = Tried::default();
         let mut keys = match &self.known {
             Known::Answers(_) => Vec::new(),
-            Known::Nothing | Known::Key(_) => keys::of(self.t),
+            Known::Nothing | Known::Key(_) => keys::of(self.t, &mut tried),
         };
         if let Known::Key(name) = &self.known {
             keys.retain(|key| key.name() == *name);
         }
-        let mut tried = Vec::new();
         let mut rest = keys.iter();
         for key in rest.by_ref() {
             match login::key_line(&server, user, key) {
-                Err(why) => tried.push(format!("{}: {why}", key.name())),
+                Err(why) => tried.failed(&key.name(), &why),
                 Ok(line) => match self.start(server, line, word)? {
                     Begun::NotLoggedIn(mut server) => {
-                        tried.push(format!("{}: not accepted", key.name()));
+                        tried.failed(&key.name(), NOT_ACCEPTED);
                         // Nobody is logged in there: the first request on it does not count.
                         server.link.send_close_notify();
                         drop(server);
@@ -136,7 +137,7 @@ impl Opening<'_> {
         mut server: Server,
         user: &str,
         keys: &[keys::Key],
-        tried: Vec<String>,
+        tried: Tried,
         word: Builtin,
     ) -> Result<Option<OpenSession>, Error> {
         self.known = login::one_by_one(self.t, &mut server, user, keys, tried, &self.known)?;

@@ -10,7 +10,7 @@ use super::stdio::end_by_sigpipe;
 use super::target::Target;
 use super::{dial, messages};
 use crate::link::{Breaks, Link, Tally, copy};
-use crate::sys::flow::{self, CopyError};
+use crate::sys::flow::{self, CopyError, Waiting};
 use crate::sys::poll::{self, Poll};
 use crate::sys::{clock, socket, undo};
 use crate::wire::answer::{AnswerReader, Outcome, words as shown};
@@ -123,10 +123,10 @@ pub fn service(t: &Target, name: &str, no_input: bool) -> Result<(), Error> {
         };
         Ok((input.into(), io::stdout().as_fd().try_clone_to_owned()?.into(), tcp.try_clone()?))
     };
-    let (mut input, output, to) = ends().map_err(here)?;
+    let (input, output, to) = ends().map_err(here)?;
     let sent = Arc::new(AtomicBool::new(false));
     let mut to = Input { to, sent: sent.clone() };
-    std::thread::spawn(move || match flow::copy(&mut input, &mut to) {
+    std::thread::spawn(move || match flow::copy(&mut Waiting(&input), &mut to) {
         // A terminal that hung up has no more to say.
         Err(CopyError::Read(e)) if !input.is_terminal() => {
             // The service must not take what came for all of it: it sees a reset.
@@ -136,9 +136,9 @@ pub fn service(t: &Target, name: &str, no_input: bool) -> Result<(), Error> {
         // A service that reads no more input may still write, so that is no error.
         Ok(_) | Err(_) => drop(to.to.shutdown(Shutdown::Write)),
     });
-    let first = (&output).write_all(&rest).map_err(CopyError::Write);
+    let first = Waiting(&output).write_all(&rest).map_err(CopyError::Write);
     let mut from = Output { from: &tcp, to: output.as_fd() };
-    match first.and_then(|()| flow::copy(&mut from, &mut &output)) {
+    match first.and_then(|()| flow::copy(&mut from, &mut Waiting(&output))) {
         Ok(()) => Ok(()),
         Err(CopyError::Write(e)) if e.kind() == io::ErrorKind::BrokenPipe => end_by_sigpipe(),
         // A service that ends without having read its input resets the connection.
@@ -147,9 +147,8 @@ pub fn service(t: &Target, name: &str, no_input: bool) -> Result<(), Error> {
         {
             Ok(())
         }
-        Err(CopyError::Read(e) | CopyError::Write(e)) => {
-            Err(Error::Lost { what: name.into(), why: reason(&e) })
-        }
+        Err(CopyError::Read(e)) => Err(Error::Lost { what: name.into(), why: reason(&e) }),
+        Err(CopyError::Write(e)) => Err(Error::system("standard output")(e)),
     }
 }
 

@@ -5,6 +5,7 @@
 
 use super::error::{Error, NO_SESSION};
 use super::escapes::{Escape, Escapes};
+use crate::sys::flow::Waiting;
 use crate::sys::poll::{self, Poll};
 use crate::sys::{flow, process, socket, undo};
 use std::fs::File;
@@ -214,7 +215,7 @@ fn copy_output(output: &mut Option<(OwnedFd, File)>, most: usize) -> io::Result<
     let Some((from, to)) = output else { return Ok(0) };
     let mut bytes = [0; CHUNK];
     match socket::receive(from.as_fd(), &mut bytes[..most]) {
-        Ok(n @ 1..) => to.write_all(&bytes[..n]).map(|()| n),
+        Ok(n @ 1..) => Waiting(to).write_all(&bytes[..n]).map(|()| n),
         Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(0),
         _ => {
             *output = None;

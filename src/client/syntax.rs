@@ -24,6 +24,12 @@ pub fn with_port(text: &str) -> Option<(&str, u16)> {
         .then_some((host.trim_matches(['[', ']']), port))
 }
 
+/// `HOST:PORT`, as in messages and in known_hosts.
+pub fn place(host: &str, port: u16) -> String {
+    let host = host.to_ascii_lowercase();
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
 /// May this be the name or the address of a host? Names that DNS does not have may be in
 /// /etc/hosts.
 pub fn is_host(text: &str) -> bool {

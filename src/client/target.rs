@@ -6,7 +6,7 @@ use super::forward::Forward;
 use super::hop::Hop;
 use super::offer::Offer;
 use super::options::{Family, Options, is_path};
-use super::paths;
+use super::{paths, syntax};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -111,12 +111,7 @@ impl Target {
         if is_path(&self.host) {
             return self.host.clone();
         }
-        let host = self.host.to_ascii_lowercase();
-        if host.contains(':') {
-            format!("[{host}]:{}", self.port)
-        } else {
-            format!("{host}:{}", self.port)
-        }
+        syntax::place(&self.host, self.port)
     }
 
     /// `user@host:port`, or the place alone.

@@ -5,11 +5,13 @@
 //! nonblocking: each call on a socket has MSG_DONTWAIT, and a pipe is opened again through /proc
 //! with flags of its own.
 
+use super::poll::{self, Poll};
 use super::{check, count, process, pty, socket};
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::time::Duration;
 
 /// Bytes that [`copy`] copies at once: as many as a pipe holds.
 const PIECE: usize = 64 * 1024;
@@ -55,6 +57,9 @@ pub fn without_waiting(fd: BorrowedFd, write: bool) -> io::Result<Option<OwnedFd
     match kind(fd)? {
         Kind::File if write && process::file_size_is_limited() => Ok(None),
         Kind::Socket | Kind::File => fd.try_clone_to_owned().map(Some),
+        // A named pipe that is opened after its last writer has gone never reports its end, unlike
+        // this descriptor.
+        Kind::Pipe if !write && is_over(fd)? => Ok(None),
         Kind::Pipe => {
             let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
             let mut how = OpenOptions::new();
@@ -62,6 +67,51 @@ pub fn without_waiting(fd: BorrowedFd, write: bool) -> io::Result<Option<OwnedFd
             Ok(how.open(path).ok().map(OwnedFd::from))
         }
         Kind::Device => Ok(None),
+    }
+}
+
+/// Has every writer of a pipe gone?
+fn is_over(pipe: BorrowedFd) -> io::Result<bool> {
+    let mut polls = [Poll::hangup(pipe)];
+    poll::wait(&mut polls, Some(Duration::ZERO))?;
+    Ok(polls[0].hung())
+}
+
+/// A descriptor whose reads and writes wait, even if another program that has the same open file
+/// made it nonblocking.
+pub struct Waiting<'a>(pub &'a File);
+
+impl Waiting<'_> {
+    /// Makes a call again each time that it would block, once it no longer does.
+    fn waited(
+        &self,
+        write: bool,
+        mut call: impl FnMut(&File) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        loop {
+            match call(self.0) {
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    poll::wait(&mut [Poll::new(self.0.as_fd(), !write, write)], None)?;
+                }
+                done => return done,
+            }
+        }
+    }
+}
+
+impl Read for Waiting<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.waited(false, |mut file| file.read(buffer))
+    }
+}
+
+impl Write for Waiting<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.waited(true, |mut file| file.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
