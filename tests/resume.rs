@@ -334,6 +334,36 @@ fn a_reload_keeps_it() {
     until("the old net process has ended", || !d.nets().contains(&old));
 }
 
+/// A session that was told to go away, and has no stream left, has not ended for a client that has
+/// not had all of it.
+#[test]
+fn a_session_that_is_to_end_waits_until_its_client_has_had_everything() {
+    let d = Daemon::with(CONF).start();
+    let mut s = begin(&d);
+    s.open(1, "cat\r\none");
+    s.expect(1, "+Go\r\none");
+    let sent = s.sent.len();
+    d.reload(CONF);
+    while s.sent.len() == sent {
+        assert!(s.receive(), "until the ping that follows go-away is answered");
+    }
+    s.acknowledges = false;
+    let had = s.received;
+    s.send(1, b"two");
+    s.finish(1);
+    same(s.rest(1), "two");
+    lose(&d, &mut s);
+    // As if that had not come.
+    s.received = had;
+    s.ended.clear();
+    s.acknowledges = true;
+    s.resume(d.connect().0);
+    same(s.rest(1), "two");
+    while s.receive() {}
+    drop(s);
+    assert!(d.wait_log("reason=drained").starts_with("END "));
+}
+
 /// What stood before goes on; only new sessions are without RESUME.
 #[test]
 fn a_reload_that_switches_it_off_keeps_what_stands() {

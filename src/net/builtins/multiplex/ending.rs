@@ -14,23 +14,26 @@ const LAST_DATA_TIME: Duration = Duration::from_secs(5);
 impl Multiplexer<'_> {
     /// Has the session come to its end?
     pub(super) fn its_end(&self) -> Option<End> {
-        let sent = self.streams.pump.is_sent(&self.session.link);
-        // Without the parent no stream can get a service, whatever is still on its way.
-        let over = self.streams.pump.mux().is_over()
-            || self.streams.phase == Phase::ParentGone
-                && self.streams.pump.mux().open_streams() == 0;
+        let (pump, phase) = (&self.streams.pump, self.streams.phase);
+        let sent = pump.is_sent(&self.session.link);
+        let over = match phase {
+            // Without the parent no stream can get a service, whatever is still on its way, and no
+            // client can come back.
+            Phase::ParentGone => pump.mux().open_streams() == 0,
+            // A client whose connection is lost comes back for what it has not had.
+            Phase::Serving | Phase::Leaving => {
+                pump.mux().is_over() && self.session.link.unacknowledged() == 0
+            }
+        };
         if over && sent {
-            return Some(match self.streams.phase {
-                Phase::Serving => End::Closed,
-                Phase::Leaving | Phase::ParentGone => End::Drained,
-            });
+            return Some(if phase == Phase::Serving { End::Closed } else { End::Drained });
         }
         let channel = &self.session.channel;
         let now = channel.go_away() == Some(GoAway::Now);
         if now || channel.exits() && !self.streams.serves() {
             return Some(End::Drained);
         }
-        (self.streams.pump.is_done() && sent).then_some(End::Closed)
+        (pump.is_done() && sent).then_some(End::Closed)
     }
 
     /// The session ends: its services see a reset, and the client gets the last frames.
