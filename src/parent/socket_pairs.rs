@@ -16,6 +16,7 @@ use super::arrival::StreamTag;
 use super::descriptors::Descriptors;
 use crate::policy::{Attributes, SocketKind};
 use crate::sys::namespace::{self, Namespace};
+use crate::sys::origin_mark;
 use crate::sys::process;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
@@ -139,7 +140,8 @@ impl SocketPairs {
         let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         if self.namespace.is_some() {
             let (from, to) = (at(0), at(BETWEEN_SESSIONS));
-            match self.spares.take((from.ip(), to)).map_or_else(|| self.inet(from, to), Ok) {
+            let made = self.spares.take((from.ip(), to)).map_or_else(|| self.inet(from, to), Ok);
+            match made.and_then(|pair| origin_mark::set(pair.1.as_fd()).map(|()| pair)) {
                 Err(e) if !socket::is_scarcity(&e) => ::log::debug!("no TCP pair: {e}"),
                 made => return made,
             }
@@ -170,7 +172,7 @@ impl SocketPairs {
         self.spares.made.retain(|(_, made, _)| *made + SPARE_FOR > now);
     }
 
-    /// Makes a TCP pair. Port 0 of `from` means any port.
+    /// Makes a TCP pair, whose first end is marked as net's. Port 0 of `from` means any port.
     fn inet(&mut self, mut from: SocketAddr, to: SocketAddr) -> io::Result<Pair> {
         let SocketPairs { namespace: Some(space), unused, listeners, .. } = self else {
             return Err(io::ErrorKind::Unsupported.into());
@@ -195,13 +197,18 @@ impl SocketPairs {
             }
             unused.pop().ok_or_else(|| io::ErrorKind::NotFound.into())
         };
+        let mut pair = |from| -> io::Result<Pair> {
+            let pair = namespace::pair(unconnected()?, listener, from, to)?;
+            origin_mark::set(pair.0.as_fd())?;
+            Ok(pair)
+        };
         if from.port() != 0
-            && let Ok(pair) = namespace::pair(unconnected()?, listener, from, to)
+            && let Ok(pair) = pair(from)
         {
             return Ok(pair);
         }
         from.set_port(0);
-        namespace::pair(unconnected()?, listener, from, to)
+        pair(from)
     }
 }
 
