@@ -491,6 +491,25 @@ small stream tcp nowait @USER@ /bin/echo echo small
     until("they have ended", || d.services().is_empty());
 }
 
+/// On a connection of its own, while nobody reads its output: a reload tells the session something.
+#[test]
+fn a_reload_leaves_the_input_of_who_reads_no_output_yet() {
+    let conf = "much stream tcp nowait @USER@ /bin/sh sh -c 'head -c 20000000 /dev/zero & cat >/dev/null; wait; exit 3'\n";
+    let d = Daemon::with(conf).start();
+    let (mut c, piece) = (d.connect(), input(&[7; 60_000]));
+    c.send("RUN\r\nmuch\r\n").expect(GO);
+    c.send(piece.repeat(50));
+    std::thread::sleep(Duration::from_millis(300));
+    let before = d.net_pid();
+    d.reload(conf);
+    until("another net serves", || d.nets().iter().any(|n| *n != before));
+    // More than all buffers on the way hold.
+    c.0.set_write_timeout(Some(Duration::from_secs(20))).expect("timeout");
+    c.send(piece.repeat(800)).send(END);
+    let all = ran(&c.read_all(), "");
+    assert_eq!((all.out.len(), all.status), (20_000_000, Some(3)));
+}
+
 /// Fills its connection until nobody has taken anything for a while, and ends without having read
 /// its input: the system throws away what has not been received when the last copy of its socket is
 /// closed. Its standard error says how many bytes it has written.
