@@ -150,7 +150,8 @@ impl Copy<'_> {
             }
             if main {
                 self.take(Data::Main)?;
-            } else if errors {
+            }
+            if errors {
                 self.take(Data::Errors)?;
             }
             if other {
