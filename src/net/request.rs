@@ -140,10 +140,14 @@ pub fn too_long() -> Decision {
     Decision::Refuse { bytes: reply::TOO_LONG.to_vec(), why }
 }
 
-/// For a built-in that needs a session, where there are too many.
+/// For what needs a session, where there are too many.
 pub fn no_session_left(full: Full) -> Decision {
-    let why = Some(Refusal { service: None, reason: Reason::Sessions(full) });
-    Decision::Refuse { bytes: reply::BUSY.to_vec(), why }
+    Decision::Refuse { bytes: reply::BUSY.to_vec(), why: Some(too_many_sessions(full)) }
+}
+
+/// There are too many sessions.
+pub fn too_many_sessions(full: Full) -> Refusal {
+    Refusal { service: None, reason: Reason::Sessions(full) }
 }
 
 /// What the parent has answered about the name of the client's address.
