@@ -4,6 +4,8 @@
 //! not use.
 
 mod support;
+#[path = "support/tls.rs"]
+mod tls;
 
 use fived::wire::orders::{Ask, Data, FromNet, Message, Method};
 use std::process::Command;
@@ -155,4 +157,63 @@ fn whatever_a_captured_net_says_only_it_is_ended() {
             "{lives} captured nets said {proxied} random orders, {caught} were ended for one, the parent goes on"
         ),
     );
+}
+
+/// Arguments: the pid of a net process, an order, and an address. The order is said once, with a TCP
+/// socket of that process whose peer is there. Prints how many such sockets it has.
+const HANDS_OVER: &str = r"
+import array, ctypes, os, socket, sys
+pid, order, address = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), sys.argv[3]
+libc, pidfd = ctypes.CDLL(None), os.pidfd_open(pid)
+get = lambda n: socket.socket(fileno=libc.syscall(438, pidfd, n, 0))
+def is_there(s):
+    try:
+        return s.family == socket.AF_INET and s.getpeername()[0] == address
+    except OSError:
+        return False
+names = [(int(n), os.readlink(f'/proc/{pid}/fd/{n}')) for n in os.listdir(f'/proc/{pid}/fd')]
+found = [s for s in [get(n) for n, name in names if name.startswith('socket:')] if is_there(s)]
+rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [found[0].fileno()]))]
+get(3).sendmsg([order], rights)
+print(len(found))
+";
+
+/// Net has one end of the connection of each service inside TLS, and the connection to each running
+/// server. The addresses of both are fived's choice: handed over as a client's, such a socket would
+/// be a client from this computer.
+#[test]
+fn what_fived_has_connected_is_no_client() {
+    if !root() || !installed("python3") {
+        return skip("needs root and python3");
+    }
+    let server = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    let upstream = server.local_addr().expect("it is bound");
+    let d = Daemon::with(&format!(
+        "cat stream tcp nowait @USER@ /bin/cat cat\n\
+         near stream tcp nowait @USER@ /bin/echo echo near\n only_from = 127.0.0.1\n\
+         up stream tcp nowait @USER@ redirect {upstream}\n"
+    ))
+    .start();
+    same(d.connect_from("127.77.0.1").send("near\r\n").read_all(), NOT_AVAILABLE);
+    let order = FromNet::Start { service: 1, host: 0, proxied: None }.encode();
+    let order = order.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let passed_for_a_client = |n: usize| {
+        let net = d.net_pid();
+        let said = Command::new("python3")
+            .args(["-c", HANDS_OVER, &net.to_string(), &order, "127.0.0.1"])
+            .output()
+            .expect("python3");
+        same(said.stdout, "1\n");
+        until("it is ended", || d.log().matches(": a forbidden order; fived ends it").count() == n);
+        until("another net serves", || matches!(d.nets()[..], [other] if other != net));
+        same(d.ask("near\r\n"), "+Go\r\nnear\n");
+        d.log().matches("START service=near ").count() > n
+    };
+    let mut tls = tls::Tls::start(d.connect_from("127.77.0.1").0, "localhost");
+    tls.send(b"cat\r\nhi\n");
+    tls.expect(b"+Go\r\nhi\n");
+    assert!(!passed_for_a_client(1), "{}", d.log());
+    let mut client = d.connect_from("127.77.0.1");
+    client.send("up\r\n").expect("+Go\r\n");
+    assert!(!passed_for_a_client(2), "{}", d.log());
 }

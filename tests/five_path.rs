@@ -2,6 +2,8 @@
 //! `five HOST NAME` does.
 
 mod support;
+#[path = "support/yamux_raw.rs"]
+mod yamux_raw;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -12,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use support::five::{ended, finish, piped};
 use support::*;
+use yamux_raw::{ACK, FIN, Frame, SYN, WINDOW};
 
 const CONF: &str = "listen = 127.0.0.1:0 @DIR@/fived
 both stream tcp nowait @USER@ /bin/sh sh -c 'echo out; echo err >&2; exit 3'
@@ -390,4 +393,42 @@ fn input_of_a_call_that_is_made_again_is_sent_once() {
         assert_eq!(all.matches("one\n").count(), 1, "session {n}: {all:?}");
     }
     kill_and_wait(&mut child);
+}
+
+/// A server that ends a service's stream in order, but does not say how the service ended: it may
+/// have been cut off.
+#[test]
+fn a_service_without_a_status_is_no_success() {
+    let place = Place::new();
+    let (path, f) = (place.at("cut"), Five::at(&place, free_address()));
+    let listener = UnixListener::bind(&path).expect("bind");
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let _ = client.set_read_timeout(Some(TIMEOUT));
+            let mut line = [0; b"MULTIPLEX\r\n".len()];
+            client.read_exact(&mut line).expect("the request");
+            client.write_all(b"+ Success\r\n").expect("the answer");
+            let mut raw = yamux_raw::Raw(client);
+            let stream = loop {
+                match raw.next() {
+                    Frame { flags, stream, .. } if flags & SYN != 0 => break stream,
+                    _ => {}
+                }
+            };
+            // Its input ends before, or never.
+            if raw.0.set_read_timeout(Some(Duration::from_millis(500))).is_ok() {
+                while matches!(raw.try_next(), Ok(Some(frame)) if frame.flags & FIN == 0) {}
+            }
+            raw.frame(WINDOW, ACK, stream, 0);
+            raw.data(FIN, stream, b"+ Success\r\n+Go\r\n\0\0\0\x03out");
+            while let Ok(Some(_)) = raw.try_next() {}
+        }
+    });
+    let why = "the server ended the service's stream without its exit status";
+    let expected = format!("five: {path}: {why}\n");
+    assert_eq!(ran(&f, &["-n", "-x", &path, "x"], b""), is(255, "out", &expected));
+    let mut child = start(&f, &["-x", &path, "x"]);
+    let stdin = child.stdin.take();
+    assert_eq!(ended(child), is(255, "out", &expected));
+    drop(stdin);
 }

@@ -173,6 +173,13 @@ fn who_touches_a_sensor_has_no_answer_any_more() {
     d.wait_log("REFUSE service=echo");
     echo(&friend, "two");
     has_no_answer(&stranger);
+    // The penalty stays without the row.
+    d.reload(&format!("{ECHO}{at}\n"));
+    stranger.send(b"three").expect("send");
+    d.wait_logs("REFUSE service=echo", 2);
+    echo(&friend, "three");
+    stranger.send(b"four").expect("send");
+    has_no_answer(&stranger);
 }
 
 #[test]

@@ -491,6 +491,10 @@ fn it_keeps_its_place_among_sessions_and_its_client_comes_back() {
     let mut tls = way_back();
     tls.send(b"RESUME\r\nnew\r\n");
     same(tls.read_all(), format!("+ Success\r\n{BUSY}"));
+    for name in ["hello", "MULTIPLEX", "HOST", "RESUME"] {
+        let line = format!("REFUSE service={name} host= from=127.0.0.1 reason=sessions session=");
+        until("each has its line", || d.log().contains(&line));
+    }
     let mut tls = way_back();
     let answer = s.claim(&mut tls);
     s.go_on(tls, &answer);
@@ -501,12 +505,13 @@ fn it_keeps_its_place_among_sessions_and_its_client_comes_back() {
 /// The old connection stands for as long as the server has not noticed that it is dead.
 #[test]
 fn a_session_that_stands_leaves_its_client_a_way_back() {
-    for limit in ["max_sessions = 1", "max_sessions_per_source = 1"] {
-        let d = Daemon::with(&format!("{limit}\n{CONF}")).start();
+    for limit in ["sessions", "sessions_per_source"] {
+        let d = Daemon::with(&format!("max_{limit} = 1\n{CONF}")).start();
         let mut s = begin(&d);
         s.open(1, "cat\r\none");
         s.expect(1, "+Go\r\none");
         same(d.ask("HOST\r\n\r\n"), BUSY);
+        assert!(d.wait_log("REFUSE ").ends_with(&format!(" reason={limit}")), "{}", d.log());
         let mut tls = encrypted(&d);
         // One at a time, as there is one session.
         assert!(Tls::with(d.connect().0, "localhost", tls::config(&[])).is_err());

@@ -491,6 +491,46 @@ small stream tcp nowait @USER@ /bin/echo echo small
     until("they have ended", || d.services().is_empty());
 }
 
+/// On a connection of its own, while nobody reads its output: a reload tells the session something.
+#[test]
+fn a_reload_leaves_the_input_of_who_reads_no_output_yet() {
+    let conf = "much stream tcp nowait @USER@ /bin/sh sh -c 'head -c 20000000 /dev/zero & cat >/dev/null; wait; exit 3'\n";
+    let d = Daemon::with(conf).start();
+    let (mut c, piece) = (d.connect(), input(&[7; 60_000]));
+    c.send("RUN\r\nmuch\r\n").expect(GO);
+    c.send(piece.repeat(50));
+    std::thread::sleep(Duration::from_millis(300));
+    let before = d.net_pid();
+    d.reload(conf);
+    until("another net serves", || d.nets().iter().any(|n| *n != before));
+    // More than all buffers on the way hold.
+    c.0.set_write_timeout(Some(Duration::from_secs(20))).expect("timeout");
+    c.send(piece.repeat(800)).send(END);
+    let all = ran(&c.read_all(), "");
+    assert_eq!((all.out.len(), all.status), (20_000_000, Some(3)));
+}
+
+/// On a connection of its own, where the client is slower than the service.
+#[test]
+fn standard_error_does_not_wait_for_the_end_of_the_output() {
+    const OUTPUT: usize = 40_000_000;
+    let d = Daemon::with(&format!(
+        "w stream tcp nowait @USER@ /bin/sh sh -c 'head -c {OUTPUT} /dev/zero & sleep 0.3; echo err >&2; wait'\n"
+    ))
+    .start();
+    let mut c = d.connect();
+    c.send("RUN\r\nw\r\n").expect(GO);
+    std::thread::sleep(Duration::from_millis(600));
+    let (mut bytes, mut part) = (Vec::new(), [0; 65536]);
+    while let Ok(n @ 1..) = c.0.read(&mut part) {
+        bytes.extend_from_slice(&part[..n]);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let all = ran(&bytes, "");
+    assert_eq!((all.out.len(), all.errors.as_str()), (OUTPUT, "err\n"));
+    assert_eq!(all.kinds, [0, 2, 0, 1, 3]);
+}
+
 /// Fills its connection until nobody has taken anything for a while, and ends without having read
 /// its input: the system throws away what has not been received when the last copy of its socket is
 /// closed. Its standard error says how many bytes it has written.

@@ -162,6 +162,8 @@ fn an_order_that_came_without_its_descriptors_is_no_fault_of_net_s() {
     });
     later.send(b"hello\r\n");
     same(later.read_all(), BUSY);
+    let line = d.wait_log("REFUSE service=hello ");
+    assert!(line.contains(" reason=descriptors session="), "{line}");
     running.send(b"undisturbed");
     running.expect(b"undisturbed");
     assert!(waiting.iter_mut().all(|c| c.silent(20)));
@@ -285,14 +287,19 @@ fn streams_leave_net_what_others_need() {
     };
     let answers: Vec<[u8; 5]> = streams.iter_mut().map(&mut answer).collect();
     assert!(answers.iter().all(|a| a == b"+Go\r\n" || a == b"-Serv"), "{answers:?}");
-    assert!(answers.iter().any(|a| a == b"-Serv"), "all had one");
+    let refused = answers.iter().filter(|a| *a == b"-Serv").count();
+    assert!(refused > 0, "all had one");
+    // Each has its line.
+    assert_eq!(d.wait_logs("REFUSE service=cat ", refused).len(), refused);
     same(mux.ask("AUTH\r\n").read_all(), BUSY);
+    let line = d.wait_log("REFUSE service= ");
+    assert!(line.contains(" reason=descriptors session="), "{line}");
     for _ in 0..20 {
         same(d.ask("hello\r\n"), HELLO);
         same(d.ask("one\r\n"), BUSY);
         same(d.ask("HOST\r\n"), BUSY);
     }
-    assert!(d.wait_log("REFUSE service= ").contains("reason=descriptors"));
+    assert!(d.wait_logs("REFUSE service= ", 21)[1].contains(" reason=descriptors"));
     for (s, _) in streams.iter_mut().zip(answers).filter(|(_, a)| a == b"+Go\r\n") {
         s.write_all(b"undisturbed").expect("send");
         s.expect("undisturbed").finish();
@@ -325,6 +332,8 @@ fn a_session_for_whose_service_net_has_no_descriptor_is_refused() {
     });
     later.send(b"hello\r\n");
     same(later.read_all(), BUSY);
+    let line = d.wait_log("REFUSE service=hello ");
+    assert!(line.contains(" reason=descriptors session="), "{line}");
     running.send(b"undisturbed");
     running.expect(b"undisturbed");
     drop(sessions);

@@ -54,8 +54,8 @@ pub enum Reason {
     TooLong,
     /// It waited, and had to make room for others.
     Connections,
-    /// There are too many sessions.
-    Sessions(Full),
+    /// This limit is reached.
+    Full(Full),
     /// Its load balancer did not say who it is.
     Proxy,
 }
@@ -141,10 +141,19 @@ pub fn too_long() -> Decision {
     Decision::Refuse { bytes: reply::TOO_LONG.to_vec(), why }
 }
 
-/// For a built-in that needs a session, where there are too many.
+/// For what needs a session, where there are too many.
 pub fn no_session_left(full: Full) -> Decision {
-    let why = Some(Refusal { service: None, reason: Reason::Sessions(full) });
-    Decision::Refuse { bytes: reply::BUSY.to_vec(), why }
+    Decision::Refuse { bytes: reply::BUSY.to_vec(), why: Some(too_many_sessions(full)) }
+}
+
+/// There are too many sessions.
+pub fn too_many_sessions(full: Full) -> Refusal {
+    Refusal { service: None, reason: Reason::Full(full) }
+}
+
+/// No descriptor is left for this service, or for a built-in that needs one.
+pub fn no_descriptor_left(service: Option<ServiceId>) -> Refusal {
+    Refusal { service, reason: Reason::Full(Full::Descriptors) }
 }
 
 /// What the parent has answered about the name of the client's address.
@@ -162,7 +171,7 @@ pub fn refused(facts: &Facts, why: Refusal, name: &[u8]) -> Refused {
         Reason::Denied(d) => orders::Reason::Denied(d.number()),
         Reason::TooLong => orders::Reason::TooLong,
         Reason::Connections => orders::Reason::Connections,
-        Reason::Sessions(full) => full.reason(),
+        Reason::Full(full) => full.reason(),
         Reason::Proxy => orders::Reason::Proxy,
     };
     let (service, host) = (why.service.map(|s| s.0), facts.host.0);

@@ -47,6 +47,7 @@ impl Session {
         // for a copy of the pair's.
         let places = [(); 3].map(|()| self.state.world.descriptors.reserve(self.channel.as_fd()));
         if places.iter().any(Option::is_none) {
+            self.report_refusal(Some(request::no_descriptor_left(Some(service))), b"")?;
             return self.busy(service).map(Some);
         }
         self.channel.send(&ask, &[])?;

@@ -259,13 +259,7 @@ impl Session {
             BoundedLine::Line(line) => (self.decide(&line, &Way::Plain)?, line),
             BoundedLine::TooLong(_) => (request::too_long(), Vec::new()),
         };
-        match decision {
-            Decision::Builtin(Builtin::Resume) => *next = Some(Builtin::Resume),
-            // All places are taken.
-            Decision::Builtin(_) | Decision::Start(_) if self.is_spare() => {
-                self.close_with(reply::BUSY)?;
-                return Ok(Some(End::Refused));
-            }
+        match self.within_limits(decision) {
             Decision::Builtin(b) => *next = Some(b),
             Decision::Help(bytes) => {
                 self.close_with(&bytes)?;
@@ -281,6 +275,17 @@ impl Session {
             Decision::Start(service) => return self.start(service, Way::Plain),
         }
         Ok(None)
+    }
+
+    /// Where all places are taken a session may resume another one, and hear what HELP says.
+    fn within_limits(&self, decision: Decision) -> Decision {
+        match (decision, self.spare()) {
+            (resumes @ Decision::Builtin(Builtin::Resume), _) => resumes,
+            (Decision::Builtin(_) | Decision::Start(_), Some(full)) => {
+                request::no_session_left(full)
+            }
+            (decision, _) => decision,
+        }
     }
 
     /// The name after RUN: a refusal, or a service.

@@ -75,7 +75,7 @@ impl Count {
                 change(&mut self.sessions);
                 change(&mut self.lost);
             }
-            What::Spare => change(&mut self.spare),
+            What::Spare(_) => change(&mut self.spare),
         }
     }
 }
@@ -114,8 +114,8 @@ enum What {
     Resumable,
     /// One whose connection is lost.
     Lost,
-    /// A connection that may only resume a session.
-    Spare,
+    /// A connection that may only resume a session, because of this limit.
+    Spare(Full),
 }
 
 /// The counts; the loop and the threads of all sessions share them.
@@ -137,18 +137,28 @@ impl SessionCounts {
         self.counts().waker = Some(waker);
     }
 
-    /// Counts a session of this client.
-    pub fn admit(&self, peer: Peer, settings: &Settings) -> Result<CountGuard, Full> {
+    /// Counts a session of this client. `resumes`: it may be one that only resumes another.
+    pub fn admit(
+        &self,
+        peer: Peer,
+        settings: &Settings,
+        resumes: bool,
+    ) -> Result<CountGuard, Full> {
         let source = Source::of(peer);
         let mut c = self.counts();
         let here = c.sources.get(&source).copied().unwrap_or_default();
-        let what = if here.is_full(settings.max_sessions_per_source) {
-            if here.has_spare() { Ok(What::Spare) } else { Err(Full::Source) }
+        let full = if here.is_full(settings.max_sessions_per_source) {
+            Some((Full::Source, here.has_spare()))
         } else if c.all.is_full(settings.max_sessions) {
-            if c.all.has_spare() { Ok(What::Spare) } else { Err(Full::All) }
+            Some((Full::All, c.all.has_spare()))
         } else {
-            Ok(What::Session)
-        }?;
+            None
+        };
+        let what = match full {
+            None => What::Session,
+            Some((limit, true)) if resumes => What::Spare(limit),
+            Some((limit, _)) => return Err(limit),
+        };
         c.change(source, what, true);
         Ok(CountGuard { of: self.clone(), taken: Taken::By(source, what) })
     }
@@ -177,9 +187,12 @@ enum Taken {
 }
 
 impl CountGuard {
-    /// May this session only resume another one?
-    pub fn is_spare(&self) -> bool {
-        matches!(self.taken, Taken::By(_, What::Spare))
+    /// The limit because of which this session may only resume another one; None: it may do all.
+    pub fn spare(&self) -> Option<Full> {
+        match self.taken {
+            Taken::By(_, What::Spare(limit)) => Some(limit),
+            Taken::By(..) | Taken::ByBranch { .. } => None,
+        }
     }
 
     /// The session outlives its connection from now on.
@@ -235,16 +248,16 @@ mod tests {
         let settings =
             Settings { max_sessions: 3, max_sessions_per_source: 2, ..Settings::default() };
         let (all, a) = (SessionCounts::default(), |n: u8| Peer::User(n.into()));
-        let places = [all.admit(a(1), &settings), all.admit(a(1), &settings)];
-        assert_eq!(all.admit(a(1), &settings).expect_err("full"), Full::Source);
-        let other = all.admit(a(2), &settings);
-        assert_eq!(all.admit(a(3), &settings).expect_err("full"), Full::All);
+        let places = [all.admit(a(1), &settings, true), all.admit(a(1), &settings, true)];
+        assert_eq!(all.admit(a(1), &settings, true).expect_err("full"), Full::Source);
+        let other = all.admit(a(2), &settings, true);
+        assert_eq!(all.admit(a(3), &settings, true).expect_err("full"), Full::All);
         let branch = all.branch(&Arc::default());
         drop((places, other));
         assert!(!all.is_empty());
         drop(branch);
         assert!(all.is_empty() && all.counts().sources.is_empty());
-        assert!(all.admit(a(1), &settings).is_ok());
+        assert!(all.admit(a(1), &settings, true).is_ok());
     }
 
     #[test]
@@ -252,29 +265,29 @@ mod tests {
         let settings =
             Settings { max_sessions: 2, max_sessions_per_source: 1, ..Settings::default() };
         let (all, a) = (SessionCounts::default(), |n: u8| Peer::from([192, 0, 2, n]));
-        let mut lost = all.admit(a(1), &settings).expect("a place");
-        let stands = all.admit(a(2), &settings).expect("a place");
-        assert!(!lost.is_spare());
+        let mut lost = all.admit(a(1), &settings, true).expect("a place");
+        let stands = all.admit(a(2), &settings, true).expect("a place");
+        assert_eq!(lost.spare(), None);
         lost.is_lost(true);
         // Its client comes back from there, or from elsewhere: one of them.
-        assert_eq!(all.admit(a(2), &settings).expect_err("full"), Full::Source);
-        let back = all.admit(a(1), &settings).expect("a way back");
-        assert!(back.is_spare());
-        assert_eq!(all.admit(a(1), &settings).expect_err("full"), Full::Source);
-        assert_eq!(all.admit(a(3), &settings).expect_err("full"), Full::All);
+        assert_eq!(all.admit(a(2), &settings, true).expect_err("full"), Full::Source);
+        let back = all.admit(a(1), &settings, true).expect("a way back");
+        assert_eq!(back.spare(), Some(Full::Source));
+        assert_eq!(all.admit(a(1), &settings, true).expect_err("full"), Full::Source);
+        assert_eq!(all.admit(a(3), &settings, true).expect_err("full"), Full::All);
         drop(back);
-        let back = all.admit(a(3), &settings).expect("a way back");
-        assert!(back.is_spare());
+        let back = all.admit(a(3), &settings, true).expect("a way back");
+        assert_eq!(back.spare(), Some(Full::All));
         lost.is_lost(false);
         lost.moves(a(3));
         drop(back);
         // It may be lost without anybody here knowing that.
-        assert_eq!(all.admit(a(2), &settings).expect_err("full"), Full::Source);
-        let back = all.admit(a(3), &settings).expect("a way back");
-        assert!(back.is_spare());
-        assert_eq!(all.admit(a(3), &settings).expect_err("full"), Full::Source);
+        assert_eq!(all.admit(a(2), &settings, true).expect_err("full"), Full::Source);
+        let back = all.admit(a(3), &settings, true).expect("a way back");
+        assert_eq!(back.spare(), Some(Full::Source));
+        assert_eq!(all.admit(a(3), &settings, true).expect_err("full"), Full::Source);
         drop((back, stands));
-        assert!(all.admit(a(1), &settings).is_ok_and(|p| !p.is_spare()));
+        assert!(all.admit(a(1), &settings, true).is_ok_and(|p| p.spare().is_none()));
         drop(lost);
         assert!(all.is_empty() && all.counts().sources.is_empty());
     }

@@ -8,7 +8,7 @@ use super::counted::Counted;
 use super::end::End;
 use super::handover::Handover;
 use super::request::Where;
-use super::session_counts::CountGuard;
+use super::session_counts::{CountGuard, Full};
 use super::world::World;
 use crate::link::{BoundedLine, Link, copy};
 use crate::policy::{Facts, Peer, PeerName};
@@ -153,9 +153,9 @@ impl<C, L> Session<C, L> {
         if anonymous { s.resume_timeout_anonymous } else { s.resume_timeout }
     }
 
-    /// Is it one too many, and may only resume another session?
-    pub fn is_spare(&self) -> bool {
-        self.state.guard.is_spare()
+    /// The limit because of which it may only resume another session; None: it may do all.
+    pub fn spare(&self) -> Option<Full> {
+        self.state.guard.spare()
     }
 
     /// Its client has another address; and there may be another challenge for PUBKEY.

@@ -296,11 +296,8 @@ impl Loop {
             facts.reached = Reached::AtTlsPort;
         }
         let world = self.world.clone();
-        let guard = match world.sessions.admit(facts.peer, &world.table.settings) {
-            // Only inside TLS can it resume a session.
-            Ok(spare) if spare.is_spare() && !first.leads_to_resume() => {
-                return self.refuse_session(slot, &facts, first, Full::All);
-            }
+        let (settings, resumes) = (&world.table.settings, first.leads_to_resume());
+        let guard = match world.sessions.admit(facts.peer, settings, resumes) {
             Ok(guard) => guard,
             Err(full) => return self.refuse_session(slot, &facts, first, full),
         };

@@ -66,7 +66,7 @@ pub struct Run {
 }
 
 impl Arrival {
-    /// What the log needs of it. `now`: when it came.
+    /// What the log needs of it.
     pub fn record(&self) -> Record {
         let who = &self.who;
         Record {

@@ -101,11 +101,10 @@ pub struct Read {
     pub left_out: bool,
 }
 
-/// Reads everything. `listen`: the addresses of -l; `handed`:
-/// the sockets of the service manager; `make`: whether a missing certificate is made;
-/// `before`: the configuration that stands; `made`: gets a line about a certificate that was made
-/// and kept, which is to be logged whatever is returned: the next time it is found, and nothing is
-/// said. Err: every mistake, one line each.
+/// Reads everything. `listen`: the addresses of -l; `handed`: the sockets of the service manager;
+/// `make`: whether a missing certificate is made; `before`: the configuration that stands; `made`:
+/// gets a line about a certificate that was made and kept, which is to be logged whatever is
+/// returned: the next time it is found, and nothing is said. Err: every mistake, one line each.
 pub fn read(
     origin: &Origin,
     (listen, handed): (&[Listen], &[Wanted]),
@@ -115,6 +114,7 @@ pub fn read(
 ) -> Result<Read, ConfigError> {
     let (own, mut disk) = (before.and_then(|b| b.own_users), disk(before));
     let (mut table, mistakes) = policy::load(origin, &mut disk);
+    table.after_sensors = before.is_some_and(|b| b.table.has_had_sensors());
     let Messages { mut wrong, mut warnings, mut left_out, rest } = messages(&mistakes);
     warnings.extend(disk.take_warnings());
     port_rules::check(&mut table, &mut wrong, &mut warnings);

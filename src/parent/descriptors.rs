@@ -12,7 +12,7 @@ use crate::sys::message::FDS_MAX;
 use crate::sys::reserve::{self, Reserve};
 use crate::sys::shared::Shared;
 use crate::sys::spawn::{BadWord, Failure};
-use crate::sys::{dial, local, memfd, pty, socket};
+use crate::sys::{dial, local, memfd, origin_mark, pty, socket};
 use crate::wire::run::Size;
 use std::fmt;
 use std::io;
@@ -92,9 +92,11 @@ impl Descriptors {
         self.reserve.but(pty::open(uid, size.rows, size.columns))
     }
 
-    /// A connection to that address that has begun, likewise.
+    /// A connection to that address that has begun, likewise; it can pass for no client's.
     pub fn dial(&self, address: SocketAddr) -> io::Result<OwnedFd> {
-        self.reserve.but_one(dial::begin(address, false))
+        let fd = self.reserve.but_one(dial::begin(address, false))?;
+        origin_mark::set(fd.as_fd())?;
+        Ok(fd)
     }
 
     /// A Unix socket that is to be connected, likewise.

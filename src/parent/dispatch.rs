@@ -58,7 +58,7 @@ impl Parent {
                 self.sessions.begin(&mut self.cx, place, config, (at, name), channel);
             }
             net::Request::AtPort { config, client, proxied } => {
-                if let Some(a) = self.proxied_at_port(&config, client, proxied) {
+                if let Some(a) = self.proxied_at_port(&config, client, proxied)? {
                     self.came_to_port(a);
                 }
             }

@@ -136,7 +136,7 @@ pub fn refused_more(service: &str, host: &str, reason: &str, more: u64) {
 pub struct NetRefusal<'a> {
     /// None: there is no such service.
     pub service: Option<&'a Service>,
-    /// As the client wrote it.
+    /// As the client wrote it; empty: the refusal has nothing to do with it.
     pub name: &'a [u8],
     pub host: &'a str,
     pub from: Peer,
@@ -160,7 +160,7 @@ pub fn refused_by_net(r: &NetRefusal) {
     if let (true, Some((_, Some(user)))) = (what.is_some_and(|w| w.userid), r.session) {
         line = line.word("user", user);
     }
-    if what.is_some_and(|w| w.attempt) {
+    if what.is_some_and(|w| w.attempt) && !r.name.is_empty() {
         line = line.word("attempt", r.name);
     }
     match r.session {

@@ -6,7 +6,7 @@ use super::listener::Listener;
 use super::tls_ports::TlsPorts;
 use crate::policy::LISTEN_MAX;
 use crate::sys::port::{self, Protocol, Wanted};
-use crate::sys::socket;
+use crate::sys::{origin_mark, socket};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -34,6 +34,7 @@ impl Listeners {
             let address = socket::local(socket.as_fd())
                 .map_err(|e| format!("LISTEN_FDS: not an internet socket: {e}"))?;
             socket::set_nonblocking(socket.as_fd()).map_err(|e| format!("LISTEN_FDS: {e}"))?;
+            origin_mark::clear(socket.as_fd());
             Ok(Listener::new(None, address, socket))
         };
         let now = sockets.into_iter().map(each).collect::<Result<_, String>>()?;

@@ -9,6 +9,7 @@ use super::config::Config;
 use super::lines;
 use super::run::Parent;
 use crate::policy::{Peer, Proxies};
+use crate::sys::origin_mark;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
 use crate::wire::orders::{ProxyAddresses, ToNet};
@@ -17,13 +18,16 @@ use std::os::fd::{AsFd, BorrowedFd};
 /// The addresses of a connection that a net process has handed over. `config`: that of net; `now`:
 /// the one that is served now, which may have let the client in before net had it. `proxied`: those
 /// that its load balancer gave. None: the client has gone already. Err: whoever connected may not
-/// give them.
+/// give them, or nobody has: the parent itself has connected it.
 pub fn addresses(
     config: &Config,
     now: &Config,
     client: BorrowedFd,
     proxied: Option<ProxyAddresses>,
 ) -> Result<Option<Addresses>, Broken> {
+    if origin_mark::is_set(client) {
+        return Err(Broken::Forbidden);
+    }
     let own_paths = [&config.ports.own_paths[..], &now.ports.own_paths];
     let Ok(own) = Addresses::of(client, &own_paths) else { return Ok(None) };
     let proxies = &config.table.settings.proxy_from;
@@ -61,20 +65,24 @@ impl Parent {
     }
 
     /// Net has read who the client is. `config`: that of net. None: the client has gone, or there
-    /// is no such port any more, or nobody may say that; the log has a line about it.
+    /// is no such port any more, or nobody may say that; the log has a line about it. Err: it is no
+    /// client.
     pub fn proxied_at_port(
         &mut self,
         config: &Config,
         client: Shared,
         proxied: Option<ProxyAddresses>,
-    ) -> Option<Box<Arrival>> {
+    ) -> Result<Option<Box<Arrival>>, Broken> {
+        if origin_mark::is_set(client.as_fd()) {
+            return Err(Broken::Forbidden);
+        }
         let Ok(own) = Addresses::of(client.as_fd(), &[]) else {
             let config = self.cx.config.clone();
             let real = socket::local(client.as_fd()).ok();
             let service = real.and_then(|real| self.ports.service_at(real));
             let what = service.map(|s| (s, config.table.host_at_port(s)));
             self.client_gone(&config, what);
-            return None;
+            return Ok(None);
         };
         // The table may have changed since the client came.
         let tables = [config, &self.cx.config];
@@ -84,7 +92,7 @@ impl Parent {
         let at = proxies.and_then(|proxies| believed(proxies, own, proxied));
         let Some((at, real)) = at.zip(real) else {
             self.no_service(balancer, "proxy");
-            return None;
+            return Ok(None);
         };
         let (from, name) = (at.peer(), self.names.known(self.cx.now, at.peer()));
         let arrival = self.ports.arrival_at(&mut self.cx, real, client, at, name);
@@ -92,7 +100,7 @@ impl Parent {
             // A reload has taken the port away since the client came.
             self.no_service(from, "unknown");
         }
-        arrival
+        Ok(arrival)
     }
 
     /// Logs and counts a client at a port for whom there is no service.

@@ -56,6 +56,9 @@ impl Parent {
         if let Err(e) = ports.watch(&mut self.cx) {
             log::warn(&format!("ports: {e}"));
         }
-        self.ports.again_later(&mut self.cx, !unbound.missing.is_empty());
+        let any = !unbound.missing.is_empty() || !unbound.wrong.is_empty();
+        // Those that are missing have had their line before.
+        warnings(unbound.wrong).iter().for_each(|line| log::warn(line));
+        self.ports.again_later(&mut self.cx, any);
     }
 }

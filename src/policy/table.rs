@@ -101,6 +101,8 @@ pub struct Table {
     by_name: HashMap<Box<[u8]>, Vec<(HostScope, ServiceId)>>,
     by_host: HashMap<String, HostId>,
     set_at: SettingLines,
+    /// Had one that was in force before it a sensor? Its penalties may last.
+    pub after_sensors: bool,
 }
 
 /// Datagrams of one sender that are answered before it is decided again whether the sender may use
@@ -137,7 +139,8 @@ impl Table {
                 h.names.iter().map(move |n| (n.to_ascii_lowercase(), HostId(i as u32)))
             })
             .collect();
-        Table { settings, hosts, services, groups, by_name, by_host, set_at }
+        let after_sensors = false;
+        Table { settings, hosts, services, groups, by_name, by_host, set_at, after_sensors }
     }
 
     /// This row, which could not be served as it stands, is as one with `disable = yes`.
@@ -323,17 +326,22 @@ impl Table {
         if a.cps.is_some() || s.per_minute.is_some() {
             return Some(1);
         }
-        // Who has touched a sensor is refused by all services.
-        let is_sensor = |s: &Service| {
-            let a = &*s.attributes;
-            s.backend == Backend::Sensor && a.deny_time != Some(0) && !a.disable
-        };
         let has_rules = !a.access().is_open()
             || !a.access_times.is_empty()
             || a.max_load.is_some()
             || s.libwrap_daemon().is_some()
-            || self.services.iter().any(is_sensor);
+            // Who has touched a sensor is refused by all services.
+            || self.has_had_sensors();
         has_rules.then_some(DATAGRAMS_AT_A_TIME)
+    }
+
+    /// Can somebody have touched a sensor?
+    pub fn has_had_sensors(&self) -> bool {
+        let is_sensor = |s: &Service| {
+            let a = &*s.attributes;
+            s.backend == Backend::Sensor && a.deny_time != Some(0) && !a.disable
+        };
+        self.after_sensors || self.services.iter().any(is_sensor)
     }
 
     /// Does the decision about the client depend on the name of its address, and was that name not

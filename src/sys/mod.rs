@@ -9,7 +9,7 @@
 //! |---|---|
 //! | `spawn` `program` | programs are started; which of them can run |
 //! | `process` `signal` `interrupt` `undo` | this process and its children; signals; interrupted waits; what is undone before a signal ends this process |
-//! | `confine` `rights` `namespace` | rights given up; rights that are missing; network namespaces |
+//! | `confine` `rights` `namespace` `origin_mark` | rights given up; rights that are missing; network namespaces; which sockets fived itself has connected |
 //! | `identity` `crypt` `pam` `library` `resolve` `libwrap` | users and groups, hashes, PAM, names of addresses, hosts_access(5) |
 //! | `socket` `port` `options` `dial` | sockets, services' own ports, options, connecting |
 //! | `queue_head` `unix_queue` `leftover` | a socket that a program gets whole: what is first in its queue; what the program has left on it |
@@ -46,6 +46,7 @@ pub mod namespace;
 pub mod network;
 pub mod notify;
 pub mod options;
+pub mod origin_mark;
 pub mod outcome;
 pub mod output;
 pub mod pam;

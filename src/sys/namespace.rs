@@ -10,6 +10,7 @@
 //! connection that stands (TCP_REPAIR, which needs CAP_NET_ADMIN), without a handshake.
 
 use super::check;
+use super::origin_mark;
 use super::shared::Shared;
 use super::socket::{self, connect};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -85,7 +86,8 @@ fn unconnected(v6: bool) -> io::Result<OwnedFd> {
         setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
         set_option(&fd, libc::IPPROTO_IPV6, libc::IPV6_FREEBIND, &[1])?;
     }
-    set_option(&fd, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, &[1])?;
+    // It lets connections to different places have the same port, too.
+    origin_mark::set(fd.as_fd())?;
     set_option(&fd, libc::IPPROTO_TCP, libc::TCP_REPAIR, &[BEGIN])?;
     Ok(fd)
 }

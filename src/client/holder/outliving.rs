@@ -7,7 +7,7 @@ use super::successor::{Left, LeftForward, Successor, ToHandOn};
 use super::wait::Found;
 use crate::client::error::Error;
 use crate::client::forward::Listener;
-use crate::link::pump::{Event, Run};
+use crate::link::pump::Event;
 use crate::sys::signal::{Signal, Signals};
 use crate::sys::{clock, socket};
 use crate::wire::handover::{Ask, Notice};
@@ -92,10 +92,7 @@ impl Holder {
             match event {
                 Event::Finished(id) => self.output_finished(id),
                 Event::OutputFailed(id, e) => self.output_failed(id, Some(e)),
-                Event::Closed(stream) => {
-                    let status = stream.run().and_then(Run::status);
-                    self.ended(&stream.owner, status);
-                }
+                Event::Closed(stream) => self.ended(&stream),
                 Event::Reset(stream) => self.reset(*stream),
                 Event::Terminal(id) => self.terminal_given(id),
                 // These come from a link, or from ends that are no longer read.

@@ -5,7 +5,7 @@ use super::state::{Holder, Phase};
 use crate::client::error::Error;
 use crate::client::server::lost;
 use crate::link::Error as LinkError;
-use crate::link::pump::{Event, Run};
+use crate::link::pump::Event;
 use crate::sys::signal::{Signal, Signals};
 use crate::sys::{clock, local, process, socket};
 use crate::wire::handover::Notice;
@@ -169,10 +169,7 @@ impl Holder {
                 Event::InputFailed(id, e) => self.input_failed(id, &e),
                 Event::OutputHungUp { id, broken: true } => self.output_failed(id, None),
                 Event::OutputHungUp { id, broken: false } => self.output_closed(id),
-                Event::Closed(stream) => {
-                    let status = stream.run().and_then(Run::status);
-                    self.ended(&stream.owner, status);
-                }
+                Event::Closed(stream) => self.ended(&stream),
                 Event::Reset(stream) => self.reset(*stream),
                 Event::LinkFinished => return Err(self.link_finished()),
                 Event::GoAway(code) => {
@@ -188,13 +185,18 @@ impl Holder {
     }
 
     /// The server sends no more. The pump has forgotten the streams whose input had ended before:
-    /// how their services end is not known either.
+    /// how their services end is not known either. Others it resets now, of which it could not read
+    /// what had come.
     fn link_finished(&mut self) -> Over {
         let why = lost(&LinkError::Closed);
         while let Ok(Some(event)) = self.pump.event(&mut self.link) {
-            if let Event::Closed(stream) = event {
-                let (tag, text) = (stream.owner.tag, why.clone());
-                self.callers.send(stream.owner.caller, &Notice::Lost { tag, text });
+            match event {
+                Event::Closed(stream) => {
+                    let (tag, text) = (stream.owner.tag, why.clone());
+                    self.callers.send(stream.owner.caller, &Notice::Lost { tag, text });
+                }
+                Event::Reset(stream) => self.reset(*stream),
+                _ => {}
             }
         }
         Over::Ended(why)

@@ -7,7 +7,7 @@ use crate::link::pump::{LocalEnd, Run, Stream};
 use crate::sys::socket;
 use crate::wire::answer::Outcome;
 use crate::wire::handover::{Notice, OverWhen};
-use crate::wire::run::{self, Data, Size, Status, Way};
+use crate::wire::run::{self, Data, Size, Way};
 use crate::wire::yamux::StreamId;
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
@@ -231,14 +231,13 @@ impl Holder {
         }
         if call.is_answered() {
             if run && status.is_none() {
-                let text = "the server ended the service's stream without its exit status".into();
-                self.callers.send(call.caller, &Notice::Lost { tag: call.tag, text });
+                self.callers.send(call.caller, &without_status(call.tag));
                 return self.give_up(id);
             }
             if call.over == OverWhen::ServiceEnds
                 && let Some(stream) = self.pump.close(id)
             {
-                self.ended(&stream.owner, status);
+                self.ended(&stream);
             }
         } else if call.request.service.is_some() {
             self.refuse(id, "the server closed the stream without an answer");
@@ -251,7 +250,6 @@ impl Holder {
 
     /// The server has reset a stream.
     pub(super) fn reset(&mut self, mut stream: Stream<Call>) {
-        let done = stream.is_done();
         if stream.owner.is_client() {
             // What serves it must not mistake that for an orderly end.
             if let LocalEnd::Socket(connection) = stream.local() {
@@ -259,16 +257,16 @@ impl Holder {
             }
             return self.stream_ended();
         }
-        let status = stream.run().and_then(Run::status);
+        if stream.is_done() {
+            // It was over: only input was left, which nobody wanted.
+            return self.ended(&stream);
+        }
         let errors = stream.run_mut().and_then(Run::take_errors);
         let (mut call, local, ahead) = stream.into_parts();
         let tag = call.tag;
         if let Some(text) = call.refused() {
             self.callers.send(call.caller, &Notice::Refused { tag, text });
             self.stream_ended();
-        } else if done {
-            // It was over: only input was left, which nobody wanted.
-            self.ended(&call, status);
         } else if call.is_answered() {
             let text = "the server reset the stream".into();
             self.callers.send(call.caller, &Notice::Lost { tag, text });
@@ -292,9 +290,15 @@ impl Holder {
 
     // Ends.
 
-    /// The call is over; how its service ended, if that is known.
-    pub(super) fn ended(&mut self, call: &Call, status: Option<Status>) {
-        self.callers.send(call.caller, &Notice::Ended { tag: call.tag, status });
+    /// The call is over, and all its output is written.
+    pub(super) fn ended(&mut self, stream: &Stream<Call>) {
+        let tag = stream.owner.tag;
+        let notice = match stream.run().map(Run::status) {
+            Some(None) => without_status(tag),
+            Some(status) => Notice::Ended { tag, status },
+            None => Notice::Ended { tag, status: None },
+        };
+        self.callers.send(stream.owner.caller, &notice);
         self.stream_ended();
     }
 
@@ -369,6 +373,12 @@ impl Holder {
 pub(super) fn has_rest(stream: &Stream<Call>) -> bool {
     let call = &stream.owner;
     stream.has_rest() && call.is_answered() && !call.is_client() && call.offers().is_none()
+}
+
+/// The end of a service that was called with RUN and did not come whole: that is no success.
+fn without_status(tag: u32) -> Notice {
+    let text = "the server ended the service's stream without its exit status".into();
+    Notice::Lost { tag, text }
 }
 
 /// Did that happen because whoever has the other end is gone?

@@ -5,7 +5,7 @@ use super::{Copied, FromPeer, Waited, wait};
 use crate::link::pump::{LocalEnd, Passed, Run, Stream};
 use crate::link::{Breaks, Error, Link, Received, Tally};
 use crate::sys::flow::Flow;
-use crate::sys::poll::{self, Poll};
+use crate::sys::poll::Poll;
 use crate::sys::{clock, socket};
 use crate::wire::run::{self, Data, HEAD};
 use std::io::{ErrorKind, IoSlice};
@@ -26,13 +26,15 @@ pub struct State {
     from_peer: FromPeer,
     /// When the client is asked next whether it is still there. None: it has not finished sending.
     probe_at: Option<Duration>,
+    /// What the link has not taken: from there on.
+    out: (Vec<u8>, usize),
 }
 
 impl State {
     /// Nothing was copied yet.
     pub fn new(connection: Flow, run: Box<Run>, breaks: Breaks) -> State {
         let stream = Stream::of_run(LocalEnd::Socket(connection), run, breaks);
-        State { stream, from_peer: FromPeer::Open, probe_at: None }
+        State { stream, from_peer: FromPeer::Open, probe_at: None, out: (Vec::new(), 0) }
     }
 
     /// How many bytes were copied.
@@ -81,8 +83,6 @@ impl State {
 struct Copy<'a> {
     link: &'a mut Link,
     state: &'a mut State,
-    /// What the link has not taken: from there on.
-    out: (Vec<u8>, usize),
 }
 
 /// Copies until the service has ended, or the link is gone; or until nothing has moved for `idle`,
@@ -94,7 +94,7 @@ pub fn copy(
     idle: Option<Duration>,
 ) -> Result<Copied, Error> {
     link.read_ahead();
-    let mut copy = Copy { link, state, out: (Vec::new(), 0) };
+    let mut copy = Copy { link, state };
     let done = copy.run(other, idle);
     if done.is_err() {
         copy.state.abort();
@@ -128,7 +128,7 @@ impl Copy<'_> {
                 errors.filter(|_| sent).map_or(Poll::none(), |fd| Poll::new(fd, true, false)),
                 other.map_or(Poll::none(), |fd| Poll::new(fd, true, false)),
             ];
-            let buffers_freed = self.out.0.capacity() == 0 && !self.link.has_buffers();
+            let buffers_freed = self.state.out.0.capacity() == 0 && !self.link.has_buffers();
             match wait(&mut polls, buffers_freed, idle)? {
                 Waited::Ready => {}
                 Waited::Idle if sent && !blocked => return Ok(Copied::Idle),
@@ -150,11 +150,12 @@ impl Copy<'_> {
             }
             if main {
                 self.take(Data::Main)?;
-            } else if errors {
+            }
+            if errors {
                 self.take(Data::Errors)?;
             }
             if other {
-                return self.leave();
+                return Ok(Copied::Other);
             }
         }
     }
@@ -198,26 +199,18 @@ impl Copy<'_> {
         }
     }
 
-    /// Goes to its caller, who comes back: what was read is sent first.
-    fn leave(&mut self) -> Result<Copied, Error> {
-        while !self.send()? {
-            let mut polls = [Poll::new(self.link.socket(), false, true)];
-            poll::wait(&mut polls, None).map_err(Error::System)?;
-        }
-        Ok(Copied::Other)
-    }
-
     /// Frees the buffers: the connection is idle.
     fn release_buffers(&mut self) {
-        if self.out.1 == self.out.0.len() {
-            self.out = (Vec::new(), 0);
+        let (out, done) = &self.state.out;
+        if *done == out.len() {
+            self.state.out = (Vec::new(), 0);
         }
         self.link.release_buffers();
     }
 
     /// Sends what waits. True: all of it was sent.
     fn send(&mut self) -> Result<bool, Error> {
-        let (out, done) = &mut self.out;
+        let (out, done) = &mut self.state.out;
         while *done < out.len() {
             // TLS takes all, and must take no more before that was sent.
             if !self.link.send_queued()? {
@@ -236,9 +229,10 @@ impl Copy<'_> {
 
     /// Puts in the queue what the peer is to be told.
     fn tell(&mut self) -> Result<(), Error> {
-        let Some(run) = self.state.stream.run_mut() else { return Ok(()) };
+        let State { stream, out, .. } = &mut *self.state;
+        let Some(run) = stream.run_mut() else { return Ok(()) };
         while let Some(record) = run.control(usize::MAX) {
-            self.out.0.extend(record);
+            out.0.extend(record);
         }
         // Nobody will ever know how the service ended.
         if run.lacks_the_end() { Err(Error::Closed) } else { Ok(()) }
@@ -290,9 +284,9 @@ impl Copy<'_> {
 
     /// Reads what the service has written.
     fn take(&mut self, what: Data) -> Result<(), Error> {
-        let stream = &mut self.state.stream;
+        let State { stream, out: (out, _), .. } = &mut *self.state;
         if let Some(line) = stream.read_reply() {
-            self.out.0.extend(line);
+            out.extend(line);
             return Ok(());
         }
         let input = match what {
@@ -300,7 +294,6 @@ impl Copy<'_> {
             Data::Errors => stream.error_input(),
         };
         let Some(input) = input else { return Ok(()) };
-        let out = &mut self.out.0;
         let at = out.len();
         let read = input.read_pieces(out, HEAD, RECORD - HEAD, TAKE);
         for record in out[at..].chunks_mut(RECORD) {

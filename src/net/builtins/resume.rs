@@ -6,10 +6,12 @@ use super::next::Next;
 use super::pubkey::exporter;
 use crate::link::{Breaks, Link, Tally, copy};
 use crate::net::end::End;
+use crate::net::request::too_many_sessions;
 use crate::net::session_state::{Begin, Copying, ServiceRelay, Session};
 use crate::sys::poll;
 use crate::sys::shared::Shared;
 use crate::sys::{clock, retransmit, socket};
+use crate::wire::builtins::Builtin;
 use crate::wire::labels::RESUME_EXPORTER;
 use crate::wire::orders::{self, Answer, Ask, Claimed};
 use crate::wire::reply;
@@ -28,19 +30,20 @@ const NONSENSE: Claim = Claim { id: Id([0; 16]), received: 0, proof: [0; KEY] };
 pub fn run(s: &mut Session, begin: Begin) -> Result<Next, End> {
     s.write(reply::SUCCESS)?;
     retransmit::often(s.link.socket());
-    match Request::read(&s.line(DIALOGUE_MAX)?) {
-        Some(Request::New) if s.is_spare() => {
+    match (Request::read(&s.line(DIALOGUE_MAX)?), s.spare()) {
+        (Some(Request::New), Some(full)) => {
+            s.report_refusal(Some(too_many_sessions(full)), Builtin::Resume.as_str().as_bytes())?;
             s.close_with(reply::BUSY)?;
             Err(End::Refused)
         }
-        Some(Request::New) if s.state.world.table.settings.resume_timeout.is_zero() => {
+        (Some(Request::New), None) if s.state.world.table.settings.resume_timeout.is_zero() => {
             // Only those may be resumed that stand since an older table.
             s.close_with(reply::NOT_AVAILABLE)?;
             Err(End::Refused)
         }
-        Some(Request::New) => new(s, begin),
-        Some(Request::Claim(claim)) => go_on(s, claim),
-        None => go_on(s, NONSENSE),
+        (Some(Request::New), None) => new(s, begin),
+        (Some(Request::Claim(claim)), _) => go_on(s, claim),
+        (None, _) => go_on(s, NONSENSE),
     }
 }
 

@@ -86,10 +86,7 @@ impl Multiplexer<'_> {
         match decision {
             Decision::Help(bytes) => self.close_with(id, bytes),
             Decision::Refuse { bytes, why } => {
-                if let Some(why) = why {
-                    s.channel
-                        .send(&Ask::Refused(request::refused(&s.state.facts, why, text)), &[])?;
-                }
+                s.report_refusal(why, text)?;
                 self.close_with(id, bytes);
             }
             Decision::LookUp => self.ask_name(id, text, way)?,
@@ -142,15 +139,14 @@ impl Multiplexer<'_> {
         let reserve = || s.state.world.descriptors.reserve(s.channel.as_fd());
         // Of RUN standard error has a descriptor, too.
         let places = match (room, way.is_run()) {
-            (false, _) => None,
+            (false, _) => {
+                self.busy(id, Some(service));
+                return Ok(());
+            }
             (true, false) => reserve().map(|place| [Some(place), None]),
             (true, true) => reserve().zip(reserve()).map(|(a, b)| [Some(a), Some(b)]),
         };
-        let Some(places) = places else {
-            let busy = request::not_started(&self.session.state.world, service, Why::Busy);
-            self.close_with(id, busy);
-            return Ok(());
-        };
+        let Some(places) = places else { return self.no_descriptor_left(id, Some(service)) };
         self.streams.tag += 1;
         self.streams.starts.push(places);
         let tag = self.streams.tag;
@@ -165,19 +161,16 @@ impl Multiplexer<'_> {
 
     /// Gives a stream that changes its own facts a session in a thread of its own.
     fn branch(&mut self, id: StreamId, b: Builtin) -> Result<(), End> {
-        let busy = |m: &mut Self| {
-            m.close_with(id, reply::BUSY.to_vec());
-            Ok(())
-        };
         let s = &*self.session;
         // Threads of streams that are gone may not have noticed yet.
         if Arc::strong_count(&self.streams.branches)
             > s.state.world.table.settings.dialogues() as usize
         {
-            return busy(self);
+            self.busy(id, None);
+            return Ok(());
         }
         let Ok((ours, theirs)) = s.state.world.descriptors.unless_reserved(socket::pair()) else {
-            return busy(self);
+            return self.no_descriptor_left(id, None);
         };
         let outer = exporter(s)?;
         self.streams.tag += 1;
@@ -185,7 +178,7 @@ impl Multiplexer<'_> {
         let Some(channel) =
             s.channel.branch((s.state.facts.host.0, tag), &s.state.world.descriptors)?
         else {
-            return busy(self);
+            return self.no_descriptor_left(id, None);
         };
         let handover = Arc::<Handover>::default();
         (self.streams.begin)(Start {
@@ -206,6 +199,22 @@ impl Multiplexer<'_> {
             self.streams.pump.ask_at_end(id);
         }
         Ok(())
+    }
+
+    /// The administrator must know what this computer lacks.
+    fn no_descriptor_left(&mut self, id: StreamId, service: Option<ServiceId>) -> Result<(), End> {
+        self.session.report_refusal(Some(request::no_descriptor_left(service)), b"")?;
+        self.busy(id, service);
+        Ok(())
+    }
+
+    fn busy(&mut self, id: StreamId, service: Option<ServiceId>) {
+        let world = &self.session.state.world;
+        let bytes = service.map_or_else(
+            || reply::BUSY.to_vec(),
+            |service| request::not_started(world, service, Why::Busy),
+        );
+        self.close_with(id, bytes);
     }
 
     /// The client has finished sending on a stream.
