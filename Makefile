@@ -86,19 +86,22 @@ tools:
 $(PROGRAM) $(CLIENT):
 	$(CARGO) build --release --locked
 
+# The paths in pages and units, as they are installed here.
+PLACES = sed -e 's|/usr/local/sbin/fived|$(SBINDIR)/fived|' -e 's|/usr/local/bin/five|$(BINDIR)/five|' \
+	-e 's|/usr/local/share/doc/fived|$(DOCDIR)|'
+
 install: $(PROGRAM) $(CLIENT)
 	$(INSTALL) -d "$(DESTDIR)$(BINDIR)" "$(DESTDIR)$(SBINDIR)" "$(DESTDIR)$(MANDIR)/man1" "$(DESTDIR)$(MANDIR)/man5" \
 		"$(DESTDIR)$(MANDIR)/man7" "$(DESTDIR)$(MANDIR)/man8" "$(DESTDIR)$(SYSCONFDIR)" "$(DESTDIR)$(UNITDIR)" \
 		"$(DESTDIR)$(BASHCOMPDIR)" "$(DESTDIR)$(ZSHCOMPDIR)" "$(DESTDIR)$(SYSUSERSDIR)" "$(DESTDIR)$(DOCDIR)"
 	$(INSTALL) -m 755 "$(PROGRAM)" "$(DESTDIR)$(SBINDIR)/fived"
 	$(INSTALL) -m 755 "$(CLIENT)" "$(DESTDIR)$(BINDIR)/five"
-	$(INSTALL) -m 644 man/five.1 "$(DESTDIR)$(MANDIR)/man1/five.1"
-	$(INSTALL) -m 644 man/fived.conf.5 "$(DESTDIR)$(MANDIR)/man5/fived.conf.5"
-	$(INSTALL) -m 644 man/fived-session.7 "$(DESTDIR)$(MANDIR)/man7/fived-session.7"
-	$(INSTALL) -m 644 man/fived-security.7 "$(DESTDIR)$(MANDIR)/man7/fived-security.7"
-	$(INSTALL) -m 644 man/fived.8 "$(DESTDIR)$(MANDIR)/man8/fived.8"
 	[ -e "$(DESTDIR)$(SYSCONFDIR)/fived.conf" ] || $(INSTALL) -m 644 etc/fived.conf "$(DESTDIR)$(SYSCONFDIR)/fived.conf"
-	sed 's|/usr/local/sbin|$(SBINDIR)|' etc/fived.service >"$(DESTDIR)$(UNITDIR)/fived.service"
+	for page in man/*.[1-8]; do \
+		$(PLACES) "$$page" >"$(DESTDIR)$(MANDIR)/man$${page##*.}/$${page#man/}" && \
+		chmod 644 "$(DESTDIR)$(MANDIR)/man$${page##*.}/$${page#man/}" || exit 1; \
+	done
+	$(PLACES) etc/fived.service >"$(DESTDIR)$(UNITDIR)/fived.service"
 	chmod 644 "$(DESTDIR)$(UNITDIR)/fived.service"
 	$(INSTALL) -m 644 etc/fived.socket "$(DESTDIR)$(UNITDIR)/fived.socket"
 	$(INSTALL) -m 644 etc/fived.sysusers "$(DESTDIR)$(SYSUSERSDIR)/fived.conf"

@@ -92,6 +92,12 @@ fn the_package_is_as_debian_wants_it() {
     let in_etc = files.iter().filter(|(mode, f)| f.starts_with("/etc/") && mode.starts_with('-'));
     assert_eq!(conffiles, in_etc.map(|(_, f)| f.to_string()).collect());
     configuration(&package);
+    let pages = ["man8/fived.8", "man1/five.1"].map(|page| {
+        output(Command::new("zcat").arg(package.place.at(&format!("root/usr/share/man/{page}.gz"))))
+    });
+    for path in ["/usr/sbin/fived /usr/sbin/inetd", "/usr/share/doc/fived\n", "=/usr/bin/five "] {
+        assert!(pages.iter().any(|page| page.contains(path)), "{path}");
+    }
     // update-inetd(8) looks for a script whose name ends so, and takes the first.
     assert!(conffiles.iter().any(|f| f.starts_with("/etc/init.d/") && f.ends_with("inetd")));
 }

@@ -220,7 +220,7 @@ fn each_way_of_not_connecting_has_its_message() {
     assert_eq!(
         err,
         format!(
-            "five: {H}:{port}: no connection (Connection refused): is fived running there? -p PORT says another port\n"
+            "five: {H}:{port}: no connection (Connection refused): is fived running there? give its port with -p\n"
         )
     );
     let (code, err) = output_of(&f, &["no-such-host.invalid", "date"]);
@@ -253,11 +253,11 @@ fn a_server_that_is_not_fived_is_reported() {
     for (answer, text) in [
         (
             &b"SSH-2.0-x\r\n"[..],
-            "this is not fived, it says \"SSH-2.0-x\": -p PORT says another port",
+            "this is not fived, it says \"SSH-2.0-x\": give fived's port with -p",
         ),
         (
             b"",
-            "this is not fived, it ends the connection without a word: -p PORT says another port, --plain speaks with xinetd",
+            "this is not fived, it ends the connection without a word: give fived's port with -p; for xinetd use --plain",
         ),
         (
             b"-Service busy\r\n",
@@ -265,7 +265,7 @@ fn a_server_that_is_not_fived_is_reported() {
         ),
         (
             b"-Service not available\r\n",
-            "a tcpmux server that speaks no SSL (-Service not available): --plain uses it without encryption",
+            "a tcpmux server that speaks no SSL (-Service not available): use --plain, which does not encrypt",
         ),
     ] {
         let l = server(answer);

@@ -314,6 +314,21 @@ fn keys_are_tried_in_their_order_until_one_opens() {
 }
 
 #[test]
+fn a_key_that_is_not_there_is_said_and_others_are_tried() {
+    if without("ssh-keygen") {
+        return;
+    }
+    let d = daemon();
+    let f = Five::new(&d);
+    let (code, _, err) = f.run(&["-i", "/nonexistent/key", "-l", "demo", H, "who"]);
+    assert!(code == 255 && err.contains("five: /nonexistent/key: there is no such key\n"), "{err}");
+    key(&d, &f, "id_ed25519", &["-t", "ed25519"], "", true);
+    let (code, out, err) = f.run(&["-i", "/nonexistent/key", "-l", "demo", H, "who"]);
+    let said = "five: /nonexistent/key: there is no such key\n";
+    assert_eq!((code, out.as_str(), err.as_str()), (0, BY_KEY, said));
+}
+
+#[test]
 fn what_goes_ahead_of_a_failed_login_is_a_request_without_input() {
     if without("ssh-agent") {
         return;

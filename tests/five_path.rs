@@ -329,7 +329,11 @@ fn only_a_refusal_makes_it_plain() {
     let place = Place::new();
     let f = Five::at(&place, free_address());
     for (n, answer, told) in [
-        (1, "", "this is not fived, it ends the connection without a word: --plain "),
+        (
+            1,
+            "",
+            "this is not fived, it ends the connection without a word: for xinetd use --plain, ",
+        ),
         (2, "220 mail ready\r\n", "this is not fived, it says \"220 mail ready\"\n"),
         (3, "-Service busy\r\n", "MULTIPLEX was refused: Service busy: "),
         (4, "-go away\r\n", "MULTIPLEX was refused: go away\n"),

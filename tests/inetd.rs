@@ -127,7 +127,7 @@ fn a_port_that_cannot_be_bound_leaves_the_others_also_at_a_reload() {
     );
     let d = table(&rows).start();
     let why = format!(
-        "inetd.conf:2: {port}: not served: 127.0.0.1:{port}: Address already in use (os error 98): another program has this port; `ss -lntup sport = :{port}` shows which, to be ended first; fived tries again every 10 minutes"
+        "inetd.conf:2: {port}: not served: 127.0.0.1:{port}: Address already in use (os error 98): another program has this port; `ss -lntup sport = :{port}` shows which; end that one first; fived tries again every 10 minutes"
     );
     assert!(d.wait_log("already in use").contains(&why), "{}", d.log());
     d.wait_log("inetd.conf:4: 7: not served: 192.0.2.9:7: Cannot assign");
@@ -192,7 +192,7 @@ fn what_is_wrong_makes_a_test_fail_and_a_start_go_on() {
     // A file that is not there is the administrator's mistake, and no row's.
     let (code, _, err) = run(&["-t", "--inetd", "/nonexistent/inetd.conf"]);
     assert_eq!(code, 1);
-    assert!(err.starts_with("/nonexistent/inetd.conf:0: No such file"), "{err}");
+    assert!(err.starts_with("/nonexistent/inetd.conf: No such file"), "{err}");
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn a_table_that_is_not_there_keeps_nothing_else_from_being_served() {
     let conf = format!("inetd = @DIR@/inetd.conf\n{row}");
     let d = Daemon::with(&conf).start();
     same(d.ask("here\r\n"), "+Go\r\nhere\n");
-    d.wait_log("inetd.conf:0: No such file");
+    d.wait_log("inetd.conf: No such file");
     let place = Place::new();
     let (code, _, err) = place.fived(&place.fill(&conf), &["-t"]);
     assert_eq!(code, 1, "-t says so too: {err}");
@@ -403,7 +403,7 @@ fn options_of_inetd_hold_for_every_row() {
     place.write("inetd.conf", &row, 0o644);
     for (words, wanted) in [
         (["-R", "many"], "-R many: expected how many starts a minute"),
-        (["-q", "none"], "-q:0: backlog: expected a number from 1 to 2147483647, found \"none\""),
+        (["-q", "none"], "-q: backlog: expected a number from 1 to 2147483647, found \"none\""),
         (["-x", "-d"], "usage: inetd "),
     ] {
         let (code, err) = called(&place, "inetd", &[&words[..], &[&conf]].concat());

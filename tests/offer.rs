@@ -800,7 +800,10 @@ fn mistakes_are_told() {
     let place = Place::new();
     for (row, wanted) in [
         ("web stream tcp nowait - offer\n", "offered_by: expected the users who may offer"),
-        ("web stream tcp nowait nobody offer\n", "nobody: expected `-`, for nothing of an offered"),
+        (
+            "web stream tcp nowait nobody offer\n",
+            "nobody: expected `-`, because an offered service",
+        ),
         ("web stream tcp nowait - offer now\n", "offer: expected nothing after it, found \"now\""),
         ("web stream tcp nowait - /bin/cat\n", "-: expected a user"),
         ("OFFER stream tcp nowait nobody /bin/cat\n", "OFFER: expected a service's own name"),

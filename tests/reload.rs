@@ -459,14 +459,14 @@ fn a_file_that_is_no_pidfile_is_left_alone() {
     {
         let (code, err) = given(text, name).fails();
         let wanted = format!(
-            "{}: expected no file, an empty one or one with a process id alone, found another, which is left as it is",
+            "{}: expected a pidfile (none yet, an empty one, or one with a process id alone), found another file, which is left as it is",
             place.at(name)
         );
         assert!(code == 1 && err.contains(&wanted), "{code} {err}");
         assert_eq!(std::fs::read_to_string(place.at("pid")).expect("a file"), text);
     }
     let (code, err) = Daemon::with(CONF).arg("-p").arg("@DIR@/fived.conf").fails();
-    assert!(code == 1 && err.contains("fived.conf: expected no file"), "{code} {err}");
+    assert!(code == 1 && err.contains("fived.conf: expected a pidfile "), "{code} {err}");
     for (text, name) in [("", "pid"), ("4711\n", "pid"), (" 1", "pid"), ("1\n", "link")] {
         let d = given(text, name).start();
         let now = std::fs::read_to_string(place.at("pid")).expect("pidfile");

@@ -222,6 +222,36 @@ fn a_denial_names_the_line_of_its_rule() {
 }
 
 #[test]
+fn a_process_at_a_unix_socket_is_logged_in_and_counts_as_encrypted() {
+    let place = Place::new();
+    let uid = nix::unistd::getuid();
+    let me = nix::unistd::User::from_uid(uid).expect("passwd").expect("an account").name;
+    let row = |name: &str, protocol: &str| {
+        format!("{name} stream {protocol} nowait @USER@ /bin/date date\n require = tls login\n")
+    };
+    let conf = format!(
+        "listen = @DIR@/sock\n{} users = {me}\n{} port = @DIR@/own\n users = {me}\n\
+         {} port = @DIR@/else\n users = somebody-else\n",
+        row("a", "tcp"),
+        row("b", "unix"),
+        row("c", "unix")
+    );
+    let conf = place.fill(&conf);
+    let path = place.at("fived.conf");
+    for (query, answer) in [
+        (format!("service=a,addr=uid:{uid}"), format!("allow a {path}:2")),
+        (format!("service=b,addr=uid:{uid}"), format!("allow b {path}:5")),
+        (format!("service=c,addr=uid:{uid}"), format!("deny c {path}:12 user")),
+        (format!("service=b,addr=uid:{uid},user=nobody-here"), format!("deny b {path}:8 user")),
+        // A number without an account is nobody.
+        ("service=b,addr=uid:3999999999".into(), format!("deny b {path}:6 login")),
+        ("service=b".into(), format!("deny b {path}:5 address")),
+    ] {
+        assert_eq!(place.decide(&conf, &query), answer, "{query}");
+    }
+}
+
+#[test]
 fn wrong_queries_are_reported() {
     let place = Place::new();
     for query in ["", "name=a", "service=a,addr=nowhere", "service=a,tls=perhaps", "a"] {

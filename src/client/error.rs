@@ -132,24 +132,24 @@ impl Error {
             }
             Error::Lost { what, why } | Error::System { what, why } => format!("{what}: {why}"),
             Error::NoSession { place } => format!("{place}: no session"),
-            Error::NoSuchHost { host, why } => format!(
-                "{host}: no such host ({why}): look at the name, and at this computer's DNS"
-            ),
+            Error::NoSuchHost { host, why } => {
+                format!("{host}: no such host ({why}): check its spelling, and this computer's DNS")
+            }
             Error::Unreached { place, why } if place.starts_with('/') => format!(
-                "{place}: no connection ({why}): is fived running there, with a listen line of that path?"
+                "{place}: no connection ({why}): does fived listen there (listen in fived.conf), and may you write to that socket?"
             ),
             Error::Unreached { place, why } => format!(
-                "{place}: no connection ({why}): is fived running there? -p PORT says another port"
+                "{place}: no connection ({why}): is fived running there? give its port with -p"
             ),
             Error::NoAnswer { place, seconds } => format!(
                 "{place}: no answer within {seconds} s: is the computer up, and does a firewall let this port through?"
             ),
             Error::NotFived { place, reply } => not_fived(place, reply),
             Error::NoMultiplex { place } => format!(
-                "{place}: this is not fived, it knows no MULTIPLEX: --plain speaks with it, without -H"
+                "{place}: this is not fived, it knows no MULTIPLEX: use --plain, without -H"
             ),
             Error::NoSsl { place, reply } => format!(
-                "{place}: a tcpmux server that speaks no SSL (-{reply}): --plain uses it without encryption"
+                "{place}: a tcpmux server that speaks no SSL (-{reply}): use --plain, which does not encrypt"
             ),
             Error::Tls { place, why } => format!("{place}: no TLS session: {why}"),
             Error::UnknownKey { place, key, file, asked } => unknown_key(place, key, file, *asked),
@@ -176,13 +176,13 @@ fn refused(place: &str, what: &str, answer: &str) -> String {
 fn not_fived(place: &str, reply: &str) -> String {
     match (reply, place.starts_with('/')) {
         ("", false) => format!(
-            "{place}: this is not fived, it ends the connection without a word: -p PORT says another port, --plain speaks with xinetd"
+            "{place}: this is not fived, it ends the connection without a word: give fived's port with -p; for xinetd use --plain"
         ),
         ("", true) => format!(
-            "{place}: this is not fived, it ends the connection without a word: --plain speaks with xinetd"
+            "{place}: this is not fived, it ends the connection without a word: for xinetd use --plain, for a service's own socket nc -U"
         ),
         (_, false) => {
-            format!("{place}: this is not fived, it says {reply:?}: -p PORT says another port")
+            format!("{place}: this is not fived, it says {reply:?}: give fived's port with -p")
         }
         (_, true) => format!("{place}: this is not fived, it says {reply:?}"),
     }
@@ -194,7 +194,7 @@ fn unknown_key(place: &str, key: &str, file: &Path, asked: bool) -> String {
         return format!("{place}: the key {key} was not accepted; nothing was written to {file}");
     }
     format!(
-        "{place}: its key is not known, and there is no terminal to ask: {key}\ncompare it with what `fived --fingerprint` says \
+        "{place}: its key is not known, and there is no terminal to ask: {key}\ncompare it with what `fived --fingerprint` prints \
          there; if it is the same, use --accept-new once, or add this line to {file}:\n{place} {key}"
     )
 }

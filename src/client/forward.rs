@@ -28,7 +28,7 @@ impl Forward {
     /// `[address:]port:service`, or `path:service` (a path has a `/`). Err: the
     /// message.
     pub fn read(text: &str) -> Result<Forward, String> {
-        let wrong = || format!("-L {text}: [address:]port:service, or path:service");
+        let wrong = || format!("-L {text}: expected [address:]port:service or path:service");
         let (local, service) = text.rsplit_once(':').ok_or_else(wrong)?;
         if !syntax::is_name(service) {
             return Err(wrong());

@@ -100,7 +100,13 @@ pub fn of(t: &Target, tried: &mut Tried) -> Vec<Key> {
         all.push(by_agent.map_or(Key::File(path), |k| Key::Agent(k.clone())));
         known.extend(print);
     };
-    t.identities.iter().for_each(|path| file(path.clone(), &mut all, &mut known));
+    for path in &t.identities {
+        if path.exists() || pub_of(path).exists() {
+            file(path.clone(), &mut all, &mut known);
+        } else {
+            messages::info(&format!("{}: there is no such key", path.display()));
+        }
+    }
     for key in &held {
         let print = fingerprint(&key.blob);
         if !known.contains(&print) {
@@ -117,10 +123,17 @@ fn fingerprint(blob: &[u8]) -> String {
     format!("SHA256:{}", STANDARD_NO_PAD.encode(digest(&SHA256, blob)))
 }
 
+/// Where the public key of a private key's file is.
+fn pub_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".pub");
+    name.into()
+}
+
 /// The fingerprint of the public key in `FILE.pub`, or in the file itself. Without one, ssh-keygen
 /// reads it from the private key's file, which takes no passphrase.
 fn fingerprint_of(path: &Path) -> Option<String> {
-    let pub_file = PathBuf::from(format!("{}.pub", path.display()));
+    let pub_file = pub_of(path);
     let public = if path.extension().is_some_and(|e| e == "pub") { path } else { &pub_file };
     let Ok(text) = fs::read_to_string(public) else {
         let mut command = Command::new("ssh-keygen");

@@ -9,9 +9,9 @@ use super::syntax::{is_host, is_name, with_port};
 use super::terminal::Asks;
 use getopts::{Options as Getopts, ParsingStyle};
 
-const USAGE: &str = "five [-46NnqTtvx] [-p port] [-l user] [-H host] [-i identity] [-L [address:]port:service]... [-L path:service]... [-R service:address:port]... [-R service:/path]... \
-     [-J gate/service[,...]]      [user@]host [service]\n       five [-NnqTtv] [-H vhost] [-L ...]... /path/of/socket [service]\n       five -O check|list|exit|resume [-p port] [-l user] [-J gate/service[,...]] [user@]host\n       \
-     five -O forward|cancel [-L forward]... [-R offer]... [-p port] [-l user] [-H host] [-J gate/service[,...]] [user@]host\n       five -h | -V";
+const USAGE: &str = "five [-46NnqTtvx] [-p port] [-l user] [-H vhost] [-i identity]... [-L forward]... [-J way] [-R offer]... [--accept-new] [user@]host [service]\n       \
+     five --plain [-46Nnqv] [-p port] [-L forward]... host [service]\n       five [-NnqTtv] [-H vhost] [-L forward]... [--plain] /path/of/socket [service]\n       \
+     five -O check|list|exit|resume [-p port] [-l user] [-J way] [user@]host\n       five -O forward|cancel [-L forward]... [-R offer]... [-p port] [-l user] [-H vhost] [-J way] [user@]host\n       five -h | -V";
 
 /// Every option: its letter, its long name, the name of its value (empty: it takes none), and its
 /// description for -h.

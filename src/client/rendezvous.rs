@@ -129,6 +129,6 @@ fn create(t: &Target, first: Option<&Request>, path: Option<&Path>) -> Result<Ch
         holder.run()
     })
     .map_err(Error::system("fork"))?;
-    messages::step("the session stands, and its holder has it");
+    messages::step("the session is open, and its holder keeps it");
     Ok(Channel { fd: ours, pid })
 }

@@ -86,7 +86,10 @@ fn whom(pidfile: Option<&str>) -> Result<(i32, String), String> {
     };
     // 0 is a unit that does not run; 1 and below are not one process.
     let pid = text.trim().parse().ok().filter(|&pid: &i32| pid > 0);
-    pid.map(|pid| (pid, from.clone())).ok_or_else(|| {
-        format!("{from}: expected the number of a running process, found {:?}", text.trim())
+    pid.map(|pid| (pid, from.clone())).ok_or_else(|| match text.trim() {
+        "" | "0" if from == UNIT => {
+            format!("{UNIT} does not run; name the process with -p PIDFILE")
+        }
+        text => format!("{from}: expected the number of a running process, found {text:?}"),
     })
 }

@@ -66,13 +66,13 @@ pub fn line(
                 false => "",
             };
             let which = format!("`ss -lntup sport = :{port}` shows which");
-            format!(": another program has this port{whose}; {which}, to be ended first")
+            format!(": another program has this port{whose}; {which}; end that one first")
         }
         ErrorKind::AddrNotAvailable => {
             ": expected an address of this computer, found that of another".into()
         }
         ErrorKind::PermissionDenied if port < 1024 && port != 0 => {
-            ": only root may have this port, by net.ipv4.ip_unprivileged_port_start".into()
+            ": only root may use this port (net.ipv4.ip_unprivileged_port_start)".into()
         }
         _ => String::new(),
     };

@@ -23,7 +23,7 @@ impl Pidfile {
         match read {
             Ok(_) if size <= SIZE_MAX && id.iter().all(u8::is_ascii_digit) => Ok(()),
             Ok(_) => Err(format!(
-                "{path}: expected no file, an empty one or one with a process id alone, found another, which is left as it is"
+                "{path}: expected a pidfile (none yet, an empty one, or one with a process id alone), found another file, which is left as it is"
             )),
             Err(e) => Err(format!("{path}: {e}")),
         }

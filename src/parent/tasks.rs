@@ -6,8 +6,9 @@ use super::keys::Make;
 use super::options::{Options, Task, help};
 use super::status::{SYSTEM, USAGE, print_error};
 use crate::policy::{Facts, Grammar, HostId, PeerName, Query, Reached};
-use crate::sys::clock;
 use crate::sys::spawn::Spawner;
+use crate::sys::{clock, identity};
+use crate::wire::peer::Peer;
 use std::io::{self, BufRead, Write};
 
 /// Runs a task other than serving. Returns the exit status.
@@ -132,14 +133,19 @@ fn decide(config: &config::Config, text: &str) -> Result<String, String> {
             .host_named(name.as_bytes())
             .ok_or_else(|| format!("host={name}: no such host"))?,
     };
-    let login = query.user.as_deref().map(|name| {
+    // Who connects to a Unix socket counts as encrypted, and is logged in as the process's user.
+    let (here, account) = match query.peer {
+        Peer::User(uid) => (true, identity::by_uid(uid).map(|u| u.name)),
+        Peer::Nobody | Peer::Address(_) => (false, None),
+    };
+    let login = query.user.as_deref().or(account.as_deref()).map(|name| {
         let account = config.catalog.account(name).filter(|a| a.user.name == name);
         config.login(name, account.as_deref())
     });
     let facts = Facts {
         peer: query.peer,
         host,
-        encrypted: query.tls,
+        encrypted: query.tls || here,
         login,
         minute: clock::minute_of_day(),
         peer_name: PeerName::None,

@@ -11,7 +11,8 @@ use crate::wire::peer::Peer;
 use std::net::Ipv4Addr;
 
 /// `service=NAME,host=NAME,addr=ADDRESS,user=NAME,tls=yes`. All except the service may be left out,
-/// and mean the default host, 127.0.0.1, not logged in, not encrypted then.
+/// and mean the default host, 127.0.0.1, not logged in, not encrypted then; whoever comes to a Unix
+/// socket (`addr=uid:NUMBER`) is logged in and counts as encrypted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
     pub service: String,
@@ -70,8 +71,13 @@ impl Table {
             let id = ServiceId(n as u32);
             let tls = !a.tls_port.is_empty() && (facts.encrypted || a.port.is_empty());
             let reached = if tls { Reached::AtTlsPort } else { Reached::AtPort };
-            // Nobody logs in there, and TLS is what the port has.
-            let there = Facts { reached, encrypted: tls, login: None, ..facts.clone() };
+            let there = match facts.peer {
+                Peer::User(_) => Facts { reached, ..facts.clone() },
+                // Nobody logs in there, and TLS is what the port has.
+                Peer::Nobody | Peer::Address(_) => {
+                    Facts { reached, encrypted: tls, login: None, ..facts.clone() }
+                }
+            };
             match self.usable(id, &there) {
                 Ok(()) => return (Some(id), None),
                 Err(why) if denied.0.is_none() => denied = (Some(id), Some(why)),

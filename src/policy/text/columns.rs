@@ -61,7 +61,7 @@ impl Columns {
         let user = user_spec(user).and_then(|spec| match (&backend, spec) {
             (Ok(Backend::Offer), UserSpec::None) | (Err(_), UserSpec::None) => Ok(UserSpec::None),
             (Ok(Backend::Offer), _) => {
-                Err(Wrong::expected("`-`, for nothing of an offered service runs here", user))
+                Err(Wrong::expected("`-`, because an offered service does not run here", user))
             }
             (_, UserSpec::None) => Err(Wrong::expected("a user: user, user:group or *", user)),
             (_, spec) => Ok(spec),
@@ -234,7 +234,7 @@ fn read_wait(text: &str) -> Result<Nowait, Wrong> {
 
 fn nowait(text: &str) -> Result<Nowait, Wrong> {
     const WHAT: &str =
-        "nowait, nowait:N or nowait/max-child/max-per-ip-per-minute/max-child-per-ip";
+        "wait, nowait, nowait:N or nowait/max-child/max-per-ip-per-minute/max-child-per-ip";
     let wrong = || Err(Wrong::expected(WHAT, text));
     let Some(rest) = text.strip_prefix("nowait") else {
         return wrong();

@@ -63,7 +63,7 @@ impl FivedReader<'_, '_> {
         };
         let bytes = match (read, from) {
             (Ok(bytes), _) => bytes,
-            (Err(e), None) => return self.builder.mistakes.push(path, 0, path, e),
+            (Err(e), None) => return self.builder.mistakes.push(path, 0, "", e),
             (Err(e), Some((line, directive))) => {
                 return self.wrong(line, directive, format!("{path}: {e}"));
             }

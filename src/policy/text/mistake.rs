@@ -36,7 +36,10 @@ pub struct Mistake {
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         visible(f, &self.file)?;
-        write!(f, ":{}: ", self.line)?;
+        if self.line > 0 {
+            write!(f, ":{}", self.line)?;
+        }
+        f.write_str(": ")?;
         if !self.word.is_empty() {
             visible(f, &self.word)?;
             f.write_str(": ")?;

@@ -201,7 +201,11 @@ fn columns_are_those_of_fived_conf() {
 #[test]
 fn what_is_not_served_stays_switched_off_and_is_said() {
     for (row, word, why) in [
-        ("rstatd/1-3 dgram rpc/udp wait root /x", "rpc/udp", "RPC, because fived is no portmapper"),
+        (
+            "rstatd/1-3 dgram rpc/udp wait root /x",
+            "rpc/udp",
+            "RPC, which fived does not register with rpcbind",
+        ),
         ("a raw icmp wait root /x", "raw", "sockets of this type"),
         (
             "5 dgram udp nowait root /x",
@@ -265,7 +269,7 @@ fn a_broken_row_leaves_the_others() {
         ),
         (
             "5 stream tcp nowait.x root /x",
-            "nowait.x: expected nowait, nowait:N or nowait/max-child/max-per-ip-per-minute/max-child-per-ip, found \"nowait.x\"",
+            "nowait.x: expected wait, nowait, nowait:N or nowait/max-child/max-per-ip-per-minute/max-child-per-ip, found \"nowait.x\"",
         ),
         (
             "ftp stream tcp nowait root internal",

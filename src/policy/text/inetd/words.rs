@@ -147,7 +147,9 @@ impl<'a> Words<'a> {
     /// What of it fived does not serve.
     fn not_served(&self) -> Option<Wrong> {
         let (word, what) = match (self.kind, self.protocol) {
-            (_, p) if p.starts_with("rpc/") => (p, "RPC, because fived is no portmapper"),
+            (_, p) if p.starts_with("rpc/") => {
+                (p, "RPC, which fived does not register with rpcbind")
+            }
             ("raw" | "rdm" | "seqpacket", _) => (self.kind, "sockets of this type"),
             (_, p) if p.contains('/') => (p, "this form of the protocol"),
             ("dgram", "unix") => (self.protocol, "Unix sockets of datagrams"),

@@ -202,7 +202,7 @@ impl Row<'_> {
     fn not_served_words(&mut self) {
         let (draft, line) = (self.draft, self.draft.flags.line);
         for (one, word, what) in [
-            (Type::Rpc, "RPC", "fived is no portmapper"),
+            (Type::Rpc, "RPC", "fived does not register it with rpcbind"),
             (Type::Special, "SPECIAL", "a service of xinetd's own"),
         ] {
             if draft.is(one) {

@@ -163,7 +163,7 @@ fn each_line_that_is_wrong_is_told() {
             "7: port: expected 22, as in services(5), or UNLISTED in `type`, found 23",
         ),
         (" id = tcpmux/a\n", "1: tcpmux/a: expected a name without tcpmux/, found \"tcpmux/a\""),
-        (" type = RPC\n", "7: RPC: not served: fived is no portmapper"),
+        (" type = RPC\n", "7: RPC: not served: fived does not register it with rpcbind"),
         (" flags = INTERCEPT\n", "7: INTERCEPT: not served: a flag that fived does not have"),
         (" banner = /none\n", "7: banner: /none: no such file: nothing is sent"),
         (
