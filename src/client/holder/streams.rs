@@ -328,10 +328,10 @@ impl Holder {
         }
     }
 
-    /// The session is over. Unless `ended`, a call for which the server cannot have started
-    /// anything is made again on another session. That is so if nothing was received since its
-    /// request, or if the server ended the session properly without having acknowledged the stream,
-    /// which it does before anything else.
+    /// The session is over. Unless `ended`, a call for which the server has hardly started anything
+    /// is made again on another session: if nothing was received since its request (a network that
+    /// loses what the server sends loses more, nearly always), or if the server ended the session
+    /// properly without having acknowledged the stream, which it does before anything else.
     pub(super) fn end_all(&mut self, why: &str, ended: bool) {
         let last_received = self.liveness.last_received();
         let in_order = self.away.is_none() && self.link.is_over();
