@@ -375,7 +375,7 @@ fn a_socket_of_systemd_at_a_rows_own_port_is_a_mistake() {
         let (code, err) = d.fails();
         let address = at.replace(":0", &format!(":{port}"));
         let wanted = format!(
-            "fived.conf:4: {word}: {written}{port}: expected a port that the sockets of the service manager (LISTEN_FDS) leave, found {address}"
+            "fived.conf:5: {word}: {written}{port}: expected a port that the sockets of the service manager (LISTEN_FDS) leave, found {address}"
         );
         assert!(code == 1 && err.contains(&wanted), "{code} {err}");
     }

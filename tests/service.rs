@@ -322,6 +322,19 @@ fn limits_as_fived_was_started_with() {
     assert_eq!(proc::limit(pid, "Max core file size").1, "0");
 }
 
+/// Linux knows no unlimited number of descriptors: each such service failed.
+#[test]
+fn unlimited_descriptors_are_as_many_as_fived_may_have() {
+    if !installed("prlimit") {
+        return skip("needs prlimit");
+    }
+    let d = Daemon::with("cat stream tcp nowait @USER@ /bin/cat\n rlimit_files = UNLIMITED\n")
+        .under(&["prlimit", "--nofile=200:1000"])
+        .start();
+    let (_d, _c, pid) = held(d);
+    assert_eq!(proc::limit(pid, "Max open files"), ("1000".into(), "1000".into()));
+}
+
 #[test]
 fn chroot() {
     if !root() || !installed("ldd") {

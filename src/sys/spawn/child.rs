@@ -164,23 +164,42 @@ fn limits(o: &Order) -> Step {
         limit(Rlimit::Files, soft, hard)?;
     }
     for &(kind, value) in wanted {
-        limit(kind, value, value)?;
+        let done = limit(kind, value, value);
+        if done.is_err() && value == libc::RLIM64_INFINITY {
+            // As much as fived itself may have. Of descriptors nobody may have more than a number.
+            let hard = hard_limit(kind)?;
+            limit(kind, hard, hard)?;
+        } else {
+            done?;
+        }
     }
     Ok(())
 }
 
 fn limit(kind: Rlimit, soft: u64, hard: u64) -> Step {
-    let kind = match kind {
+    let new = [soft, hard];
+    let (call, old) = (Sysno::prlimit64, ptr::null::<u64>());
+    // SAFETY: rlimit64 is two 64-bit numbers, soft and hard, which are read.
+    step(Stage::Limits, unsafe { syscall!(call, 0, resource(kind), new.as_ptr(), old) })
+}
+
+fn hard_limit(kind: Rlimit) -> Result<u64, Fault> {
+    let mut old = [0u64; 2];
+    let (call, new) = (Sysno::prlimit64, ptr::null::<u64>());
+    // SAFETY: rlimit64 is two 64-bit numbers, soft and hard, which are written.
+    step(Stage::Limits, unsafe { syscall!(call, 0, resource(kind), new, old.as_mut_ptr()) })?;
+    Ok(old[1])
+}
+
+fn resource(kind: Rlimit) -> usize {
+    let number = match kind {
         Rlimit::As => libc::RLIMIT_AS,
         Rlimit::Cpu => libc::RLIMIT_CPU,
         Rlimit::Data => libc::RLIMIT_DATA,
         Rlimit::Files => libc::RLIMIT_NOFILE,
         Rlimit::Stack => libc::RLIMIT_STACK,
     };
-    let new = [soft, hard];
-    let (call, old) = (Sysno::prlimit64, ptr::null::<u64>());
-    // SAFETY: rlimit64 is two 64-bit numbers, soft and hard, which are read.
-    step(Stage::Limits, unsafe { syscall!(call, 0, kind, new.as_ptr(), old) })
+    number as usize
 }
 
 /// Sets what differs from ours, and reads back what was set. A change of uid also makes the memory
