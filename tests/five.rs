@@ -192,6 +192,31 @@ fn virtual_hosts_are_a_calls_own() {
     assert_eq!(f.sessions().len(), 1);
 }
 
+/// What the session's own host has of that name is another service.
+#[test]
+fn a_virtual_host_that_is_not_there_starts_nothing() {
+    let d = daemon();
+    let f = Five::new(&d);
+    let missing = |words: &[&str]| {
+        let (code, out, err) = f.run(&[words, &["-H", "other", H, "every"]].concat());
+        assert_eq!((code, &*out), (254, ""), "{err}");
+        assert!(err.ends_with("five: every: no such virtual host there\n"), "{err}");
+    };
+    // As the session's first call, and later; twice, as it is asked for again.
+    for _ in 0..2 {
+        missing(&[]);
+    }
+    assert_eq!(f.sessions().len(), 1);
+    missing(&["-x"]);
+    // One that is there has been asked for before.
+    for _ in 0..2 {
+        assert_eq!(f.run(&["-H", "main", H, "every"]), (0, "main.\n".into(), String::new()));
+    }
+    missing(&[]);
+    d.wait_logs("EXIT ", 2);
+    assert_eq!(d.log().matches("START ").count(), 2, "{}", d.log());
+}
+
 #[test]
 fn nobody_reads_the_output() {
     let d = daemon();

@@ -154,7 +154,7 @@ impl Opening<'_> {
         let mut frames = Vec::new();
         mux.take_control(&mut frames);
         if let Some((id, request)) = &first {
-            data(&mut mux, *id, &request.lines(), &mut frames);
+            data(&mut mux, *id, &request.first_lines(), &mut frames);
         }
         let mut out = login;
         out.extend_from_slice(&request::line(word.as_str()));

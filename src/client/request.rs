@@ -20,9 +20,9 @@ pub struct Request {
 }
 
 impl Request {
-    /// The answer that is expected before the service's own bytes.
-    pub fn answer(&self) -> AnswerReader {
-        let host = !self.host.is_empty();
+    /// The answer that is expected before the service's own bytes. `host`: that to
+    /// [`Request::host_lines`] comes first.
+    pub fn answer(&self, host: bool) -> AnswerReader {
         match (&self.offered, self.way.is_run()) {
             (Some(_), _) => AnswerReader::offer(host),
             (None, true) => AnswerReader::to_run(host),
@@ -30,12 +30,16 @@ impl Request {
         }
     }
 
-    /// The lines with which a stream begins.
-    pub fn lines(&self) -> Vec<u8> {
-        let host = match self.host.as_str() {
+    /// The lines that choose the virtual host; none for the session's host.
+    pub fn host_lines(&self) -> Vec<u8> {
+        match self.host.as_str() {
             "" => Vec::new(),
             host => [request::line(Builtin::Host.as_str()), request::line(host)].concat(),
-        };
+        }
+    }
+
+    /// The lines that request the service, once the host is chosen.
+    pub fn service_lines(&self) -> Vec<u8> {
         let (before, name) = match (&self.offered, self.way.is_run()) {
             (Some(_), _) => (request::line(Builtin::Offer.as_str()), request::line(self.name())),
             (None, true) => {
@@ -44,7 +48,14 @@ impl Request {
             }
             (None, false) => (Vec::new(), request::line(self.name())),
         };
-        [host, before, name].concat()
+        [before, name].concat()
+    }
+
+    /// The lines with which a session's first stream begins. Whether the server has such a virtual
+    /// host is not known yet: where it has none it would take what follows for a request to the
+    /// session's host.
+    pub fn first_lines(&self) -> Vec<u8> {
+        if self.host.is_empty() { self.service_lines() } else { self.host_lines() }
     }
 
     /// Who asked for the offer, if it is one.

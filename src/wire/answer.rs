@@ -59,6 +59,11 @@ impl AnswerReader {
         AnswerReader::of(host, if help { Step::Done } else { Step::Reply })
     }
 
+    /// The answer to HOST alone.
+    pub fn to_host() -> AnswerReader {
+        AnswerReader::of(true, Step::Done)
+    }
+
     /// The answer to RUN and a service's name, after HOST or not.
     pub fn to_run(host: bool) -> AnswerReader {
         AnswerReader::of(host, Step::Run)

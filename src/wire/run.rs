@@ -163,6 +163,11 @@ impl Way {
             Way::Plain | Way::Run => None,
         }
     }
+
+    /// The terminal that is asked for, if one is.
+    pub fn terminal_mut(&mut self) -> Option<&mut Terminal> {
+        if let Way::Terminal(terminal) = self { Some(terminal) } else { None }
+    }
 }
 
 /// The line after RUN: the service's name, and the terminal that the client asks for.

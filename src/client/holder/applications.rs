@@ -61,13 +61,13 @@ impl Holder {
 
     /// The service of an application has not been started, and this session does not start it any
     /// more: the next one does.
-    pub(super) fn leave_application(&mut self, call: Call, local: LocalEnd, ahead: Vec<u8>) {
-        let LocalEnd::Flows { input, output } = local else { return };
+    pub(super) fn leave_application(&mut self, call: Call) {
+        let LocalEnd::Flows { input, output } = call.local else { return };
         // Both are its connection.
         let Some(connection) = input.or(output) else { return };
         let Request { host, service, .. } = call.request;
         let (service, fd) = (service.unwrap_or_default(), connection.into_fd());
-        self.left.push(Left { host, service, fd, ahead });
+        self.left.push(Left { host, service, fd, ahead: call.ahead });
     }
 
     fn application(&mut self, request: Request, fd: OwnedFd, ahead: Vec<u8>) {

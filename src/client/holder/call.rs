@@ -14,6 +14,8 @@ use std::time::Duration;
 
 /// The state of a call.
 pub enum Step {
+    /// Only the virtual host was asked for; what the server answers is still to come.
+    Choosing(AnswerReader),
     /// The request was sent; the rest of the server's answer is still to come.
     Asked(AnswerReader),
     /// It was refused; the part of the reason that has come.
@@ -42,12 +44,11 @@ pub struct Call {
     pub over: OverWhen,
     pub request: Request,
     pub step: Step,
-    /// The caller's descriptors, while the call has no stream.
+    /// The caller's descriptors, while the call has no stream, or its host is not chosen yet.
     pub local: LocalEnd,
     /// Its standard error, likewise, with RUN.
     pub errors: Option<Flow>,
-    /// Input that was sent before the answer, while the call has no stream: it is sent again, or
-    /// returned to the caller.
+    /// Input that was sent before the answer, likewise: it is sent again, or returned to the caller.
     pub ahead: Vec<u8>,
     pub outage: OutageNotice,
     /// How often the server had no room for its stream.
@@ -85,7 +86,7 @@ impl Call {
         ahead: Vec<u8>,
         now: Duration,
     ) -> Call {
-        let step = Step::Asked(request.answer());
+        let step = Step::Choosing(AnswerReader::to_host());
         Call {
             caller,
             tag,
@@ -100,6 +101,11 @@ impl Call {
             requested: now,
             began: now,
         }
+    }
+
+    /// Has nothing been requested yet but the virtual host?
+    pub fn is_choosing(&self) -> bool {
+        matches!(self.step, Step::Choosing(_))
     }
 
     /// Has the service been started?

@@ -9,7 +9,7 @@
 //! | `session_socket.rs` | where new callers find the session |
 //! | `callers.rs`, `requests.rs` | who makes calls or asks about the session; their messages |
 //! | `orders.rs` | what -O asks for |
-//! | `call.rs`, `streams.rs` | a call; its request, its answer, how its stream ends |
+//! | `call.rs`, `start.rs`, `streams.rs` | a call; its stream and its request; its answer, and how its stream ends |
 //! | `forwards.rs`, `applications.rs` | the session's forwards, and who connects there |
 //! | `successor.rs`, `outliving.rs` | the next session, whose holder gets the forwards that -O has added; what this one does until then |
 //! | `offers.rs` | services that this computer serves, and their clients |
@@ -41,6 +41,7 @@ mod requests;
 mod resuming;
 mod run;
 mod session_socket;
+mod start;
 mod state;
 mod streams;
 mod successor;

@@ -17,7 +17,7 @@ use crate::link::pump::Pump;
 use crate::sys::network::NetworkChanges;
 use crate::sys::{clock, process};
 use crate::wire::yamux::{Mux, StreamId};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +48,9 @@ pub struct Holder {
     pub(super) pump: Pump<Call>,
     /// The stream on which the session's first request was sent, until its call comes.
     pub(super) first: Option<(StreamId, Request)>,
+    /// The virtual hosts that the server has, as far as calls have asked for them: a session's are
+    /// the same to its end.
+    pub(super) hosts: HashSet<String>,
     /// The channel by which the session's connection is held open, if it leads through a gate.
     pub(super) gate: Option<OwnedFd>,
     /// How the session goes on on another connection. None: it cannot.
@@ -110,6 +113,7 @@ impl Holder {
             link: session.link,
             pump,
             first: session.first,
+            hosts: HashSet::new(),
             gate: session.gate,
             network: session.resumable.as_ref().and_then(|_| NetworkChanges::new().ok()),
             resumable: session.resumable.map(Arc::new),

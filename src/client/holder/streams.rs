@@ -1,13 +1,14 @@
-//! The streams of calls: requests, answers, and how they end.
+//! The streams of calls: answers, and how they end.
 
 use super::call::{Call, OutageNotice, Pending, Step};
+use super::start::without_stream;
 use super::state::Holder;
 use crate::client::error::reason;
 use crate::link::pump::{LocalEnd, Run, Stream};
 use crate::sys::socket;
 use crate::wire::answer::Outcome;
 use crate::wire::handover::{Notice, OverWhen};
-use crate::wire::run::{self, Data, Size, Way};
+use crate::wire::run::Size;
 use crate::wire::yamux::StreamId;
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
@@ -16,80 +17,11 @@ use std::time::Duration;
 /// Bytes that are passed on, at most, of what follows the first line of a refusal (a banner).
 const REFUSAL_MAX: usize = 4096;
 /// When a stream for which the server had no room is tried again, if no other stream ends earlier.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How often it is tried while no other stream is open.
 const TRIES_MAX: u32 = 30;
 
 impl Holder {
-    /// A caller makes a call.
-    pub(super) fn take_call(&mut self, call: Call) {
-        if self.waiting.is_empty() {
-            self.start(call);
-        } else {
-            self.callers.send(call.caller, &Notice::Waiting { tag: call.tag });
-            self.waiting.push_back(Pending { call, again: None });
-        }
-    }
-
-    /// Sends a call's request, unless it is the one that was sent when the session was opened, and
-    /// the input that there is.
-    fn start(&mut self, mut call: Call) {
-        if !self.knows_run {
-            call.request.way = Way::Plain;
-        }
-        let opened = self.first.take_if(|(_, request)| *request == call.request).map(|(id, _)| id);
-        (call.requested, call.step) = (self.now, Step::Asked(call.request.answer()));
-        let (mut first, local) =
-            (call.request.lines(), std::mem::replace(&mut call.local, LocalEnd::None));
-        let ahead = std::mem::take(&mut call.ahead);
-        let run = call.request.way.is_run().then(|| {
-            let terminal = call.request.way.terminal().is_some();
-            Run::of_caller(call.errors.take(), terminal)
-        });
-        let id = match opened {
-            Some(id) => {
-                first.clear();
-                self.pump.start_reading();
-                self.pump.adopt(id, call);
-                id
-            }
-            None => match self.pump.open(call) {
-                Ok(id) => id,
-                Err(call) if call.is_application() => {
-                    return self.leave_application(call, local, ahead);
-                }
-                Err(call) => {
-                    // The server takes no new streams: the call can be made on a new session.
-                    self.callers.return_input(call.caller, call.tag, &ahead);
-                    return self.callers.send(call.caller, &Notice::Gone { tag: call.tag });
-                }
-            },
-        };
-        if run.is_some() && !ahead.is_empty() {
-            first.extend_from_slice(&run::head(Data::Main, ahead.len()));
-        }
-        first.extend_from_slice(&ahead);
-        self.pump.send_data(id, &first);
-        self.pump.keep(id, ahead);
-        if let Some(run) = run {
-            self.pump.run(id, run);
-        }
-        self.pump.attach(id, local);
-    }
-
-    /// Starts calls that wait, if it is time.
-    pub(super) fn start_waiting(&mut self) {
-        while self.waiting.front().is_some_and(|p| p.again.is_none_or(|at| at <= self.now)) {
-            if let Some(p) = self.waiting.pop_front() {
-                self.start(p.call);
-            }
-            // The server has not answered yet whether it has room.
-            if let Some(p) = self.waiting.front_mut() {
-                p.again.get_or_insert(self.now + RETRY_AFTER);
-            }
-        }
-    }
-
     /// Reports once to each caller that waits for an answer that the network is down.
     pub(super) fn report_outage(&mut self) {
         for (_, call) in self.pump.owners() {
@@ -148,7 +80,7 @@ impl Holder {
         let Some((call, bytes)) = self.pump.held(id) else { return };
         let offer = call.offers().is_some();
         let (taken, answer) = match &mut call.step {
-            Step::Asked(expected) => expected.feed(bytes),
+            Step::Choosing(expected) | Step::Asked(expected) => expected.feed(bytes),
             Step::Refused(text) => {
                 let space = REFUSAL_MAX.saturating_sub(text.len());
                 text.extend_from_slice(&bytes[..bytes.len().min(space)]);
@@ -157,7 +89,9 @@ impl Holder {
             Step::Naming(_) => return self.client_named(id),
             Step::Started | Step::Connecting | Step::Serving => return,
         };
+        let chosen = call.is_choosing() && answer == Outcome::Accepted;
         match &answer {
+            Outcome::Accepted if chosen => {}
             Outcome::Accepted => call.step = Step::Started,
             Outcome::Refused(why) => call.step = Step::Refused(format!("{why}\n").into_bytes()),
             _ => {}
@@ -166,6 +100,7 @@ impl Holder {
         self.pump.take(id, taken);
         match answer {
             Outcome::More => {}
+            Outcome::Accepted if chosen => self.host_chosen(id),
             Outcome::Accepted if offer => self.offer_stands(id),
             // The server waits for another request.
             Outcome::Refused(why) if offer => self.refuse(id, &why),
@@ -197,21 +132,14 @@ impl Holder {
     /// A caller's terminal has another size.
     pub(super) fn resized(&mut self, caller: u32, tag: u32, size: Size) {
         let its = |s: &Stream<Call>| s.owner.caller == caller && s.owner.tag == tag;
-        let found = self.pump.streams().find(|(_, s)| its(s)).map(|(id, _)| id);
-        if let Some(id) = found {
-            self.pump.note(id, |run| run.resized(size));
+        let Some(id) = self.pump.streams().find(|(_, s)| its(s)).map(|(id, _)| id) else { return };
+        match self.pump.owner(id) {
+            // Its terminal has yet to be asked for.
+            Some(Call { step: Step::Choosing(_), request, .. }) => {
+                request.way.terminal_mut().into_iter().for_each(|t| t.size = size);
+            }
+            _ => self.pump.note(id, |run| run.resized(size)),
         }
-    }
-
-    /// The server does not know RUN: the call is made by the name alone, in another stream, and so
-    /// are all others of this session.
-    fn without_run(&mut self, id: StreamId) {
-        self.knows_run = false;
-        let Some(mut stream) = self.pump.reset_at_once(id) else { return };
-        let errors = stream.run_mut().and_then(Run::take_errors);
-        let (mut call, local, ahead) = stream.into_parts();
-        (call.local, call.errors, call.ahead) = (local, errors, ahead);
-        self.start(call);
     }
 
     /// The server has sent its last byte, and it was written to the output.
@@ -239,7 +167,7 @@ impl Holder {
             {
                 self.ended(&stream);
             }
-        } else if call.request.service.is_some() {
+        } else if call.request.service.is_some() || call.is_choosing() {
             self.refuse(id, "the server closed the stream without an answer");
         } else {
             // An empty list is an answer to HELP.
@@ -249,7 +177,7 @@ impl Holder {
     }
 
     /// The server has reset a stream.
-    pub(super) fn reset(&mut self, mut stream: Stream<Call>) {
+    pub(super) fn reset(&mut self, stream: Stream<Call>) {
         if stream.owner.is_client() {
             // What serves it must not mistake that for an orderly end.
             if let LocalEnd::Socket(connection) = stream.local() {
@@ -261,8 +189,7 @@ impl Holder {
             // It was over: only input was left, which nobody wanted.
             return self.ended(&stream);
         }
-        let errors = stream.run_mut().and_then(Run::take_errors);
-        let (mut call, local, ahead) = stream.into_parts();
+        let mut call = without_stream(stream);
         let tag = call.tag;
         if let Some(text) = call.refused() {
             self.callers.send(call.caller, &Notice::Refused { tag, text });
@@ -283,7 +210,6 @@ impl Holder {
             }
             // As long as other streams are open, it waits for one of them to end.
             call.tries = if self.pump.is_empty() { call.tries + 1 } else { 1 };
-            (call.local, call.errors, call.ahead) = (local, errors, ahead);
             self.waiting.push_front(Pending { call, again: Some(self.now + RETRY_AFTER) });
         }
     }
@@ -343,24 +269,21 @@ impl Holder {
             }
             let acknowledged = self.mux().is_acknowledged(id);
             let Some(stream) = self.pump.remove(id) else { continue };
-            let (call, local, ahead) = stream.into_parts();
-            let undone = !call.is_answered()
-                && (last_received <= call.requested || in_order && !acknowledged);
-            calls.push((undone, call, local, ahead));
+            let call = without_stream(*stream);
+            let undone = call.is_choosing()
+                || !call.is_answered()
+                    && (last_received <= call.requested || in_order && !acknowledged);
+            calls.push((undone, call));
         }
-        for mut p in std::mem::take(&mut self.waiting) {
-            let ahead = std::mem::take(&mut p.call.ahead);
-            let local = std::mem::replace(&mut p.call.local, LocalEnd::None);
-            calls.push((true, p.call, local, ahead));
-        }
-        for (undone, call, local, ahead) in calls {
+        calls.extend(std::mem::take(&mut self.waiting).into_iter().map(|p| (true, p.call)));
+        for (undone, call) in calls {
             let (caller, tag) = (call.caller, call.tag);
             if let Some(text) = call.refused() {
                 self.callers.send(caller, &Notice::Refused { tag, text });
             } else if undone && !ended && call.is_application() {
-                self.leave_application(call, local, ahead);
+                self.leave_application(call);
             } else if undone && !ended {
-                self.callers.return_input(caller, tag, &ahead);
+                self.callers.return_input(caller, tag, &call.ahead);
                 self.callers.send(caller, &Notice::Gone { tag });
             } else {
                 self.callers.send(caller, &Notice::Lost { tag, text: why.into() });
