@@ -416,6 +416,23 @@ fn options_of_a_line() {
     }
 }
 
+/// The time zone is that of `access_times`.
+#[test]
+fn a_key_expires_in_fived_s_time_zone() {
+    let in_hours = |hours: &str| {
+        let words = ["-u", "-d", &format!("{hours} hours"), "+%Y%m%d%H%M"];
+        let out = Command::new("date").args(words).output().expect("date");
+        String::from_utf8(out.stdout).expect("text").trim().to_string()
+    };
+    // UTC-12 is 12 hours behind UTC.
+    for (hours, end, good) in [("-11", "", true), ("-13", "", false), ("-11", "Z", false)] {
+        let options = format!("expiry-time=\"{}{end}\" ", in_hours(hours));
+        let b = Daemon::with(CONF).env("TZ", "Etc/GMT+12");
+        let Some(d) = with_key(b, &["-t", "ed25519"], &options) else { return };
+        assert_eq!(logs_in(&d, 1), good, "{options}");
+    }
+}
+
 /// Does this key log in now? Each time from a source of its own.
 fn logs_in(d: &Daemon, n: u8) -> bool {
     let mut c = d.connect_from(&format!("127.0.4.{n}"));

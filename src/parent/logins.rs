@@ -279,6 +279,7 @@ impl Logins {
             LookUpResult::Found(account) => Ok(Some(account.clone())),
             LookUpResult::NotFound => Ok(None),
             LookUpResult::NoAnswer => {
+                ::log::debug!("login of {name:?} from {}: no answer about that user", t.from);
                 t.config.catalog.known_account(&name).map(Some).ok_or(LoginResult::Later)
             }
         };

@@ -183,7 +183,7 @@ impl Sessions {
                 Request::RelayEnded { relay, to, from }
             }
             Ask::Name => Request::Name(s.addresses.peer()),
-            Ask::Resumable { key } => Request::Resumable(key),
+            Ask::Resumable { key } => Request::Resumable(key.0),
             Ask::Lost(why) => Request::Lost(why),
             Ask::Resume(claim) => Request::Claim(claim, next(&mut fds)?.our_own()),
             Ask::Resumed { taken } => Request::Resumed(taken),

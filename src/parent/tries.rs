@@ -248,5 +248,9 @@ fn environment(t: &Try) -> Result<CList, BadWord> {
         ids: t.config.own_users.map(|o| o.helper),
     };
     env.extend(role.variables())?;
+    // For `expiry-time=`, and for modules of PAM.
+    if let Ok(zone) = std::env::var("TZ") {
+        env.push("TZ", zone.as_bytes())?;
+    }
     Ok(env.finish())
 }

@@ -157,6 +157,16 @@ impl fmt::Display for Id {
     }
 }
 
+/// The key of a session's proofs. No log shows it: with the id it is all that a claim needs.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ProofKey(pub [u8; KEY]);
+
+impl fmt::Debug for ProofKey {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("ProofKey")
+    }
+}
+
 /// The client's line: that a session is to go on, on this connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {

@@ -16,7 +16,7 @@ use crate::wire::labels::RESUME_EXPORTER;
 use crate::wire::orders::{self, Answer, Ask, Claimed};
 use crate::wire::reply;
 use crate::wire::request::DIALOGUE_MAX;
-use crate::wire::resume::{Claim, Id, KEY, Made, Request};
+use crate::wire::resume::{Claim, Id, KEY, Made, ProofKey, Request};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ fn key(s: &Session) -> Result<[u8; KEY], End> {
 
 /// A new session: the same streams as of MULTIPLEX, in records.
 fn new(s: &mut Session, begin: Begin) -> Result<Next, End> {
-    let key = key(s)?;
+    let key = ProofKey(key(s)?);
     let Answer::Resumable { id } = s.channel.ask(&Ask::Resumable { key }, &[])? else {
         return Err(End::System);
     };

@@ -7,7 +7,7 @@ use super::refused::Refused;
 use super::resume::{Claim, Claimed, Resumption};
 use super::run::{Extras, status_number, status_of, way_number, way_of};
 use super::{Data, Message, Raw, flag, raw, with};
-use crate::wire::resume::KEY;
+use crate::wire::resume::ProofKey;
 use crate::wire::run::{Status, Way};
 
 /// The tag of a session's own connection; its streams have other tags.
@@ -96,7 +96,7 @@ pub enum Ask {
     },
     /// RESUME begins a session. Its proofs are made with this key.
     Resumable {
-        key: [u8; KEY],
+        key: ProofKey,
     },
     /// The connection of a resumable session is lost; why, as the log says it.
     Lost(Data),
@@ -254,7 +254,7 @@ impl Message for Ask {
                 raw(kind::OFFER_REFUSED, *client, u32::from(*busy))
             }
             Ask::OfferReturned { client } => raw(kind::OFFER_RETURNED, *client, 0),
-            Ask::Resumable { key } => with(kind::RESUMABLE, 0, 0, &Data(key.to_vec())),
+            Ask::Resumable { key } => with(kind::RESUMABLE, 0, 0, &Data(key.0.to_vec())),
             Ask::Lost(d) => with(kind::LOST, 0, 0, d),
             Ask::Resume(claim) => claim.raw(),
             Ask::Resumed { taken } => raw(kind::RESUMED, u32::from(*taken), 0),
@@ -284,7 +284,7 @@ impl Message for Ask {
             kind::OFFER_TAKEN => Ask::OfferTaken { client: r.a },
             kind::OFFER_REFUSED => Ask::OfferRefused { client: r.a, busy: flag(r.b)? },
             kind::OFFER_RETURNED => Ask::OfferReturned { client: r.a },
-            kind::RESUMABLE => Ask::Resumable { key: r.data.bytes().try_into().ok()? },
+            kind::RESUMABLE => Ask::Resumable { key: ProofKey(r.data.bytes().try_into().ok()?) },
             kind::LOST => Ask::Lost(r.data),
             kind::RESUME => Ask::Resume(Claim::from_raw(&r)?),
             kind::RESUMED => Ask::Resumed { taken: flag(r.a)? },

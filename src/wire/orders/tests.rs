@@ -3,6 +3,7 @@
 use super::*;
 use crate::wire;
 use crate::wire::peer::Peer;
+use crate::wire::resume::ProofKey;
 use crate::wire::run::{Size, Status, Terminal, Way};
 use proptest::prelude::*;
 use std::fmt::Debug;
@@ -183,7 +184,7 @@ fn orders_of_sessions_come_as_they_were_given() {
         Ask::OfferTaken { client: 4 },
         Ask::OfferRefused { client: u32::MAX, busy: true },
         Ask::OfferReturned { client: 4 },
-        Ask::Resumable { key: [7; 32] },
+        Ask::Resumable { key: ProofKey([7; 32]) },
         Ask::Lost(data.clone()),
         Ask::Resume(claim()),
         Ask::Resumed { taken: true },
@@ -259,4 +260,11 @@ proptest! {
         b.extend_from_slice(&rest);
         let _ = (FromNet::decode(&b), ToNet::decode(&b), Ask::decode(&b), Answer::decode(&b));
     }
+}
+
+/// With -d -d the log has every order.
+#[test]
+fn no_order_shows_a_key() {
+    let shown = format!("{:?}", Ask::Resumable { key: ProofKey([199; 32]) });
+    assert!(!shown.contains("199"), "{shown}");
 }
