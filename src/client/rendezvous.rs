@@ -140,6 +140,12 @@ fn connect(t: &Target) -> Result<Connection, Error> {
 
 /// Opens a session and starts its holder.
 fn create(t: &Target, first: Option<&Request>, path: Option<&Path>) -> Result<Channel, Error> {
+    let needed = Holder::descriptors_needed(t.forwards.len());
+    if process::hard_nofile() < needed {
+        // Its holder would take no call, and every call would wait for it.
+        let why = format!("a session needs {needed} descriptors at least");
+        return Err(Error::System { what: "ulimit -Hn".into(), why });
+    }
     let session = open::open(t, &|| connect(t), first)?;
     let mut socket = path.map(SessionSocket::open).transpose()?;
     let (ours, theirs) = socket::seqpacket().map_err(Error::system("socket"))?;
