@@ -356,7 +356,7 @@ fn a_full_output_is_reported() {
     let d = daemon();
     let f = Five::new(&d);
     assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
-    for words in [&[H, "hello"][..], &["--plain", H, "hello"], &[H]] {
+    for words in [&[H, "hello"][..], &["--plain", H, "hello"], &[H], &["-V"]] {
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
         let mut c = f.command(&[&["-p", &f.port()], words].concat());
         let (code, _, err) = ended(

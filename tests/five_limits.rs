@@ -111,3 +111,20 @@ fn a_call_s_own_limit_holds() {
     drop(open.stdin.take());
     assert_eq!((&answer, ended(open).0), (b"on\n", 0));
 }
+
+#[test]
+fn too_few_descriptors_for_a_session_are_an_error() {
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    let expected = "five: ulimit -Hn: a session needs 18 descriptors at least\n";
+    for words in [&["-q", "-n", H, "date"][..], &["-x", "-n", H, "date"]] {
+        let (status, _, err) = ran_after(&f, "ulimit -n 17", words);
+        assert_eq!(status, 255, "{err}");
+        assert!(words[0] == "-q" || err.ends_with(expected), "{err}");
+        let (status, out, err) = ran_after(&f, "ulimit -n 18", words);
+        assert!(status == 0 && out.contains(':'), "{err}");
+        if words[0] == "-q" {
+            assert_eq!(f.run(&["-O", "exit", H]).0, 0);
+        }
+    }
+}

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use support::five::{ended, finish, piped};
-use support::{Daemon, Five, installed, kill_and_wait, root, skip, until};
+use support::{Daemon, Five, Place, installed, kill_and_wait, root, skip, until};
 
 const CONF: &str = "
 authorized_keys = @KEYS@/%u
@@ -302,6 +302,22 @@ fn who_waits_for_another_to_make_the_session_says_so() {
     assert_eq!(String::from_utf8_lossy(&answer), expected);
     drop(lock);
     assert_eq!(finish(child, b""), (0, "hello\n".into(), String::new()));
+}
+
+#[test]
+fn who_waits_for_another_ends_with_it_if_the_server_does_not_answer() {
+    let place = Place::new();
+    let silent = std::net::TcpListener::bind((H, 0)).expect("bind");
+    let f = Five::at(&place, silent.local_addr().expect("address"));
+    let begun = Instant::now();
+    let all: Vec<Child> = (0..3).map(|_| f.start(&[H, "hello"])).collect();
+    let why = format!("five: {H}:{}: no answer within 20 s", f.port());
+    for child in all {
+        let (code, _, err) = finish(child, b"");
+        assert!(code == 255 && err.contains(&why), "{err}");
+    }
+    // Not each after the other, 20 s each.
+    assert!(begun.elapsed() < Duration::from_secs(35), "{:?}", begun.elapsed());
 }
 
 #[test]

@@ -466,15 +466,17 @@ fn each_login_that_failed_is_named() {
     }
     let d = daemon();
     let f = Five::new(&d).env("SSH_AUTH_SOCK", "/nonexistent");
-    let (absent, good) = (d.place.at("absent"), key(&d, &f, "good", &["-t", "ed25519"], "", true));
+    let made = |name, known| key(&d, &f, name, &["-t", "ed25519"], "", known);
+    let (bad, good) = (made("bad", false), made("good", true));
     let agent = "the agent /nonexistent: No such file or directory";
-    let why = format!("not logged in: {agent}; {absent}: no such file; no terminal to ask");
-    let (code, _, err) = f.run(&["-x", "-l", "demo", "-i", &absent, H, "who"]);
+    let why = format!("not logged in: {agent}; {bad}: not accepted; no terminal to ask");
+    let (code, _, err) = f.run(&["-x", "-l", "demo", "-i", &bad, H, "who"]);
     assert!(code == 255 && err.contains(&why), "{err}");
     // With -v, if one succeeds, too.
-    let (code, _, err) = f.run(&["-x", "-v", "-l", "demo", "-i", &absent, "-i", &good, H, "who"]);
-    let steps = format!("five: {agent}\nfive: {absent}: no such file\nfive: logged in with {good}");
-    assert!(code == 0 && err.contains(&steps), "{err}");
+    let (code, _, err) = f.run(&["-x", "-v", "-l", "demo", "-i", &bad, "-i", &good, H, "who"]);
+    let steps = [agent.into(), format!("{bad}: not accepted"), format!("logged in with {good}")];
+    let told = |step: &String| err.contains(&format!("five: {step}\n"));
+    assert!(code == 0 && steps.iter().all(told), "{err}");
 }
 
 /// An agent with this one key, whose signatures are wrong.

@@ -253,6 +253,20 @@ fn escapes_are_typed_at_the_beginning_of_a_line() {
 }
 
 #[test]
+fn messages_begin_at_the_left_while_the_terminal_is_raw() {
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    let path = d.place.at("forward");
+    let forward = format!("{path}:nosuch");
+    let mut p = Person::runs(&f, &["--accept-new", "-p", &f.port(), "-L", &forward, H, "sh"]);
+    until("it is raw", || p.is_raw());
+    drop(std::os::unix::net::UnixStream::connect(&path).expect("the forward"));
+    p.sees("nosuch: Service not available").sees(")\r\n");
+    p.types("exit\r");
+    assert_eq!(p.ended(), 0);
+}
+
+#[test]
 fn an_escape_is_obeyed_at_once_while_the_holder_takes_nothing() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);

@@ -1,6 +1,7 @@
 //! What five prints on standard error: nothing (-q), what went wrong, or each step too (-v).
 
 use super::error::Error;
+use crate::sys::terminal;
 use std::io::Write;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -47,8 +48,14 @@ pub fn step(text: &str) {
 }
 
 fn write(text: &str) {
+    show(&format!("five: {text}\n"));
+}
+
+/// Shows a text as it is; each line begins at the left, even while a service has the terminal.
+pub fn show(text: &str) {
+    let returned = terminal::errors_are_raw().then(|| text.replace('\n', "\r\n"));
     // If standard error is closed there is nowhere to report that.
-    let _ = std::io::stderr().write_all(format!("five: {text}\n").as_bytes());
+    let _ = std::io::stderr().write_all(returned.as_deref().unwrap_or(text).as_bytes());
 }
 
 /// Prints an error; `about` goes before it.

@@ -70,19 +70,17 @@ use target::Target;
 pub fn main(words: &[String]) -> i32 {
     process::keep_memory_private();
     signal::reset_child_signal();
-    let o = match options::read(words) {
-        Ok(Wanted::Help) => return stdio::print(&options::help()),
-        Ok(Wanted::Version) => {
-            return stdio::print(concat!("five ", env!("CARGO_PKG_VERSION"), "\n"));
+    let done = options::read(words).and_then(|wanted| match wanted {
+        Wanted::Help => stdio::print_answer(&options::help()).map(|()| 0),
+        Wanted::Version => {
+            stdio::print_answer(concat!("five ", env!("CARGO_PKG_VERSION"), "\n")).map(|()| 0)
         }
-        Ok(Wanted::Run(o)) => o,
-        Err(error) => return messages::fail(&error),
-    };
-    messages::set(o.level);
-    match run(&o) {
-        Ok(status) => status,
-        Err(error) => messages::fail(&error),
-    }
+        Wanted::Run(o) => {
+            messages::set(o.level);
+            run(&o)
+        }
+    });
+    done.unwrap_or_else(|error| messages::fail(&error))
 }
 
 /// The exit status.

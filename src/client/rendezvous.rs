@@ -1,6 +1,7 @@
 //! One session for each user, host, port and way there: the first call opens it, all others find
 //! it. If several calls start at once, a lock lets one of them open it; the others wait and then
-//! use it. The session of each gate on the way is found or opened in the same manner.
+//! use it. If the server did not answer that one, they end with it. The session of each gate on the
+//! way is found or opened in the same manner.
 
 use super::channel::{Channel, HOLDER_TIMEOUT, find};
 use super::dial::{self, Connection};
@@ -14,7 +15,7 @@ use super::{forward, gate, messages};
 use crate::sys::{clock, local, process, socket};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -48,6 +49,7 @@ pub fn channel(t: &Target, first: Option<&Request>) -> Result<Channel, Error> {
     let lock = path.with_extension("lock");
     let failed = || Error::system(lock.display().to_string());
     let file = OpenOptions::new()
+        .read(true)
         .write(true)
         .create(true)
         .truncate(false)
@@ -58,7 +60,30 @@ pub fn channel(t: &Target, first: Option<&Request>) -> Result<Channel, Error> {
         messages::step(&format!("using the session to {} ({})", t.who(), path.display()));
         return Ok(found);
     }
-    create(t, first, Some(&path))
+    create(t, first, Some(&path)).inspect_err(|e| {
+        if let Error::NoAnswer { place, .. } = e {
+            note_silence(&file, t, place);
+        }
+    })
+}
+
+/// Notes in the lock that nobody has answered at this place: those that wait for the lock would
+/// else ask one after the other, and each wait for all before it.
+fn note_silence(lock: &File, t: &Target, place: &str) {
+    let text = format!("{} {:?} {place}", clock::monotonic().as_millis(), t.family);
+    // If it cannot be written, they ask for themselves.
+    let _ = lock.set_len(0).and_then(|()| lock.write_all_at(text.as_bytes(), 0));
+}
+
+/// The place where nobody has answered another five, if that was after `since`.
+fn silent_place(lock: &File, t: &Target, since: Duration) -> Option<String> {
+    let mut text = [0; 1024];
+    let length = lock.read_at(&mut text, 0).ok()?;
+    let mut words = std::str::from_utf8(&text[..length]).ok()?.splitn(3, ' ');
+    let at = Duration::from_millis(words.next()?.parse().ok()?);
+    let same =
+        (since..=clock::monotonic()).contains(&at) && words.next()? == format!("{:?}", t.family);
+    words.next().filter(|_| same).map(String::from)
 }
 
 /// Waits for the lock, or until another five has made the session: whichever comes first, so that
@@ -69,7 +94,15 @@ fn found_or_locked(file: &File, path: &Path, t: &Target) -> Result<Option<Channe
     let (mut pause, mut told) = (LOCK_INTERVAL, false);
     loop {
         match file.try_lock() {
-            Ok(()) => return find(path),
+            Ok(()) => {
+                let found = find(path)?;
+                return match silent_place(file, t, begun).filter(|_| found.is_none()) {
+                    Some(place) => {
+                        Err(Error::NoAnswer { place, seconds: dial::CONNECT_TIMEOUT.as_secs() })
+                    }
+                    None => Ok(found),
+                };
+            }
             Err(TryLockError::WouldBlock) => {}
             Err(TryLockError::Error(e)) => {
                 return Err(Error::system(path.with_extension("lock").display().to_string())(e));
@@ -107,6 +140,12 @@ fn connect(t: &Target) -> Result<Connection, Error> {
 
 /// Opens a session and starts its holder.
 fn create(t: &Target, first: Option<&Request>, path: Option<&Path>) -> Result<Channel, Error> {
+    let needed = Holder::descriptors_needed(t.forwards.len());
+    if process::hard_nofile() < needed {
+        // Its holder would take no call, and every call would wait for it.
+        let why = format!("a session needs {needed} descriptors at least");
+        return Err(Error::System { what: "ulimit -Hn".into(), why });
+    }
     let session = open::open(t, &|| connect(t), first)?;
     let mut socket = path.map(SessionSocket::open).transpose()?;
     let (ours, theirs) = socket::seqpacket().map_err(Error::system("socket"))?;

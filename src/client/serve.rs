@@ -167,11 +167,11 @@ fn obey(wish: Wish, typing: Option<Typing>) -> Result<Obeyed, Error> {
     let changed = match (wish, typing) {
         (Wish::Escape(Escape::End), _) => return Ok(Obeyed::Ends(Outcome::Left)),
         (Wish::Escape(Escape::Help), typing) => {
-            terminal::show(escapes::HELP);
+            messages::show(escapes::HELP);
             return Ok(Obeyed::GoesOn(typing));
         }
         (Wish::Escape(Escape::Suspend), Some(typing)) => {
-            terminal::show(escapes::SUSPENDING);
+            messages::show(escapes::SUSPENDING);
             typing.suspend(true)
         }
         (Wish::Signal(Signal::TSTP), Some(typing)) => typing.suspend(false),

@@ -248,11 +248,3 @@ pub fn print_answer(text: &str) -> Result<(), Error> {
         written => written.map_err(Error::system("standard output")),
     }
 }
-
-/// Prints a text, and returns the exit status.
-pub fn print(text: &str) -> i32 {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => 0,
-        Err(_) => NO_SESSION,
-    }
-}

@@ -5,7 +5,6 @@ use super::error::Error;
 use crate::sys::signal::{self, Signal, Signals};
 use crate::sys::terminal::{self, Raw};
 use crate::wire::run::{self, Size};
-use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// The type of a terminal that has none.
@@ -130,12 +129,6 @@ fn wait_for_foreground() {
     if !terminal::is_in_foreground() {
         signal::raise_in_job(Signal::TTOU);
     }
-}
-
-/// Shows the person a text; the terminal is in raw mode.
-pub fn show(text: &str) {
-    // If standard error is closed there is nowhere to report that.
-    let _ = std::io::stderr().write_all(text.replace('\n', "\r\n").as_bytes());
 }
 
 /// The size of the person's terminal.

@@ -6,7 +6,9 @@ mod standard;
 
 pub use daemon::{Detached, branch, daemonize};
 pub(super) use limits::nofile_before;
-pub use limits::{file_size_is_limited, has_hard_limit, nofile, raise_nofile, raise_others};
+pub use limits::{
+    file_size_is_limited, hard_nofile, has_hard_limit, nofile, raise_nofile, raise_others,
+};
 pub use standard::{null, redirect_to_null};
 
 use super::check;

@@ -105,6 +105,12 @@ impl Raw {
     }
 }
 
+/// Is standard error a terminal that changes nothing of what is written to it? A line there begins
+/// where the one before it has ended.
+pub fn errors_are_raw() -> bool {
+    undo::termios(libc::STDERR_FILENO).is_ok_and(|t| t.c_oflag & libc::OPOST == 0)
+}
+
 /// This process's terminal, for another program that asks there; and its settings, which it gets
 /// back if that program is killed before it has restored them. None: there is no terminal.
 pub fn lend() -> Option<(Settings, File)> {

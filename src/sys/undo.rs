@@ -203,6 +203,16 @@ extern "C" fn end(number: libc::c_int) {
     }
 }
 
+/// The settings of a terminal. Errors: ENOTTY, if it is none.
+pub(super) fn termios(fd: RawFd) -> io::Result<libc::termios> {
+    let mut settings = MaybeUninit::<libc::termios>::uninit();
+    // SAFETY: a call that succeeds fills the termios.
+    unsafe {
+        super::check(libc::tcgetattr(fd, settings.as_mut_ptr()))?;
+        Ok(settings.assume_init())
+    }
+}
+
 /// The settings that a terminal had when this was made; it gets them back when this is dropped.
 #[derive(Debug)]
 pub struct Settings {
@@ -213,12 +223,7 @@ pub struct Settings {
 impl Settings {
     /// The descriptor must stay open as long as this lives. Errors: ENOTTY, if it is no terminal.
     pub(super) fn of(fd: RawFd) -> io::Result<Settings> {
-        let mut before = MaybeUninit::<libc::termios>::uninit();
-        // SAFETY: a call that succeeds fills the termios.
-        let before = unsafe {
-            super::check(libc::tcgetattr(fd, before.as_mut_ptr()))?;
-            before.assume_init()
-        };
+        let before = termios(fd)?;
         Ok(Settings { undo: Undo::new(What::Terminal(fd, Box::new(before))), before })
     }
 

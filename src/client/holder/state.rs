@@ -139,6 +139,12 @@ impl Holder {
         }
     }
 
+    /// How many descriptors a holder with so many forwards needs at least: those for its first
+    /// call too, and two listeners for each forward.
+    pub fn descriptors_needed(forwards: usize) -> u64 {
+        (OWN + 1 + OF_A_CALL + 2 * forwards) as u64
+    }
+
     /// No stream, and no call that waits for one; offers do not count.
     pub(super) fn has_nothing_open(&self) -> bool {
         let calls = self.pump.streams().map(|(_, s)| &s.owner);

@@ -25,6 +25,11 @@ pub fn nofile() -> u64 {
     getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft)
 }
 
+/// How many it may have once [`raise_nofile`] was called.
+pub fn hard_nofile() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(_, hard)| hard)
+}
+
 /// The limit as it was before [`raise_nofile`] changed it; None where it did not.
 pub(in crate::sys) fn nofile_before() -> Option<(u64, u64)> {
     NOFILE_BEFORE.get().copied().filter(|(soft, hard)| soft != hard)
