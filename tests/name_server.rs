@@ -285,3 +285,20 @@ fn a_crowd_that_waits_for_one_name_is_answered_as_net_can_take_it() {
     assert!(session.silent(10), "its session stands");
     assert_eq!(d.net_pid(), net, "no other one was started");
 }
+
+/// Clients at ports of services' own wait in the parent, which has places for 256 of them.
+#[test]
+fn a_source_whose_name_is_slow_leaves_places_for_others() {
+    if !possible() {
+        return;
+    }
+    let names = NameServer::new("127.0.53.68", &[]);
+    names.silence();
+    let rows = "named stream tcp nowait @USER@ /bin/echo echo named\n only_from = .a.test\n port = 127.0.0.1:0\n";
+    let d = names.serve(rows).start();
+    let from = |n| connect_from(std::net::Ipv4Addr::new(127, 0, 0, n).into(), d.port(0));
+    let _crowd: Vec<Client> = (0..300).map(|_| from(2)).collect();
+    d.wait_log("REFUSE service=named host= from=127.0.0.2 reason=connections");
+    from(3).end();
+    d.wait_log("REFUSE service=named host= from=127.0.0.3 reason=address");
+}
