@@ -254,3 +254,51 @@ fn fived_says_in_time_that_the_host_of_an_option_has_no_address() {
     assert!(code != 0 && err.contains("-a here.test: "), "{code} {err}");
     assert!(err.contains("a host's name: no answer within 3 s"), "{err}");
 }
+
+/// All of them are answered at once when the name has not come in time, and there are more than
+/// the parent would hold for a net process that is slow to take them.
+#[test]
+fn a_crowd_that_waits_for_one_name_is_answered_as_net_can_take_it() {
+    const CROWD: usize = 5000;
+    if !possible() {
+        return;
+    }
+    if !descriptors(10_000) {
+        return skip("needs 10000 descriptors");
+    }
+    let names = NameServer::new("127.0.53.67", &[]);
+    names.silence();
+    let rows = "named stream tcp nowait @USER@ /bin/echo echo named\n only_from = .a.test\n";
+    let d = names.serve(&format!("max_connections = 20000\n{rows}")).start();
+    let net = d.net_pid();
+    let mut session = d.connect();
+    session.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+    let mut crowd = Vec::new();
+    for _ in 0..CROWD {
+        let mut c = d.connect();
+        c.send("named\r\n");
+        crowd.push(c);
+    }
+    for c in &mut crowd {
+        same(c.read_all(), NOT_AVAILABLE);
+    }
+    assert!(session.silent(10), "its session stands");
+    assert_eq!(d.net_pid(), net, "no other one was started");
+}
+
+/// Clients at ports of services' own wait in the parent, which has places for 256 of them.
+#[test]
+fn a_source_whose_name_is_slow_leaves_places_for_others() {
+    if !possible() {
+        return;
+    }
+    let names = NameServer::new("127.0.53.68", &[]);
+    names.silence();
+    let rows = "named stream tcp nowait @USER@ /bin/echo echo named\n only_from = .a.test\n port = 127.0.0.1:0\n";
+    let d = names.serve(rows).start();
+    let from = |n| connect_from(std::net::Ipv4Addr::new(127, 0, 0, n).into(), d.port(0));
+    let _crowd: Vec<Client> = (0..300).map(|_| from(2)).collect();
+    d.wait_log("REFUSE service=named host= from=127.0.0.2 reason=connections");
+    from(3).end();
+    d.wait_log("REFUSE service=named host= from=127.0.0.3 reason=address");
+}

@@ -438,6 +438,34 @@ fn a_key_that_everybody_may_read_or_of_another_certificate_is_refused() {
 }
 
 #[test]
+fn what_is_wrong_with_a_certificate_or_a_key_is_said_in_words() {
+    if !installed("openssl") {
+        return skip("openssl is not installed");
+    }
+    let place = Place::new();
+    assert!(make(&place, "a.example"));
+    let whole = std::fs::read_to_string(place.at("a.example.crt")).expect("certificate");
+    place.write("cut.crt", &whole[..whole.len() / 2], 0o644);
+    let keys = "umask 077; openssl ec -in a.example.key -aes128 -passout pass:x -out locked.key
+        openssl ecparam -name secp521r1 -genkey -noout -out large.key";
+    let sh = std::process::Command::new("sh").args(["-c", keys]).current_dir(place.at("")).output();
+    assert!(sh.is_ok_and(|o| o.status.success()));
+    for (certificate, key, wanted) in [
+        ("cut.crt", "a.example.key", "whole certificates, found one that is damaged or cut off"),
+        ("a.example.crt", "locked.key", "found no private key, or an encrypted one"),
+        (
+            "a.example.crt",
+            "large.key",
+            "ECDSA (P-256 or P-384), Ed25519 or RSA (2048 bits and more)",
+        ),
+    ] {
+        let conf = format!("certificate = @DIR@/{certificate}\nkey = @DIR@/{key}\n");
+        let (code, _, err) = place.fived(&conf, &["-t"]);
+        assert!(code == 1 && err.contains(wanted) && err.lines().count() == 1, "{err}");
+    }
+}
+
+#[test]
 fn openssl_is_a_client() {
     if !installed("openssl") {
         return skip("openssl is not installed");

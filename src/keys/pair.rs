@@ -24,15 +24,17 @@ const SCHEMES: [SignatureScheme; 6] = [
     SignatureScheme::RSA_PSS_SHA512,
 ];
 
+const UNSUPPORTED: &str = "expected a private key of ECDSA (P-256 or P-384), Ed25519 or RSA (2048 bits and more), found another or a damaged one";
+
 pub struct Pair(Arc<dyn SigningKey>);
 
 impl Pair {
     /// The key (PEM) of this certificate (DER). Err: what is wrong, in one sentence.
     pub fn new(certificate: &[u8], key: &[u8]) -> Result<Pair, String> {
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| {
-            "expected a PEM file with BEGIN PRIVATE KEY, found no private key".to_string()
+            "expected a PEM file with BEGIN PRIVATE KEY, found no private key, or an encrypted one"
         })?;
-        let key = any_supported_type(&key).map_err(|e| format!("private key: {e}"))?;
+        let key = any_supported_type(&key).map_err(|_| UNSUPPORTED)?;
         let certified =
             CertifiedKey::new(vec![CertificateDer::from(certificate.to_vec())], key.clone());
         certified.keys_match().map_err(|e| match e {

@@ -34,7 +34,7 @@ impl Pair {
     pub fn new(chain: &[u8], key: &Secret, inspector: &mut Inspector) -> Result<Pair, String> {
         let chain: Vec<CertificateDer> = CertificateDer::pem_slice_iter(&certificates(chain))
             .collect::<Result<_, _>>()
-            .map_err(|e| format!("certificate: {e}"))?;
+            .map_err(|_| "expected whole certificates, found one that is damaged or cut off")?;
         let Some(first) = chain.first() else {
             return Err("expected a PEM file with BEGIN CERTIFICATE, found no certificate".into());
         };

@@ -267,7 +267,8 @@ impl Parent {
                 done = false;
                 self.sessions.tell_signature(&self.cx, session, &answer);
             }
-            for (asker, name) in self.names.answers() {
+            while let Some((asker, name)) = self.names.next_answer(|net| self.nets.takes_more(net))
+            {
                 done = false;
                 let for_net = names::for_net(&name);
                 match asker {

@@ -49,10 +49,14 @@ impl Nets {
         }
     }
 
+    /// Has it read what it was sent before, or is it gone?
+    pub fn takes_more(&self, token: usize) -> bool {
+        self.all.get(&token).is_none_or(|net| !net.channel.is_behind())
+    }
+
     /// Has the net process that closes connections so not read what it was sent before?
     pub fn is_behind(&self) -> bool {
-        let net = self.for_relay(None).and_then(|token| self.all.get(&token));
-        net.is_some_and(|net| net.channel.is_behind())
+        self.for_relay(None).is_some_and(|token| !self.takes_more(token))
     }
 
     /// The net process that gets a relay: the one that serves, else the preferred one, else any

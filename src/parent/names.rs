@@ -17,7 +17,7 @@ use crate::sys::socket;
 use crate::sys::spawn::Child;
 use crate::wire::orders::{Data, Named};
 use crate::wire::roles;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -81,7 +81,9 @@ pub struct Names {
     /// The system lacked descriptors or processes: no child is started until the next attempt
     /// ([`Names::resume`]).
     paused: bool,
-    answers: Vec<(Asker, PeerName)>,
+    /// The answers that are ready: those for each net process apart, for many of its clients may
+    /// have waited for one name.
+    answers: BTreeMap<Option<usize>, VecDeque<(Asker, PeerName)>>,
 }
 
 impl Names {
@@ -125,24 +127,41 @@ impl Names {
         self.pending.contains_key(&address)
     }
 
-    /// The answers that are ready, each with who asked for it.
-    pub fn answers(&mut self) -> Vec<(Asker, PeerName)> {
-        std::mem::take(&mut self.answers)
+    /// The next answer that is ready, with who asked for it: a client of a net process only if that
+    /// process `takes` an order now.
+    pub fn next_answer(&mut self, takes: impl Fn(usize) -> bool) -> Option<(Asker, PeerName)> {
+        let mut all = self.answers.iter_mut();
+        let (&net, waiting) = all.find(|(net, _)| net.is_none_or(&takes))?;
+        let next = waiting.pop_front();
+        if waiting.is_empty() {
+            self.answers.remove(&net);
+        }
+        next
     }
 
-    /// Asks for the name of an address. The answer comes out of [`Names::answers`].
+    fn tell(&mut self, asker: Asker, name: PeerName) {
+        let net = match asker {
+            Asker::Net { net, .. } => Some(net),
+            Asker::Session(_) | Asker::Port(_) => None,
+        };
+        self.answers.entry(net).or_default().push_back((asker, name));
+    }
+
+    /// Asks for the name of an address. The answer comes out of
+    /// [`Names::next_answer`].
     pub fn ask(&mut self, cx: &mut Context, asker: Asker, address: IpAddr) {
         if let Some((end, name)) = self.known.get(&address)
             && *end > cx.now
         {
-            return self.answers.push((asker, name.clone()));
+            let name = name.clone();
+            return self.tell(asker, name);
         }
         if let Some(pending) = self.pending.get_mut(&address) {
             return pending.askers.push(asker);
         }
         let of_source = self.sources.entry(Source::of(address.into())).or_default();
         if *of_source >= PER_SOURCE_MAX {
-            return self.answers.push((asker, PeerName::Unknown));
+            return self.tell(asker, PeerName::Unknown);
         }
         *of_source += 1;
         let since = cx.now;
@@ -220,7 +239,7 @@ impl Names {
         }
         self.remember(address, name, cx.now);
         let askers = pending.into_iter().flat_map(|p| p.askers);
-        self.answers.extend(askers.map(|asker| (asker, name.clone())));
+        askers.for_each(|asker| self.tell(asker, name.clone()));
     }
 }
 

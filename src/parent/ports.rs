@@ -9,7 +9,9 @@ use super::port_listeners::PortListeners;
 use super::running::Runs;
 use super::waits::{Next, NotStarted, State};
 use crate::log;
-use crate::policy::{Backend, Denied, Facts, Peer, PeerName, ProgramSocket, Reached, ServiceId};
+use crate::policy::{
+    Backend, Denied, Facts, Peer, PeerName, ProgramSocket, Reached, ServiceId, Source,
+};
 use crate::sys::queue_head;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
@@ -21,7 +23,8 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
-/// Clients that wait for the name of their address at a time.
+/// Clients that wait for the name of their address at a time. A source has one more only while it
+/// has fewer than are left.
 const NAMING: usize = 256;
 
 /// What follows where a socket that the service manager has bound is of no use any more.
@@ -217,7 +220,9 @@ impl Ports {
     /// A client whose service depends on the name of its address: its number, until that is known.
     /// Err: too many wait.
     pub fn name(&mut self, a: Arrival) -> Result<u64, Box<Arrival>> {
-        if self.naming.len() >= NAMING {
+        let source = Source::of(a.who.facts.peer);
+        let all = self.naming.values().map(|waiting| Source::of(waiting.who.facts.peer));
+        if all.filter(|of| *of == source).count() >= NAMING - self.naming.len() {
             return Err(Box::new(a));
         }
         self.next += 1;
