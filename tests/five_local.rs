@@ -84,6 +84,29 @@ fn a_runtime_directory_that_is_anothers_is_not_used() {
     }
 }
 
+/// Anybody can make a directory of that name in /tmp before this user does, and root may enter it.
+#[test]
+fn nor_is_a_directory_in_tmp_that_is_anothers() {
+    if !root() || !installed("unshare") {
+        return skip("needs root and unshare");
+    }
+    let d = Daemon::with(CONF).start();
+    let own = format!("/tmp/five-{}", nix::unistd::geteuid());
+    let f = Five::new(&d).env("XDG_RUNTIME_DIR", "").env("OWN", &own);
+    for (owner, mode) in [(65_534, 700), (0, 711)] {
+        // Others of this test's user may use the real one meanwhile.
+        let mounts = format!(
+            "mkdir -p -m 700 $OWN && mount -t tmpfs -o uid={owner},mode={mode} none $OWN && exec \"$@\""
+        );
+        let words = ["-m", "sh", "-c", &mounts, "sh", "setsid"];
+        let child = piped(&mut f.command_by("unshare", &words, &[H, "hello"]));
+        let (code, out, err) = finish(child, b"");
+        assert_eq!((code, &*out), (255, ""), "{owner} {mode}: {err}");
+        let why = "must be a directory of yours with mode 0700: sessions are found there";
+        assert_eq!(err, format!("five: {own}: {why}\n"));
+    }
+}
+
 #[test]
 fn no_helper_hangs_on_a_dead_agent() {
     if !installed("ssh-keygen") {

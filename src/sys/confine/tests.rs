@@ -133,6 +133,10 @@ fn denied_calls(listener: libc::c_int) {
             refused(libc::syscall(libc::SYS_sendto, listener, to, 1, flags, none, 0));
         }
         refused(libc::syscall(libc::SYS_sendto, listener, to, 1, 0, to, len));
+        // Nor by a socket that it was given.
+        refused(libc::syscall(libc::SYS_connect, listener, to, len));
+        refused(libc::syscall(libc::SYS_bind, listener, to, len));
+        refused(libc::syscall(libc::SYS_listen, listener, 1));
         refused(libc::syscall(libc::SYS_io_uring_setup, 1, none));
         let limit = [0u64; 2];
         refused(libc::syscall(libc::SYS_prlimit64, 0, libc::RLIMIT_NOFILE, limit.as_ptr(), none));
@@ -145,7 +149,8 @@ fn denied_calls(listener: libc::c_int) {
 fn denied_options(listener: libc::c_int) {
     // SAFETY: calls that the filter refuses before they do anything.
     unsafe {
-        let (here, tcp, value) = (libc::SOL_SOCKET, libc::IPPROTO_TCP, [0u64; 2]);
+        let (here, ip, tcp) = (libc::SOL_SOCKET, libc::IPPROTO_IP, libc::IPPROTO_TCP);
+        let value = [0u64; 2];
         let others = [
             libc::SO_BINDTODEVICE,
             libc::SO_ATTACH_FILTER,
@@ -158,8 +163,10 @@ fn denied_options(listener: libc::c_int) {
             .map(|name| (here, name))
             .into_iter()
             .chain([(tcp, libc::TCP_CONGESTION), (tcp, libc::TCP_DEFER_ACCEPT)]);
-        for (level, name) in others
-            .chain([(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY), (libc::IPPROTO_IP, libc::IP_TTL)])
+        // With it the parent marks sockets (`origin_mark`).
+        let mark = (ip, libc::IP_BIND_ADDRESS_NO_PORT);
+        for (level, name) in
+            others.chain([(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY), (ip, libc::IP_TTL), mark])
         {
             refused(libc::syscall(
                 libc::SYS_setsockopt,
