@@ -1,6 +1,7 @@
 //! The table: services by name, host and family, and which of them a client may use.
 
 use super::access::Access;
+use super::attributes::Attributes;
 use super::backend::Backend;
 use super::endpoint::ProgramSocket;
 use super::ids::{HostId, HostScope, ServiceId};
@@ -139,8 +140,7 @@ impl Table {
                 h.names.iter().map(move |n| (n.to_ascii_lowercase(), HostId(i as u32)))
             })
             .collect();
-        let after_sensors = false;
-        Table { settings, hosts, services, groups, by_name, by_host, set_at, after_sensors }
+        Table { settings, hosts, services, groups, by_name, by_host, set_at, after_sensors: false }
     }
 
     /// This row, which could not be served as it stands, is as one with `disable = yes`.
@@ -337,11 +337,9 @@ impl Table {
 
     /// Can somebody have touched a sensor?
     pub fn has_had_sensors(&self) -> bool {
-        let is_sensor = |s: &Service| {
-            let a = &*s.attributes;
-            s.backend == Backend::Sensor && a.deny_time != Some(0) && !a.disable
-        };
-        self.after_sensors || self.services.iter().any(is_sensor)
+        let off = |a: &Attributes| a.disable || a.deny_time == Some(0);
+        let mut sensors = self.services.iter().filter(|s| s.backend == Backend::Sensor);
+        self.after_sensors || sensors.any(|s| !off(&s.attributes))
     }
 
     /// Does the decision about the client depend on the name of its address, and was that name not

@@ -1,6 +1,6 @@
 //! The mark of those TCP sockets that this process itself has connected, and that another one of
-//! fived's may have. Their addresses are this process's choice: handed over as a client's socket, such a
-//! one would be a client from this computer, or from where an upstream is.
+//! fived's may have. Their addresses are this process's choice: handed over as a client's socket,
+//! such a one would be a client from this computer, or from where an upstream is.
 //!
 //! It is an option that changes nothing once a socket is connected (IP_BIND_ADDRESS_NO_PORT,
 //! ip(7)), that no listener has, so that no client's socket has it, and that a network process

@@ -3,7 +3,7 @@
 use super::callers::NOBODY;
 use crate::client::offer::Offer;
 use crate::client::request::Request;
-use crate::link::pump::LocalEnd;
+use crate::link::pump::{LocalEnd, Run, Stream};
 use crate::sys::flow::Flow;
 use crate::wire::answer::{AnswerReader, words};
 use crate::wire::handover::OverWhen;
@@ -48,7 +48,7 @@ pub struct Call {
     pub local: LocalEnd,
     /// Its standard error, likewise, with RUN.
     pub errors: Option<Flow>,
-    /// Input that was sent before the answer, likewise: it is sent again, or returned to the caller.
+    /// Input that came before the answer, likewise: it is sent again, or returned to the caller.
     pub ahead: Vec<u8>,
     pub outage: OutageNotice,
     /// How often the server had no room for its stream.
@@ -101,6 +101,16 @@ impl Call {
             requested: now,
             began: now,
         }
+    }
+
+    /// The call of a stream that is no more, with what the stream had of it.
+    pub fn of_ended(mut stream: Stream<Call>) -> Call {
+        let errors = stream.run_mut().and_then(Run::take_errors);
+        let (mut call, local, ahead) = stream.into_parts();
+        if !call.is_choosing() {
+            (call.local, call.errors, call.ahead) = (local, errors, ahead);
+        }
+        call
     }
 
     /// Has nothing been requested yet but the virtual host?

@@ -3,7 +3,7 @@
 use super::call::{Call, Pending, Step};
 use super::state::Holder;
 use super::streams::RETRY_AFTER;
-use crate::link::pump::{LocalEnd, Run, Stream};
+use crate::link::pump::{LocalEnd, Run};
 use crate::wire::answer::AnswerReader;
 use crate::wire::handover::Notice;
 use crate::wire::run::{self, Data, Way};
@@ -113,17 +113,7 @@ impl Holder {
     pub(super) fn without_run(&mut self, id: StreamId) {
         self.knows_run = false;
         if let Some(stream) = self.pump.reset_at_once(id) {
-            self.start(without_stream(*stream));
+            self.start(Call::of_ended(*stream));
         }
     }
-}
-
-/// The call of a stream that is no more, with what the stream had of it.
-pub(super) fn without_stream(mut stream: Stream<Call>) -> Call {
-    let errors = stream.run_mut().and_then(Run::take_errors);
-    let (mut call, local, ahead) = stream.into_parts();
-    if !call.is_choosing() {
-        (call.local, call.errors, call.ahead) = (local, errors, ahead);
-    }
-    call
 }

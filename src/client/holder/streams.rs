@@ -1,7 +1,6 @@
 //! The streams of calls: answers, and how they end.
 
 use super::call::{Call, OutageNotice, Pending, Step};
-use super::start::without_stream;
 use super::state::Holder;
 use crate::client::error::reason;
 use crate::link::pump::{LocalEnd, Run, Stream};
@@ -189,7 +188,7 @@ impl Holder {
             // It was over: only input was left, which nobody wanted.
             return self.ended(&stream);
         }
-        let mut call = without_stream(stream);
+        let mut call = Call::of_ended(stream);
         let tag = call.tag;
         if let Some(text) = call.refused() {
             self.callers.send(call.caller, &Notice::Refused { tag, text });
@@ -269,7 +268,7 @@ impl Holder {
             }
             let acknowledged = self.mux().is_acknowledged(id);
             let Some(stream) = self.pump.remove(id) else { continue };
-            let call = without_stream(*stream);
+            let call = Call::of_ended(*stream);
             let undone = call.is_choosing()
                 || !call.is_answered()
                     && (last_received <= call.requested || in_order && !acknowledged);
