@@ -17,6 +17,8 @@ pub const LOOK_AFTER: Duration = Duration::from_millis(20);
 /// One that had all of that while nobody waited is waited for all the same, for its child may be at
 /// its last step.
 const WAIT_MIN: Duration = Duration::from_millis(1);
+/// How long others run, as often as this process would, before it sleeps until the child has left.
+const YIELD_TIME: Duration = Duration::from_micros(50);
 /// A child that has not exec'd by then is killed.
 const START_MAX: Duration = Duration::from_secs(5);
 
@@ -188,10 +190,15 @@ impl Begun {
     }
 
     fn wait(&mut self) {
-        if self.is_ours() && !self.late {
-            // Mostly the child runs now, on this processor, and is gone when we are back: less than
-            // vfork's two changes of process. SAFETY: no memory is handed over.
+        let until = Instant::now() + YIELD_TIME;
+        while self.is_ours() && !self.late {
+            // Mostly the child runs now. On this processor it is gone when we are back: less than
+            // vfork's two changes of process. On another one it is soon, and to sleep and be woken
+            // would take longer. SAFETY: no memory is handed over.
             unsafe { libc::syscall(libc::SYS_sched_yield) };
+            if Instant::now() >= until {
+                break;
+            }
         }
         let time = if self.late {
             LOOK_AFTER
