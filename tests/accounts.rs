@@ -270,15 +270,24 @@ others stream tcp nowait nobody /bin/echo echo others
 #[test]
 fn a_user_about_whom_the_directory_does_not_answer_is_not_logged_in() {
     let Some(d) = with_directory(REFUSING).map(Builder::start) else { return };
+    let is_not_logged_in = |lines| {
+        let all = d.ask("AUTH\r\ndemo\r\ndemopass\r\nothers\r\n");
+        same(all, format!("{ASKED}- Authentication failed\r\n{NOT_AVAILABLE}"));
+        d.wait_logs("LOGIN user=demo method=password result=later", lines);
+        assert!(!d.log().contains("PENALTY"), "{}", d.log());
+    };
     d.place.write("hangs", "", 0o644);
-    let all = d.ask("AUTH\r\ndemo\r\ndemopass\r\nothers\r\n");
-    same(all, format!("{ASKED}- Authentication failed\r\n{NOT_AVAILABLE}"));
-    d.wait_log("LOGIN user=demo method=password result=later");
-    assert!(!d.log().contains("PENALTY"), "{}", d.log());
-
+    is_not_logged_in(1);
     std::fs::remove_file(d.place.at("hangs")).expect("remove");
+    std::fs::remove_file(d.place.at("directory")).expect("remove");
+    is_not_logged_in(2);
+
+    d.place.write("directory", "", 0o644);
     same(as_demo(&d, "others"), NOT_AVAILABLE);
     d.wait_log("LOGIN user=demo method=password result=yes");
+    // Who is known is as before.
+    std::fs::remove_file(d.place.at("directory")).expect("remove");
+    same(as_demo(&d, "others"), NOT_AVAILABLE);
 }
 
 /// A directory may know a user by several names, such as one in capitals. Under such a name the

@@ -1,9 +1,9 @@
 //! The calls of this process, which a holder carries out, and what the holder reports about them.
 //!
 //! A call is made again on a new session if the holder reports that nothing was done for it, or
-//! ends before it has taken the call; never once the server has answered it. A holder
-//! that has ended may have sent messages that were not received yet: its channel is read to the end
-//! before anything counts as not done.
+//! ends before it has taken the call; never once the server has answered the request of its
+//! service. A holder that has ended may have sent messages that were not received yet: its channel
+//! is read to the end before anything counts as not done.
 
 use super::channel::{Channel, NO_ANSWER};
 use super::ended::Ended;

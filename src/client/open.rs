@@ -2,10 +2,11 @@
 //!
 //! Everything is sent as early as it can be: the first key's login, RESUME and the request go
 //! with TLS's last message, so that a service answers after the round trips of TCP, of TLS, and its
-//! own. Input is not sent before a login has succeeded: if it failed, a service without a user
-//! would read it. After a failed login the connection is dropped, and further keys or a password
-//! are tried on a new one, with a round trip each. A server that refuses the word RESUME closes:
-//! then MULTIPLEX is used on a new connection, with the login that has succeeded.
+//! own; with a virtual host there is one more (`Request::first_lines`). Input is not sent before a
+//! login has succeeded: if it failed, a service without a user would read it. After a failed login
+//! the connection is dropped, and further keys or a password are tried on a new one, with a round
+//! trip each. A server that refuses the word RESUME closes: then MULTIPLEX is used on a new
+//! connection, with the login that has succeeded.
 //!
 //! On a Unix socket of this computer there is neither TLS nor a login, because the kernel tells the
 //! server who has connected, and no RESUME, because such a connection is never lost.

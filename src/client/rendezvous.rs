@@ -140,7 +140,7 @@ fn connect(t: &Target) -> Result<Connection, Error> {
 
 /// Opens a session and starts its holder.
 fn create(t: &Target, first: Option<&Request>, path: Option<&Path>) -> Result<Channel, Error> {
-    let needed = Holder::descriptors_needed(t.forwards.len());
+    let needed = Holder::descriptors_needed(t.forwards.len(), t.offers.len());
     if process::hard_nofile() < needed {
         // Its holder would take no call, and every call would wait for it.
         let why = format!("a session needs {needed} descriptors at least");

@@ -140,7 +140,8 @@ fn end_soon() {
 }
 
 /// Not a service: prints what the system knows of a user, or a group's number, for the parent
-/// (`parent::accounts`); nothing if there is none. The parent ends it if it takes too long.
+/// (`parent::accounts`); nothing if there is none. Err: the name service fails, which is no answer.
+/// The parent ends it if it takes too long.
 fn account() -> io::Result<()> {
     let entry = match LookUp::read(inherit::variable) {
         Some(LookUp::User(name)) => Entry::User(name),
@@ -148,7 +149,7 @@ fn account() -> io::Result<()> {
         Some(LookUp::Group(name)) => Entry::Group(name),
         Some(LookUp::Address(_) | LookUp::Host(_) | LookUp::Libwrap { .. }) | None => return Ok(()),
     };
-    print(known_of(&entry).unwrap_or_default().as_bytes())
+    print(known_of(&entry)?.unwrap_or_default().as_bytes())
 }
 
 /// Not a service: prints what the system knows of whatever the parent asks for, one answer after
@@ -159,18 +160,23 @@ fn entries() -> io::Result<()> {
         question.push(lookups::QUESTION_END);
         let entry = str::from_utf8(&question).ok().and_then(Entry::decode);
         let entry = entry.ok_or(ErrorKind::InvalidData)?;
-        print(known_of(&entry).unwrap_or_else(|| "\n".into()).as_bytes())?;
+        // Where the name service fails there is nobody of that name for now (fived.conf(5)).
+        let known = known_of(&entry).unwrap_or_default();
+        print(known.unwrap_or_else(|| "\n".into()).as_bytes())?;
     }
     Ok(())
 }
 
-/// A user, or the number of a group or a port, as one line.
-fn known_of(entry: &Entry) -> Option<String> {
-    match entry {
-        Entry::User(name) => {
-            identity::lookup(name).or_else(|| identity::by_number(name)).and_then(user)
+/// A user, or the number of a group or a port, as one line. Err: about that user the name service
+/// fails.
+fn known_of(entry: &Entry) -> io::Result<Option<String>> {
+    Ok(match entry {
+        Entry::User(name) => match identity::by_number(name) {
+            None => identity::find(name)?,
+            number => identity::lookup(name).or(number),
         }
-        Entry::Uid(uid) => identity::by_uid(*uid).and_then(user),
+        .and_then(user),
+        Entry::Uid(uid) => identity::find_uid(*uid)?.and_then(user),
         Entry::Group(name) => {
             identity::group(name).or_else(|| identity::number(name)).map(lookups::number)
         }
@@ -178,7 +184,7 @@ fn known_of(entry: &Entry) -> Option<String> {
         Entry::Port { name, protocol } => {
             port::named(name, protocol).map(|n| lookups::number(n.into()))
         }
-    }
+    })
 }
 
 /// None: it cannot be said in one line.

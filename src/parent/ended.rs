@@ -1,6 +1,5 @@
 //! What ends, and what ends with it: children, sessions, net processes.
 
-use super::catalog::LookUpResult;
 use super::channel::Broken;
 use super::children::Role;
 use super::logins::NeedsAccount;
@@ -85,8 +84,7 @@ impl Parent {
         if let Err((Then::Login(proved), _)) =
             self.accounts.look_up(&mut self.cx, name, &config, then)
         {
-            let user = &LookUpResult::NoAnswer;
-            self.logins.looked_up(&self.cx, &mut self.sessions, &proved, user);
+            self.logins.not_looked_up(&self.cx, &mut self.sessions, &proved);
         }
     }
 

@@ -162,6 +162,7 @@ impl Parent {
         self.end_waits();
         self.nets.end();
         self.last_refusals();
+        self.cx.now = clock::monotonic();
         self.sessions.end_with_fived(&self.cx);
         self.signers.end();
         self.services.refusals.over();

@@ -57,24 +57,23 @@ pub fn without_waiting(fd: BorrowedFd, write: bool) -> io::Result<Option<OwnedFd
     match kind(fd)? {
         Kind::File if write && process::file_size_is_limited() => Ok(None),
         Kind::Socket | Kind::File => fd.try_clone_to_owned().map(Some),
-        // A named pipe that is opened after its last writer has gone never reports its end, unlike
-        // this descriptor.
-        Kind::Pipe if !write && is_over(fd)? => Ok(None),
         Kind::Pipe => {
             let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
             let mut how = OpenOptions::new();
             how.read(!write).write(write).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
-            Ok(how.open(path).ok().map(OwnedFd::from))
+            let opened = how.open(path).ok().map(OwnedFd::from);
+            // A named pipe that is opened after its last writer has gone never reports its end,
+            // unlike the descriptor from before.
+            Ok(opened.filter(|_| write || !is_over(fd)))
         }
         Kind::Device => Ok(None),
     }
 }
 
 /// Has every writer of a pipe gone?
-fn is_over(pipe: BorrowedFd) -> io::Result<bool> {
+fn is_over(pipe: BorrowedFd) -> bool {
     let mut polls = [Poll::hangup(pipe)];
-    poll::wait(&mut polls, Some(Duration::ZERO))?;
-    Ok(polls[0].hung())
+    poll::wait(&mut polls, Some(Duration::ZERO)).is_ok() && polls[0].hung()
 }
 
 /// A descriptor whose reads and writes wait, even if another program that has the same open file

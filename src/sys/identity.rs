@@ -4,6 +4,7 @@
 use nix::unistd::{self, Gid, Group, Uid};
 use std::ffi::CString;
 use std::io;
+use std::path::Path;
 
 /// A user of the system.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,15 +25,34 @@ pub struct Identity {
     pub groups: Vec<u32>,
 }
 
-/// The user of that name. None also if the name service fails, or if the user's home or shell is
-/// not UTF-8.
-pub fn lookup(name: &str) -> Option<User> {
-    user(unistd::User::from_name(name).ok()??)
+/// The user of that name. None also if the user's home or shell is not UTF-8. Err: the name service
+/// fails, and nobody knows.
+pub fn find(name: &str) -> io::Result<Option<User>> {
+    found(unistd::User::from_name(name))
 }
 
-/// The user of that number.
+/// The user of that number, likewise.
+pub fn find_uid(uid: u32) -> io::Result<Option<User>> {
+    found(unistd::User::from_uid(Uid::from_raw(uid)))
+}
+
+fn found(answer: nix::Result<Option<unistd::User>>) -> io::Result<Option<User>> {
+    match answer {
+        Ok(found) => Ok(found.and_then(user)),
+        // A container without users: that there are none is no failure.
+        Err(_) if !Path::new("/etc/passwd").exists() => Ok(None),
+        Err(e) => Err(io::Error::other(e)),
+    }
+}
+
+/// The user of that name. None also if the name service fails.
+pub fn lookup(name: &str) -> Option<User> {
+    find(name).ok()?
+}
+
+/// The user of that number, likewise.
 pub fn by_uid(uid: u32) -> Option<User> {
-    user(unistd::User::from_uid(Uid::from_raw(uid)).ok()??)
+    find_uid(uid).ok()?
 }
 
 /// The user of a number. If the system does not know it, the group has the same number, and `/` is

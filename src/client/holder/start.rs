@@ -24,7 +24,7 @@ impl Holder {
     /// opened. The first call to a virtual host asks for the host alone, and for the service when
     /// the server has said that it has the host: otherwise the session's host would start what it
     /// has of that name.
-    fn start(&mut self, mut call: Call) {
+    pub(super) fn start(&mut self, mut call: Call) {
         if !self.knows_run {
             call.request.way = Way::Plain;
         }

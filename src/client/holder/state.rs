@@ -139,10 +139,10 @@ impl Holder {
         }
     }
 
-    /// How many descriptors a holder with so many forwards needs at least: those for its first
-    /// call too, and two listeners for each forward.
-    pub fn descriptors_needed(forwards: usize) -> u64 {
-        (OWN + 1 + OF_A_CALL + 2 * forwards) as u64
+    /// How many descriptors a holder with so many forwards and offers needs at least: those for its
+    /// first call too, two listeners for each forward, and a stream for each offer.
+    pub fn descriptors_needed(forwards: usize, offers: usize) -> u64 {
+        (OWN + 1 + OF_A_CALL * (1 + offers) + 2 * forwards) as u64
     }
 
     /// No stream, and no call that waits for one; offers do not count.

@@ -156,6 +156,18 @@ impl Holder {
         if let Some(text) = call.refused() {
             return self.refuse(id, &text);
         }
+        // The server has not waited for the request, which goes out in this turn: a session without
+        // a connection may have kept the answer about the host for long.
+        let late =
+            call.is_choosing() || matches!(call.step, Step::Asked(_)) && call.requested == self.now;
+        let chosen = !call.request.host.is_empty() && call.offers().is_none();
+        if late && chosen && call.tries == 0 {
+            call.tries = 1;
+            if let Some(stream) = self.pump.reset_at_once(id) {
+                self.start(Call::of_ended(*stream));
+            }
+            return;
+        }
         if call.is_answered() {
             if run && status.is_none() {
                 self.callers.send(call.caller, &without_status(call.tag));
