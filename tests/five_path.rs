@@ -436,3 +436,42 @@ fn a_service_without_a_status_is_no_success() {
     assert_eq!(ended(child), is(255, "out", &expected));
     drop(stdin);
 }
+
+/// A session without a connection keeps the answer about the host for as long as it is lost, and by
+/// then the server may have closed the stream: nothing was requested in it.
+#[test]
+fn an_answer_about_the_host_that_comes_too_late_is_asked_for_again() {
+    let place = Place::new();
+    let (path, f) = (place.at("late"), Five::at(&place, free_address()));
+    let listener = UnixListener::bind(&path).expect("bind");
+    let server = std::thread::spawn(move || {
+        let mut client = listener.accept().expect("accept").0;
+        client.set_read_timeout(Some(TIMEOUT)).expect("timeout");
+        let mut line = [0; b"MULTIPLEX\r\n".len()];
+        client.read_exact(&mut line).expect("the request");
+        client.write_all(b"+ Success\r\n").expect("the answer");
+        let mut raw = yamux_raw::Raw(client);
+        const CHOSEN: &str = "+ Success\r\nWhich VHOST? Host www selected\r\n";
+        for (asks, answer) in [
+            ("HOST\r\nwww\r\n", CHOSEN.to_string()),
+            ("HOST\r\nwww\r\nRUN\r\nx\r\n", format!("{CHOSEN}+ Success\r\n-Service busy\r\n")),
+        ] {
+            let frame = loop {
+                match raw.next() {
+                    frame if frame.flags & SYN != 0 => break frame,
+                    _ => {}
+                }
+            };
+            let mut text = frame.payload;
+            while text.len() < asks.len() {
+                text.append(&mut raw.next().payload);
+            }
+            assert_eq!(String::from_utf8_lossy(&text), asks);
+            raw.frame(WINDOW, ACK, frame.stream, 0).data(FIN, frame.stream, answer);
+        }
+        while let Ok(Some(_)) = raw.try_next() {}
+    });
+    let expected = is(254, "", "five: x: Service busy\n");
+    assert_eq!(ran(&f, &["-x", "-H", "www", &path, "x"], b""), expected);
+    server.join().expect("the server");
+}
