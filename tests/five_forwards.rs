@@ -56,10 +56,15 @@ fn the_next_session_has_them_after_a_reload() {
     busy.write_all(b"before").expect("written");
     let mut answer = [0; 6];
     busy.read_exact(&mut answer).expect("an answer");
+    let sessions = || d.log().matches("SESSION ").count();
+    let before = sessions();
     d.signal(Signal::SIGHUP);
     d.wait_log("RELOAD file=");
+    // The one of before listens until it has heard of the reload.
     until("another session has them", || {
-        f.run(&["-q", H, "hello"]).0 == 0 && UnixStream::connect(&path).is_ok()
+        f.run(&["-q", H, "hello"]).0 == 0
+            && sessions() > before
+            && UnixStream::connect(&path).is_ok()
     });
     assert_eq!(ask(&path, "after"), "after");
     // What was there goes on in the old session.
