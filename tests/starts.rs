@@ -270,7 +270,7 @@ fn a_name_service_that_does_not_answer() {
     }
     waits.iter_mut().for_each(|c| same(c.read_all(), FAILED));
     until("the log says why", || {
-        d.log().contains("later: no such user: the name service did not answer within 5 s")
+        d.log().contains("user later: the name service did not answer within 5 s")
     });
     until("nothing is left of it", || d.services().is_empty());
 }

@@ -96,7 +96,9 @@ fn found_or_locked(file: &File, path: &Path, t: &Target) -> Result<Option<Channe
         match file.try_lock() {
             Ok(()) => {
                 let found = find(path)?;
-                return match silent_place(file, t, begun).filter(|_| found.is_none()) {
+                // Who came a moment ago asks the server itself.
+                let silent = silent_place(file, t, begun).filter(|_| told && found.is_none());
+                return match silent {
                     Some(place) => {
                         Err(Error::NoAnswer { place, seconds: dial::CONNECT_TIMEOUT.as_secs() })
                     }

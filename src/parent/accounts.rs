@@ -74,8 +74,9 @@ impl<T> Accounts<T> {
         then: T,
     ) -> Result<(), (T, StartError)> {
         let all = &mut self.0;
-        let busy =
-            |reason, why: &dyn Display| StartError::busy(reason, Some(format!("{name}: {why}")));
+        let busy = |reason, why: &dyn Display| {
+            StartError::busy(reason, Some(format!("{}: {why}", name.subject())))
+        };
         let too_many = || busy("processes", &"too many users are looked up");
         if all.values().map(|l| l.waiting.len()).sum::<usize>() >= WAITING_MAX {
             return Err((then, too_many()));
@@ -124,7 +125,7 @@ impl<T> Accounts<T> {
         let _ = l.child.signal(Signal::KILL);
         log::warn(&format!(
             "{}: the name service did not answer within {} s",
-            l.name,
+            l.name.subject(),
             LOOK_UP_TIMEOUT.as_secs()
         ));
         Some(l.learn(None, now))

@@ -38,6 +38,17 @@ pub enum Missing {
     Uid(u32),
 }
 
+impl Missing {
+    /// What is looked up, whether there is one or not.
+    pub fn subject(&self) -> String {
+        match self {
+            Missing::User(name) => format!("user {name}"),
+            Missing::Group(name) => format!("group {name}"),
+            Missing::Uid(uid) => format!("uid {uid}"),
+        }
+    }
+}
+
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
