@@ -142,21 +142,27 @@ const LINGERS: &str = r#"
         return 0;
     }"#;
 
-#[test]
-fn a_service_that_lingers_holds_up_nobody() {
+/// It is the service `x`, beside `hello`, of a fived under this command.
+fn lingering(under: &[&str]) -> Option<Daemon> {
     if !installed("cc") {
-        return skip("needs a C compiler");
+        skip("needs a C compiler");
+        return None;
     }
     let hello = "hello stream tcp nowait @USER@ /bin/echo echo hello\n";
-    let mut d = Daemon::with(&format!("{hello}x stream tcp nowait @USER@ @DIR@/x\n"));
-    d = d.file("x.c", LINGERS);
+    let d = Daemon::with(&format!("{hello}x stream tcp nowait @USER@ @DIR@/x\n"));
+    let d = d.file("x.c", LINGERS).under(under);
     let built = Command::new("cc")
         .args(["-static", "-O2", "-o"])
         .args([d.place.at("x"), d.place.at("x.c")])
         .status()
         .expect("cc");
     assert!(built.success());
-    let mut d = d.start();
+    Some(d.start())
+}
+
+#[test]
+fn a_service_that_lingers_holds_up_nobody() {
+    let Some(mut d) = lingering(&[]) else { return };
     // Of a session, too: its thread has the connection until it is told that the service runs.
     let mut all: Vec<Client> = (0..32).map(|_| d.connect()).collect();
     for (n, c) in all.iter_mut().enumerate() {
@@ -170,6 +176,23 @@ fn a_service_that_lingers_holds_up_nobody() {
     until("all have ended", || d.log().matches("EXIT service=x").count() == 32);
     d.signal(nix::sys::signal::Signal::SIGTERM);
     assert_eq!(d.wait(), 0);
+}
+
+/// A child has copies of the connections of those that start beside it. strace(1) holds it up where
+/// it closes them.
+#[test]
+fn a_service_that_lingers_holds_up_nobody_who_starts_beside_it() {
+    if !installed("strace") {
+        return skip("needs strace");
+    }
+    let late = "inject=close_range:delay_enter=300000:when=2";
+    let words = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=close_range", "-e", late];
+    let Some(d) = lingering(&words) else { return };
+    let mut all: Vec<Client> = (0..8).map(|_| d.connect()).collect();
+    for c in &mut all {
+        c.send("x\r\n");
+    }
+    until("all have ended", || d.log().matches("EXIT service=x").count() == 8);
 }
 
 /// In a mount namespace of its own, in which /etc/passwd is the test's file `users`.

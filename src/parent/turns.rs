@@ -52,6 +52,7 @@ impl Services {
         self.look(cx);
         let old = |f: &&mut PendingStart<Starting>| f.age() >= LOOK_AFTER;
         self.starting.iter_mut().filter(old).for_each(PendingStart::look_after);
+        cx.spawner.let_go();
         if self.starting.iter().any(is_awaited) {
             self.wait_for_one(cx);
         }

@@ -58,9 +58,8 @@ impl Drop for Shared {
 }
 
 /// From now on closing this descriptor does not wait. A linger time of 0, which makes the close a
-/// reset, is kept. It makes only raw system calls, so that a child between clone and exec may call
-/// it, too.
-pub(super) fn unset_linger(fd: RawFd) {
+/// reset, is kept.
+fn unset_linger(fd: RawFd) {
     let mut linger = libc::linger { l_onoff: 0, l_linger: 0 };
     let mut size = size_of_val(&linger) as libc::socklen_t;
     let (level, name) = (libc::SOL_SOCKET, libc::SO_LINGER);

@@ -23,6 +23,7 @@
 //! meanwhile; fived's parent has one.
 
 mod child;
+mod copies;
 mod entry;
 mod failure;
 mod gate;
@@ -46,6 +47,7 @@ pub use tried::Tried;
 
 use super::{check, process, signal};
 use child::Order;
+use copies::Copies;
 use failure::Fault;
 use inherited::Inherited;
 use pending::Begun;
@@ -53,8 +55,9 @@ use slot::{Slot, duplicate, low};
 use spare::{Demand, Maker, Spare};
 use std::cell::Cell;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 #[cfg(not(target_pointer_width = "64"))]
@@ -72,8 +75,7 @@ pub struct Spawner {
     extras: [OwnedFd; 2],
     extras_taken: bool,
     capacity: usize,
-    /// The descriptors of slots that are not free.
-    busy: Vec<RawFd>,
+    copies: Copies,
     inherited: Arc<Inherited>,
     spare: Option<Spare>,
     demand: Demand,
@@ -107,7 +109,7 @@ impl Spawner {
             extras,
             extras_taken: false,
             capacity,
-            busy: Vec::new(),
+            copies: Copies::default(),
             inherited: Arc::new(Inherited::look()?),
             spare: None,
             demand: Demand::default(),
@@ -135,7 +137,7 @@ impl Spawner {
         launch: impl FnOnce(&T) -> Launch<'_>,
     ) -> PendingStart<T> {
         let payload = Box::into_raw(payload);
-        let begun = match self.busy.len() < self.capacity {
+        let begun = match self.copies.len() < self.capacity {
             // SAFETY: the pending start keeps the box, and leaves it alone, until the child has
             // left.
             true => unsafe { self.make_child(&launch(&*payload)) },
@@ -191,6 +193,11 @@ impl Spawner {
         }
     }
 
+    /// Closes what was kept because of children that had copies of it; to be called now and then.
+    pub fn let_go(&mut self) {
+        self.copies.let_go();
+    }
+
     /// Ends the spare; was there one?
     pub fn end_spare(&mut self) -> bool {
         let ended = self.spare.take().map(Spare::end);
@@ -216,7 +223,6 @@ impl Spawner {
         maker.slot().use_errors(launch.errors.is_some());
         self.extras_taken |= extras;
         let order = self.prepare(launch, &mut maker);
-        self.busy.push(maker.slot().fd());
         let begun = match order {
             // SAFETY: the caller's promise.
             Ok(order) => unsafe { maker.begin(order) }
@@ -230,11 +236,19 @@ impl Spawner {
     }
 
     /// Puts the descriptors into their places and writes down what the child is to do.
-    fn prepare(&self, launch: &Launch, maker: &mut Maker) -> Result<Box<Order<'static>>, Fault> {
-        if !matches!(launch.instead, Some(Instead::Connect(_))) {
+    fn prepare(
+        &mut self,
+        launch: &Launch,
+        maker: &mut Maker,
+    ) -> Result<Box<Order<'static>>, Fault> {
+        let slot = maker.slot();
+        let has_no_copies = self.copies.begin(slot.fd());
+        if matches!(launch.instead, Some(Instead::Connect(_))) {
+            // It stays with our own table.
+            has_no_copies.store(true, Ordering::Relaxed);
+        } else {
             launch.connection.map_or(Ok(()), block)?;
         }
-        let slot = maker.slot();
         let [extra, second] = self.extras.each_ref().map(AsRawFd::as_raw_fd);
         let placed = [
             (launch.connection, slot.fd()),
@@ -263,7 +277,7 @@ impl Spawner {
             errors: slot.errors(),
             extra,
             second,
-            others: self.busy.iter().copied().filter(|fd| *fd < keep).collect(),
+            has_no_copies,
             // Not negative: a descriptor.
             above: keep as u32 + 1,
             nofile: process::nofile_before(),
@@ -275,9 +289,9 @@ impl Spawner {
 
     /// A slot that no child uses any more.
     fn take_back(&mut self, slot: Slot, extras: bool) {
+        self.copies.finish(slot.fd(), slot.connection());
         // Not the last copy: whoever launched it has the connection until then.
         slot.clear(&self.null);
-        self.busy.retain(|fd| *fd != slot.fd());
         if extras {
             for slot in &self.extras {
                 // It cannot fail: both are open.

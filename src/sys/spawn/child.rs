@@ -8,12 +8,12 @@ use super::failure::{Fault, Stage, Step, step};
 use super::inherited::Inherited;
 use super::launch::{Launch, Rlimit, Stderr};
 use super::trial::try_if_changed;
-use crate::sys::shared;
 use std::cell::Cell;
 use std::ffi::CStr;
 use std::os::fd::RawFd;
 use std::ptr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use syscalls::{Errno, Sysno, syscall};
 
 /// What the child is to do, and where it writes what failed.
@@ -29,8 +29,8 @@ pub(super) struct Order<'a> {
     pub errors: RawFd,
     pub extra: RawFd,
     pub second: RawFd,
-    /// Places of other starts, whose connections are in the copy of the table too.
-    pub others: Vec<RawFd>,
+    /// The child's word that it has no copy of another start's connection (see `copies`).
+    pub has_no_copies: Arc<AtomicBool>,
     /// Descriptors from here on are not the child's.
     pub above: u32,
     /// The limit of descriptors before we raised ours.
@@ -130,11 +130,10 @@ pub(super) fn descriptors(o: &Order) -> Step {
         (Some(_), None) => 4,
         (None, None) => 3,
     };
-    for &fd in &o.others {
-        shared::unset_linger(fd);
-    }
     // SAFETY: no memory is handed over.
-    step(Stage::Descriptors, unsafe { syscall!(Sysno::close_range, first, u32::MAX, 0) })
+    step(Stage::Descriptors, unsafe { syscall!(Sysno::close_range, first, u32::MAX, 0) })?;
+    o.has_no_copies.store(true, Ordering::Release);
+    Ok(())
 }
 
 fn duplicate(from: Option<RawFd>, to: RawFd) -> Step {

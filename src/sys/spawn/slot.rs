@@ -3,7 +3,7 @@
 
 use crate::sys::check;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 /// A start's own place and stack.
@@ -25,6 +25,10 @@ impl Slot {
     /// Where the connection is for the child.
     pub fn fd(&self) -> RawFd {
         self.fd.as_raw_fd()
+    }
+
+    pub fn connection(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 
     /// Where a standard error that is neither the connection nor ours is for the child.
