@@ -575,6 +575,21 @@ fn when_the_net_process_dies_its_relays_are_over_and_their_places_free() {
     });
 }
 
+/// After five of them have died the next one comes after a second.
+#[test]
+fn clients_at_a_port_wait_for_the_next_net_process() {
+    let up = upstream::echo();
+    let d = Daemon::with(&row("echo", &[&up], " port = 127.0.0.1:0\n")).start();
+    for _ in 0..6 {
+        let net = d.net_pid();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(net), Signal::SIGKILL).expect("kill");
+        d.wait_log(&format!("WARN net: pid {net} ended"));
+        let mut c = Client::connect(d.port(0));
+        c.send("x").half_close();
+        same(c.read_all(), "x");
+    }
+}
+
 #[test]
 fn relays_outlive_a_reload_and_end_with_fived() {
     let up = upstream::echo();

@@ -42,13 +42,16 @@ impl Parent {
     }
 
     /// Do the clients at this port wait for net? Where only a net process can take them, or a load
-    /// balancer's among them, while none takes any; where it may have to close their connections,
-    /// while it has not read what it was sent before.
+    /// balancer's among them, while none takes any; where it relays for them, while there is none;
+    /// where it may have to close their connections, while it has not read what it was sent before.
     pub fn waits_for_net(&mut self, token: usize) -> bool {
         let some = !self.cx.config.table.settings.proxy_from.is_empty();
         let balancers = some && self.ports.is_internet_stream(token);
         if balancers || self.ports.listeners.is_own(token) {
             return self.nets.takes_clients().is_none();
+        }
+        if self.ports.is_relayed(&self.cx, token) && self.nets.for_relay(None).is_none() {
+            return true;
         }
         self.nets.is_behind() && self.ports.may_linger(&self.cx, token)
     }

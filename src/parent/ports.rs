@@ -10,7 +10,7 @@ use super::running::Runs;
 use super::waits::{Next, NotStarted, State};
 use crate::log;
 use crate::policy::{
-    Backend, Denied, Facts, Peer, PeerName, ProgramSocket, Reached, ServiceId, Source,
+    Backend, Denied, Facts, Peer, PeerName, ProgramSocket, Reached, Service, ServiceId, Source,
 };
 use crate::sys::queue_head;
 use crate::sys::shared::Shared;
@@ -103,9 +103,18 @@ impl Ports {
 
     /// Is it a port where clients may be told something before their connections are closed?
     pub fn may_linger(&mut self, cx: &Context, token: usize) -> bool {
+        self.accepts_for(cx, token).is_some_and(|s| s.attributes.may_linger())
+    }
+
+    /// Is it a port whose clients are relayed to a server that runs already?
+    pub fn is_relayed(&mut self, cx: &Context, token: usize) -> bool {
+        self.accepts_for(cx, token).is_some_and(|s| s.backend.is_relayed())
+    }
+
+    /// The service of a port where fived itself accepts.
+    fn accepts_for<'a>(&mut self, cx: &'a Context, token: usize) -> Option<&'a Service> {
         let l = self.listeners.get_mut(token).filter(|l| l.wait.is_none());
-        let service = l.and_then(|l| cx.config.table.service(l.port.service?));
-        service.is_some_and(|s| s.attributes.may_linger())
+        l.and_then(|l| cx.config.table.service(l.port.service?))
     }
 
     /// A client that has come to a port and is `at` these addresses, as its load balancer says.

@@ -34,6 +34,11 @@ pub enum Backend {
 }
 
 impl Backend {
+    /// Does fived copy between each client and somebody who serves it already?
+    pub fn is_relayed(&self) -> bool {
+        matches!(self, Backend::Redirect(_) | Backend::Offer)
+    }
+
     /// Its program's arguments.
     pub fn arguments(&self) -> &[String] {
         match self {
