@@ -32,6 +32,20 @@ fn three_processes_and_the_parent_is_single_threaded() {
 }
 
 #[test]
+fn ps_names_each_process_by_what_it_is() {
+    let d = Daemon::with("chargen stream tcp nowait @USER@ internal\n").start();
+    let mut c = d.connect();
+    c.send("chargen\r\n").expect("+Go\r\n");
+    let children = proc::children(d.parent_pid());
+    let names: Vec<String> = children.iter().map(|pid| proc::arguments(*pid)[0].clone()).collect();
+    assert!(names.iter().any(|name| name == "fived-service"), "{names:?}");
+    let comm = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).expect("comm");
+    until("each has its name", || {
+        children.iter().zip(&names).all(|(pid, name)| comm(pid).trim_end() == name)
+    });
+}
+
+#[test]
 fn net_has_a_user_of_its_own_and_no_rights() {
     if !root() {
         return skip("needs root");

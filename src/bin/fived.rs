@@ -1,5 +1,6 @@
 //! fived(8): the daemon, and the roles that it starts of itself.
 
+use fived::sys::process;
 use fived::wire::roles;
 use fived::{internal, keys, login, net, parent};
 use std::ffi::OsString;
@@ -11,6 +12,10 @@ fn main() {
         .collect();
     let (role, rest) =
         words.split_first().map_or(("", &[][..]), |(role, rest)| (role.as_str(), rest));
+    if [roles::NET, roles::KEYS, roles::LOGIN, roles::SERVICE].contains(&role) {
+        // They are started by a path whose last part says nothing.
+        process::set_name(role);
+    }
     std::process::exit(match role {
         roles::NET => net::main(),
         roles::KEYS => keys::main(),

@@ -24,7 +24,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// Runs the process. Returns its exit status: 0 when the parent closed the channel, 111 when it
 /// cannot go on.
 pub fn main() -> i32 {
-    process::set_name(roles::KEYS);
     signal::ignore_orders();
     process::limit_malloc_arenas(1);
     match serve() {

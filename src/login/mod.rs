@@ -27,9 +27,9 @@ mod reports;
 mod verify;
 
 use crate::log;
-use crate::sys::{confine, process};
+use crate::sys::confine;
 use crate::wire::login::LoginResult;
-use crate::wire::roles::{self, Asks, Login};
+use crate::wire::roles::{Asks, Login};
 use attempt::Attempt;
 use conversation::Conversation;
 
@@ -37,7 +37,6 @@ pub use passwords::{passwd_line, warnings};
 
 /// Runs a login child. Returns its exit status, which is the result.
 pub fn main() -> i32 {
-    process::set_name(roles::LOGIN);
     let result = result().unwrap_or_else(|e| {
         log::warn(&format!("login: {e}"));
         LoginResult::Later

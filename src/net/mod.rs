@@ -66,7 +66,6 @@ use world::World;
 /// Runs this process. Returns its exit status: 0 when the parent told it to end, 111 when it
 /// cannot go on.
 pub fn main() -> i32 {
-    process::set_name(roles::NET);
     signal::ignore_orders();
     // A session allocates during its handshake and then sleeps. With an arena for every few
     // threads, the memory that each has freed would stay unused in its arena.
