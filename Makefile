@@ -60,6 +60,7 @@ TRIALS = \
 	cuts:five_resume:any_number_of_cuts_loses_and_doubles_nothing,any_number_of_cuts_ends_no_stream_of_many \
 	roams:five_roams:idle_streams_go_on,ssh_goes_on,rsync_goes_on,a_transaction_of_psql_goes_on \
 	look-ups:redirect:a_name_is_looked_up_again_and_keeps_its_last_address_when_it_is_gone \
+	soak:soak:all_that_comes_at_once_is_served_and_leaves_nothing \
 	quiet:ports:a_thousand_ports_wake_nobody_while_no_client_comes
 
 # One after the other: those that TRIAL names, or all of them; at their full size, or as large as SIZE says.
