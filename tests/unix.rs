@@ -167,23 +167,27 @@ fn the_file_has_the_mode_and_owner_that_the_row_says() {
 #[test]
 fn only_a_dead_socket_is_replaced() {
     let daemon = || Daemon::with(ENV);
-    let refused = |b: Builder, what: &str| {
+    // A mistake is told at the line of the attribute, what the system refuses at that of the row.
+    let refused = |b: Builder, (status, line): (i32, usize), what: &str| {
         let (code, err) = b.fails();
-        assert_eq!(code, 111, "{err}");
-        assert!(err.contains("fived.conf:2: port: ") && err.contains(what), "{err}");
+        assert_eq!(code, status, "{err}");
+        assert!(err.contains(&format!("fived.conf:{line}: port: ")) && err.contains(what), "{err}");
     };
     let b = daemon();
     std::fs::write(b.place.at("env.sock"), "mine").expect("file");
-    refused(b, "expected no file or the socket of a fived that has ended, found another file");
+    let another = "expected no file or the socket of a fived that has ended, found another file";
+    let (code, _, err) = b.place.fived(ENV, &["-t"]);
+    assert!(code == 1 && err.contains("fived.conf:2: port: ") && err.contains(another), "{err}");
+    refused(b, (1, 3), another);
     let b = daemon();
     let victim = b.place.at("victim");
     drop(UnixListener::bind(&victim).expect("bind"));
     symlink(&victim, b.place.at("env.sock")).expect("link");
-    refused(b, "found another file");
+    refused(b, (1, 3), "found another file");
     let b = daemon();
     let alive = UnixListener::bind(b.place.at("env.sock")).expect("bind");
     alive.set_nonblocking(true).expect("nonblocking");
-    refused(b, "a process listens there already");
+    refused(b, (111, 2), "a process listens there already");
     assert!(alive.accept().is_err(), "nobody has connected");
     let b = daemon();
     let path = b.place.at("env.sock");

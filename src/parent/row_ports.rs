@@ -333,6 +333,7 @@ impl PortCollector<'_, '_> {
 
     /// Err: whose this path is already.
     fn path_is_not_taken(&self, path: &str) -> Result<(), String> {
+        unix_listener::no_other_file(path).map_err(|what| format!("{path}: {what}"))?;
         let mut all = self.ports.plain.iter();
         let Some(other) = all.find(|p| p.at.path().is_some_and(|w| w.path == path)) else {
             return Ok(());

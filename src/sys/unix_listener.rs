@@ -8,13 +8,18 @@ use super::check;
 use super::local::{self, Address};
 use super::socket::BACKLOG;
 use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
-use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstat, fstatat};
+use nix::sys::stat::{
+    FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstat, fstatat, lstat,
+};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchdir, fchownat, unlinkat};
 use std::ffi::{OsStr, OsString};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+
+const ANOTHER_FILE: &str =
+    "expected no file or the socket of a fived that has ended, found another file";
 
 /// What a socket's file is to be like.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -187,6 +192,15 @@ fn is_socket(s: &FileStat) -> bool {
     SFlag::from_bits_truncate(s.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFSOCK
 }
 
+/// Is there a file that is no socket at this path, a symbolic link too? Err: what to say of it.
+pub fn no_other_file(path: &str) -> Result<(), &'static str> {
+    match lstat(path) {
+        Ok(found) if !is_socket(&found) => Err(ANOTHER_FILE),
+        // One that cannot be seen is told where the socket is to be made.
+        _ => Ok(()),
+    }
+}
+
 /// Removes a socket on which nobody listens. Errors: as in [`listen`].
 fn remove_dead(directory: BorrowedFd, name: &Path) -> io::Result<()> {
     let found = match fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
@@ -194,8 +208,7 @@ fn remove_dead(directory: BorrowedFd, name: &Path) -> io::Result<()> {
         found => found?,
     };
     if !is_socket(&found) {
-        let what = "expected no file or the socket of a fived that has ended, found another file";
-        return Err(io::Error::new(ErrorKind::AlreadyExists, what));
+        return Err(io::Error::new(ErrorKind::AlreadyExists, ANOTHER_FILE));
     }
     // A datagram socket tries to connect, which a stream listener refuses (EPROTOTYPE): a real
     // connection would count as a client and start a service.
