@@ -410,9 +410,7 @@ fn the_rules_and_limits_of_the_row_hold() {
     // A reset is passed on, either way.
     a.raw.frame(WINDOW, RST, inside, 0);
     assert!(c.0.read(&mut [0]).is_err());
-    let linger = std::time::Duration::ZERO;
-    socket2_linger(&first.0, linger);
-    drop(first);
+    reset(&first.0);
     a.raw.until(WINDOW, RST, id);
     let mut again = d.connect();
     again.send("one\r\n");
@@ -508,8 +506,7 @@ fn a_client_that_goes_away_while_it_waits_leaves_nothing() {
         c.send("web\r\n");
         let (id, _) = a.client();
         same(d.ask("web\r\n"), BUSY);
-        socket2_linger(&c.0, std::time::Duration::ZERO);
-        drop(c);
+        reset(&c.0);
         a.raw.frame(WINDOW, ACK, id, 0);
         a.raw.until(WINDOW, RST, id);
         let line = d.wait_logs("EXIT service=web ", n).pop().expect("a line");
@@ -596,10 +593,9 @@ impl Caller {
 
     /// Leaves without an end in order.
     fn breaks_off(self) -> Option<Raw<TcpStream>> {
-        let linger = std::time::Duration::ZERO;
         match self {
-            Caller::Plain(c) => socket2_linger(&c.0, linger),
-            Caller::Tls(t) => socket2_linger(&t.0.sock, linger),
+            Caller::Plain(c) => reset(&c.0),
+            Caller::Tls(t) => reset(&t.0.sock),
             Caller::Stream(mut raw) => {
                 raw.frame(WINDOW, RST, 1, 0);
                 return Some(raw);
@@ -630,8 +626,7 @@ fn a_break_is_passed_on_to_clients_in_sessions_too() {
         let mut c = Caller::ask(&d, caller);
         a.serves("partial");
         c.expect(said.as_bytes());
-        socket2_linger(&a.raw.0, std::time::Duration::ZERO);
-        drop(a);
+        reset(&a.raw.0);
         assert!(c.breaks().is_empty(), "{request} {how}");
         // The client breaks off.
         d.wait_logs("WITHDRAW service=web ", 2 * n + 1);
@@ -645,14 +640,6 @@ fn a_break_is_passed_on_to_clients_in_sessions_too() {
         drop((a, session));
         d.wait_logs("WITHDRAW service=web ", 2 * n + 2);
     }
-}
-
-/// What closes then is a reset.
-fn socket2_linger(stream: &TcpStream, time: std::time::Duration) {
-    use nix::sys::socket::{setsockopt, sockopt};
-    let seconds = i32::try_from(time.as_secs()).expect("short");
-    let linger = nix::libc::linger { l_onoff: 1, l_linger: seconds };
-    setsockopt(stream, sockopt::Linger, &linger).expect("linger");
 }
 
 #[test]

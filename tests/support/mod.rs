@@ -20,7 +20,7 @@ pub mod proc;
 pub mod signals;
 mod trial;
 
-pub use client::{Client, connect_from};
+pub use client::{Client, connect_from, reset};
 pub use daemon::{Builder, Daemon};
 pub use five::Five;
 pub use free::{free_address, free_port};
