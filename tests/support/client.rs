@@ -74,10 +74,9 @@ impl Client {
 
     /// Everything up to the end, whatever end it is.
     pub fn read_any(&mut self) -> Vec<u8> {
-        let (mut all, mut part) = (Vec::new(), [0; 4096]);
-        while let Ok(n @ 1..) = self.0.read(&mut part) {
-            all.extend_from_slice(&part[..n]);
-        }
+        let mut all = Vec::new();
+        // It keeps what came before an error.
+        let _ = self.0.read_to_end(&mut all);
         all
     }
 
