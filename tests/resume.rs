@@ -545,7 +545,7 @@ fn a_session_that_stands_leaves_its_client_a_way_back() {
 
 #[test]
 fn silence_is_a_loss() {
-    let d = Daemon::with(&format!("keepalive = 1\n{CONF}")).start();
+    let d = Daemon::with(&format!("keepalive = 4\n{CONF}")).start();
     let mut s = begin(&d);
     s.open(1, "cat\r\none");
     s.expect(1, "+Go\r\none");

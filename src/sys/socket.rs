@@ -123,7 +123,6 @@ fn shutdown(fd: BorrowedFd, how: libc::c_int) -> io::Result<()> {
 }
 
 /// Bytes that were received and not yet read; 0 where the kernel does not say.
-#[cfg(test)]
 pub fn unread(fd: BorrowedFd) -> usize {
     let mut n: libc::c_int = 0;
     // SAFETY: FIONREAD writes one int.

@@ -114,6 +114,15 @@ impl Five {
         child
     }
 
+    /// A call of `cat` that stands: it has answered.
+    pub fn standing_call(&self, words: &[&str]) -> Child {
+        let host = self.address.ip().to_string();
+        let mut child = self.start(&[words, &[&host, "cat"]].concat());
+        child.stdin.as_mut().expect("piped").write_all(b"x").expect("written");
+        child.stdout.as_mut().expect("piped").read_exact(&mut [0]).expect("an answer");
+        child
+    }
+
     /// A five that only forwards, once its listeners are there; where they are.
     pub fn forwards(&self, words: &[&str]) -> (Child, Vec<String>) {
         let host = self.address.ip().to_string();

@@ -88,7 +88,8 @@ impl Holder {
     }
 
     fn write_rests(&mut self) {
-        for event in self.pump.write_rests() {
+        let mut events = self.pump.write_rests();
+        while let Some(event) = events.pop_front() {
             match event {
                 Event::Finished(id) => self.output_finished(id),
                 Event::OutputFailed(id, e) => self.output_failed(id, Some(e)),
@@ -106,6 +107,7 @@ impl Holder {
                 | Event::ProtocolError(_)
                 | Event::LinkFinished => {}
             }
+            events.extend(self.pump.write_rests());
         }
     }
 
