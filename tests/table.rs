@@ -686,6 +686,30 @@ fn what_only_this_computer_can_tell_has_its_line_too() {
     }
 }
 
+/// Every such message has the same form: `FILE:LINE: WORD: what`, where the word is the setting.
+#[test]
+fn what_cannot_be_read_or_opened_is_told_at_the_setting_that_names_it() {
+    let place = Place::new();
+    let at = |path: &str, line: usize| format!("{}:{line}: ", place.at(path));
+    let not_there = "/no/such: No such file or directory (os error 2)\n";
+    for (setting, warning) in [("inetd", "warning: "), ("xinetd", "")] {
+        let conf = format!("mptcp = yes\n{setting} = /no/such\n{ROW}");
+        let wanted = format!("{warning}{}{setting}: {not_there}", at("fived.conf", 2));
+        assert_eq!(place.fived(&conf, &["-t"]), (1, String::new(), wanted));
+        // An option that names it is no line.
+        let wanted = (1, String::new(), not_there.into());
+        assert_eq!(run(&["-t", &format!("--{setting}"), "/no/such"]), wanted);
+    }
+    let conf = format!("mptcp = yes\npasswords = @DIR@\n{ROW}");
+    let (code, _, err) = place.fived(&conf, &["-t"]);
+    let wanted = format!("warning: {}passwords: ", at("fived.conf", 2));
+    assert!(code == 0 && err.starts_with(&wanted), "{err}");
+    let conf = format!("mptcp = yes\nlog_type = FILE /no/such/log\n{ROW}");
+    let (code, _, err) = place.fived(&conf, &["-l", "127.0.0.1:0"]);
+    let wanted = format!("{}log_type: /no/such/log: ", at("fived.conf", 2));
+    assert!(code == 111 && err.ends_with("(os error 2)\n") && err.contains(&wanted), "{err}");
+}
+
 #[test]
 fn rows_that_are_none() {
     for (row, word) in [

@@ -68,20 +68,20 @@ fn read(path: &str) -> Result<Vec<u8>, String> {
     Ok(text)
 }
 
-/// Warnings about a password file, before anybody logs in: one if others can write it, and
-/// `FILE:LINE: NAME: ...` for each hash whose scheme the system's crypt(3) does not know. There are
-/// none if the file does not exist, or if this user may not read it, as when an ordinary user tests
-/// root's configuration. It never waits.
-pub fn warnings(path: &str) -> Vec<String> {
+/// Warnings about a password file, before anybody logs in: one if it is none, with the place of its
+/// setting (`at`); one if others can write it; and `FILE:LINE: NAME: ...` for each hash by a scheme
+/// that the system's crypt(3) does not know. There are none if the file does not exist, or if this
+/// user may not read it, as when an ordinary user tests root's configuration. It never waits.
+pub fn warnings(path: &str, at: &str) -> Vec<String> {
     use std::io::ErrorKind::{NotFound, PermissionDenied};
     let text = match file::read(path) {
         Ok(text) => text,
         Err(e) if matches!(e.kind(), NotFound | PermissionDenied) => return Vec::new(),
-        Err(e) => return vec![format!("{path}: {e}: nobody can log in by a password")],
+        Err(e) => return vec![format!("{at}: {path}: {e}: nobody can log in by a password")],
     };
     let crypt = match Crypt::open() {
         Ok(crypt) => crypt,
-        Err(e) => return vec![format!("{path}: {e}: nobody can log in by a password")],
+        Err(e) => return vec![format!("{at}: {path}: {e}: nobody can log in by a password")],
     };
     let unknown = |(number, line): (usize, &[u8])| {
         let (name, hash) = entry(line)?;

@@ -37,8 +37,7 @@ impl Bound {
         wrong.extend(wrong_tls);
         let beside = [ports.with(plain, &fresh), fresh_tls.all()].concat();
         let place = if options.listen.is_empty() {
-            let place = config.table.place(HostId::DEFAULT, "listen");
-            place.strip_suffix(":0").map_or(place.clone(), String::from)
+            config.table.place(HostId::DEFAULT, "listen")
         } else {
             "-l".into()
         };

@@ -284,7 +284,7 @@ fn logins(table: &Table, wrong: &mut Vec<String>, warnings: &mut Vec<String>) {
     let backends = backends(table);
     if let (Some(path), None, None) = (&backends.passwords, &backends.pam, &backends.checkpassword)
     {
-        warnings.extend(crate::login::warnings(path));
+        warnings.extend(crate::login::warnings(path, &at("passwords")));
     }
 }
 

@@ -1,19 +1,23 @@
 //! Where the log goes.
 
 use crate::log;
-use crate::policy::LogType;
+use crate::policy::{HostId, LogType, Table};
 use crate::sys::output::Output;
 
 /// Opens the log that `log_type` names; in the background, syslog in place of standard error. A
 /// file is always opened again, because logrotate(8) may have renamed the old one. Err: a sentence.
-pub fn open(log_type: &LogType, background: bool) -> Result<(), String> {
+pub fn open(table: &Table, background: bool) -> Result<(), String> {
     const SYSLOG: LogType = LogType::Syslog { facility: LogType::DAEMON, level: LogType::INFO };
+    let log_type = &table.settings.log_type;
+    let wrong = |what: &str, e: std::io::Error| {
+        format!("{}: log_type: {what}: {e}", table.place(HostId::DEFAULT, "log_type"))
+    };
     let output = match if background && *log_type == LogType::Stderr { &SYSLOG } else { log_type } {
         LogType::Stderr => Output::stderr(),
         LogType::Syslog { facility, level } => {
-            Output::syslog(*facility, *level).map_err(|e| format!("log_type: SYSLOG: {e}"))?
+            Output::syslog(*facility, *level).map_err(|e| wrong("SYSLOG", e))?
         }
-        LogType::File(path) => Output::file(path).map_err(|e| format!("log_type: {path}: {e}"))?,
+        LogType::File(path) => Output::file(path).map_err(|e| wrong(path, e))?,
     };
     log::open(output);
     Ok(())

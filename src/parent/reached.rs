@@ -25,9 +25,9 @@ pub fn warn(
         _ if make == Make::Always => None,
         _ if !ports.plain.is_empty() || offers_tls(table, ports, given) => None,
         _ => {
-            let place = table.place(HostId::DEFAULT, "listen");
             // Where rows of other programs alone are served, fived listens nowhere by itself.
-            (!place.ends_with(":0")).then(|| format!("{place}: listen: {NOWHERE}"))
+            let line = table.line(HostId::DEFAULT, "listen").ok()?;
+            Some(format!("{line}: listen: {NOWHERE}"))
         }
     }
 }

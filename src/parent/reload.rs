@@ -107,8 +107,7 @@ impl Parent {
         let now = config.table.services().len();
         warnings.iter().for_each(|w| log::warn(w));
         config.keys.notes.iter().for_each(|n| log::say(n));
-        if let Err(e) = log_file::open(&config.table.settings.log_type, self.cx.options.background)
-        {
+        if let Err(e) = log_file::open(&config.table, self.cx.options.background) {
             log::warn(&e);
         }
         lines::reload(&origin.to_string(), Ok(now));

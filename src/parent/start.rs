@@ -18,7 +18,7 @@ use super::status::{SYSTEM, USAGE};
 use super::turns;
 use super::unbound;
 use crate::log;
-use crate::policy::{LogType, Settings, SocketKind};
+use crate::policy::{SocketKind, Table};
 use crate::sys::identity;
 use crate::sys::notify;
 use crate::sys::process::{self, Detached};
@@ -81,7 +81,6 @@ fn start(mut options: Options, made: &mut Vec<String>) -> Result<(), Stop> {
     let Read { config, warnings, .. } =
         config::read(&options.origin, own, make, None, (&mut spawner, made))
             .map_err(|e| Stop(e.status(), e.lines()))?;
-    let settings = &config.table.settings;
     let unused_l = !options.listen.is_empty() && listeners.addresses().next().is_some();
     let mut ports = Ports::default();
     let in_vain = given.in_vain(&config.ports.plain);
@@ -90,7 +89,7 @@ fn start(mut options: Options, made: &mut Vec<String>) -> Result<(), Stop> {
     }
     ports.listeners.given = given;
     let missing = bind(&config, &options, &mut ports.listeners, &mut listeners)?;
-    let detached = detach(&options, settings)?;
+    let detached = detach(&options, &config.table)?;
     let pidfile =
         options.pidfile.as_deref().map(Pidfile::write).transpose().map_err(Stop::refused)?;
     let signals = Signals::new(&SIGNALS).map_err(Stop::system("signals"))?;
@@ -100,7 +99,6 @@ fn start(mut options: Options, made: &mut Vec<String>) -> Result<(), Stop> {
         log::warn("-l is not used, because the service manager handed over sockets (LISTEN_FDS)");
     }
     made.drain(..).chain(config.keys.notes.iter().cloned()).for_each(|n| log::say(&n));
-    let log_type = settings.log_type.clone();
     let mut parent = Context::new(options, config, spawner)
         .and_then(|cx| Parent::new(cx, listeners, signals))
         .map_err(Stop::system("poll"))?;
@@ -108,7 +106,8 @@ fn start(mut options: Options, made: &mut Vec<String>) -> Result<(), Stop> {
     parent.ports.listeners.watch(&mut parent.cx).map_err(Stop::system("poll"))?;
     parent.ports.again_later(&mut parent.cx, !missing.is_empty());
     open_pairs(&mut parent, &rights);
-    parent.announce = Some(Box::new(move || ready(detached, &log_type)));
+    let config = parent.cx.config.clone();
+    parent.announce = Some(Box::new(move || ready(detached, &config.table)));
     let ended = parent.run().map_err(Stop::refused);
     parent.end();
     drop(pidfile);
@@ -180,9 +179,9 @@ fn spawner() -> Result<Spawner, Stop> {
 
 /// Without `-b`, opens the log. With `-b`, goes on in the background, and keeps the lines of the
 /// log until fived serves.
-fn detach(options: &Options, settings: &Settings) -> Result<Option<Detached>, Stop> {
+fn detach(options: &Options, table: &Table) -> Result<Option<Detached>, Stop> {
     if !options.background {
-        log_file::open(&settings.log_type, false).map_err(Stop::refused)?;
+        log_file::open(table, false).map_err(Stop::refused)?;
         return Ok(None);
     }
     let detached = process::daemonize().map_err(Stop::system("background"))?;
@@ -215,10 +214,10 @@ fn open_pairs(parent: &mut Parent, missing: &[Right]) {
 
 /// Clients can connect now. In the background, opens the log and lets the process that was called
 /// exit.
-fn ready(detached: Option<Detached>, log_type: &LogType) {
+fn ready(detached: Option<Detached>, table: &Table) {
     let Some(detached) = detached else { return };
     log::flush();
-    if let Err(e) = log_file::open(log_type, true) {
+    if let Err(e) = log_file::open(table, true) {
         log::warn(&e);
     }
     detached.ready();

@@ -163,14 +163,17 @@ impl Table {
         self.services.get(id.0 as usize)
     }
 
-    /// `FILE:LINE` of a setting, or of its host's section where the setting is not given.
+    /// `FILE:LINE` of a setting, else of its host's section, else the file (or the option) alone.
     pub fn place(&self, host: HostId, setting: &str) -> String {
-        let whole = || self.host(host).map_or((String::new(), 0), |h| (h.file.clone(), h.line));
-        let (file, line) = self
-            .set_at
-            .get(&(host, setting.into()))
-            .map_or_else(whole, |(file, line)| (file.to_string(), *line));
-        format!("{file}:{line}")
+        self.line(host, setting).unwrap_or_else(|whole| whole)
+    }
+
+    /// The same. Err: no line has it.
+    pub fn line(&self, host: HostId, setting: &str) -> Result<String, String> {
+        let whole = || self.host(host).map_or(("", 0), |h| (&*h.file, h.line));
+        let given = self.set_at.get(&(host, setting.into()));
+        let (file, line) = given.map_or_else(whole, |(file, line)| (file, *line));
+        if line == 0 { Err(file.into()) } else { Ok(format!("{file}:{line}")) }
     }
 
     /// All hosts, the default first.
@@ -280,10 +283,7 @@ impl Table {
         let s = self.service(id).ok_or(Denied::Unknown)?;
         let a = &*s.attributes;
         let rule = |denied: bool, why: Denied| if denied { Err(why) } else { Ok(()) };
-        let here = match s.host {
-            HostScope::All => true,
-            HostScope::Host(h) => h == facts.host,
-        };
+        let here = s.host == HostScope::All || s.host == HostScope::Host(facts.host);
         rule(!here, Denied::Host)?;
         // A service without a port is unknown to a client at a port, and one without a name to a
         // client that names it.

@@ -51,6 +51,14 @@ fn start(limits: &mut Limits, table: &Table, peer: &str, now: u64) -> Result<Tic
     limits.permit(table, FIRST, &from(peer), seconds(now), || 0.5).map(Permit::into_ticket)
 }
 
+#[test]
+fn the_place_of_a_setting_is_its_line_or_the_file() {
+    let t = table("mptcp = yes\nkeepalive = 5\n[one]\n[two]\nkey = /k\n");
+    let of = |host, setting| t.place(HostId(host), setting);
+    assert_eq!((of(0, "keepalive"), of(0, "state_directory")), ("c:2".into(), "c".into()));
+    assert_eq!((of(2, "key"), of(2, "certificate")), ("c:5".into(), "c:4".into()));
+}
+
 fn busy(answer: Result<Ticket, Refusal>) -> Busy {
     match answer {
         Err(Refusal::Busy(busy)) => busy,

@@ -108,6 +108,17 @@ impl<'a> Builder<'a> {
         self.given.attributes.libwrap != Libwrap::No
     }
 
+    /// A file cannot be read: a mistake in the line that names it with this setting. If an option
+    /// names it, there is no such line.
+    pub fn unreadable(&mut self, setting: &str, path: &str, why: &str, weight: Weight) {
+        let line = self.set_at.get(&(HostId::DEFAULT, setting.into()));
+        let (file, line, word, what) = match line {
+            Some((file, line)) => (&**file, *line, setting, format!("{path}: {why}")),
+            None => (path, 0, "", why.into()),
+        };
+        self.mistakes.push_as(weight, file, line, word, what);
+    }
+
     /// What has been set so far.
     pub fn settings(&self) -> &Settings {
         &self.settings

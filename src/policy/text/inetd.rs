@@ -55,7 +55,7 @@ pub fn read(builder: &mut Builder, paths: &[String], origin: &Origin) {
                 Ok(bytes) => reader.file(&file, &bytes, builder.files),
                 Err(_) if file == MAY_BE_MISSING => {}
                 // A file of a directory that cannot be read is reported and left out.
-                Err(e) if names.is_err() => builder.mistakes.push_as(unread, path, 0, "", e),
+                Err(e) if names.is_err() => builder.unreadable("inetd", path, &e, unread),
                 Err(e) => builder.mistakes.push(&file, 0, "", e),
             }
         }

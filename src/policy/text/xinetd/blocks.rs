@@ -87,13 +87,12 @@ impl BlockReader<'_, '_> {
         let bytes = match text {
             Ok(bytes) => bytes,
             Err(e) => {
-                let mistakes = &mut self.builder.mistakes;
                 return match from {
                     // Where the first file cannot be read there is no table at all.
-                    None => mistakes.push_as(Weight::Refused, path, 0, path, e),
+                    None => self.builder.unreadable("xinetd", path, &e, Weight::Refused),
                     Some((At { file, line }, directive)) => {
-                        let what = format!("{path}: {e}");
-                        mistakes.push_as(Weight::LeftOut, file, line, directive, what);
+                        let (weight, what) = (Weight::LeftOut, format!("{path}: {e}"));
+                        self.builder.mistakes.push_as(weight, file, line, directive, what);
                     }
                 };
             }
