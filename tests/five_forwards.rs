@@ -365,3 +365,36 @@ fn a_session_can_be_multipath_tcp() {
         assert_eq!(call.wait().expect("wait").code(), Some(0));
     }
 }
+
+#[test]
+fn a_five_that_reads_nothing_for_a_while_keeps_its_connections() {
+    let limits = "max_services_per_source = 1000\nmax_streams_anonymous = 400\n";
+    let d = Daemon::with(&format!("{limits}{CONF}")).start();
+    let f = Five::new(&d);
+    let path = d.place.at("local");
+    let (mut child, _) = f.forwards(&["-L", &format!("{path}:cat")]);
+    let connected = || {
+        let mut app = UnixStream::connect(&path).expect("the forward");
+        app.write_all(b"?").expect("written");
+        app.read_exact(&mut [0]).expect("an answer");
+        app
+    };
+    let mut kept = connected();
+    // The end of each is more than its channel to the holder takes.
+    let apps: Vec<_> = (0..320).map(|_| connected()).collect();
+    let five = Pid::from_raw(child.id() as i32);
+    kill(five, Signal::SIGSTOP).expect("stopped");
+    drop(apps);
+    let streams = || f.run(&["-O", "check", H]).1;
+    until("the others have ended", || !streams().contains("streams=3"));
+    until("the others have ended", || {
+        [" streams=1 ", " streams=0 "].iter().any(|n| streams().contains(n))
+    });
+    kill(five, Signal::SIGCONT).expect("continued");
+    drop(connected());
+    kept.write_all(b"still").expect("written");
+    let mut answer = [0; 5];
+    kept.read_exact(&mut answer).expect("an answer");
+    assert_eq!(&answer, b"still");
+    kill_and_wait(&mut child);
+}

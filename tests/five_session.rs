@@ -101,7 +101,7 @@ fn a_directory_that_others_may_enter_is_refused() {
         (
             255,
             format!(
-                "five: {directory}: must be a directory of yours with mode 0700: sessions are found there\n"
+                "five: {directory}: must be a directory of yours with mode 0700: sessions are found there; set XDG_RUNTIME_DIR, or use -x\n"
             )
         )
     );

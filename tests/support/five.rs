@@ -44,7 +44,10 @@ impl Five {
     pub fn config(self, text: &str) -> Five {
         let path = self.config_path("config");
         std::fs::create_dir_all(format!("{}/.config/five", self.home)).expect("directory");
-        std::fs::write(path, text).expect("config");
+        std::fs::write(&path, text).expect("config");
+        // Whatever umask the tests have.
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(path, mode).expect("config");
         self
     }
 

@@ -68,7 +68,7 @@ impl Holder {
                 self.hand_on();
             }
             self.write_rests();
-            self.callers.unreachable().into_iter().for_each(|id| self.caller_gone(id));
+            self.callers.send_rest().into_iter().for_each(|id| self.caller_gone(id));
             let hands_on = self.socket.is_some() && self.has_something_to_hand_on();
             if self.phase == Phase::Ending || !hands_on && !self.has_rest() {
                 return Ok(());
