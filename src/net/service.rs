@@ -50,6 +50,7 @@ impl Session {
             self.report_refusal(Some(request::no_descriptor_left(Some(service))), b"")?;
             return self.busy(service).map(Some);
         }
+        handover.iter().for_each(|h| h.ask());
         self.channel.send(&ask, &[])?;
         let received = self.channel.answer_with()?;
         if !self.started(service, &received.answer)? {
