@@ -567,6 +567,35 @@ fn it_ends_when_fived_does() {
     assert_eq!(d.wait(), 0);
 }
 
+/// A stream that has only changed its facts runs nothing for which fived would wait.
+#[test]
+fn a_dialogue_in_a_lost_session_keeps_nobody_waiting() {
+    let mut d = Daemon::with(&format!("shutdown_timeout = 600\n{CONF}")).start();
+    let mut s = begin(&d);
+    s.open(1, "HOST\r\n\r\n");
+    s.expect(1, "+ Success\r\nWhich VHOST? Host  selected\r\n");
+    lose(&d, &mut s);
+    d.signal(Signal::SIGTERM);
+    assert!(d.wait_log("END ").contains(" reason=drained "), "{}", d.log());
+    assert_eq!(d.wait(), 0);
+}
+
+/// A service that such a stream has is waited for.
+#[test]
+fn a_service_after_a_dialogue_in_a_lost_session_is_waited_for() {
+    let mut d = Daemon::with(&format!("shutdown_timeout = 600\n{CONF}")).start();
+    let mut s = begin(&d);
+    s.open(1, "HOST\r\n\r\ncat\r\none");
+    s.expect(1, "+ Success\r\nWhich VHOST? Host  selected\r\n+Go\r\none");
+    lose(&d, &mut s);
+    d.signal(Signal::SIGTERM);
+    d.wait_log("stopping");
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(d.exited(), None);
+    d.signal(Signal::SIGTERM);
+    assert_eq!(d.wait(), 0);
+}
+
 /// What a service still sends ends with the session, and its client is told that nothing follows.
 #[test]
 fn a_session_with_a_service_ends_in_order_when_fived_waits_no_longer() {

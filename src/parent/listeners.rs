@@ -33,7 +33,9 @@ impl Listeners {
         let each = |socket: OwnedFd| {
             let address = socket::local(socket.as_fd())
                 .map_err(|e| format!("LISTEN_FDS: not an internet socket: {e}"))?;
-            socket::set_nonblocking(socket.as_fd()).map_err(|e| format!("LISTEN_FDS: {e}"))?;
+            socket::set_nonblocking(socket.as_fd())
+                .and_then(|()| socket::set_keepalive(socket.as_fd()))
+                .map_err(|e| format!("LISTEN_FDS: {e}"))?;
             origin_mark::clear(socket.as_fd());
             Ok(Listener::new(None, address, socket))
         };

@@ -133,7 +133,7 @@ impl Nets {
         let Some((order, mut fds)) = net.channel.receive::<FromNet>(&net.phase())? else {
             return Ok(None);
         };
-        net.pinged = None;
+        (net.pinged, net.unheard) = (None, false);
         let config = net.config.clone();
         cx.counters.orders += 1;
         ::log::trace!("net {token}: {order:?}");
@@ -278,9 +278,9 @@ impl Nets {
 
     /// The same, with several descriptors.
     pub fn tell_with(&mut self, cx: &Context, token: usize, what: &ToNet, with: &[BorrowedFd]) {
-        if let Some(net) = self.all.get_mut(&token)
-            && let Err(why) = net.channel.send(cx.registry(), what, with)
-        {
+        let Some(net) = self.all.get_mut(&token) else { return };
+        net.unheard = true;
+        if let Err(why) = net.channel.send(cx.registry(), what, with) {
             self.failed.push((token, why));
         }
     }
