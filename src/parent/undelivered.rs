@@ -121,7 +121,7 @@ impl Kept {
     /// Does something wait in it that net can still receive?
     fn waits(&self) -> bool {
         let socket = self.socket.as_fd();
-        socket::unsent(socket).is_ok_and(|n| n > 0) && !socket::is_closed(socket)
+        socket::unsent(socket).is_ok_and(|n| n > 0) && socket::holds_output(socket)
     }
 }
 

@@ -144,17 +144,21 @@ pub fn unsent(fd: BorrowedFd) -> io::Result<usize> {
     Ok(usize::try_from(n).unwrap_or(0))
 }
 
-/// Is this TCP connection over: reset, or ended by both sides? (tcp(7), TCP_INFO: its first byte is
-/// the state.) True also where the system does not say.
-pub fn is_closed(fd: BorrowedFd) -> bool {
-    /// netinet/tcp.h
-    const TCP_CLOSE: u8 = 7;
-    let (mut state, mut size) = (TCP_CLOSE, 1 as libc::socklen_t);
-    let (level, option) = (libc::IPPROTO_TCP, libc::TCP_INFO);
-    let (to, length) = ((&raw mut state).cast(), &raw mut size);
-    // SAFETY: at most one byte is written, and the length.
+/// Does a TCP connection hold anything that its other end has not acknowledged? After a reset it
+/// does not, whatever [`unsent`] says. Neither takes the lock of the socket, which a process that
+/// has it too can keep for as long as it likes, as TCP_INFO would.
+pub fn holds_output(fd: BorrowedFd) -> bool {
+    /// asm-generic/socket.h
+    const SO_MEMINFO: libc::c_int = 55;
+    /// linux/sock_diag.h
+    const SK_MEMINFO_WMEM_QUEUED: usize = 5;
+    let mut memory = [0u32; 9];
+    let mut size = size_of_val(&memory) as libc::socklen_t;
+    let (level, option) = (libc::SOL_SOCKET, SO_MEMINFO);
+    let (to, length) = ((&raw mut memory).cast(), &raw mut size);
+    // SAFETY: at most the array's size is written, and the length.
     let asked = check(unsafe { libc::getsockopt(fd.as_raw_fd(), level, option, to, length) });
-    asked.is_err() || state == TCP_CLOSE
+    asked.is_ok() && memory[SK_MEMINFO_WMEM_QUEUED] > 0
 }
 
 /// Sends small writes at once (TCP_NODELAY); for relays, whose writes are as large as they will
