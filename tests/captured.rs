@@ -8,7 +8,9 @@ mod support;
 mod tls;
 
 use fived::wire::orders::{Ask, Data, FromNet, Message, Method};
-use std::process::Command;
+use nix::sys::signal::Signal;
+use std::io::Read;
+use std::process::{Command, Stdio};
 use support::*;
 
 const CONF: &str = "
@@ -216,4 +218,90 @@ fn what_fived_has_connected_is_no_client() {
     let mut client = d.connect_from("127.77.0.1");
     client.send("up\r\n").expect("+Go\r\n");
     assert!(!passed_for_a_client(2), "{}", d.log());
+}
+
+/// Arguments: the parent's pid, net's, the kind of the order, and where a connection is that is full
+/// and whose close waits: in the queue of a Unix socket that goes with the order (`queue`), among
+/// more descriptors than an order has (`extra`), or in the queue of a session's channel (`channel`);
+/// then the orders `Start`, `Session`, and one of a session. All of it is closed here before the
+/// parent reads it. The connections' other ends stay until the end of the input.
+const LINGERS: &str = r"
+import array, ctypes, os, signal, socket, struct, sys
+parent, pid, where = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+start, session, other = [bytes.fromhex(w) for w in sys.argv[4:]]
+libc, pidfd = ctypes.CDLL(None), os.pidfd_open(pid)
+own = socket.socket(fileno=libc.syscall(438, pidfd, 3, 0))
+def send(to, order, *fds):
+    to.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [f.fileno() for f in fds]))])
+l = socket.socket()
+l.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2304)
+l.bind(('127.0.0.1', 0))
+l.listen()
+kept = []
+def lingering():
+    c = socket.create_connection(l.getsockname())
+    kept.append(l.accept()[0])
+    c.setblocking(False)
+    try:
+        while True:
+            c.send(bytes(4096))
+    except BlockingIOError:
+        pass
+    c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 600))
+    return c
+os.kill(parent, signal.SIGSTOP)
+all = [lingering() for _ in range(20)]
+if where == 'queue':
+    a, b = socket.socketpair()
+    send(b, b'x', *all)
+    send(own, start, a)
+elif where == 'extra':
+    send(own, start, *[socket.socket() for _ in range(4)], *all)
+else:
+    a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    send(own, session, socket.create_connection(l.getsockname()), b)
+    b.close()
+    a.send(b'no order')
+    send(a, other, *all[:4])
+    send(a, other, *all[4:])
+for c in all:
+    c.close()
+if where != 'extra':
+    a.close()
+    b.close()
+os.kill(parent, signal.SIGCONT)
+print('said', flush=True)
+sys.stdin.read()
+";
+
+/// Descriptors that nobody takes are closed where they came to: by the parent, in its only thread.
+#[test]
+fn nothing_that_net_sends_keeps_the_parent_from_its_work() {
+    if !root() || !installed("python3") {
+        return skip("needs root and python3");
+    }
+    let hex = |o: &[u8]| o.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let start = hex(&FromNet::Start { service: 0, host: 0, proxied: None }.encode());
+    let session = hex(&FromNet::Session { tls_port: None, proxied: None }.encode());
+    let name = hex(&Ask::Name.encode());
+    for at in ["queue", "extra", "channel"] {
+        let mut d = Daemon::with(CONF).start();
+        same(d.ask("hello\r\n"), HELLO);
+        let net = d.net_pid();
+        let mut said = Command::new("python3")
+            .args(["-c", LINGERS, &d.parent_pid().to_string(), &net.to_string(), at])
+            .args([&start, &session, &name])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python3");
+        let mut line = [0; 5];
+        said.stdout.take().expect("piped").read_exact(&mut line).expect("a line");
+        until("it is ended", || d.log().contains(": a forbidden order; fived ends it"));
+        until("another net serves", || matches!(d.nets()[..], [other] if other != net));
+        same(d.ask("hello\r\n"), HELLO);
+        d.signal(Signal::SIGTERM);
+        d.wait();
+        kill_and_wait(&mut said);
+    }
 }

@@ -13,12 +13,13 @@ use crate::sys::origin_mark;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
 use crate::wire::orders::{ProxyAddresses, ToNet};
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// The addresses of a connection that a net process has handed over. `config`: that of net; `now`:
 /// the one that is served now, which may have let the client in before net had it. `proxied`: those
 /// that its load balancer gave. None: the client has gone already. Err: whoever connected may not
-/// give them, or nobody has: the parent itself has connected it.
+/// give them, or nobody has: the parent itself has connected it, or it is no connection.
 pub fn addresses(
     config: &Config,
     now: &Config,
@@ -29,7 +30,11 @@ pub fn addresses(
         return Err(Broken::Forbidden);
     }
     let own_paths = [&config.ports.own_paths[..], &now.ports.own_paths];
-    let Ok(own) = Addresses::of(client, &own_paths) else { return Ok(None) };
+    let own = match Addresses::of(client, &own_paths) {
+        Ok(own) => own,
+        Err(e) if e.kind() == ErrorKind::InvalidInput => return Err(Broken::Forbidden),
+        Err(_) => return Ok(None),
+    };
     let proxies = &config.table.settings.proxy_from;
     believed(proxies, own, proxied).map(Some).ok_or(Broken::Forbidden)
 }

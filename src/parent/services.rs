@@ -148,8 +148,6 @@ impl Services {
         no: StartError,
         with: Ends,
     ) {
-        // Its client's socket may be closed, and with it what a client has sent.
-        self.interrupt.want();
         let service = config.table.service(id);
         self.refusals.refused(cx, service, record, &no);
         let outcome = Err(no.reply);
@@ -309,7 +307,7 @@ impl Services {
         let output = std::mem::replace(&mut running.output, Output::Safe);
         let ended = (&running.record, status(exit));
         self.undelivered.ended(cx, ended, output, &mut self.ends);
-        let lingering_close = running.lingering_close.take().inspect(|_| self.interrupt.want());
+        let lingering_close = running.lingering_close.take();
         self.running.end(running, exit, cx.now);
         lingering_close
     }
@@ -363,7 +361,7 @@ impl Services {
         self.running.forget(session);
     }
 
-    /// What a client has sent, or a service has left, may be closed now: it takes a moment.
+    /// What others have sent or left may be closed now, and no close may take long.
     pub fn closes(&mut self) {
         self.interrupt.want();
     }

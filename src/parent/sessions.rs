@@ -9,7 +9,7 @@ mod groups;
 
 use super::addresses::Addresses;
 use super::arrival::Arrival;
-use super::channel::{Broken, Held, next};
+use super::channel::{Broken, Held, next_end};
 use super::config::Config;
 use super::context::Context;
 use super::environment::Tls;
@@ -19,6 +19,7 @@ use super::session::{NewSession, SessionRecord, Step, User};
 use super::session_counts::SessionCounts;
 use crate::policy::{HostId, Peer, PeerName, ServiceId, Source};
 use crate::sys::message;
+use crate::sys::socket::PairKind;
 use crate::wire::orders::{
     Answer, Ask, Claim, Claimed, Data, May, Message, Method, Named, Refused, Why,
 };
@@ -159,7 +160,8 @@ impl Sessions {
             }
             Ask::MayLogin { method } => Request::MayLogin { method },
             Ask::Verify { method, user } => {
-                Request::Verify { method, user, channel: next(&mut fds)?.our_own() }
+                let channel = next_end(&mut fds, PairKind::Channel)?;
+                Request::Verify { method, user, channel }
             }
             Ask::Start { service, host, tag, way } => {
                 let (stream, client) = ((token, tag), fds.take());
@@ -167,7 +169,7 @@ impl Sessions {
                 Request::Start(Box::new(s.arrival(cx.minute(), stream, what, client)?))
             }
             Ask::Branch { host, tag } => {
-                let channel = next(&mut fds)?.our_own();
+                let channel = next_end(&mut fds, PairKind::Channel)?;
                 Request::Branch { host: HostId(host), tag, channel }
             }
             Ask::Refused(refused) => {
@@ -185,7 +187,7 @@ impl Sessions {
             Ask::Name => Request::Name(s.addresses.peer()),
             Ask::Resumable { key } => Request::Resumable(key.0),
             Ask::Lost(why) => Request::Lost(why),
-            Ask::Resume(claim) => Request::Claim(claim, next(&mut fds)?.our_own()),
+            Ask::Resume(claim) => Request::Claim(claim, next_end(&mut fds, PairKind::Stream)?),
             Ask::Resumed { taken } => Request::Resumed(taken),
             Ask::Offer { .. }
             | Ask::OfferEnded { .. }

@@ -9,8 +9,10 @@ use std::io;
 use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Between two interruptions, in nanoseconds: for so long one such call may keep its thread.
+/// Until the first interruption, in nanoseconds: for so long one such call may keep its thread.
 const PERIOD: libc::c_long = 10_000_000;
+/// Between the next ones: many such calls may follow, because an attacker has prepared them.
+const AGAIN: libc::c_long = 1_000_000;
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -63,7 +65,8 @@ impl Interrupt {
         let now = COUNT.load(Ordering::Relaxed);
         if self.runs && now != self.counted {
             self.counted = now;
-            self.runs = std::mem::take(&mut self.wanted) || !self.set(0);
+            let period = if std::mem::take(&mut self.wanted) { PERIOD } else { 0 };
+            self.runs = self.set(period) == (period > 0);
         }
     }
 
@@ -74,9 +77,10 @@ impl Interrupt {
         }
     }
 
-    fn set(&self, period: libc::c_long) -> bool {
-        let time = libc::timespec { tv_sec: 0, tv_nsec: period };
-        let new = libc::itimerspec { it_interval: time, it_value: time };
+    /// Starts the timer anew; with 0, stops it.
+    fn set(&self, first: libc::c_long) -> bool {
+        let time = |nanoseconds| libc::timespec { tv_sec: 0, tv_nsec: nanoseconds };
+        let new = libc::itimerspec { it_interval: time(AGAIN), it_value: time(first) };
         // SAFETY: the timer is this value's own; one itimerspec is read.
         unsafe { libc::timer_settime(self.timer, 0, &new, ptr::null_mut()) == 0 }
     }

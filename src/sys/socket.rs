@@ -10,14 +10,14 @@ mod pieces;
 mod transfer;
 
 pub(super) use internet::{bind, connect, datagram, stream};
-pub use internet::{canonical, is_of_another_family, local, peer};
+pub use internet::{canonical, is_no_socket, is_of_another_family, local, peer};
 pub(in crate::sys) use listener::beside;
 pub use listener::{BACKLOG, accept, is_listening, listen, listen_beside, set_nonblocking};
 pub use pieces::{PIECES, read_pieces, receive_pieces};
 pub use transfer::{Stream, discard, peek, receive, send, send_parts, send_with_more};
 
-use super::check;
-use nix::sys::socket::{setsockopt, sockopt};
+use super::{check, local};
+use nix::sys::socket::{SockType, getsockopt, setsockopt, sockopt};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -56,8 +56,25 @@ pub(super) fn is_scarce(errno: i32) -> bool {
 
 /// Is it a socket of datagrams?
 pub fn is_datagram(fd: BorrowedFd) -> bool {
-    use nix::sys::socket::{SockType, getsockopt};
     getsockopt(&fd, sockopt::SockType) == Ok(SockType::Datagram)
+}
+
+/// The kind of a pair of Unix sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PairKind {
+    /// [`pair`]
+    Stream,
+    /// [`seqpacket`]
+    Channel,
+}
+
+/// Is it a Unix socket of this kind without a path, such as an end of a pair?
+pub fn is_end_of_pair(fd: BorrowedFd, kind: PairKind) -> bool {
+    let kind = match kind {
+        PairKind::Stream => SockType::Stream,
+        PairKind::Channel => SockType::SeqPacket,
+    };
+    getsockopt(&fd, sockopt::SockType) == Ok(kind) && local::has_no_path(fd)
 }
 
 /// The two ends of a stream; they block. Closing them never waits (SO_LINGER is for TCP).
@@ -258,6 +275,16 @@ mod tests {
         drop(a);
         while take(99).unwrap().0 > 0 {}
         assert_eq!(take(99).unwrap(), (0, vec![9]));
+    }
+
+    #[test]
+    fn only_a_pair_is_a_pair() {
+        let kinds = [PairKind::Stream, PairKind::Channel];
+        let is = |fd: BorrowedFd| kinds.map(|kind| is_end_of_pair(fd, kind));
+        assert_eq!(is(pair().unwrap().0.as_fd()), [true, false]);
+        assert_eq!(is(seqpacket().unwrap().1.as_fd()), [false, true]);
+        assert_eq!(is(accepted("127.0.0.1:0", false).1.as_fd()), [false, false]);
+        assert_eq!(is(std::io::pipe().unwrap().0.as_fd()), [false, false]);
     }
 
     #[test]
