@@ -8,6 +8,7 @@ mod support;
 mod tls;
 
 use fived::wire::orders::{Ask, Data, FromNet, Message, Method};
+use fived::wire::run::Way;
 use nix::sys::signal::Signal;
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -304,4 +305,48 @@ fn nothing_that_net_sends_keeps_the_parent_from_its_work() {
         d.wait();
         kill_and_wait(&mut said);
     }
+}
+
+/// Arguments: the pid of a net process, and the orders `Session` and one of a session, which is said
+/// with that process's listener.
+const HANDS_LISTENER: &str = r"
+import array, ctypes, os, socket, sys
+pid, session, order = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), bytes.fromhex(sys.argv[3])
+libc, pidfd = ctypes.CDLL(None), os.pidfd_open(pid)
+def send(to, order, *fds):
+    to.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [f.fileno() for f in fds]))])
+numbers = [n for n in os.listdir(f'/proc/{pid}/fd') if os.readlink(f'/proc/{pid}/fd/{n}').startswith('socket:')]
+all = [socket.socket(fileno=libc.syscall(438, pidfd, int(n), 0)) for n in numbers]
+listeners = [s for s in all if s.family != socket.AF_UNIX and s.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)]
+l = socket.create_server(('127.0.0.1', 0))
+c = socket.create_connection(l.getsockname())
+a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+own = socket.socket(fileno=libc.syscall(438, pidfd, 3, 0))
+send(own, session, l.accept()[0], b)
+send(a, order, listeners[0])
+print(len(listeners))
+";
+
+/// A program that has fived's listener would take its clients, outside of net's confinement and when
+/// that net has long been replaced.
+#[test]
+fn a_service_gets_nothing_but_its_client_s_socket() {
+    if !root() || !installed("python3") {
+        return skip("needs root and python3");
+    }
+    let hex = |o: &[u8]| o.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let session = hex(&FromNet::Session { tls_port: None, proxied: None }.encode());
+    let start = Ask::Start { service: 0, host: 0, tag: 0, way: Way::Plain };
+    let d = Daemon::with(CONF).start();
+    let net = d.net_pid();
+    let mut python = Command::new("python3");
+    python.args(["-c", HANDS_LISTENER, &net.to_string(), &session, &hex(&start.encode())]);
+    same(python.output().expect("python3").stdout, "1\n");
+    until("it is ended", || d.log().contains(": a forbidden order; fived ends it"));
+    until("another net serves", || matches!(d.nets()[..], [other] if other != net));
+    assert!(!d.log().contains("START"), "{}", d.log());
+    same(
+        d.ask("HOST\r\n\r\nhello\r\n"),
+        &format!("+ Success\r\nWhich VHOST? Host  selected\r\n{HELLO}"),
+    );
 }

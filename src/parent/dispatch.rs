@@ -55,7 +55,7 @@ impl Parent {
                 };
                 let name = self.names.known(self.cx.now, at.peer());
                 let place = (token, self.nets.drains(token), tls_port);
-                self.sessions.begin(&mut self.cx, place, config, (at, name), channel);
+                self.sessions.begin(&mut self.cx, place, config, (at, name), (client, channel));
             }
             net::Request::AtPort { config, client, proxied } => {
                 if let Some(a) = self.proxied_at_port(&config, client, proxied)? {

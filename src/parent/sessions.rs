@@ -19,7 +19,8 @@ use super::session::{NewSession, SessionRecord, Step, User};
 use super::session_counts::SessionCounts;
 use crate::policy::{HostId, Peer, PeerName, ServiceId, Source};
 use crate::sys::message;
-use crate::sys::socket::PairKind;
+use crate::sys::shared::Shared;
+use crate::sys::socket::{self, PairKind};
 use crate::wire::orders::{
     Answer, Ask, Claim, Claimed, Data, May, Message, Method, Named, Refused, Why,
 };
@@ -105,7 +106,7 @@ impl Sessions {
         (net, drains, tls_port): (usize, bool, Option<u32>),
         config: Rc<Config>,
         (addresses, name): (Addresses, PeerName),
-        channel: OwnedFd,
+        (client, channel): (Shared, OwnedFd),
     ) {
         let peer = addresses.peer();
         let source = Source::of(peer);
@@ -130,7 +131,8 @@ impl Sessions {
         // Of each client of a service that it offers, it is told twice.
         let most = settings.unanswered(streams).saturating_add(streams.saturating_mul(2));
         let channel = channel.holding(most as usize, &self.held);
-        let new = NewSession { net, number, addresses, name, tls_port };
+        let socket = socket::cookie(client.as_fd());
+        let new = NewSession { net, number, addresses, socket, name, tls_port };
         let session = SessionRecord::new(channel, config, new, cx.now);
         self.all.insert(token, session);
         self.tell_if_drained(cx, token, drains);

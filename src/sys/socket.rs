@@ -59,6 +59,19 @@ pub fn is_datagram(fd: BorrowedFd) -> bool {
     getsockopt(&fd, sockopt::SockType) == Ok(SockType::Datagram)
 }
 
+/// A number that no other socket of this computer has, or ever had since it was booted, whichever
+/// descriptor it is asked by (SO_COOKIE). None: it is no socket.
+pub fn cookie(fd: BorrowedFd) -> Option<u64> {
+    let mut cookie: u64 = 0;
+    let mut size = size_of_val(&cookie) as libc::socklen_t;
+    let (level, name) = (libc::SOL_SOCKET, libc::SO_COOKIE);
+    // SAFETY: the option is a number of 64 bits, which is written, and its length.
+    let asked = check(unsafe {
+        libc::getsockopt(fd.as_raw_fd(), level, name, (&raw mut cookie).cast(), &mut size)
+    });
+    asked.ok().map(|_| cookie)
+}
+
 /// The kind of a pair of Unix sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PairKind {
