@@ -350,3 +350,53 @@ fn a_service_gets_nothing_but_its_client_s_socket() {
         &format!("+ Success\r\nWhich VHOST? Host  selected\r\n{HELLO}"),
     );
 }
+
+/// Arguments: the pid of a net process, the order `Session`, and one of a session that is said twice.
+/// It prints that, and waits for the end of its input.
+const SAYS_TWICE: &str = r"
+import array, ctypes, os, socket, sys
+pid, session, order = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), bytes.fromhex(sys.argv[3])
+libc, pidfd = ctypes.CDLL(None), os.pidfd_open(pid)
+own = socket.socket(fileno=libc.syscall(438, pidfd, 3, 0))
+l = socket.create_server(('127.0.0.1', 0))
+c = socket.create_connection(l.getsockname())
+a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+client = l.accept()[0]
+own.sendmsg([session], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [client.fileno(), b.fileno()]))])
+a.send(order)
+a.send(order)
+print('said', flush=True)
+sys.stdin.read()
+";
+
+/// Where bytes are counted, the line about a service's end waits for the counts of its stream.
+#[test]
+fn no_service_ends_without_a_line_in_the_log() {
+    if !root() || !installed("python3") {
+        return skip("needs root and python3");
+    }
+    let hex = |o: &[u8]| o.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let session = hex(&FromNet::Session { tls_port: None, proxied: None }.encode());
+    let start = Ask::Start { service: 0, host: 0, tag: 7, way: Way::Plain };
+    let d = Daemon::with(
+        "log_on_success = PID HOST EXIT DURATION TRAFFIC\n\
+         nap stream tcp nowait @USER@ /bin/sleep sleep 1\n",
+    )
+    .start();
+    let mut said = Command::new("python3")
+        .args(["-c", SAYS_TWICE, &d.net_pid().to_string(), &session, &hex(&start.encode())])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3");
+    let mut line = [0; 5];
+    said.stdout.take().expect("piped").read_exact(&mut line).expect("a line");
+    d.wait_log("START service=nap ");
+    until("nothing runs", || d.services().is_empty());
+    kill_and_wait(&mut said);
+    d.wait_log("END session=");
+    until("each has its line", || {
+        let log = d.log();
+        log.matches("START service=nap ").count() == log.matches("EXIT service=nap ").count()
+    });
+}
