@@ -119,7 +119,7 @@ fn whatever_a_captured_net_says_only_it_is_ended() {
         FromNet::Session { tls_port: None, proxied: None }.encode(),
         FromNet::AtPort { proxied: None }.encode(),
         FromNet::Left.encode(),
-        FromNet::Warn(data.clone()).encode(),
+        FromNet::Unlogged { refusals: 9 }.encode(),
         FromNet::Name { client: 1, generation: 1, proxied: None }.encode(),
         FromNet::Pong.encode(),
         Ask::Sign { chain: 0, scheme: 0x403, message: data.clone() }.encode(),

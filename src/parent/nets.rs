@@ -169,8 +169,8 @@ impl Nets {
             }
             FromNet::Pong => Request::Done,
             FromNet::Left => self.closed_listeners(cx, listeners, token),
-            FromNet::Warn(text) => {
-                log::warn(&String::from_utf8_lossy(text.bytes()));
+            FromNet::Unlogged { refusals } => {
+                log::warn(&format!("{refusals} refusals not logged: too many at once"));
                 Request::Done
             }
         }))
