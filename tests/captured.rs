@@ -400,3 +400,40 @@ fn no_service_ends_without_a_line_in_the_log() {
         log.matches("START service=nap ").count() == log.matches("EXIT service=nap ").count()
     });
 }
+
+/// Arguments: the pid of a net process, an order, and an address. The order is said once, with one
+/// end of a connection that was made in another network namespace, from that address to itself.
+const FROM_ANOTHER_NETWORK: &str = r"
+import array, ctypes, fcntl, os, socket, struct, sys
+pid, order, address = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), sys.argv[3]
+libc = ctypes.CDLL(None)
+own = socket.socket(fileno=libc.syscall(438, os.pidfd_open(pid), 3, 0))
+assert libc.unshare(0x40000000) == 0
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+fcntl.ioctl(s, 0x8914, struct.pack('16sH14x', b'lo', 0x41))
+fcntl.ioctl(s, 0x8916, struct.pack('16sHH4s8x', b'lo', socket.AF_INET, 0, socket.inet_aton(address)))
+l = socket.create_server((address, 0))
+c = socket.create_connection(l.getsockname())
+rights = array.array('i', [l.accept()[0].detach()])
+own.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+";
+
+/// Any user can make one, in a user namespace, and a service of that user can hand it to a captured
+/// net.
+#[test]
+fn a_connection_of_another_network_is_no_client() {
+    if !root() || !installed("python3") {
+        return skip("needs root and python3");
+    }
+    let order = FromNet::Start { service: 1, host: 0, proxied: None }.encode();
+    let order = order.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let d = Daemon::with(CONF).start();
+    let net = d.net_pid();
+    let mut python = Command::new("python3");
+    python.args(["-c", FROM_ANOTHER_NETWORK, &net.to_string(), &order, "192.0.2.1"]);
+    same(python.output().expect("python3").stderr, "");
+    until("it is ended", || d.log().contains(": a forbidden order; fived ends it"));
+    until("another net serves", || matches!(d.nets()[..], [other] if other != net));
+    assert!(!d.log().contains("START service=hidden "), "{}", d.log());
+    same(d.ask("hello\r\n"), HELLO);
+}

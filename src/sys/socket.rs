@@ -19,7 +19,7 @@ pub use transfer::{Stream, discard, peek, receive, send, send_parts, send_with_m
 use super::{check, local};
 use nix::sys::socket::{SockType, getsockopt, setsockopt, sockopt};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// Has this process no descriptor left? (The system may have some.)
 pub fn is_out_of_descriptors(e: &io::Error) -> bool {
@@ -62,14 +62,28 @@ pub fn is_datagram(fd: BorrowedFd) -> bool {
 /// A number that no other socket of this computer has, or ever had since it was booted, whichever
 /// descriptor it is asked by (SO_COOKIE). None: it is no socket.
 pub fn cookie(fd: BorrowedFd) -> Option<u64> {
-    let mut cookie: u64 = 0;
-    let mut size = size_of_val(&cookie) as libc::socklen_t;
-    let (level, name) = (libc::SOL_SOCKET, libc::SO_COOKIE);
-    // SAFETY: the option is a number of 64 bits, which is written, and its length.
-    let asked = check(unsafe {
-        libc::getsockopt(fd.as_raw_fd(), level, name, (&raw mut cookie).cast(), &mut size)
-    });
-    asked.ok().map(|_| cookie)
+    number(fd, libc::SO_COOKIE)
+}
+
+/// The network namespace that a socket is in, by a number that no other has (SO_NETNS_COOKIE).
+/// None: it is no socket, or the kernel does not say (before Linux 5.14).
+pub fn network(fd: BorrowedFd) -> Option<u64> {
+    number(fd, libc::SO_NETNS_COOKIE)
+}
+
+/// The one that this process is in now.
+pub fn own_network() -> Option<u64> {
+    pair().ok().and_then(|(fd, _)| network(fd.as_fd()))
+}
+
+/// An option whose value is a number of 64 bits.
+fn number(fd: BorrowedFd, name: libc::c_int) -> Option<u64> {
+    let mut value: u64 = 0;
+    let mut size = size_of_val(&value) as libc::socklen_t;
+    let (level, to) = (libc::SOL_SOCKET, (&raw mut value).cast());
+    // SAFETY: at most so many bytes are written, and their length.
+    let asked = check(unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, to, &mut size) });
+    asked.ok().map(|_| value)
 }
 
 /// The kind of a pair of Unix sockets.
@@ -226,7 +240,6 @@ mod tests {
     use super::*;
     use std::io::{Read, Write};
     use std::net::{SocketAddr, TcpStream};
-    use std::os::fd::AsFd;
 
     fn accepted(address: &str, mptcp: bool) -> (TcpStream, Shared, SocketAddr) {
         let l = listen(address.parse().unwrap(), mptcp).unwrap();
