@@ -98,7 +98,7 @@ fn close_elsewhere(fd: OwnedFd) {
 }
 
 fn close_all(all: &Receiver<OwnedFd>) {
-    let mut interrupt = Interrupt::every(CLOSE_MAX).ok();
+    let mut interrupt = Interrupt::after(CLOSE_MAX).ok();
     while let Ok(fd) = all.recv() {
         interrupt.iter_mut().for_each(Interrupt::want);
         drop(fd);

@@ -10,16 +10,18 @@ mod pieces;
 mod transfer;
 
 pub(super) use internet::{bind, connect, datagram, stream};
-pub use internet::{canonical, is_of_another_family, local, peer, set_keepalive};
+pub use internet::{
+    canonical, is_no_socket, is_of_another_family, local, peer, set_keepalive,
+};
 pub(in crate::sys) use listener::beside;
 pub use listener::{BACKLOG, accept, is_listening, listen, listen_beside, set_nonblocking};
 pub use pieces::{PIECES, read_pieces, receive_pieces};
 pub use transfer::{Stream, discard, peek, receive, send, send_parts, send_with_more};
 
-use super::check;
-use nix::sys::socket::{setsockopt, sockopt};
+use super::{check, local};
+use nix::sys::socket::{SockType, getsockopt, setsockopt, sockopt};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// Has this process no descriptor left? (The system may have some.)
 pub fn is_out_of_descriptors(e: &io::Error) -> bool {
@@ -56,8 +58,52 @@ pub(super) fn is_scarce(errno: i32) -> bool {
 
 /// Is it a socket of datagrams?
 pub fn is_datagram(fd: BorrowedFd) -> bool {
-    use nix::sys::socket::{SockType, getsockopt};
     getsockopt(&fd, sockopt::SockType) == Ok(SockType::Datagram)
+}
+
+/// A number that no other socket of this computer has, or ever had since it was booted, whichever
+/// descriptor it is asked by (SO_COOKIE). None: it is no socket.
+pub fn cookie(fd: BorrowedFd) -> Option<u64> {
+    number(fd, libc::SO_COOKIE)
+}
+
+/// The network namespace that a socket is in, by a number that no other has (SO_NETNS_COOKIE).
+/// None: it is no socket, or the kernel does not say (before Linux 5.14).
+pub fn network(fd: BorrowedFd) -> Option<u64> {
+    number(fd, libc::SO_NETNS_COOKIE)
+}
+
+/// The one that this process is in now.
+pub fn own_network() -> Option<u64> {
+    pair().ok().and_then(|(fd, _)| network(fd.as_fd()))
+}
+
+/// An option whose value is a number of 64 bits.
+fn number(fd: BorrowedFd, name: libc::c_int) -> Option<u64> {
+    let mut value: u64 = 0;
+    let mut size = size_of_val(&value) as libc::socklen_t;
+    let (level, to) = (libc::SOL_SOCKET, (&raw mut value).cast());
+    // SAFETY: at most so many bytes are written, and their length.
+    let asked = check(unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, to, &mut size) });
+    asked.ok().map(|_| value)
+}
+
+/// The kind of a pair of Unix sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PairKind {
+    /// [`pair`]
+    Stream,
+    /// [`seqpacket`]
+    Channel,
+}
+
+/// Is it a Unix socket of this kind without a path, such as an end of a pair?
+pub fn is_end_of_pair(fd: BorrowedFd, kind: PairKind) -> bool {
+    let kind = match kind {
+        PairKind::Stream => SockType::Stream,
+        PairKind::Channel => SockType::SeqPacket,
+    };
+    getsockopt(&fd, sockopt::SockType) == Ok(kind) && local::has_no_path(fd)
 }
 
 /// The two ends of a stream; they block. Closing them never waits (SO_LINGER is for TCP).
@@ -199,7 +245,6 @@ mod tests {
     use super::*;
     use std::io::{Read, Write};
     use std::net::{SocketAddr, TcpStream};
-    use std::os::fd::AsFd;
 
     fn accepted(address: &str, mptcp: bool) -> (TcpStream, Shared, SocketAddr) {
         let l = listen(address.parse().unwrap(), mptcp).unwrap();
@@ -261,6 +306,16 @@ mod tests {
         drop(a);
         while take(99).unwrap().0 > 0 {}
         assert_eq!(take(99).unwrap(), (0, vec![9]));
+    }
+
+    #[test]
+    fn only_a_pair_is_a_pair() {
+        let kinds = [PairKind::Stream, PairKind::Channel];
+        let is = |fd: BorrowedFd| kinds.map(|kind| is_end_of_pair(fd, kind));
+        assert_eq!(is(pair().unwrap().0.as_fd()), [true, false]);
+        assert_eq!(is(seqpacket().unwrap().1.as_fd()), [false, true]);
+        assert_eq!(is(accepted("127.0.0.1:0", false).1.as_fd()), [false, false]);
+        assert_eq!(is(std::io::pipe().unwrap().0.as_fd()), [false, false]);
     }
 
     #[test]
