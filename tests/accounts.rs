@@ -288,6 +288,14 @@ fn a_user_about_whom_the_directory_does_not_answer_is_not_logged_in() {
     // Who is known is as before.
     std::fs::remove_file(d.place.at("directory")).expect("remove");
     same(as_demo(&d, "others"), NOT_AVAILABLE);
+    d.wait_logs("LOGIN user=demo method=password result=yes", 2);
+
+    // A reload does not forget who is known by a login alone.
+    d.place.write("hangs", "", 0o644);
+    d.reload(&format!("{REFUSING}next stream tcp nowait nobody /bin/echo echo next\n"));
+    until("the new table is served", || d.ask("next\r\n") == b"+Go\r\nnext\n");
+    same(as_demo(&d, "others"), NOT_AVAILABLE);
+    d.wait_logs("LOGIN user=demo method=password result=yes", 3);
 }
 
 /// A directory may know a user by several names, such as one in capitals. Under such a name the

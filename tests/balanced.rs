@@ -239,9 +239,7 @@ fn who_connects_and_sends_nothing_leaves_no_line() {
         for n in 0..40 {
             let probe = TcpStream::connect(d.address()).expect("connect");
             if n % 2 == 0 {
-                let none = nix::libc::linger { l_onoff: 1, l_linger: 0 };
-                nix::sys::socket::setsockopt(&probe, nix::sys::socket::sockopt::Linger, &none)
-                    .expect("linger");
+                reset(&probe);
             }
         }
         // Whoever comes later is served later; then the log has all there is to say.

@@ -8,7 +8,10 @@ mod support;
 mod tls;
 
 use fived::wire::orders::{Ask, Data, FromNet, Message, Method};
-use std::process::Command;
+use fived::wire::run::Way;
+use nix::sys::signal::Signal;
+use std::io::Read;
+use std::process::{Command, Stdio};
 use support::*;
 
 const CONF: &str = "
@@ -116,7 +119,7 @@ fn whatever_a_captured_net_says_only_it_is_ended() {
         FromNet::Session { tls_port: None, proxied: None }.encode(),
         FromNet::AtPort { proxied: None }.encode(),
         FromNet::Left.encode(),
-        FromNet::Warn(data.clone()).encode(),
+        FromNet::Unlogged { refusals: 9 }.encode(),
         FromNet::Name { client: 1, generation: 1, proxied: None }.encode(),
         FromNet::Pong.encode(),
         Ask::Sign { chain: 0, scheme: 0x403, message: data.clone() }.encode(),
@@ -216,4 +219,221 @@ fn what_fived_has_connected_is_no_client() {
     let mut client = d.connect_from("127.77.0.1");
     client.send("up\r\n").expect("+Go\r\n");
     assert!(!passed_for_a_client(2), "{}", d.log());
+}
+
+/// Arguments: the parent's pid, net's, the kind of the order, and where a connection is that is full
+/// and whose close waits: in the queue of a Unix socket that goes with the order (`queue`), among
+/// more descriptors than an order has (`extra`), or in the queue of a session's channel (`channel`);
+/// then the orders `Start`, `Session`, and one of a session. All of it is closed here before the
+/// parent reads it. The connections' other ends stay until the end of the input.
+const LINGERS: &str = r"
+import array, ctypes, os, signal, socket, struct, sys
+parent, pid, where = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+start, session, other = [bytes.fromhex(w) for w in sys.argv[4:]]
+libc, pidfd = ctypes.CDLL(None), os.pidfd_open(pid)
+own = socket.socket(fileno=libc.syscall(438, pidfd, 3, 0))
+def send(to, order, *fds):
+    to.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [f.fileno() for f in fds]))])
+l = socket.socket()
+l.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2304)
+l.bind(('127.0.0.1', 0))
+l.listen()
+kept = []
+def lingering():
+    c = socket.create_connection(l.getsockname())
+    kept.append(l.accept()[0])
+    c.setblocking(False)
+    try:
+        while True:
+            c.send(bytes(4096))
+    except BlockingIOError:
+        pass
+    c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 600))
+    return c
+os.kill(parent, signal.SIGSTOP)
+all = [lingering() for _ in range(20)]
+if where == 'queue':
+    a, b = socket.socketpair()
+    send(b, b'x', *all)
+    send(own, start, a)
+elif where == 'extra':
+    send(own, start, *[socket.socket() for _ in range(4)], *all)
+else:
+    a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    send(own, session, socket.create_connection(l.getsockname()), b)
+    b.close()
+    a.send(b'no order')
+    send(a, other, *all[:4])
+    send(a, other, *all[4:])
+for c in all:
+    c.close()
+if where != 'extra':
+    a.close()
+    b.close()
+os.kill(parent, signal.SIGCONT)
+print('said', flush=True)
+sys.stdin.read()
+";
+
+/// Descriptors that nobody takes are closed where they came to: by the parent, in its only thread.
+#[test]
+fn nothing_that_net_sends_keeps_the_parent_from_its_work() {
+    if !root() || !installed("python3") {
+        return skip("needs root and python3");
+    }
+    let hex = |o: &[u8]| o.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let start = hex(&FromNet::Start { service: 0, host: 0, proxied: None }.encode());
+    let session = hex(&FromNet::Session { tls_port: None, proxied: None }.encode());
+    let name = hex(&Ask::Name.encode());
+    for at in ["queue", "extra", "channel"] {
+        let mut d = Daemon::with(CONF).start();
+        same(d.ask("hello\r\n"), HELLO);
+        let net = d.net_pid();
+        let mut said = Command::new("python3")
+            .args(["-c", LINGERS, &d.parent_pid().to_string(), &net.to_string(), at])
+            .args([&start, &session, &name])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python3");
+        let mut line = [0; 5];
+        said.stdout.take().expect("piped").read_exact(&mut line).expect("a line");
+        until("it is ended", || d.log().contains(": a forbidden order; fived ends it"));
+        until("another net serves", || matches!(d.nets()[..], [other] if other != net));
+        same(d.ask("hello\r\n"), HELLO);
+        d.signal(Signal::SIGTERM);
+        d.wait();
+        kill_and_wait(&mut said);
+    }
+}
+
+/// Arguments: the pid of a net process, and the orders `Session` and one of a session, which is said
+/// with that process's listener.
+const HANDS_LISTENER: &str = r"
+import array, ctypes, os, socket, sys
+pid, session, order = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), bytes.fromhex(sys.argv[3])
+libc, pidfd = ctypes.CDLL(None), os.pidfd_open(pid)
+def send(to, order, *fds):
+    to.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [f.fileno() for f in fds]))])
+numbers = [n for n in os.listdir(f'/proc/{pid}/fd') if os.readlink(f'/proc/{pid}/fd/{n}').startswith('socket:')]
+all = [socket.socket(fileno=libc.syscall(438, pidfd, int(n), 0)) for n in numbers]
+listeners = [s for s in all if s.family != socket.AF_UNIX and s.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)]
+l = socket.create_server(('127.0.0.1', 0))
+c = socket.create_connection(l.getsockname())
+a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+own = socket.socket(fileno=libc.syscall(438, pidfd, 3, 0))
+send(own, session, l.accept()[0], b)
+send(a, order, listeners[0])
+print(len(listeners))
+";
+
+/// A program that has fived's listener would take its clients, outside of net's confinement and when
+/// that net has long been replaced.
+#[test]
+fn a_service_gets_nothing_but_its_client_s_socket() {
+    if !root() || !installed("python3") {
+        return skip("needs root and python3");
+    }
+    let hex = |o: &[u8]| o.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let session = hex(&FromNet::Session { tls_port: None, proxied: None }.encode());
+    let start = Ask::Start { service: 0, host: 0, tag: 0, way: Way::Plain };
+    let d = Daemon::with(CONF).start();
+    let net = d.net_pid();
+    let mut python = Command::new("python3");
+    python.args(["-c", HANDS_LISTENER, &net.to_string(), &session, &hex(&start.encode())]);
+    same(python.output().expect("python3").stdout, "1\n");
+    until("it is ended", || d.log().contains(": a forbidden order; fived ends it"));
+    until("another net serves", || matches!(d.nets()[..], [other] if other != net));
+    assert!(!d.log().contains("START"), "{}", d.log());
+    same(
+        d.ask("HOST\r\n\r\nhello\r\n"),
+        &format!("+ Success\r\nWhich VHOST? Host  selected\r\n{HELLO}"),
+    );
+}
+
+/// Arguments: the pid of a net process, the order `Session`, and one of a session that is said twice.
+/// It prints that, and waits for the end of its input.
+const SAYS_TWICE: &str = r"
+import array, ctypes, os, socket, sys
+pid, session, order = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), bytes.fromhex(sys.argv[3])
+libc, pidfd = ctypes.CDLL(None), os.pidfd_open(pid)
+own = socket.socket(fileno=libc.syscall(438, pidfd, 3, 0))
+l = socket.create_server(('127.0.0.1', 0))
+c = socket.create_connection(l.getsockname())
+a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+client = l.accept()[0]
+own.sendmsg([session], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [client.fileno(), b.fileno()]))])
+a.send(order)
+a.send(order)
+print('said', flush=True)
+sys.stdin.read()
+";
+
+/// Where bytes are counted, the line about a service's end waits for the counts of its stream.
+#[test]
+fn no_service_ends_without_a_line_in_the_log() {
+    if !root() || !installed("python3") {
+        return skip("needs root and python3");
+    }
+    let hex = |o: &[u8]| o.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let session = hex(&FromNet::Session { tls_port: None, proxied: None }.encode());
+    let start = Ask::Start { service: 0, host: 0, tag: 7, way: Way::Plain };
+    let d = Daemon::with(
+        "log_on_success = PID HOST EXIT DURATION TRAFFIC\n\
+         nap stream tcp nowait @USER@ /bin/sleep sleep 1\n",
+    )
+    .start();
+    let mut said = Command::new("python3")
+        .args(["-c", SAYS_TWICE, &d.net_pid().to_string(), &session, &hex(&start.encode())])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3");
+    let mut line = [0; 5];
+    said.stdout.take().expect("piped").read_exact(&mut line).expect("a line");
+    d.wait_log("START service=nap ");
+    until("nothing runs", || d.services().is_empty());
+    kill_and_wait(&mut said);
+    d.wait_log("END session=");
+    until("each has its line", || {
+        let log = d.log();
+        log.matches("START service=nap ").count() == log.matches("EXIT service=nap ").count()
+    });
+}
+
+/// Arguments: the pid of a net process, an order, and an address. The order is said once, with one
+/// end of a connection that was made in another network namespace, from that address to itself.
+const FROM_ANOTHER_NETWORK: &str = r"
+import array, ctypes, fcntl, os, socket, struct, sys
+pid, order, address = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), sys.argv[3]
+libc = ctypes.CDLL(None)
+own = socket.socket(fileno=libc.syscall(438, os.pidfd_open(pid), 3, 0))
+assert libc.unshare(0x40000000) == 0
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+fcntl.ioctl(s, 0x8914, struct.pack('16sH14x', b'lo', 0x41))
+fcntl.ioctl(s, 0x8916, struct.pack('16sHH4s8x', b'lo', socket.AF_INET, 0, socket.inet_aton(address)))
+l = socket.create_server((address, 0))
+c = socket.create_connection(l.getsockname())
+rights = array.array('i', [l.accept()[0].detach()])
+own.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+";
+
+/// Any user can make one, in a user namespace, and a service of that user can hand it to a captured
+/// net.
+#[test]
+fn a_connection_of_another_network_is_no_client() {
+    if !root() || !installed("python3") {
+        return skip("needs root and python3");
+    }
+    let order = FromNet::Start { service: 1, host: 0, proxied: None }.encode();
+    let order = order.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let d = Daemon::with(CONF).start();
+    let net = d.net_pid();
+    let mut python = Command::new("python3");
+    python.args(["-c", FROM_ANOTHER_NETWORK, &net.to_string(), &order, "192.0.2.1"]);
+    same(python.output().expect("python3").stderr, "");
+    until("it is ended", || d.log().contains(": a forbidden order; fived ends it"));
+    until("another net serves", || matches!(d.nets()[..], [other] if other != net));
+    assert!(!d.log().contains("START service=hidden "), "{}", d.log());
+    same(d.ask("hello\r\n"), HELLO);
 }

@@ -241,6 +241,22 @@ fn whatever_fails_in_the_parent_it_goes_on_or_says_why_not() {
     trial("faults", format!("{lives} lives of the parent, each with system calls that fail"));
 }
 
+/// Nobody has written anything wrong.
+#[test]
+fn a_configuration_that_the_system_does_not_open_has_no_mistake() {
+    if !installed("strace") || !root() {
+        return skip("needs root and strace");
+    }
+    for path in ["@DIR@/fived.conf", "@DIR@/more.conf"] {
+        let fails = ["-e", "trace=openat", "-e", "inject=openat:error=EMFILE", "-P", path];
+        let strace = [&["strace", "-D", "-q", "-o", "/dev/null"], &fails[..]].concat();
+        let d = Daemon::with("include @DIR@/more.conf\n").file("more.conf", CONF).under(&strace);
+        let wanted = d.place.fill(&format!("{path}: Too many open files (os error 24)\n"));
+        let (code, text) = d.fails();
+        assert!(code == 111 && text.ends_with(&wanted), "{code} {text}");
+    }
+}
+
 /// Fails calls of a process that runs, until it is dropped.
 struct Injected(Child);
 

@@ -3,9 +3,11 @@
 mod support;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::fs::Permissions;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 use std::thread;
 use support::five::{ended, finish};
@@ -338,6 +340,38 @@ fn the_configuration_says_what_is_usual() {
          pin, persist, forward, offer, mptcp or via\n"
     );
     assert_eq!(output_of(&f, &[H, "which"]), (255, text));
+}
+
+#[test]
+fn the_default_virtual_host_can_be_typed() {
+    let d = daemon();
+    let f = Five::new(&d).config("host = main\n");
+    assert_eq!(f.run(&["-q", "-n", H, "every"]).1, "main.\n");
+    assert_eq!(f.run(&["-q", "-n", "-H", "", H, "every"]).1, ".\n");
+}
+
+#[test]
+fn a_configuration_that_others_can_write_is_refused() {
+    let d = daemon();
+    let f = Five::new(&d).config("host = main\n");
+    let path = f.config_path("config");
+    for (mode, why) in [
+        (0o664, "others can write it (mode 0664): run `chmod go-w` on it"),
+        (0o646, "others can write it (mode 0646): run `chmod go-w` on it"),
+    ] {
+        std::fs::set_permissions(&path, Permissions::from_mode(mode)).expect("mode");
+        assert_eq!(output_of(&f, &[H, "which"]), (255, format!("five: {path}: {why}\n")));
+    }
+    std::fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("mode");
+    if support::root() {
+        std::os::unix::fs::chown(&path, Some(65_534), None).expect("owner");
+        let why = "it belongs to another user (uid 65534), who could change what it says";
+        assert_eq!(output_of(&f, &[H, "which"]), (255, format!("five: {path}: {why}\n")));
+    }
+    // Where somebody wants none, as with ssh(1).
+    std::fs::remove_file(&path).expect("config");
+    std::os::unix::fs::symlink("/dev/null", &path).expect("link");
+    assert_eq!(f.run(&["-q", "-n", H, "every"]).1, ".\n");
 }
 
 #[test]

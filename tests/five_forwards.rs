@@ -6,7 +6,6 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Stdio;
@@ -106,8 +105,7 @@ fn a_forwarded_connection_keeps_the_session_and_costs_nothing_while_it_is_silent
     let path = d.place.at("local");
     let f = Five::new(&d).config(&format!("persist = 1\nforward = {path}:cat\n"));
     // A call keeps the session until something else does.
-    let call = f.start(&["-q", H, "cat"]);
-    assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
+    let call = f.standing_call(&["-q"]);
     let state = f.run(&["-O", "check", H]).1;
     let pid: i32 = state
         .split_whitespace()
@@ -143,8 +141,7 @@ fn an_order_adds_a_forward_that_keeps_the_session_until_it_is_cancelled() {
     let (path, other) = (d.place.at("local"), d.place.at("other"));
     let f = Five::new(&d).config(&format!("persist = 1\nforward = {other}:hello\n"));
     // A call keeps the session until something else does.
-    let call = f.start(&["-q", H, "cat"]);
-    assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
+    let call = f.standing_call(&["-q"]);
     assert_eq!(order(&f, &["forward", "-L", &format!("{path}:cat")]), "");
     assert_eq!(support::five::finish(call, b"").0, 0);
     let forwards = format!(
@@ -295,10 +292,7 @@ fn what_orders_print_is_escaped_as_in_the_log() {
     let hash = "$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.";
     let conf = format!("passwords = @DIR@/passwd\n{CONF}");
     let d = Daemon::with(&conf).file("passwd", &format!("x via= y:{hash}\n")).start();
-    let asks = d.place.at("asks");
-    std::fs::write(&asks, "#!/bin/sh\necho demopass\n").expect("written");
-    let all = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(&asks, all).expect("chmod");
+    let asks = d.place.write("asks", "#!/bin/sh\necho demopass\n", 0o755);
     let f = Five::new(&d).env("SSH_ASKPASS", &asks);
     let ran = |words: &[&str]| f.run(&[words, &["-q", "-l", "x via= y", H]].concat());
     assert_eq!(ran(&["-v", "-n"]).0, 0);
@@ -361,9 +355,7 @@ fn a_session_can_be_multipath_tcp() {
     let d = Daemon::with(CONF).start();
     for (value, multipath) in [("yes", true), ("no", false)] {
         let f = Five::new(&d).config(&format!("mptcp = {value}\n"));
-        let mut call = f.start(&["-q", "-x", H, "cat"]);
-        call.stdin.as_mut().expect("piped").write_all(b"x").expect("written");
-        call.stdout.as_mut().expect("piped").read_exact(&mut [0]).expect("an answer");
+        let mut call = f.standing_call(&["-q", "-x"]);
         let all = std::process::Command::new("ss").args(["-MHn", "dst", H]).output().expect("ss");
         let of_it = format!("{H}:{}", f.port());
         let text = String::from_utf8_lossy(&all.stdout);
@@ -372,4 +364,37 @@ fn a_session_can_be_multipath_tcp() {
         drop(call.stdin.take());
         assert_eq!(call.wait().expect("wait").code(), Some(0));
     }
+}
+
+#[test]
+fn a_five_that_reads_nothing_for_a_while_keeps_its_connections() {
+    let limits = "max_services_per_source = 1000\nmax_streams_anonymous = 400\n";
+    let d = Daemon::with(&format!("{limits}{CONF}")).start();
+    let f = Five::new(&d);
+    let path = d.place.at("local");
+    let (mut child, _) = f.forwards(&["-L", &format!("{path}:cat")]);
+    let connected = || {
+        let mut app = UnixStream::connect(&path).expect("the forward");
+        app.write_all(b"?").expect("written");
+        app.read_exact(&mut [0]).expect("an answer");
+        app
+    };
+    let mut kept = connected();
+    // The end of each is more than its channel to the holder takes.
+    let apps: Vec<_> = (0..320).map(|_| connected()).collect();
+    let five = Pid::from_raw(child.id() as i32);
+    kill(five, Signal::SIGSTOP).expect("stopped");
+    drop(apps);
+    let streams = || f.run(&["-O", "check", H]).1;
+    until("the others have ended", || !streams().contains("streams=3"));
+    until("the others have ended", || {
+        [" streams=1 ", " streams=0 "].iter().any(|n| streams().contains(n))
+    });
+    kill(five, Signal::SIGCONT).expect("continued");
+    drop(connected());
+    kept.write_all(b"still").expect("written");
+    let mut answer = [0; 5];
+    kept.read_exact(&mut answer).expect("an answer");
+    assert_eq!(&answer, b"still");
+    kill_and_wait(&mut child);
 }

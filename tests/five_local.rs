@@ -102,7 +102,7 @@ fn nor_is_a_directory_in_tmp_that_is_anothers() {
         let child = piped(&mut f.command_by("unshare", &words, &[H, "hello"]));
         let (code, out, err) = finish(child, b"");
         assert_eq!((code, &*out), (255, ""), "{owner} {mode}: {err}");
-        let why = "must be a directory of yours with mode 0700: sessions are found there";
+        let why = "must be a directory of yours with mode 0700: sessions are found there; set XDG_RUNTIME_DIR, or use -x";
         assert_eq!(err, format!("five: {own}: {why}\n"));
     }
 }

@@ -548,11 +548,16 @@ fn a_login_by_key_costs_no_round_trip_of_its_own() {
     let proxy = Proxy::new(d.address(), Duration::from_millis(60));
     let f = Five::at(&d.place, proxy.address).env("SSH_AUTH_SOCK", &agent.1);
     assert_eq!(f.run(&["-q", "-x", H, "who"]).0, 0);
-    let mut call = f.start(&["-q", "-l", "demo", H, "stay"]);
-    let mut answer = [0; BY_KEY.len()];
-    std::io::Read::read_exact(call.stdout.as_mut().expect("piped"), &mut answer).expect("answer");
-    assert_eq!(&answer, BY_KEY.as_bytes());
-    assert_eq!(proxy.ways().last().expect("a connection").round_trips.load(Ordering::SeqCst), 2);
-    drop(call.stdin.take());
-    assert_eq!(ended(call).0, 0);
+    // One more is counted where the agent takes longer than the server's words.
+    until("two round trips", || {
+        let mut call = f.start(&["-q", "-x", "-l", "demo", H, "stay"]);
+        let mut answer = [0; BY_KEY.len()];
+        call.stdout.as_mut().expect("piped").read_exact(&mut answer).expect("answer");
+        assert_eq!(&answer, BY_KEY.as_bytes());
+        let round_trips =
+            proxy.ways().last().expect("a connection").round_trips.load(Ordering::SeqCst);
+        drop(call.stdin.take());
+        assert_eq!(ended(call).0, 0);
+        round_trips == 2
+    });
 }

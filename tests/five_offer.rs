@@ -138,8 +138,7 @@ fn an_offer_of_the_configuration_and_of_an_order_is_the_holder_s() {
     let f = person(&d, Five::new(&d));
     let f = f.config(&format!("user = demo\npersist = 2\noffer = own:{tcp}\n"));
     // A call keeps the session until something else does.
-    let call = f.start(&["-q", H, "cat"]);
-    assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
+    let call = f.standing_call(&["-q"]);
     d.wait_log("OFFER service=own ");
     assert_eq!(client(&d, "own", "a"), format!("{GO}this is tcp\n1 bytes: a"));
     let offer = format!("web:{tcp}");

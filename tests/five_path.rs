@@ -381,10 +381,13 @@ fn input_of_a_call_that_is_made_again_is_sent_once() {
         for mut client in listener.incoming().flatten().take(4) {
             let _ = client.write_all(b"+ Success\r\n");
             let (mut all, mut bytes) = (Vec::new(), [0; 4096]);
-            // What it sends at once; it keeps its input open.
-            let _ = client.set_read_timeout(Some(Duration::from_millis(500)));
+            // The input, and what else it sends at once; it keeps its input open.
+            let _ = client.set_read_timeout(Some(TIMEOUT));
             while let Ok(n @ 1..) = client.read(&mut bytes) {
                 all.extend_from_slice(&bytes[..n]);
+                if all.ends_with(b"one\n") {
+                    let _ = client.set_read_timeout(Some(Duration::from_millis(500)));
+                }
             }
             let _ = to.send(String::from_utf8_lossy(&all).into_owned());
         }

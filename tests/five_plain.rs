@@ -2,7 +2,6 @@
 
 mod support;
 
-use nix::sys::socket::{setsockopt, sockopt::Linger};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -10,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Child, Stdio};
 use support::five::{ended, finish, piped};
-use support::{Daemon, Five, Place, free_address, kill_and_wait, until};
+use support::{Daemon, Five, Place, free_address, kill_and_wait, reset, until};
 
 const CONF: &str = "
 wc    stream tcp nowait @USER@ /usr/bin/wc wc
@@ -41,7 +40,7 @@ fn server(then: fn(TcpStream)) -> TcpListener {
 }
 
 fn resets(client: TcpStream) {
-    setsockopt(&client, Linger, &libc::linger { l_onoff: 1, l_linger: 0 }).expect("linger");
+    reset(&client);
 }
 
 /// Input has come, which it does not read: so its end is a reset.

@@ -241,9 +241,7 @@ fn a_session_outlives_a_reload_after_which_the_server_makes_no_more() {
 fn a_session_that_is_away_for_too_long_is_lost() {
     let (d, cutter) = world("resume_timeout_anonymous = 2\n");
     let f = five(&d, &cutter);
-    let mut call = f.start(&[H, "cat"]);
-    call.stdin.as_mut().expect("piped").write_all(b"x").expect("written");
-    call.stdout.as_mut().expect("piped").read_exact(&mut [0]).expect("an answer");
+    let call = f.standing_call(&[]);
     cutter.refuse_new(true);
     cutter.cut(Cut::Reset);
     let (code, _, err) = finish(call, b"");
@@ -258,9 +256,7 @@ fn a_session_that_is_away_for_too_long_is_lost() {
 fn a_session_that_the_server_has_no_longer_is_lost_at_once() {
     let (d, cutter) = world("resume_timeout_anonymous = 1\n");
     let f = five(&d, &cutter);
-    let mut call = f.start(&[H, "cat"]);
-    call.stdin.as_mut().expect("piped").write_all(b"x").expect("written");
-    call.stdout.as_mut().expect("piped").read_exact(&mut [0]).expect("an answer");
+    let call = f.standing_call(&[]);
     // Only the server notices.
     let holder = nix::unistd::Pid::from_raw(f.holder());
     nix::sys::signal::kill(holder, nix::sys::signal::Signal::SIGSTOP).expect("stopped");

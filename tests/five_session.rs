@@ -15,7 +15,7 @@ use std::process::{Child, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use support::five::{ended, finish};
-use support::{Daemon, Five, TIMEOUT, kill_and_wait, until};
+use support::{Daemon, Five, Place, TIMEOUT, kill_and_wait, until};
 
 const CONF: &str = "
 cat    stream tcp nowait @USER@ /bin/cat  cat
@@ -101,7 +101,7 @@ fn a_directory_that_others_may_enter_is_refused() {
         (
             255,
             format!(
-                "five: {directory}: must be a directory of yours with mode 0700: sessions are found there\n"
+                "five: {directory}: must be a directory of yours with mode 0700: sessions are found there; set XDG_RUNTIME_DIR, or use -x\n"
             )
         )
     );
@@ -384,23 +384,35 @@ fn forwards_speak_rfc_1078_too() {
 fn a_new_session_costs_two_round_trips_and_a_call_on_it_one() {
     let d = Daemon::with(&keeps_none()).start();
     let proxy = Proxy::new(d.address(), Duration::from_millis(60));
-    let f = Five::at(&d.place, proxy.address);
-    assert_eq!(f.run(&["-q", "-x", H, "hello"]).0, 0);
-    let first = f.open_call(&["-q"]);
-    let way = proxy.ways().pop().expect("a connection");
-    let round_trips = || way.round_trips.load(Ordering::SeqCst);
-    // ClientHello; then everything else.
-    assert_eq!(round_trips(), 2);
-    let second = f.open_call(&["-q"]);
-    assert_eq!(round_trips(), 3);
-    // Whether the server has the virtual host comes first, once.
-    let third = f.open_call(&["-q", "-H", "main"]);
-    assert_eq!(round_trips(), 5);
-    let fourth = f.open_call(&["-q", "-H", "main"]);
-    assert_eq!(round_trips(), 6);
-    for call in [first, second, third, fourth] {
-        assert_eq!(finish(call, b"").0, 0);
-    }
+    let counted = || {
+        let place = Place::new();
+        let f = Five::at(&place, proxy.address);
+        assert_eq!(f.run(&["-q", "-x", H, "hello"]).0, 0);
+        let host = &["-q", "-H", "main"][..];
+        let (calls, counts): (Vec<_>, Vec<_>) = [&["-q"][..], &["-q"], host, host]
+            .iter()
+            .map(|words| {
+                let call = f.open_call(words);
+                let way = proxy.ways().pop().expect("a connection");
+                (call, way.round_trips.load(Ordering::SeqCst))
+            })
+            .unzip();
+        for call in calls {
+            assert_eq!(finish(call, b"").0, 0);
+        }
+        counts
+    };
+    // ClientHello; then everything else. Whether the server has the virtual host comes first, once.
+    needs(&[2, 3, 5, 6], counted);
+}
+
+/// So many round trips, once all that can be said at once is said in time.
+fn needs(wanted: &[usize], mut counted: impl FnMut() -> Vec<usize>) {
+    until(&format!("{wanted:?} round trips"), || {
+        let counts = counted();
+        println!("{counts:?}");
+        counts == wanted
+    });
 }
 
 /// It acknowledges what it has had, at a time of its own: what comes before that is counted.
@@ -410,15 +422,13 @@ fn a_session_that_can_be_resumed_costs_no_more_round_trips() {
     let proxy = Proxy::new(d.address(), Duration::from_millis(5));
     let f = Five::at(&d.place, proxy.address);
     assert_eq!(f.run(&["-q", "-x", H, "hello"]).0, 0);
-    let counted = || {
+    needs(&[2], || {
         let call = f.open_call(&["-q", "-x"]);
         let round_trips =
             proxy.ways().pop().expect("a connection").round_trips.load(Ordering::SeqCst);
         assert_eq!(finish(call, b"").0, 0);
-        round_trips
-    };
-    let all: Vec<usize> = std::iter::repeat_with(counted).take(10).collect();
-    assert!(all.contains(&2), "{all:?}");
+        vec![round_trips]
+    });
 }
 
 #[test]
@@ -428,13 +438,16 @@ fn input_that_is_there_goes_with_the_request() {
     let f = Five::at(&d.place, proxy.address);
     let call = f.open_call(&["-q"]);
     let way = proxy.ways().pop().expect("a connection");
-    let before = way.round_trips.load(Ordering::SeqCst);
-    let mut c = f.command(&["-p", &f.port(), H, "cat"]);
-    let mut echo = c.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("five");
-    echo.stdin.as_mut().expect("piped").write_all(b"echo").expect("written");
-    echo.stdout.as_mut().expect("piped").read_exact(&mut [0; 4]).expect("echo");
-    assert_eq!(way.round_trips.load(Ordering::SeqCst), before + 1);
-    assert_eq!(finish(echo, b"").0, 0);
+    needs(&[1], || {
+        let before = way.round_trips.load(Ordering::SeqCst);
+        let mut c = f.command(&["-p", &f.port(), H, "cat"]);
+        let mut echo = c.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("five");
+        echo.stdin.as_mut().expect("piped").write_all(b"echo").expect("written");
+        echo.stdout.as_mut().expect("piped").read_exact(&mut [0; 4]).expect("echo");
+        let count = way.round_trips.load(Ordering::SeqCst) - before;
+        assert_eq!(finish(echo, b"").0, 0);
+        vec![count]
+    });
     assert_eq!(finish(call, b"").0, 0);
 }
 

@@ -175,6 +175,22 @@ fn a_line_that_is_written_only_in_part_is_taken_back() {
 }
 
 #[test]
+fn who_adds_a_line_waits_for_others_that_do() {
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    let before = "# mine\n";
+    let file = known_hosts(&f, before);
+    let other = std::fs::File::options().append(true).open(&file).expect("known_hosts");
+    other.lock().expect("locked");
+    let call = f.start(&["--accept-new", "-q", H, "hello"]);
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    assert_eq!(read(&file), before);
+    drop(other);
+    assert_eq!(finish(call, b"").0, 0);
+    assert!(read(&file).starts_with(&format!("{before}{H}")));
+}
+
+#[test]
 fn files_that_have_no_end_and_pipes_are_not_waited_for() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);

@@ -143,9 +143,7 @@ fn a_reset_of_the_daemons_reaches_the_client() {
         let (_, mut given, _) = take(&listener);
         given.send("partial");
         // What is not read yet is enough for a reset; this one comes whatever was read.
-        let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
-        nix::sys::socket::setsockopt(&given.0, nix::sys::socket::sockopt::Linger, &linger)
-            .expect("linger");
+        reset(&given.0);
     };
     for request in ["chat\r\n", "RUN\r\nchat\r\n"] {
         let mut c = d.connect();

@@ -157,15 +157,24 @@ fn a_rule_holds_from_the_moment_it_is_written_and_without_any_nobody_waits() {
 /// What was asked under rules that have changed since is asked again, and holds for nobody else.
 #[test]
 fn rules_that_change_while_they_are_asked_decide_as_they_are_now() {
-    let slow = "ALL: ALL: spawn sleep 1.5: ALLOW\n";
+    // They are read, and decide later.
+    let slow = "ALL: ALL: spawn sleep 60.5: ALLOW\n";
     let Some(d) = with("# none\n", slow, "ln -sf @DIR@/deny /mnt/hosts.deny;") else { return };
     let mut c = d.connect();
     c.send("one\r\n");
     let s = UdpSocket::bind("127.0.0.4:0").expect("bind");
     s.set_read_timeout(Some(std::time::Duration::from_millis(300))).expect("timeout");
     s.send_to(b"hello", d.port(1)).expect("send");
-    std::thread::sleep(std::time::Duration::from_millis(700));
+    let sleeps = || -> Vec<i32> {
+        let all = proc::descendants(d.parent_pid()).into_iter();
+        all.filter(|&pid| proc::arguments(pid) == ["sleep", "60.5"]).collect()
+    };
+    until("both are asked about", || sleeps().len() == 2);
     d.place.write("deny", "ALL: ALL\n", 0o644);
+    for pid in sleeps() {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)
+            .expect("kill");
+    }
     c.expect("-Service not available\r\n").end();
     for _ in 0..6 {
         s.send_to(b"again", d.port(1)).expect("send");

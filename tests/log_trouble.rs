@@ -114,34 +114,33 @@ fn a_syslog_that_comes_and_goes_holds_up_nobody_and_each_line_is_there_or_counte
     let mut lines = Vec::new();
     let bind = || {
         let syslog = UnixDatagram::bind(&path).expect("syslog");
-        syslog.set_read_timeout(Some(Duration::from_millis(1500))).expect("timeout");
+        syslog.set_read_timeout(Some(Duration::from_millis(50))).expect("timeout");
         syslog
     };
-    // Whatever has come, and for so long nothing more: what comes later to one that is away is lost.
-    let take = |syslog: &UnixDatagram, lines: &mut Vec<String>| {
+    // Waits for what so many requests leave: a line that comes to one that is away is lost.
+    let take = |syslog: &UnixDatagram, lines: &mut Vec<String>, n: usize| {
         let mut packet = [0; 4096];
-        while let Ok(n) = syslog.recv(&mut packet) {
-            lines.push(String::from_utf8_lossy(&packet[..n]).trim_end().into());
-        }
+        until("each line is there or counted", || {
+            while let Ok(n) = syslog.recv(&mut packet) {
+                lines.push(String::from_utf8_lossy(&packet[..n]).trim_end().into());
+            }
+            let (there, lost) = written_and_lost(lines);
+            there.len() + lost == n
+        });
+        written_and_lost(lines)
     };
     // Away; there, and not read; away again; there.
     ask(&d, 0..n / 4);
     let syslog = bind();
     ask(&d, n / 4..n / 2);
-    take(&syslog, &mut lines);
+    take(&syslog, &mut lines, n / 2);
     std::fs::remove_file(&path).expect("removed");
-    take(&syslog, &mut lines);
     drop(syslog);
     ask(&d, n / 2..n * 3 / 4);
     let syslog = bind();
     ask(&d, n * 3 / 4..n);
-    let mut told_of = (BTreeSet::new(), 0);
-    until("each line is there or counted", || {
-        take(&syslog, &mut lines);
-        told_of = written_and_lost(&lines);
-        told_of.0.len() + told_of.1 == n
-    });
-    let (there, lost) = (told_of.0.len(), told_of.1);
+    let (there, lost) = take(&syslog, &mut lines, n);
+    let there = there.len();
     trial(
         "syslog",
         format!(

@@ -12,10 +12,7 @@ mod upstream;
 #[path = "support/yamux_client.rs"]
 mod yamux_client;
 
-use nix::libc::linger;
 use nix::sys::signal::Signal;
-use nix::sys::socket::setsockopt;
-use nix::sys::socket::sockopt::Linger;
 use resume_client::Session;
 use scrape::{http, samples, sum, text};
 use std::collections::{BTreeMap, BTreeSet};
@@ -135,10 +132,7 @@ fn a_client_that_is_gone_is_counted_and_logged() {
     until("the order is given", || proc::descriptors(net).len() == idle);
     let mut session = d.connect();
     session.send("MULTIPLEX\r\n").expect("+ Success\r\n");
-    for client in [plain, session] {
-        // What closes then is a reset.
-        setsockopt(&client.0, Linger, &linger { l_onoff: 1, l_linger: 0 }).expect("linger");
-    }
+    [plain, session].iter().for_each(|client| reset(&client.0));
     d.signal(Signal::SIGCONT);
     let lines = d.wait_logs("REFUSE", 2);
     for (line, service) in lines.iter().zip(["echo", ""]) {

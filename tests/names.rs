@@ -124,6 +124,58 @@ fn others_go_before_those_who_wait(d: &Daemon) -> bool {
     before
 }
 
+/// Argument: the parent's pid. Tries, as the user of a look-up that waits, to trace it and to reach
+/// its memory and descriptors. Prints what succeeded.
+const REACHES: &str = r"
+import ctypes, os, sys, time
+def look_up():
+    for _ in range(300):
+        for p in filter(str.isdigit, os.listdir('/proc')):
+            try:
+                parent = open(f'/proc/{p}/stat').read().rsplit(')', 1)[1].split()[1]
+                words, status = open(f'/proc/{p}/cmdline', 'rb').read(), open(f'/proc/{p}/status').read()
+            except OSError:
+                continue
+            uid = int(status.split('Uid:')[1].split()[0])
+            if parent == sys.argv[1] and words.startswith(b'fived-service\0name\0') and uid:
+                return int(p), uid
+        time.sleep(0.01)
+    sys.exit('no look-up')
+pid, uid = look_up()
+os.setgroups([])
+os.setresgid(uid, uid, uid)
+os.setresuid(uid, uid, uid)
+os.kill(pid, 0)
+if ctypes.CDLL(None).ptrace(0x4206, pid, 0, 0) == 0:
+    print('traced')
+try:
+    open(f'/proc/{pid}/mem', 'r+b')
+    print('memory')
+except OSError:
+    pass
+try:
+    os.listdir(f'/proc/{pid}/fd')
+    print('descriptors')
+except OSError:
+    pass
+print('done')
+";
+
+/// A name server's answer is a stranger's text, and another look-up says who a user is.
+#[test]
+fn look_ups_are_not_in_each_other_s_reach() {
+    if !installed("python3") {
+        return skip("needs python3");
+    }
+    let Some(d) = daemon() else { return };
+    let mut c = d.connect_from(HAS_NONE_IN_TIME);
+    c.send("for\r\n");
+    let mut python = std::process::Command::new("python3");
+    let out = python.args(["-c", REACHES, &d.parent_pid().to_string()]).output().expect("python3");
+    same(out.stderr, "");
+    same(out.stdout, "done\n");
+}
+
 #[test]
 fn streams_and_tls_too() {
     let Some(d) = daemon() else { return };

@@ -13,7 +13,7 @@ mod yamux_raw;
 
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage};
-use nix::sys::socket::{bind, getsockname, listen, setsockopt, socket, sockopt};
+use nix::sys::socket::{bind, getsockname, listen, socket, sockopt};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -159,11 +159,6 @@ fn one_that_does_not_answer_is_passed_over_and_nobody_else_waits() {
     let _ = s.ended();
 }
 
-fn reset(stream: &TcpStream) {
-    let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
-    setsockopt(stream, sockopt::Linger, &linger).expect("linger");
-}
-
 #[test]
 fn a_reset_of_either_end_reaches_the_other_as_a_reset() {
     let (seen, ends) = std::sync::mpsc::channel();
@@ -201,7 +196,6 @@ fn a_reset_of_either_end_reaches_the_other_as_a_reset() {
     let mut c = d.connect();
     c.send("hears\r\n").expect("+Go\r\nx");
     reset(&c.0);
-    drop(c);
     assert_eq!(heard(), Err(ErrorKind::ConnectionReset));
     // A connection with TLS that breaks off, and a stream that is reset.
     let mut c = Tls::start(d.connect().0, "x.example");
@@ -314,7 +308,6 @@ fn who_is_gone_before_an_upstream_answers_leaves_his_place_and_a_half_close_is_n
             let busy = || !Client::connect(port).try_send(b"hangs\r\n").read_any().is_empty();
             until("his place to be taken", || port != d.address() || busy());
             reset(&c.0);
-            drop(c);
             d.wait_logs(" reason=gone ", n + if port == d.address() { 0 } else { 2 });
         }
     }

@@ -38,9 +38,10 @@ fn start_postgres(d: &Daemon, bin: &str) -> Running {
 
 /// A person with a key that may log in by that name, and a forward to the database as that user.
 struct Person {
-    _place: Place,
-    five: Five,
     _forward: Running,
+    // It ends its session, whose socket is in the place.
+    five: Five,
+    _place: Place,
     port: String,
 }
 

@@ -615,9 +615,10 @@ fn reloads_requested_at_once_are_all_answered_promptly() {
             same(d.ask("new\r\n"), "+Go\r\nnew\n");
         }
     }
-    // Of each six, one asks first; one more reload, or a few, are enough for the others.
+    // Of each six, one asks first; one more reload, or a few, are enough for the others, but for
+    // those that a slow machine lets ask later.
     let reloads = d.log().matches("RELOAD ").count();
-    assert!((2..=8).contains(&reloads), "{reloads}");
+    assert!((2..=12).contains(&reloads), "{reloads}");
 }
 
 /// A file that a full disk has cut off, say.

@@ -220,6 +220,7 @@ fn go_for_a_program_that_nobody_may_read() {
     d.place.write("keep", "", 0o644);
     std::fs::set_permissions(d.place.at("x"), std::os::unix::fs::PermissionsExt::from_mode(0o711))
         .expect("mode");
+    nobody_writes(d.place.at("x"));
     same(d.ask("x\r\n"), "+Go\r\n\n");
 }
 

@@ -545,7 +545,7 @@ fn a_session_that_stands_leaves_its_client_a_way_back() {
 
 #[test]
 fn silence_is_a_loss() {
-    let d = Daemon::with(&format!("keepalive = 1\n{CONF}")).start();
+    let d = Daemon::with(&format!("keepalive = 4\n{CONF}")).start();
     let mut s = begin(&d);
     s.open(1, "cat\r\none");
     s.expect(1, "+Go\r\none");
@@ -564,6 +564,35 @@ fn it_ends_when_fived_does() {
     d.wait_logs("LOST ", 2);
     d.signal(Signal::SIGTERM);
     assert!(d.wait_log("END ").contains("reason=drained"));
+    assert_eq!(d.wait(), 0);
+}
+
+/// A stream that has only changed its facts runs nothing for which fived would wait.
+#[test]
+fn a_dialogue_in_a_lost_session_keeps_nobody_waiting() {
+    let mut d = Daemon::with(&format!("shutdown_timeout = 600\n{CONF}")).start();
+    let mut s = begin(&d);
+    s.open(1, "HOST\r\n\r\n");
+    s.expect(1, "+ Success\r\nWhich VHOST? Host  selected\r\n");
+    lose(&d, &mut s);
+    d.signal(Signal::SIGTERM);
+    assert!(d.wait_log("END ").contains(" reason=drained "), "{}", d.log());
+    assert_eq!(d.wait(), 0);
+}
+
+/// A service that such a stream has is waited for.
+#[test]
+fn a_service_after_a_dialogue_in_a_lost_session_is_waited_for() {
+    let mut d = Daemon::with(&format!("shutdown_timeout = 600\n{CONF}")).start();
+    let mut s = begin(&d);
+    s.open(1, "HOST\r\n\r\ncat\r\none");
+    s.expect(1, "+ Success\r\nWhich VHOST? Host  selected\r\n+Go\r\none");
+    lose(&d, &mut s);
+    d.signal(Signal::SIGTERM);
+    d.wait_log("stopping");
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(d.exited(), None);
+    d.signal(Signal::SIGTERM);
     assert_eq!(d.wait(), 0);
 }
 

@@ -100,9 +100,13 @@ fn one_source_has_no_more_sessions_than_its_own() {
         c.send("HOST\r\n").expect(HOST);
         taken.push(c);
     }
-    same(d.connect_from("127.0.0.3").send("HOST\r\n").read_all(), BUSY);
-    assert!(d.wait_log("from=127.0.0.3").contains("reason=sessions"));
-    drop(taken);
+    // Whoever has most makes room (idle_sessions); where nobody has more, nobody does.
+    let mut c = d.connect_from("127.0.0.3");
+    c.send("HOST\r\n").expect(HOST);
+    assert!(d.wait_log("END ").contains("from=127.0.0.1 reason=evicted"));
+    same(d.connect_from(HONEST).send("HOST\r\n").read_all(), BUSY);
+    assert!(d.wait_log("REFUSE service= host= from=127.0.0.2").contains("reason=sessions"));
+    drop((taken, c));
     until("there is room again", || d.ask("HOST\r\n\r\nhello\r\n").ends_with(HELLO.as_bytes()));
 }
 

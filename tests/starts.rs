@@ -83,6 +83,7 @@ fn a_program_that_is_open_for_writing() {
     let writer = OpenOptions::new().append(true).open(d.place.at("x")).expect("x");
     let line = refused_if_known(&d);
     drop(writer);
+    nobody_writes(d.place.at("x"));
     if let Some(line) = line {
         assert!(line.contains("Text file busy"), "{line}");
     }

@@ -76,7 +76,7 @@ pub fn read(path: &str, text: &str, host: &str) -> Result<Settings, Vec<String>>
             Some(false) => &mut elsewhere,
         };
         if let Err(what) = set(to, key, value, host) {
-            wrong(if what.0 { key } else { value }, what.1);
+            wrong(if what.0 || value.is_empty() { key } else { value }, what.1);
         }
     }
     if !mistakes.is_empty() {

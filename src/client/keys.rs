@@ -235,7 +235,8 @@ fn by_keygen(path: &Path, text: &[u8]) -> Result<String, String> {
     // Signals that would end this process wait until the files are removed.
     let received: Vec<Signal> = Signal::ending().chain([Signal::CHLD]).collect();
     let signals = Signals::new(&received).map_err(failed)?;
-    let directory = private_directory().map_err(failed)?;
+    let directory = private_directory()
+        .map_err(|e| format!("{} (TMPDIR): {}", std::env::temp_dir().display(), reason(&e)))?;
     let signed = keygen_in(&directory, path, text, &signals);
     let removed = fs::remove_dir_all(&directory).map_err(failed);
     drop(signals);

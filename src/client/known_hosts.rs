@@ -10,11 +10,16 @@ use super::error::Error;
 use super::paths;
 use super::syntax::{is_pin, place, with_port, without_comment};
 use super::target::Target;
-use crate::sys::file;
+use crate::sys::{clock, file};
+use std::fs::{File, TryLockError};
 use std::io::Write;
+use std::time::Duration;
 
 /// The word for a certificate that the system's roots vouched for.
 const VOUCHED: &str = "vouched";
+/// How long another process may have the file locked, and how often that is tried.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+const LOCK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// What is known about one server.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -71,19 +76,38 @@ pub fn add_vouched(t: &Target) -> Result<(), Error> {
 fn add(t: &Target, what: &str) -> Result<(), Error> {
     let file = paths::known_hosts();
     let written = || -> std::io::Result<()> {
-        let before = file::read_any(&file).unwrap_or_default();
         let mut to = file::append(&file)?;
+        let locked = lock(&to);
+        let before = file::read_any(&file).unwrap_or_default();
         // Somebody may have edited the file and left the last line without a newline.
         let end = if before.last().is_none_or(|b| *b == b'\n') { "" } else { "\n" };
         let length = to.metadata()?.len();
         to.write_all(format!("{end}{} {what}\n", t.place()).as_bytes()).inspect_err(|_| {
             // A part of a line, as on a full disk, would be a mistake that every call reports. A
-            // device has no length.
-            let _ = to.set_len(length);
+            // device has no length. Without the lock another five may have added a line.
+            let _ = if locked { to.set_len(length) } else { Ok(()) };
         })
     };
-    file.parent().map_or(Ok(()), paths::make_private)?;
+    if let Some(directory) = file.parent() {
+        let failed = Error::system(directory.display().to_string());
+        paths::make_private(directory).map_err(failed)?;
+    }
     written().map_err(Error::system(file.display().to_string()))
+}
+
+/// Locks the file as long as it is open: others that add a line wait. False: it is not locked,
+/// because its file system has no locks, or because somebody else keeps it locked.
+fn lock(file: &File) -> bool {
+    let end = clock::monotonic() + LOCK_TIMEOUT;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return true,
+            Err(TryLockError::WouldBlock) if clock::monotonic() < end => {
+                std::thread::sleep(LOCK_INTERVAL);
+            }
+            Err(_) => return false,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use super::stdio::print_answer;
 use super::target::Target;
 use crate::sys::poll::{self, Poll};
 use crate::sys::{process, socket};
+use crate::wire::answer::is_shown;
 use crate::wire::builtins::{self, HELP, Listed};
 use crate::wire::handover::OverWhen;
 use crate::wire::run::Way;
@@ -35,7 +36,7 @@ pub fn list(t: &Target, plain: bool) -> Result<(), Error> {
         let name = name.trim_matches('\0');
         let builtin =
             builtins::named(name.as_bytes()).is_some_and(|row| row.listed != Listed::Never);
-        if !name.is_empty() && !builtin && !name.chars().any(char::is_control) {
+        if !name.is_empty() && !builtin && name.chars().all(is_shown) {
             shown.push_str(name);
             shown.push('\n');
         }

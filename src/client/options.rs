@@ -20,7 +20,7 @@ const OPTIONS: [(&str, &str, &str, &str); 21] = [
     ("6", "", "", "use IPv6 only"),
     ("p", "port", "PORT", "connect to this port (default: 1, tcpmux)"),
     ("l", "login", "USER", "log in as this user; '' logs in nobody"),
-    ("H", "host", "VHOST", "use this virtual host of the server"),
+    ("H", "host", "VHOST", "use this virtual host of the server; '' is the default one"),
     ("i", "identity", "FILE", "log in with the key in this file; may be repeated"),
     (
         "L",
@@ -111,6 +111,7 @@ pub struct Options {
     pub user: Option<String>,
     pub service: Option<String>,
     pub port: Option<u16>,
+    /// Empty: the default one, whatever the configuration says.
     pub virtual_host: Option<String>,
     pub identities: Vec<String>,
     pub forwards: Vec<Forward>,
@@ -275,6 +276,7 @@ fn port(text: &str) -> Result<u16, Error> {
 /// Rejects contradictions.
 fn check(o: &Options) -> Result<(), Error> {
     let wrong = |what: &str| Err(usage(what));
+    let some = |name: &Option<String>| name.clone().filter(|n| !n.is_empty());
     if is_path(&o.host) {
         let of_session = [
             o.user.is_some(),
@@ -294,15 +296,12 @@ fn check(o: &Options) -> Result<(), Error> {
         return wrong(&format!("{:?}: expected the name or the address of a host", o.host));
     }
     for (what, name) in [
-        ("service", o.service.as_deref()),
-        ("user", o.user.as_deref().filter(|u| !u.is_empty())),
-        ("virtual host", o.virtual_host.as_deref()),
+        ("service", o.service.clone()),
+        ("user", some(&o.user)),
+        ("virtual host", some(&o.virtual_host)),
     ] {
-        if name.is_some_and(|n| !is_name(n)) {
-            return wrong(&format!(
-                "{:?}: expected the name of a {what}",
-                name.unwrap_or_default()
-            ));
+        if let Some(name) = name.filter(|n| !is_name(n)) {
+            return wrong(&format!("{name:?}: expected the name of a {what}"));
         }
     }
     if o.only_forward && o.service.is_some() {
@@ -322,8 +321,7 @@ fn check(o: &Options) -> Result<(), Error> {
         return wrong("--plain excludes -R: RFC 1078 has no offers");
     }
     if o.plain
-        && (o.user.as_ref().is_some_and(|u| !u.is_empty())
-            || o.virtual_host.is_some()
+        && (some(&o.user).or(some(&o.virtual_host)).is_some()
             || !o.identities.is_empty()
             || o.way.as_ref().is_some_and(|way| !way.is_empty())
             || o.order.is_some())

@@ -1,12 +1,13 @@
 //! Where five keeps things: configuration and known keys below `~/.config/five`, sockets of
 //! sessions below `$XDG_RUNTIME_DIR/five`.
 
-use super::error::Error;
+use super::error::{Error, reason};
 use super::messages;
 use crate::sys::{file, identity, local};
 use crate::wire::handover;
 use ring::digest::{SHA256, digest};
 use std::fs::{self, DirBuilder};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -43,13 +44,12 @@ pub fn known_hosts() -> PathBuf {
 }
 
 /// Makes a directory that is this user's alone, and its missing parents.
-pub fn make_private(directory: &Path) -> Result<(), Error> {
-    let failed = |e| Error::system(directory.display().to_string())(e);
+pub fn make_private(directory: &Path) -> io::Result<()> {
     if let Some(above) = directory.parent() {
-        DirBuilder::new().recursive(true).mode(0o700).create(above).map_err(failed)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(above)?;
     }
     match DirBuilder::new().mode(0o700).create(directory) {
-        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(failed(e)),
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
         _ => Ok(()),
     }
 }
@@ -83,12 +83,14 @@ pub fn socket(session: &str) -> Result<PathBuf, Error> {
     let fits = |d: &PathBuf| retired(&d.join(&name), u32::MAX).as_os_str().len() <= local::NAME_MAX;
     let uid = identity::effective_uid();
     let directory = usual.filter(fits).unwrap_or_else(|| format!("/tmp/five-{uid}").into());
-    make_private(&directory)?;
-    let m =
-        fs::symlink_metadata(&directory).map_err(Error::system(directory.display().to_string()))?;
+    let wrong = |why: &str| Error::System {
+        what: directory.display().to_string(),
+        why: format!("{why}: sessions are found there; set XDG_RUNTIME_DIR, or use -x"),
+    };
+    make_private(&directory).map_err(|e| wrong(&reason(&e)))?;
+    let m = fs::symlink_metadata(&directory).map_err(|e| wrong(&reason(&e)))?;
     if !m.is_dir() || m.uid() != uid || m.mode() & 0o077 != 0 {
-        let why = "must be a directory of yours with mode 0700: sessions are found there".into();
-        return Err(Error::System { what: directory.display().to_string(), why });
+        return Err(wrong("must be a directory of yours with mode 0700"));
     }
     Ok(directory.join(name))
 }
@@ -113,9 +115,18 @@ pub fn all_retired(socket: &Path) -> Vec<PathBuf> {
 /// Reads a file; empty if it does not exist. One that has no end is an error, and nobody at the
 /// other end of a named pipe is waited for.
 pub fn read(path: &Path) -> Result<String, Error> {
-    match file::read_any(path) {
+    text(path, file::read_any(path))
+}
+
+/// The same; a file that somebody else can write is an error.
+pub fn read_own(path: &Path) -> Result<String, Error> {
+    text(path, file::read_own(path))
+}
+
+fn text(path: &Path, read: io::Result<Vec<u8>>) -> Result<String, Error> {
+    match read {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(String::new()),
         Err(e) => Err(Error::system(path.display().to_string())(e)),
     }
 }

@@ -101,7 +101,8 @@ fn run(
         let received = typing.as_ref().map(Typing::as_fd);
         let timeout = [caller.timeout(), offering.timeout()].into_iter().flatten().min();
         let (ready, signalled, arrived) = wait(&stdio, received, listeners, &caller, timeout)?;
-        // Before output is copied: lines of a service with a terminal of its own end otherwise.
+        // Before the output that had come is copied: lines of a service with a terminal of its own
+        // end otherwise, and the holder tells of that before it passes them on.
         for (tag, event) in caller.events() {
             if own == Some(tag)
                 && let Ok(CallEvent::Terminal(banner)) = event
@@ -198,7 +199,7 @@ fn wait(
     polls.extend(caller.polls());
     poll::wait(&mut polls, timeout).map_err(Error::system("poll"))?;
     let arrived = polls[STDIO + 1..][..listeners.len()].iter().map(Poll::readable).collect();
-    Ok((Stdio::ready(&polls), polls[STDIO].readable(), arrived))
+    Ok((stdio.ready(&polls), polls[STDIO].readable(), arrived))
 }
 
 /// An offer that cannot be made ends five, unless that has a service, too.

@@ -53,7 +53,10 @@ pub enum Failed {
 pub struct Ready {
     input: bool,
     to_service: bool,
-    outputs: [bool; 2],
+    /// How many bytes of standard output have come; 0: its end. What comes later may be for another
+    /// state of the terminal.
+    output: Option<usize>,
+    errors: bool,
 }
 
 impl Stdio {
@@ -123,12 +126,14 @@ impl Stdio {
     }
 
     /// What became of those polls, which are the first.
-    pub fn ready(polls: &[Poll]) -> Ready {
+    pub fn ready(&self, polls: &[Poll]) -> Ready {
         let [input, to_service, output, errors] = [0, 1, 2, 3].map(|n| polls[n]);
+        let from = self.outputs[0].as_ref().filter(|_| output.readable());
         Ready {
             input: input.readable(),
             to_service: to_service.writable(),
-            outputs: [output.readable(), errors.readable()],
+            output: from.map(|(from, _)| socket::unread(from.as_fd())),
+            errors: errors.readable(),
         }
     }
 
@@ -141,10 +146,11 @@ impl Stdio {
             self.send_input();
         }
         let [output, errors] = &mut self.outputs;
-        if ready.outputs[0] {
-            self.copied += copy_output(output, CHUNK).map_err(|e| failed(output, e))?;
+        if let Some(come) = ready.output {
+            let most = come.clamp(1, CHUNK);
+            self.copied += copy_output(output, most).map_err(|e| failed(output, e))?;
         }
-        if ready.outputs[1] {
+        if ready.errors {
             copy_output(errors, CHUNK).map_err(|e| failed(errors, e))?;
         }
         Ok(())
@@ -246,5 +252,40 @@ pub fn print_answer(text: &str) -> Result<(), Error> {
     match io::stdout().write_all(text.as_bytes()) {
         Err(e) if e.kind() == ErrorKind::BrokenPipe => end_by_sigpipe(),
         written => written.map_err(Error::system("standard output")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Between the two this process may hear that the terminal is to be raw for what comes later.
+    #[test]
+    fn output_is_copied_as_far_as_it_had_come_when_it_was_looked_for() {
+        let (ours, theirs) = socket::pair().expect("pair");
+        let (output, shown) = socket::pair().expect("pair");
+        let outputs = [Some((ours, output.into())), None];
+        let mut stdio = Stdio { outputs, ..Stdio::default() };
+        let say =
+            |bytes: &[u8]| assert_eq!(socket::send(theirs.as_fd(), bytes).ok(), Some(bytes.len()));
+        let look = |stdio: &Stdio| {
+            let mut polls = stdio.polls();
+            poll::wait(&mut polls, None).expect("poll");
+            stdio.ready(&polls)
+        };
+        say(b"banner");
+        let ready = look(&stdio);
+        say(b"output");
+        stdio.copy(ready).expect("copied");
+        assert_eq!(stdio.copied, b"banner".len());
+        let ready = look(&stdio);
+        stdio.copy(ready).expect("copied");
+        drop(theirs);
+        let ready = look(&stdio);
+        stdio.copy(ready).expect("copied");
+        assert!(stdio.outputs[0].is_none(), "its end is noticed");
+        let mut all = [0; 64];
+        let n = socket::receive(shown.as_fd(), &mut all).expect("output");
+        assert_eq!(&all[..n], b"banneroutput");
     }
 }

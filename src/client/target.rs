@@ -52,7 +52,7 @@ impl Target {
     pub fn new(o: &Options) -> Result<Target, Error> {
         let path = paths::config();
         // No section is about a socket of this computer.
-        let text = if is_path(&o.host) { String::new() } else { paths::read(&path)? };
+        let text = if is_path(&o.host) { String::new() } else { paths::read_own(&path)? };
         let settings = |host: &str| -> Result<Settings, Error> {
             config::read(&path.display().to_string(), &text, host).map_err(Error::Config)
         };

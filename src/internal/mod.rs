@@ -16,7 +16,7 @@ pub mod http;
 mod rfcs;
 
 use crate::sys::libwrap::{self, Libwrap};
-use crate::sys::{clock, identity, inherit, memfd, message, port, program, resolve};
+use crate::sys::{clock, confine, identity, inherit, memfd, message, port, program, resolve};
 use crate::wire::internal::Internal;
 use crate::wire::lookups::{self, Entry, FileKind, LibwrapAnswer};
 use crate::wire::roles::{self, LookUp};
@@ -32,6 +32,9 @@ const LOOK_UP: Duration = Duration::from_secs(5);
 /// service, or if the connection fails; a client that closes it is no failure.
 pub fn main(words: &[String]) -> i32 {
     let role = words.first().map_or("", String::as_str);
+    if Internal::named(role).is_none() && become_helper().is_err() {
+        return 111;
+    }
     let done = match (Internal::named(role), role) {
         (Some(service), _) if datagrams::are_served() => match words.get(1) {
             None => datagrams::serve(service),
@@ -56,6 +59,15 @@ pub fn main(words: &[String]) -> i32 {
         Ok(()) => 0,
         Err(e) if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => 0,
         Err(_) => 111,
+    }
+}
+
+/// Of a look-up: becomes the user that all of them have. Whom an answer of a name server has taken
+/// over must not change what others answer: who a user is, say.
+fn become_helper() -> Result<(), String> {
+    match roles::helper(inherit::variable)? {
+        Some((uid, gid)) => confine::helper(uid, gid).map_err(|e| e.to_string()),
+        None => Ok(()),
     }
 }
 

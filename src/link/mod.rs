@@ -7,6 +7,7 @@
 //! | `layer` | what is on the socket: nothing, a buffer, or TLS |
 //! | `records` `replay` | a link that outlives its connection, and what it would send again |
 //! | `dialogue` | reading and writing lines, each wait with an absolute deadline; the lingering close |
+//! | `error` | why a link can no longer be used |
 //! | `breaks` | what the peer sees if a local end breaks |
 //! | `copy` `tally` | two-way copy of a link and a service, of bytes or of records (RUN); counts |
 //! | `queue` | the frames that wait to be sent, and their order: one of each stream in turn |
@@ -31,6 +32,7 @@
 mod breaks;
 pub mod copy;
 mod dialogue;
+mod error;
 mod layer;
 pub mod pump;
 mod queue;
@@ -42,6 +44,7 @@ mod tests;
 
 pub use breaks::Breaks;
 pub use dialogue::{BoundedLine, LINGER_BYTES, LINGER_TIME, Wait};
+pub use error::Error;
 pub use queue::SendQueue;
 pub use records::Records;
 pub use tally::Tally;
@@ -51,47 +54,13 @@ use crate::sys::socket;
 use crate::wire::yamux::FRAME;
 use layer::Layer;
 use rustls::Connection;
-use std::fmt;
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long empty buffers are kept while nothing is copied.
 const BUFFERS_KEPT: Duration = Duration::from_millis(50);
-
-/// Why a link can no longer be used.
-#[derive(Debug)]
-pub enum Error {
-    /// The other side has closed the connection.
-    Closed,
-    /// The connection ended without TLS's close_notify: data may be missing.
-    Truncated,
-    /// Reading or writing the connection failed.
-    Broken(io::Error),
-    /// The other side does not speak TLS, or breaks its rules. The alert was sent, as far as the
-    /// socket took it at once.
-    Tls(rustls::Error),
-    /// Of a resumable link: the other side sent something that is no record.
-    NoRecord(&'static str),
-    /// A deadline has passed.
-    Timeout,
-    /// poll(2) failed.
-    System(io::Error),
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::Closed => f.write_str("the other side ended the connection"),
-            Error::Truncated => f.write_str("the connection ended without the end of TLS"),
-            Error::Broken(e) => write!(f, "the connection broke: {e}"),
-            Error::Tls(e) => write!(f, "TLS: {e}"),
-            Error::NoRecord(why) => write!(f, "the other side sent {why}"),
-            Error::Timeout => f.write_str("no answer in time"),
-            Error::System(e) => write!(f, "poll: {e}"),
-        }
-    }
-}
 
 /// What has been received and not yet consumed.
 #[derive(Debug, PartialEq, Eq)]
@@ -111,7 +80,7 @@ pub struct Link {
     records: Option<Box<Records>>,
     // Declared before the socket, so that it is dropped first.
     layer: Layer,
-    socket: Shared,
+    socket: Arc<Shared>,
     /// The other side has closed its sending direction in TCP. Whether that was in order, TLS
     /// knows.
     eof: bool,
@@ -120,7 +89,7 @@ pub struct Link {
 impl Link {
     /// A plain connection.
     pub fn plain(socket: impl Into<Shared>) -> Link {
-        Link { records: None, layer: Layer::Plain, socket: socket.into(), eof: false }
+        Link { records: None, layer: Layer::Plain, socket: Arc::new(socket.into()), eof: false }
     }
 
     /// Begins TLS on a plain connection. The handshake itself is [`Link::handshake`].
@@ -154,6 +123,11 @@ impl Link {
     /// The socket, to be polled, or asked for its addresses.
     pub fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+
+    /// The same, for whoever may have to end it.
+    pub fn shared_socket(&self) -> &Arc<Shared> {
+        &self.socket
     }
 
     /// The state of TLS. None: the connection is plain.

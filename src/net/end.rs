@@ -35,6 +35,8 @@ pub enum End {
     Lost,
     /// Another session has its connection.
     Resumed,
+    /// It was idle, and had to make room for another one.
+    Evicted,
 }
 
 impl End {
@@ -52,6 +54,7 @@ impl End {
             End::System => "system",
             End::Lost => "lost",
             End::Resumed => "resumed",
+            End::Evicted => "evicted",
         }
     }
 }

@@ -28,6 +28,8 @@ pub struct Handover(Mutex<Inside>);
 #[derive(Default)]
 struct Inside {
     state: State,
+    /// The thread has asked for a service.
+    asked: bool,
     /// How the service ended, if that was told before the stream had it.
     ended: Option<Told>,
 }
@@ -107,6 +109,16 @@ pub struct Given {
 impl Handover {
     fn state(&self) -> MutexGuard<'_, Inside> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The thread asks for a service now; if it gets none, it ends.
+    pub fn ask(&self) {
+        self.state().asked = true;
+    }
+
+    /// Has the thread a service, or will it have one?
+    pub fn serves(&self) -> bool {
+        self.state().asked
     }
 
     /// Gives what the stream has got, and a copy of the thread's end of the pair, on which nothing

@@ -25,6 +25,7 @@
 //! | `end` | why a session ends, and what ends its waits |
 //! | `tls` | certificates, and the signatures that the parent is asked for |
 //! | `session_counts` | how many sessions there are, in all and from each source |
+//! | `idle_sessions` | those that make room for others |
 //! | `relays` | connections of plain clients to servers that are already running |
 //! | `threads` | threads for sessions |
 //! | `parked` | the sessions that only wait for their next request |
@@ -39,6 +40,7 @@ mod counted;
 mod descriptors;
 mod end;
 mod handover;
+mod idle_sessions;
 mod lost;
 mod order_queue;
 mod parked;

@@ -9,7 +9,7 @@
 use crate::sys::gauges;
 use crate::sys::message::{self, Failed};
 use crate::sys::shared::Shared;
-use crate::wire::orders::{Data, FromNet, Message, ORDER};
+use crate::wire::orders::{FromNet, Message, ORDER};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -125,9 +125,7 @@ impl OrderQueue {
         match std::mem::take(&mut self.unlogged) {
             0 => Ok(()),
             n => {
-                let text = format!("{n} refusals not logged: too many at once");
-                let warn = FromNet::Warn(Data::truncate(text.as_bytes()));
-                let sent = self.send(&warn, &[]);
+                let sent = self.send(&FromNet::Unlogged { refusals: n }, &[]);
                 self.count();
                 sent
             }

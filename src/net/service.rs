@@ -28,6 +28,9 @@ impl Session {
     /// client wants the service's bytes alone, else a connection that the parent makes and this
     /// thread copies.
     pub(super) fn start(&mut self, service: ServiceId, way: Way) -> Result<Option<End>, End> {
+        if !self.state.guard.stays() {
+            return Err(End::Evicted);
+        }
         let handover = self.state.handover.clone();
         let tag = if handover.is_some() { BRANCH } else { OWN_CONNECTION };
         let run = way.is_run();
@@ -50,6 +53,7 @@ impl Session {
             self.report_refusal(Some(request::no_descriptor_left(Some(service))), b"")?;
             return self.busy(service).map(Some);
         }
+        handover.iter().for_each(|h| h.ask());
         self.channel.send(&ask, &[])?;
         let received = self.channel.answer_with()?;
         if !self.started(service, &received.answer)? {

@@ -119,11 +119,13 @@ impl Session {
         match (done, &world.parking) {
             (Done::Idle, Some(parking)) => parking.park(Box::new(self.hold(Channel::release))),
             (Done::Idle, None) => {}
-            (Done::Lost(why, streams), Some(_)) => match self.link.take_records() {
-                Some(records) => self.lost(why, streams, records),
-                None => self.end(why),
-            },
-            (Done::Lost(why, mut streams), None) => {
+            (Done::Lost(why, streams), Some(_)) if self.state.guard.stays() => {
+                match self.link.take_records() {
+                    Some(records) => self.lost(why, streams, records),
+                    None => self.end(why),
+                }
+            }
+            (Done::Lost(why, mut streams), _) => {
                 streams.abort(&self.channel);
                 self.end(why);
             }
@@ -155,7 +157,8 @@ impl Session {
 
     /// The parent is told why the session has ended.
     fn end(mut self, end: End) {
-        match end {
+        let evicted = self.state.guard.is_evicted();
+        match if evicted { End::Evicted } else { end } {
             // A client that expects TLS, and has not finished its handshake, cannot read it; at a
             // service's own port no client expects a line.
             End::Full if self.state.facts.reached != Reached::ByName => {}
@@ -173,6 +176,7 @@ impl Session {
 
     /// What its thread is to do, until it ends or needs none.
     fn run(&mut self, first: Option<First>) -> Done {
+        self.makes_room(self.state.relay.is_some());
         let mut next = match first {
             Some(First::Builtin(b)) => Some(b),
             None => None,
@@ -192,6 +196,7 @@ impl Session {
             }
         };
         loop {
+            self.makes_room(self.state.relay.is_some());
             if self.state.relay.is_some() {
                 return match self.resume_relay() {
                     Ok(Some(end)) | Err(end) => Done::Ended(end),

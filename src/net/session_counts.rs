@@ -7,11 +7,20 @@
 //! A session that is lost counts. So that its client can come back where all places are taken, one
 //! connection more is admitted for each lost session, and for some that stand but can be resumed:
 //! whether they are lost may be known to their clients alone. It may do nothing but resume one.
+//!
+//! Where `max_sessions` stand, an idle session makes room (`idle_sessions`). It counts no more from
+//! then on, and ends as soon as its thread has noticed.
 
+#[cfg(test)]
+mod tests;
+
+use super::idle_sessions::{Idle, IdleSessions};
+use super::sources::Slot;
 use crate::policy::{Peer, Settings, Source};
+use crate::sys::shared::Shared;
 use crate::wire::orders::Reason;
 use mio::Waker;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Which limit is reached.
@@ -87,13 +96,32 @@ struct Counts {
     /// Streams with a thread of their own. They belong to their session, so no limit counts them;
     /// but the process does not end before they have.
     branches: u32,
+    /// The number of the session that was counted last.
+    last: Slot,
+    idle: IdleSessions<What>,
+    /// Those that had to make room and have not ended yet.
+    evicted: HashSet<Slot>,
     /// Wakes the loop of a draining process when the last of all has ended.
     waker: Option<Arc<Waker>>,
 }
 
 impl Counts {
     fn is_empty(&self) -> bool {
-        self.all.sessions == 0 && self.all.spare == 0 && self.branches == 0
+        let none = self.all.sessions == 0 && self.all.spare == 0 && self.branches == 0;
+        none && self.evicted.is_empty()
+    }
+
+    /// An idle session makes room for one of this source. False: none does. No more than
+    /// `max_sessions` may be about to end.
+    fn make_room(&mut self, newcomer: Source, settings: &Settings) -> bool {
+        if self.evicted.len() >= settings.max_sessions as usize {
+            return false;
+        }
+        let Some((number, Idle { source, of, .. })) = self.idle.evict(newcomer) else {
+            return false;
+        };
+        self.change(source, of, false);
+        self.evicted.insert(number)
     }
 
     fn change(&mut self, source: Source, what: What, more: bool) {
@@ -156,17 +184,26 @@ impl SessionCounts {
         };
         let what = match full {
             None => What::Session,
+            Some((Full::All, _)) if c.make_room(source, settings) => What::Session,
             Some((limit, true)) if resumes => What::Spare(limit),
             Some((limit, _)) => return Err(limit),
         };
         c.change(source, what, true);
-        Ok(CountGuard { of: self.clone(), taken: Taken::By(source, what) })
+        c.last += 1;
+        Ok(CountGuard { of: self.clone(), taken: Taken::By(c.last, source, what), idle: false })
+    }
+
+    /// No descriptor is left for a client of this address: an idle session makes room for whoever
+    /// comes next.
+    pub fn free_descriptors(&self, peer: Peer, settings: &Settings) {
+        self.counts().make_room(Source::of(peer), settings);
     }
 
     /// Counts a stream with a thread of its own. Its session counts the holders of `session`.
     pub fn branch(&self, session: &Arc<()>) -> CountGuard {
         self.counts().branches += 1;
-        CountGuard { of: self.clone(), taken: Taken::ByBranch { _session: session.clone() } }
+        let taken = Taken::ByBranch { _session: session.clone() };
+        CountGuard { of: self.clone(), taken, idle: false }
     }
 }
 
@@ -175,11 +212,13 @@ impl SessionCounts {
 pub struct CountGuard {
     of: SessionCounts,
     taken: Taken,
+    /// It makes room for others if it must.
+    idle: bool,
 }
 
 #[derive(Debug)]
 enum Taken {
-    By(Source, What),
+    By(Slot, Source, What),
     /// A stream with a thread of its own.
     ByBranch {
         _session: Arc<()>,
@@ -190,9 +229,39 @@ impl CountGuard {
     /// The limit because of which this session may only resume another one; None: it may do all.
     pub fn spare(&self) -> Option<Full> {
         match self.taken {
-            Taken::By(_, What::Spare(limit)) => Some(limit),
+            Taken::By(.., What::Spare(limit)) => Some(limit),
             Taken::By(..) | Taken::ByBranch { .. } => None,
         }
+    }
+
+    /// The session makes room for others if it must, which it notices by the end of this
+    /// connection: nobody has logged in, and no service runs.
+    pub fn may_go(&mut self, connection: &Arc<Shared>) {
+        if self.idle {
+            return;
+        }
+        if let Taken::By(number, source, what @ (What::Session | What::Resumable)) = self.taken {
+            let mut c = self.of.counts();
+            self.idle = !c.evicted.contains(&number);
+            if self.idle {
+                c.idle.insert(number, source, Arc::downgrade(connection), what);
+            }
+        }
+    }
+
+    /// From now on it does not make room. False: it had to, and ends.
+    pub fn stays(&mut self) -> bool {
+        if let Taken::By(number, ..) = self.taken
+            && std::mem::take(&mut self.idle)
+        {
+            self.of.counts().idle.remove(number);
+        }
+        !self.is_evicted()
+    }
+
+    /// Does it end because it had to make room?
+    pub fn is_evicted(&self) -> bool {
+        matches!(self.taken, Taken::By(n, ..) if self.of.counts().evicted.contains(&n))
     }
 
     /// The session outlives its connection from now on.
@@ -202,23 +271,27 @@ impl CountGuard {
 
     /// Such a session has lost its connection; or it has one again.
     pub fn is_lost(&mut self, lost: bool) {
-        if let Taken::By(source, _) = self.taken {
+        if let Taken::By(_, source, _) = self.taken {
             self.becomes(source, if lost { What::Lost } else { What::Resumable });
         }
     }
 
     /// The session's client has this address now. No limit is checked: the session is there.
     pub fn moves(&mut self, peer: Peer) {
-        if let Taken::By(_, what) = self.taken {
+        if let Taken::By(.., what) = self.taken {
             self.becomes(Source::of(peer), what);
         }
     }
 
+    /// Afterwards it stays, until it [may go](CountGuard::may_go) again.
     fn becomes(&mut self, source: Source, what: What) {
-        if let Taken::By(old, was) = &mut self.taken {
+        self.stays();
+        if let Taken::By(number, old, was) = &mut self.taken {
             let mut c = self.of.counts();
-            c.change(*old, *was, false);
-            c.change(source, what, true);
+            if !c.evicted.contains(number) {
+                c.change(*old, *was, false);
+                c.change(source, what, true);
+            }
             (*old, *was) = (source, what);
         }
     }
@@ -228,7 +301,12 @@ impl Drop for CountGuard {
     fn drop(&mut self) {
         let mut c = self.of.counts();
         match self.taken {
-            Taken::By(source, what) => c.change(source, what, false),
+            Taken::By(number, source, what) => {
+                c.idle.remove(number);
+                if !c.evicted.remove(&number) {
+                    c.change(source, what, false);
+                }
+            }
             Taken::ByBranch { .. } => c.branches -= 1,
         }
         let waker = c.waker.clone().filter(|_| c.is_empty());
@@ -236,59 +314,5 @@ impl Drop for CountGuard {
         if let Some(Err(e)) = waker.map(|w| w.wake()) {
             crate::log::warn(&format!("net: the end of the last session: {e}"));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_source_has_its_own_bound_and_all_have_one() {
-        let settings =
-            Settings { max_sessions: 3, max_sessions_per_source: 2, ..Settings::default() };
-        let (all, a) = (SessionCounts::default(), |n: u8| Peer::User(n.into()));
-        let places = [all.admit(a(1), &settings, true), all.admit(a(1), &settings, true)];
-        assert_eq!(all.admit(a(1), &settings, true).expect_err("full"), Full::Source);
-        let other = all.admit(a(2), &settings, true);
-        assert_eq!(all.admit(a(3), &settings, true).expect_err("full"), Full::All);
-        let branch = all.branch(&Arc::default());
-        drop((places, other));
-        assert!(!all.is_empty());
-        drop(branch);
-        assert!(all.is_empty() && all.counts().sources.is_empty());
-        assert!(all.admit(a(1), &settings, true).is_ok());
-    }
-
-    #[test]
-    fn a_lost_session_keeps_its_place_and_a_way_back() {
-        let settings =
-            Settings { max_sessions: 2, max_sessions_per_source: 1, ..Settings::default() };
-        let (all, a) = (SessionCounts::default(), |n: u8| Peer::from([192, 0, 2, n]));
-        let mut lost = all.admit(a(1), &settings, true).expect("a place");
-        let stands = all.admit(a(2), &settings, true).expect("a place");
-        assert_eq!(lost.spare(), None);
-        lost.is_lost(true);
-        // Its client comes back from there, or from elsewhere: one of them.
-        assert_eq!(all.admit(a(2), &settings, true).expect_err("full"), Full::Source);
-        let back = all.admit(a(1), &settings, true).expect("a way back");
-        assert_eq!(back.spare(), Some(Full::Source));
-        assert_eq!(all.admit(a(1), &settings, true).expect_err("full"), Full::Source);
-        assert_eq!(all.admit(a(3), &settings, true).expect_err("full"), Full::All);
-        drop(back);
-        let back = all.admit(a(3), &settings, true).expect("a way back");
-        assert_eq!(back.spare(), Some(Full::All));
-        lost.is_lost(false);
-        lost.moves(a(3));
-        drop(back);
-        // It may be lost without anybody here knowing that.
-        assert_eq!(all.admit(a(2), &settings, true).expect_err("full"), Full::Source);
-        let back = all.admit(a(3), &settings, true).expect("a way back");
-        assert_eq!(back.spare(), Some(Full::Source));
-        assert_eq!(all.admit(a(3), &settings, true).expect_err("full"), Full::Source);
-        drop((back, stands));
-        assert!(all.admit(a(1), &settings, true).is_ok_and(|p| p.spare().is_none()));
-        drop(lost);
-        assert!(all.is_empty() && all.counts().sources.is_empty());
     }
 }

@@ -167,6 +167,17 @@ impl<C, L> Session<C, L> {
     }
 }
 
+impl<C> Session<C> {
+    /// Where nobody has logged in and no service runs, the session makes room for others.
+    pub(super) fn makes_room(&mut self, serves: bool) {
+        if serves || self.state.facts.login.is_some() {
+            self.state.guard.stays();
+        } else {
+            self.state.guard.may_go(self.link.shared_socket());
+        }
+    }
+}
+
 impl Parked {
     /// A session that has not begun.
     pub(super) fn of(start: Start) -> Parked {

@@ -1,17 +1,17 @@
-//! The clients that wait, by source: which source has most of them, and which of those came first.
-//! Every operation is O(log n).
+//! Clients that wait, or idle sessions, by source: which source has most of them, and which of
+//! those came first. Every operation is O(log n).
 
 use crate::policy::Source;
 use std::collections::{BTreeSet, HashMap};
 
-/// The number of a client in [`Clients`](super::clients::Clients). It is used again only after all
-/// events of the current turn have been handled.
+/// The number of a client in [`Clients`](super::clients::Clients), where it is used again only
+/// after all events of the current turn have been handled; or of a session.
 pub type Slot = usize;
 
 /// The sequence number of a client, over the life of the process.
 pub type Serial = u64;
 
-/// The clients of a [`Clients`](super::clients::Clients), by source.
+/// See the module.
 #[derive(Debug, Default)]
 pub struct Sources {
     counts: HashMap<Source, u32>,
@@ -47,6 +47,13 @@ impl Sources {
         self.by_age.range((*source, 0, 0)..).next().map(|(_, _, slot)| *slot)
     }
 
+    /// The same. None also if this source has as many.
+    pub fn oldest_of_more_than(&self, source: Source) -> Option<Slot> {
+        let (most, _) = self.by_count.last()?;
+        let its = self.counts.get(&source).copied().unwrap_or(0);
+        self.oldest_of_most().filter(|_| its < *most)
+    }
+
     /// After a crowd has gone, its memory is freed too.
     pub fn shrink(&mut self) {
         self.counts.shrink_to_fit();
@@ -67,6 +74,9 @@ mod tests {
             all.insert(of(1), serial, slot);
         }
         all.remove(of(1), 9, 9);
+        assert_eq!(all.oldest_of_more_than(of(1)), None);
+        assert_eq!(all.oldest_of_more_than(of(9)), Some(5));
+        assert_eq!(all.oldest_of_more_than(of(2)), Some(5));
         for (serial, slot) in [(2, 5), (3, 1)] {
             assert_eq!(all.oldest_of_most(), Some(slot));
             all.remove(of(1), serial, slot);

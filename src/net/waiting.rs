@@ -339,6 +339,9 @@ impl Loop {
         first: session_state::First,
         full: Full,
     ) {
+        if full == Full::Descriptors {
+            self.world.sessions.free_descriptors(facts.peer, &self.world.table.settings);
+        }
         if let Decision::Refuse { bytes, why } = request::no_session_left(full) {
             self.report_refusal(facts, why, b"");
             // A client that expects TLS cannot read a line.

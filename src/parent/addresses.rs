@@ -33,8 +33,9 @@ pub struct UnixClient {
 impl Addresses {
     /// Those of a connection that a net process has handed over. `own_paths`: those where fived
     /// itself listens, of each table under which the client can have come. Errors: its client has
-    /// gone; or it is one of a Unix socket, and did not come to one where fived itself listens. (A
-    /// net process can make pairs of Unix sockets, and be its own client.)
+    /// gone; or it is one of a Unix socket, and did not come to one where fived itself listens.
+    /// `InvalidInput`: it is no client's. (A net process can make pairs of Unix sockets, and be its
+    /// own client.)
     pub fn of(connection: BorrowedFd, own_paths: &[&[String]]) -> io::Result<Addresses> {
         match socket::peer(connection) {
             Ok(peer) => Ok(Addresses::Internet { peer, local: socket::local(connection)? }),
@@ -42,11 +43,13 @@ impl Addresses {
                 let ours = |path: &Vec<u8>| {
                     own_paths.iter().flat_map(|of| of.iter()).any(|d| d.as_bytes() == path)
                 };
-                match local::own_path(connection).filter(ours) {
-                    Some(_) => Addresses::of_unix(connection),
-                    None => Err(e),
+                match local::own_path(connection) {
+                    Some(path) if ours(&path) => Addresses::of_unix(connection),
+                    Some(_) => Err(e),
+                    None => Err(io::ErrorKind::InvalidInput.into()),
                 }
             }
+            Err(e) if socket::is_no_socket(&e) => Err(io::ErrorKind::InvalidInput.into()),
             Err(e) => Err(e),
         }
     }

@@ -45,6 +45,8 @@ pub fn find(table: &Table, before: (&Table, &Catalog), own: Option<OwnUsers>) ->
     for (entry, line) in &all {
         learn(&catalog, entry, line.as_deref(), before.1);
     }
+    let asked = |name: &str| all.iter().any(|(e, _)| matches!(e, Entry::User(n) if n == name));
+    catalog.keep_others(before.1, asked);
     let unanswered = all.iter().filter(|(_, line)| line.is_none());
     let unknown = unanswered.filter_map(|(entry, _)| match entry {
         Entry::Group(name) if !before.0.groups().contains(name) => Some(name.clone()),

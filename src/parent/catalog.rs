@@ -187,6 +187,19 @@ impl Catalog {
         self.users.borrow_mut().insert(name.into(), account);
     }
 
+    /// Keeps what another one knows of users about whom this one has not asked (`asked`): they have
+    /// logged in, or connected to Unix sockets, and are looked up when they come again. That may
+    /// have no answer.
+    pub fn keep_others(&self, of: &Catalog, asked: impl Fn(&str) -> bool) {
+        for (name, account) in of.users.borrow().iter().filter(|(name, _)| !asked(name)) {
+            self.learn_user(name, account.clone());
+        }
+        for (uid, known) in of.uids.borrow().iter() {
+            let (account, until) = (known.account.clone(), Duration::ZERO);
+            self.uids.borrow_mut().insert(*uid, KnownUid { account, until });
+        }
+    }
+
     /// There is no user of that name any more.
     pub fn forget_user(&self, name: &str) {
         self.users.borrow_mut().remove(name);

@@ -8,7 +8,7 @@ use super::descriptors::own;
 use crate::sys::message::{self, Failed, Fds};
 use crate::sys::poll::{self, Poll};
 use crate::sys::shared::Shared;
-use crate::sys::socket;
+use crate::sys::socket::{self, PairKind};
 use crate::wire::orders::{Message, ORDER};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -235,6 +235,14 @@ impl Channel {
 /// one.
 pub fn next(fds: &mut Fds) -> Result<Shared, Broken> {
     fds.take().ok_or(Broken::Forbidden)
+}
+
+/// The same, where it must be an end of a pair of such Unix sockets, as a net process makes them:
+/// the parent, a login child or another net process communicates through it. Anything else may be
+/// a stranger's connection, or may wait where such a pair does not.
+pub fn next_end(fds: &mut Fds, kind: PairKind) -> Result<OwnedFd, Broken> {
+    let fd = next(fds)?;
+    if socket::is_end_of_pair(fd.as_fd(), kind) { Ok(fd.our_own()) } else { Err(Broken::Forbidden) }
 }
 
 impl Drop for Channel {

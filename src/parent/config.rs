@@ -114,6 +114,7 @@ pub fn read(
 ) -> Result<Read, ConfigError> {
     let (own, mut disk) = (before.and_then(|b| b.own_users), disk(before));
     let (mut table, mistakes) = policy::load(origin, &mut disk);
+    disk.has_all()?;
     table.after_sensors = before.is_some_and(|b| b.table.has_had_sensors());
     let Messages { mut wrong, mut warnings, mut left_out, rest } = messages(&mistakes);
     warnings.extend(disk.take_warnings());

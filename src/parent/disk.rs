@@ -1,6 +1,7 @@
 //! What a configuration asks this computer: its files, read from the disk, and names of ports,
 //! programs and hosts.
 
+use super::config_error::ConfigError;
 use super::name_service::TimeLeft;
 use super::own_users::OwnUsers;
 use super::port_names::{Numbers, PortNames};
@@ -8,12 +9,14 @@ use super::programs;
 use crate::policy::Files;
 use crate::sys::file;
 use crate::sys::libwrap;
+use crate::sys::socket::is_scarcity;
 use crate::sys::spawn::PATH;
 use crate::wire::lookups;
 use crate::wire::roles::LookUp;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
@@ -29,6 +32,8 @@ pub type Addresses = HashMap<String, Vec<IpAddr>>;
 pub struct Disk<'a> {
     /// Has the first file been read?
     first_read: bool,
+    /// The first file or directory for which there were no descriptors, or no memory.
+    refused: Option<String>,
     /// The users of the configuration that stands.
     before: Option<OwnUsers>,
     /// The addresses that it was read with.
@@ -51,7 +56,19 @@ impl<'a> Disk<'a> {
         ports: PortNames<'a>,
     ) -> Disk<'a> {
         let (hosts, warnings, left) = (HashMap::new(), Vec::new(), TimeLeft::default());
-        Disk { first_read: false, before, last, hosts, warnings, left, ports }
+        Disk { first_read: false, refused: None, before, last, hosts, warnings, left, ports }
+    }
+
+    /// Could all of the configuration be read, as far as the system is concerned?
+    pub fn has_all(&mut self) -> Result<(), ConfigError> {
+        self.refused.take().map_or(Ok(()), |what| Err(ConfigError::System(what)))
+    }
+
+    fn failed(&mut self, path: &str, e: &io::Error) -> String {
+        if is_scarcity(e) {
+            self.refused.get_or_insert_with(|| format!("{path}: {e}"));
+        }
+        e.to_string()
     }
 
     /// About the hosts that were looked up since they were taken last.
@@ -95,11 +112,11 @@ impl Files for Disk<'_> {
         } else {
             file::read_any(path)
         };
-        found.map_err(|e| e.to_string())
+        found.map_err(|e| self.failed(path, &e))
     }
 
     fn list(&mut self, directory: &str) -> Result<Vec<String>, String> {
-        names(directory).map_err(|e| e.to_string())
+        names(directory).map_err(|e| self.failed(directory, &e))
     }
 
     fn port(&mut self, name: &str, protocol: &str) -> Option<u16> {
@@ -137,7 +154,7 @@ impl Files for Disk<'_> {
     }
 }
 
-fn names(directory: &str) -> std::io::Result<Vec<String>> {
+fn names(directory: &str) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;

@@ -12,7 +12,7 @@ use super::ports::{self, Came};
 use super::relays::Owner;
 use super::run::Parent;
 use super::session::User;
-use super::{net, proxied, sessions};
+use super::{net, sessions};
 use crate::policy::{HostId, PeerName, ServiceId};
 use crate::wire::orders::{self, Named, Refused, RelayEnd, ToNet};
 use std::os::fd::AsFd;
@@ -37,9 +37,7 @@ impl Parent {
         match request {
             net::Request::Done => {}
             net::Request::Start { config, service, client, proxied } => {
-                let Some(at) =
-                    proxied::addresses(&config, &self.cx.config, client.as_fd(), proxied)?
-                else {
+                let Some(at) = self.addresses(&config, client.as_fd(), proxied)? else {
                     self.client_gone(&config, Some((service, HostId::DEFAULT)));
                     return Ok(());
                 };
@@ -47,15 +45,13 @@ impl Parent {
                 self.arrive(arrival, None);
             }
             net::Request::Session { config, client, channel, tls_port, proxied } => {
-                let Some(at) =
-                    proxied::addresses(&config, &self.cx.config, client.as_fd(), proxied)?
-                else {
+                let Some(at) = self.addresses(&config, client.as_fd(), proxied)? else {
                     self.client_gone(&config, None);
                     return Ok(());
                 };
                 let name = self.names.known(self.cx.now, at.peer());
                 let place = (token, self.nets.drains(token), tls_port);
-                self.sessions.begin(&mut self.cx, place, config, (at, name), channel);
+                self.sessions.begin(&mut self.cx, place, config, (at, name), (client, channel));
             }
             net::Request::AtPort { config, client, proxied } => {
                 if let Some(a) = self.proxied_at_port(&config, client, proxied)? {
@@ -64,7 +60,7 @@ impl Parent {
             }
             net::Request::Refused(config, r) => self.refused_by_net(&config, &r, None)?,
             net::Request::Name { config, client, generation, socket, proxied } => {
-                let at = proxied::addresses(&config, &self.cx.config, socket.as_fd(), proxied)?;
+                let at = self.addresses(&config, socket.as_fd(), proxied)?;
                 if let Some(address) = at.and_then(|at| at.peer().address()) {
                     let asker = Asker::Net { net: token, client, generation };
                     self.names.ask(&mut self.cx, asker, address);

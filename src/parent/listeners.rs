@@ -25,6 +25,9 @@ pub struct Listeners {
     given_up: Vec<OwnListener>,
     /// Those at services' own ports where TLS is expected.
     pub tls: TlsPorts,
+    /// The network namespaces that clients can come from: this process's own, and those of sockets
+    /// that the service manager has handed over.
+    networks: Vec<u64>,
 }
 
 impl Listeners {
@@ -33,12 +36,24 @@ impl Listeners {
         let each = |socket: OwnedFd| {
             let address = socket::local(socket.as_fd())
                 .map_err(|e| format!("LISTEN_FDS: not an internet socket: {e}"))?;
-            socket::set_nonblocking(socket.as_fd()).map_err(|e| format!("LISTEN_FDS: {e}"))?;
+            socket::set_nonblocking(socket.as_fd())
+                .and_then(|()| socket::set_keepalive(socket.as_fd()))
+                .map_err(|e| format!("LISTEN_FDS: {e}"))?;
             origin_mark::clear(socket.as_fd());
             Ok(Listener::new(None, address, socket))
         };
+        let networks = sockets.iter().filter_map(|s| socket::network(s.as_fd()));
+        let networks = networks.chain(socket::own_network()).collect();
         let now = sockets.into_iter().map(each).collect::<Result<_, String>>()?;
-        Ok(Listeners { now, ..Listeners::default() })
+        Ok(Listeners { now, networks, ..Listeners::default() })
+    }
+
+    /// Can it be a client's connection? Any user of the computer can make one in a network namespace
+    /// of their own, between any addresses, and hand it to a net process that they control. (A Unix
+    /// socket is in the namespace of its client.)
+    pub fn is_of_a_client(&self, connection: BorrowedFd) -> bool {
+        socket::local(connection).is_err()
+            || socket::network(connection).is_none_or(|n| self.networks.contains(&n))
     }
 
     /// Those that the service manager has handed over.

@@ -58,7 +58,6 @@ impl Parent {
 
     /// Hands such a client to the net process that serves, with the user who it is.
     pub fn local_client(&mut self, mut client: LocalClient) {
-        self.services.closes();
         let Peer::User(uid) = client.peer else { return };
         let Some((net, config)) = self.nets.takes_clients() else {
             return self.refuse_local(&client, "connections");

@@ -5,23 +5,20 @@ use super::catalog;
 use super::children::Role;
 use super::context::Context;
 use super::descriptors::ChildError;
-use crate::sys::identity::Identity;
 use crate::sys::spawn::{CList, Child, Env, Launch, Stderr};
 use crate::wire::roles::{self, LookUp};
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Starts one, as the helper's user. Returns its child, and the parent's end of the socket pair on
+/// Starts one, which becomes the helper's user. Returns its child, and the parent's end of the socket pair on
 /// which it answers.
 pub fn start(cx: &mut Context, asked: &LookUp, role: Role) -> Result<(Child, OwnedFd), ChildError> {
     let (ours, theirs) = cx.descriptors.pair()?;
     let argv = CList::new([roles::SERVICE, asked.name()])?;
     let mut env = Env::new();
     env.extend(asked.variables())?;
+    env.extend(roles::helper_variables(cx.config.own_users.map(|o| o.helper)))?;
     let env = env.finish();
-    let helper = cx.config.own_users.map(|o| o.helper);
-    let identity = helper.map(|(uid, gid)| Identity { uid, gid, groups: Vec::new() });
     let launch = Launch {
-        identity: identity.as_ref(),
         stderr: Stderr::Null,
         connection: Some(theirs.as_fd()),
         ..catalog::role(&argv, &env)

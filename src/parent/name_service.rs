@@ -9,9 +9,10 @@ use super::programs;
 use crate::sys::poll::{self, Poll};
 use crate::wire::lookups::Entry;
 use crate::wire::roles::{self, Ids};
+use std::ffi::OsString;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
+use std::os::unix::ffi::OsStringExt;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
@@ -57,7 +58,7 @@ impl TimeLeft {
 /// See the module.
 #[derive(Debug)]
 pub struct NameService {
-    /// Whom the child runs as. None: as we are.
+    /// Whom the child becomes. None: it stays who we are.
     user: Option<Ids>,
     child: Option<Asked>,
     left: TimeLeft,
@@ -119,9 +120,8 @@ impl Asked {
     fn start(user: Option<Ids>) -> io::Result<Asked> {
         let mut program = programs::program(roles::ENTRIES);
         program.env_clear().current_dir("/").stderr(Stdio::null());
-        if let Some((uid, gid)) = user {
-            program.uid(uid).gid(gid);
-        }
+        let variables = roles::helper_variables(user).into_iter();
+        program.envs(variables.map(|(name, value)| (name, OsString::from_vec(value))));
         let mut child = program.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let (questions, answers) = (child.stdin.take(), child.stdout.take());
         let questions = questions.ok_or(ErrorKind::BrokenPipe)?;

@@ -96,6 +96,8 @@ pub struct Net {
     pub state: State,
     /// When the parent sent it a ping, if it has sent no order since.
     pub pinged: Option<Duration>,
+    /// The parent has told it something since its last order: a client may wait for it.
+    pub unheard: bool,
     /// The token of the socket that its lines for the log come over (`net_log`).
     pub log: usize,
     pub listeners: ListenerCopies,
@@ -116,6 +118,7 @@ impl Net {
             config,
             state: State::Starting,
             pinged: None,
+            unheard: false,
             log,
             listeners: ListenerCopies::NotGiven,
             own_ports: Vec::new(),

@@ -5,7 +5,7 @@
 //! fived does not become a fork bomb. The parent has the listeners too, so no client is refused
 //! meanwhile.
 
-use super::channel::{Broken, next};
+use super::channel::{Broken, next, next_end};
 use super::children::Role;
 use super::context::{Context, Timer};
 use super::descriptors::own;
@@ -17,6 +17,7 @@ use crate::log;
 use crate::policy::{HostId, ServiceId};
 use crate::sys::gauges::Now;
 use crate::sys::process::Exit;
+use crate::sys::socket::PairKind;
 use crate::wire::orders::{FromNet, ToNet};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -133,7 +134,7 @@ impl Nets {
         let Some((order, mut fds)) = net.channel.receive::<FromNet>(&net.phase())? else {
             return Ok(None);
         };
-        net.pinged = None;
+        (net.pinged, net.unheard) = (None, false);
         let config = net.config.clone();
         cx.counters.orders += 1;
         ::log::trace!("net {token}: {order:?}");
@@ -154,7 +155,8 @@ impl Nets {
                 Request::Start { config, service: ServiceId(service), client, proxied }
             }
             FromNet::Session { tls_port, proxied } => {
-                let (client, channel) = (next(&mut fds)?, next(&mut fds)?.our_own());
+                let client = next(&mut fds)?;
+                let channel = next_end(&mut fds, PairKind::Channel)?;
                 net.admit(client.as_fd(), tls_port)?;
                 Request::Session { config, client, channel, tls_port, proxied }
             }
@@ -167,8 +169,8 @@ impl Nets {
             }
             FromNet::Pong => Request::Done,
             FromNet::Left => self.closed_listeners(cx, listeners, token),
-            FromNet::Warn(text) => {
-                log::warn(&String::from_utf8_lossy(text.bytes()));
+            FromNet::Unlogged { refusals } => {
+                log::warn(&format!("{refusals} refusals not logged: too many at once"));
                 Request::Done
             }
         }))
@@ -278,9 +280,9 @@ impl Nets {
 
     /// The same, with several descriptors.
     pub fn tell_with(&mut self, cx: &Context, token: usize, what: &ToNet, with: &[BorrowedFd]) {
-        if let Some(net) = self.all.get_mut(&token)
-            && let Err(why) = net.channel.send(cx.registry(), what, with)
-        {
+        let Some(net) = self.all.get_mut(&token) else { return };
+        net.unheard = true;
+        if let Err(why) = net.channel.send(cx.registry(), what, with) {
             self.failed.push((token, why));
         }
     }

@@ -63,7 +63,11 @@ impl Parent {
     pub fn arrive(&mut self, a: Arrival, asked: Option<&Missing>) {
         // What decides may have taken a moment, and its session may be over.
         let gone = match a.who.from {
-            From::Session((token, _)) => self.sessions.root(token).is_none(),
+            // Of a stream that has a service already a second one would take that one's line in
+            // the log: only a net process that somebody else controls asks for it.
+            From::Session(stream) => {
+                self.sessions.root(stream.0).is_none() || self.services.has(stream)
+            }
             From::Net(_) | From::Port | From::Wait(_) => false,
         };
         if gone {

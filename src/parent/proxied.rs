@@ -13,23 +13,23 @@ use crate::sys::origin_mark;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
 use crate::wire::orders::{ProxyAddresses, ToNet};
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// The addresses of a connection that a net process has handed over. `config`: that of net; `now`:
-/// the one that is served now, which may have let the client in before net had it. `proxied`: those
-/// that its load balancer gave. None: the client has gone already. Err: whoever connected may not
-/// give them, or nobody has: the parent itself has connected it.
-pub fn addresses(
+/// The addresses of a client's connection. `config`: that of the net process that has handed it
+/// over; `now`: the one that is served now, which may have let the client in before net had it.
+fn addresses(
     config: &Config,
     now: &Config,
     client: BorrowedFd,
     proxied: Option<ProxyAddresses>,
 ) -> Result<Option<Addresses>, Broken> {
-    if origin_mark::is_set(client) {
-        return Err(Broken::Forbidden);
-    }
     let own_paths = [&config.ports.own_paths[..], &now.ports.own_paths];
-    let Ok(own) = Addresses::of(client, &own_paths) else { return Ok(None) };
+    let own = match Addresses::of(client, &own_paths) {
+        Ok(own) => own,
+        Err(e) if e.kind() == ErrorKind::InvalidInput => return Err(Broken::Forbidden),
+        Err(_) => return Ok(None),
+    };
     let proxies = &config.table.settings.proxy_from;
     believed(proxies, own, proxied).map(Some).ok_or(Broken::Forbidden)
 }
@@ -45,6 +45,25 @@ fn believed(
 }
 
 impl Parent {
+    /// The addresses of a connection that a net process has handed over. `config`: that of net;
+    /// `proxied`: those that its load balancer gave. None: the client has gone already. Err:
+    /// whoever connected may not give them, or it is no client's connection.
+    pub fn addresses(
+        &self,
+        config: &Config,
+        client: BorrowedFd,
+        proxied: Option<ProxyAddresses>,
+    ) -> Result<Option<Addresses>, Broken> {
+        self.is_of_a_client(client)?;
+        addresses(config, &self.cx.config, client, proxied)
+    }
+
+    /// Err: the parent itself has connected it, or it was made elsewhere.
+    fn is_of_a_client(&self, connection: BorrowedFd) -> Result<(), Broken> {
+        let is = !origin_mark::is_set(connection) && self.listeners.is_of_a_client(connection);
+        is.then_some(()).ok_or(Broken::Forbidden)
+    }
+
     /// A client that has come to a service's own port: if it is a load balancer, net reads who its
     /// client is. Returned: one that is not.
     pub fn ask_balancer(&mut self, a: Box<Arrival>) -> Option<Box<Arrival>> {
@@ -73,9 +92,7 @@ impl Parent {
         client: Shared,
         proxied: Option<ProxyAddresses>,
     ) -> Result<Option<Box<Arrival>>, Broken> {
-        if origin_mark::is_set(client.as_fd()) {
-            return Err(Broken::Forbidden);
-        }
+        self.is_of_a_client(client.as_fd())?;
         let Ok(own) = Addresses::of(client.as_fd(), &[]) else {
             let config = self.cx.config.clone();
             let real = socket::local(client.as_fd()).ok();

@@ -151,12 +151,17 @@ impl Parent {
                 return Ok(());
             }
             let wait = self.wait();
-            match self.cx.poll.poll(&mut events, wait) {
-                Err(e) if e.kind() != ErrorKind::Interrupted => return Err(format!("poll: {e}")),
-                _ => {}
-            }
+            let polled = self.cx.poll.poll(&mut events, wait);
             self.cx.now = clock::monotonic();
             self.services.rest();
+            match polled {
+                // By the timer of the interrupt, which ends here if nothing happens. What is due
+                // comes with the next poll.
+                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+                Err(e) => return Err(format!("poll: {e}")),
+                // Any of what follows may close what a net process has sent.
+                Ok(()) => self.services.closes(),
+            }
             if !events.is_empty() {
                 self.watchdog.wake(&mut self.cx, &self.listeners);
             }

@@ -272,6 +272,11 @@ impl Runs {
         self.early.remove(stream);
     }
 
+    /// Does one run whose relay counts under this tag, or has one ended that waits for its counts?
+    pub fn has(&self, stream: StreamTag) -> bool {
+        self.streams.contains_key(&stream) || self.ended.contains_key(&stream)
+    }
+
     /// A relay has ended: its counts of bytes.
     pub fn tally(&mut self, stream: StreamTag, to: u64, from: u64) {
         let Some(pid) = self.streams.remove(&stream) else { return };

@@ -148,8 +148,6 @@ impl Services {
         no: StartError,
         with: Ends,
     ) {
-        // Its client's socket may be closed, and with it what a client has sent.
-        self.interrupt.want();
         let service = config.table.service(id);
         self.refusals.refused(cx, service, record, &no);
         let outcome = Err(no.reply);
@@ -307,9 +305,9 @@ impl Services {
             cx.cancel(until, Timer::Terminate { pid, started: running.started });
         }
         let output = std::mem::replace(&mut running.output, Output::Safe);
-        let ended = (&running.record, status(exit));
+        let ended = (&running.record, undelivered::status(exit));
         self.undelivered.ended(cx, ended, output, &mut self.ends);
-        let lingering_close = running.lingering_close.take().inspect(|_| self.interrupt.want());
+        let lingering_close = running.lingering_close.take();
         self.running.end(running, exit, cx.now);
         lingering_close
     }
@@ -333,11 +331,20 @@ impl Services {
 
     /// A relay has ended: its counts of bytes.
     pub fn tally(&mut self, stream: StreamTag, to: u64, from: u64) {
-        let is_of = |from: &From| matches!(from, From::Session(s) if *s == stream);
-        match self.starting.iter().any(|f| is_of(&f.payload().record.from)) {
+        match self.starts(stream) {
             true => self.running.tally_early(stream, to, from),
             false => self.running.tally(stream, to, from),
         }
+    }
+
+    fn starts(&self, stream: StreamTag) -> bool {
+        let is_of = |from: &From| matches!(from, From::Session(s) if *s == stream);
+        self.starting.iter().any(|f| is_of(&f.payload().record.from))
+    }
+
+    /// Has that stream a service, or one whose end is not logged yet?
+    pub fn has(&self, stream: StreamTag) -> bool {
+        self.starts(stream) || self.running.has(stream)
     }
 
     /// Is a service of a plain connection from that net process being started? A late one does not
@@ -363,7 +370,7 @@ impl Services {
         self.running.forget(session);
     }
 
-    /// What a client has sent, or a service has left, may be closed now: it takes a moment.
+    /// What others have sent or left may be closed now, and no close may take long.
     pub fn closes(&mut self) {
         self.interrupt.want();
     }
@@ -387,14 +394,5 @@ fn is_told(s: &Service, why: Why) -> bool {
     match why {
         Why::Busy | Why::Failed => true,
         Why::NotAvailable => s.grammar == Grammar::Xinetd,
-    }
-}
-
-/// As the client of RUN is told it.
-fn status(exit: Exit) -> Status {
-    match exit {
-        // wait(2) gives eight bits of it, and seven of a signal's number.
-        Exit::Status(n) => Status::Exited(n as u8),
-        Exit::Signal(n) => Status::Killed(n as u8),
     }
 }

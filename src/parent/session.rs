@@ -9,9 +9,11 @@ use super::environment::Tls;
 use super::resumables::Resumable;
 use crate::policy::{Facts, HostId, Login, Peer, PeerName, Reached, ServiceId};
 use crate::sys::shared::Shared;
+use crate::sys::socket;
 use crate::wire::orders::{Data, OWN_CONNECTION, SessionPhase};
 use crate::wire::pubkey::Kind;
 use crate::wire::run::Way;
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -46,6 +48,8 @@ pub struct SessionRecord {
     /// The tag by which its session knows it, if this is a stream.
     pub tag: u32,
     pub addresses: Addresses,
+    /// What its client's own socket is known by ([`socket::cookie`]). None: a stream has none.
+    pub socket: Option<u64>,
     /// The name of its client's address.
     pub name: PeerName,
     pub host: HostId,
@@ -94,6 +98,8 @@ pub struct NewSession {
     pub net: usize,
     pub number: u64,
     pub addresses: Addresses,
+    /// As in [`SessionRecord`].
+    pub socket: Option<u64>,
     /// The name of its client's address.
     pub name: PeerName,
     /// As in [`SessionRecord`].
@@ -118,6 +124,7 @@ impl SessionRecord {
             parent: None,
             tag: OWN_CONNECTION,
             addresses: new.addresses,
+            socket: new.socket,
             name: new.name,
             host: HostId::DEFAULT,
             tls_port: new.tls_port,
@@ -147,6 +154,7 @@ impl SessionRecord {
             net: self.net,
             number: self.number,
             addresses: self.addresses.clone(),
+            socket: None,
             name: self.name.clone(),
             tls_port: self.tls_port,
         };
@@ -157,7 +165,8 @@ impl SessionRecord {
     }
 
     /// Its request for a service, with the facts that the parent knows. Err: there is no such
-    /// service or host, or not at the port to which the client came.
+    /// service or host, or not at the port to which the client came; or `client` is not the
+    /// client's own socket. (A program would get whatever it is, outside of net's confinement.)
     pub fn arrival(
         &mut self,
         minute: u16,
@@ -166,6 +175,9 @@ impl SessionRecord {
         client: Option<Shared>,
     ) -> Result<Arrival, Broken> {
         let config = self.config.clone();
+        if client.as_ref().is_some_and(|c| !self.is_own_socket(c)) {
+            return Err(Broken::Forbidden);
+        }
         let reports_to = self.parent.map_or(stream, |parent| (parent, self.tag));
         let run = match way {
             Way::Plain => None,
@@ -230,6 +242,12 @@ impl SessionRecord {
     pub fn add_traffic(&mut self, to: u64, from: u64) {
         let (before_to, before_from) = self.traffic;
         self.traffic = (before_to.saturating_add(to), before_from.saturating_add(from));
+    }
+
+    /// Is it the client's own socket, and may a service get it: does nothing but the client's bytes
+    /// come from it?
+    fn is_own_socket(&self, fd: &Shared) -> bool {
+        self.tls.is_none() && self.socket.is_some() && socket::cookie(fd.as_fd()) == self.socket
     }
 
     /// Can nobody listen to what it sends? With TLS, or through a Unix socket.

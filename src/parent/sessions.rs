@@ -9,7 +9,7 @@ mod groups;
 
 use super::addresses::Addresses;
 use super::arrival::Arrival;
-use super::channel::{Broken, Held, next};
+use super::channel::{Broken, Held, next_end};
 use super::config::Config;
 use super::context::Context;
 use super::environment::Tls;
@@ -19,6 +19,8 @@ use super::session::{NewSession, SessionRecord, Step, User};
 use super::session_counts::SessionCounts;
 use crate::policy::{HostId, Peer, PeerName, ServiceId, Source};
 use crate::sys::message;
+use crate::sys::shared::Shared;
+use crate::sys::socket::{self, PairKind};
 use crate::wire::orders::{
     Answer, Ask, Claim, Claimed, Data, May, Message, Method, Named, Refused, Why,
 };
@@ -104,7 +106,7 @@ impl Sessions {
         (net, drains, tls_port): (usize, bool, Option<u32>),
         config: Rc<Config>,
         (addresses, name): (Addresses, PeerName),
-        channel: OwnedFd,
+        (client, channel): (Shared, OwnedFd),
     ) {
         let peer = addresses.peer();
         let source = Source::of(peer);
@@ -129,7 +131,8 @@ impl Sessions {
         // Of each client of a service that it offers, it is told twice.
         let most = settings.unanswered(streams).saturating_add(streams.saturating_mul(2));
         let channel = channel.holding(most as usize, &self.held);
-        let new = NewSession { net, number, addresses, name, tls_port };
+        let socket = socket::cookie(client.as_fd());
+        let new = NewSession { net, number, addresses, socket, name, tls_port };
         let session = SessionRecord::new(channel, config, new, cx.now);
         self.all.insert(token, session);
         self.tell_if_drained(cx, token, drains);
@@ -159,7 +162,8 @@ impl Sessions {
             }
             Ask::MayLogin { method } => Request::MayLogin { method },
             Ask::Verify { method, user } => {
-                Request::Verify { method, user, channel: next(&mut fds)?.our_own() }
+                let channel = next_end(&mut fds, PairKind::Channel)?;
+                Request::Verify { method, user, channel }
             }
             Ask::Start { service, host, tag, way } => {
                 let (stream, client) = ((token, tag), fds.take());
@@ -167,7 +171,7 @@ impl Sessions {
                 Request::Start(Box::new(s.arrival(cx.minute(), stream, what, client)?))
             }
             Ask::Branch { host, tag } => {
-                let channel = next(&mut fds)?.our_own();
+                let channel = next_end(&mut fds, PairKind::Channel)?;
                 Request::Branch { host: HostId(host), tag, channel }
             }
             Ask::Refused(refused) => {
@@ -185,7 +189,7 @@ impl Sessions {
             Ask::Name => Request::Name(s.addresses.peer()),
             Ask::Resumable { key } => Request::Resumable(key.0),
             Ask::Lost(why) => Request::Lost(why),
-            Ask::Resume(claim) => Request::Claim(claim, next(&mut fds)?.our_own()),
+            Ask::Resume(claim) => Request::Claim(claim, next_end(&mut fds, PairKind::Stream)?),
             Ask::Resumed { taken } => Request::Resumed(taken),
             Ask::Offer { .. }
             | Ask::OfferEnded { .. }

@@ -10,6 +10,7 @@ use super::arrival::{Record, StreamTag};
 use super::context::{Context, Timer};
 use super::resumables::SessionOwner;
 use super::running::Output;
+use crate::sys::process::Exit;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
 use crate::wire::run::Status;
@@ -43,6 +44,15 @@ pub fn output_of(cx: &Context, record: &Record, connection: &Shared) -> Output {
     match record.reports_to.is_some() && socket::unsent(connection.as_fd()).is_ok() {
         true => copy(cx, connection).map_or(Output::Unknown, Output::Kept),
         false => Output::Safe,
+    }
+}
+
+/// As the client of RUN is told it.
+pub fn status(exit: Exit) -> Status {
+    match exit {
+        // wait(2) gives eight bits of it, and seven of a signal's number.
+        Exit::Status(n) => Status::Exited(n as u8),
+        Exit::Signal(n) => Status::Killed(n as u8),
     }
 }
 
@@ -121,7 +131,7 @@ impl Kept {
     /// Does something wait in it that net can still receive?
     fn waits(&self) -> bool {
         let socket = self.socket.as_fd();
-        socket::unsent(socket).is_ok_and(|n| n > 0) && !socket::is_closed(socket)
+        socket::unsent(socket).is_ok_and(|n| n > 0) && socket::holds_output(socket)
     }
 }
 

@@ -2,10 +2,10 @@
 //!
 //! The parent notices at once when somebody stops one (SIGSTOP), because the kernel reports a
 //! child's stop as it reports its end. One whose loop hangs is noticed when it matters, while a
-//! client waits at a listener: then the parent sends it a ping, and any order from it counts as the
-//! answer. An idle net process is never woken, and neither is an idle parent: when nothing has
-//! happened for a while the timer is not set again, and the next client at a listener wakes the
-//! parent instead.
+//! client waits at a listener, or net was told something, such as to relay a client of a service's
+//! own port: then the parent sends it a ping, and any order from it counts as the answer. An idle
+//! net process is never woken, and neither is an idle parent: when nothing has happened for a while
+//! the timer is not set again, and the next client at a listener wakes the parent instead.
 
 use super::context::{Context, Timer};
 use super::listeners::Listeners;
@@ -122,7 +122,7 @@ pub fn end_stopped(nets: &Nets) {
     }
 }
 
-/// Pings the net process that serves if a client waits, and replaces one that has not answered.
+/// Pings the net process that serves if a client may wait, and replaces one that has not answered.
 /// Returns whether one owes an answer.
 fn check(cx: &mut Context, nets: &mut Nets, listeners: &Listeners) -> bool {
     end_stopped(nets);
@@ -141,7 +141,7 @@ fn check(cx: &mut Context, nets: &mut Nets, listeners: &Listeners) -> bool {
                 replace = true;
             }
             Some(_) => {}
-            None if client_waits => {
+            None if client_waits || net.unheard => {
                 net.pinged = Some(cx.now);
                 ping.push(*token);
             }

@@ -12,7 +12,7 @@ use super::text::entry::{Audience, Entry};
 use super::text::value::PATH;
 use super::users::UserSpec;
 use crate::wire::peer::Peer;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// A virtual host: a section of the configuration.
@@ -100,6 +100,8 @@ pub struct Table {
     groups: Vec<String>,
     /// By name in lower case: the rows of that name, those of a host before those of `[*]`.
     by_name: HashMap<Box<[u8]>, Vec<(HostScope, ServiceId)>>,
+    /// The rows that share their name with another, which may be meant by it.
+    shared: HashSet<ServiceId>,
     by_host: HashMap<String, HostId>,
     set_at: SettingLines,
     /// Had one that was in force before it a sensor? Its penalties may last.
@@ -133,6 +135,8 @@ impl Table {
         by_name
             .values_mut()
             .for_each(|all| all.sort_by_key(|(scope, id)| (*scope, !named(*id), *id)));
+        let several = by_name.values().filter(|all| all.len() > 1).flatten();
+        let shared = several.map(|(_, id)| *id).collect();
         let by_host = hosts
             .iter()
             .enumerate()
@@ -140,7 +144,8 @@ impl Table {
                 h.names.iter().map(move |n| (n.to_ascii_lowercase(), HostId(i as u32)))
             })
             .collect();
-        Table { settings, hosts, services, groups, by_name, by_host, set_at, after_sensors: false }
+        let after_sensors = false;
+        Table { settings, hosts, services, groups, by_name, shared, by_host, set_at, after_sensors }
     }
 
     /// This row, which could not be served as it stands, is as one with `disable = yes`.
@@ -375,26 +380,16 @@ impl Table {
         }
     }
 
-    /// The names that HELP shows this client, in the order and spelling of the configuration.
+    /// The names that HELP shows this client, in the order and spelling of the configuration. Any
+    /// stranger may ask for all of a long table: only rows that share a name are looked up.
     pub fn help(&self, facts: &Facts) -> impl Iterator<Item = &str> {
         let shown = move |(i, s): &(usize, &Service)| {
             let id = ServiceId(*i as u32);
             !s.attributes.hidden
                 && self.usable(id, facts).is_ok()
-                && self.find(facts.host, s.name.as_bytes(), facts.peer) == Some(id)
+                && (!self.shared.contains(&id)
+                    || self.find(facts.host, s.name.as_bytes(), facts.peer) == Some(id))
         };
         self.services.iter().enumerate().filter(shown).map(|(_, s)| s.name.as_str())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_words() {
-        for (i, (d, _)) in DENIED.iter().enumerate() {
-            assert_eq!((d.number(), Denied::from_number(i as u32)), (i as u32, Some(*d)));
-        }
     }
 }

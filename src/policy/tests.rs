@@ -276,3 +276,11 @@ fn a_name_is_found_in_its_host_then_in_all() {
     assert_eq!(help(from("::1")), "A c");
     assert_eq!(help(Facts { host: h, ..from("::1") }), "a c");
 }
+
+#[test]
+fn numbers_are_words() {
+    for n in 0.. {
+        let Some(denied) = Denied::from_number(n) else { break };
+        assert_eq!(denied.number(), n);
+    }
+}

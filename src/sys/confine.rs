@@ -3,8 +3,9 @@
 //! [`net`] is for the process that strangers talk to: its own user, an empty root directory, no
 //! capabilities, no new privileges, no core dump, no debugger, and a system call filter that leaves
 //! it sockets, threads and memory. [`keys`] is for the process that has the private keys; its
-//! filter allows less. [`login`] is for a process that reads a user's own files. If a step fails,
-//! the process must end. Call these functions before the first thread is made.
+//! filter allows less. [`login`] is for a process that reads a user's own files, [`helper`] for one
+//! that looks something up. If a step fails, the process must end. Call these functions before the
+//! first thread is made.
 
 mod filter;
 mod login;
@@ -113,6 +114,19 @@ pub fn login(uid: u32, gid: u32) -> Result<(), ConfineError> {
     }
     drop_capabilities()?;
     close_up()
+}
+
+/// Becomes the user (uid, gid; no supplementary groups) of the processes that look something up.
+/// Other processes of that user cannot trace it, nor reach its memory or descriptors: while it is
+/// root they may not, and then it is not dumpable (ptrace(2)). It has a session keyring of its own.
+pub fn helper(uid: u32, gid: u32) -> Result<(), ConfineError> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
+    let none = std::ptr::null::<libc::c_char>();
+    // SAFETY: a keyring without a name. A kernel without keyrings has none to keep apart.
+    let _ = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, none) };
+    prctl(libc::PR_SET_DUMPABLE, 0).map_err(at("dumpable"))?;
+    become_user(uid, gid)?;
+    prctl(libc::PR_SET_DUMPABLE, 0).map_err(at("dumpable"))
 }
 
 /// Gives this process an empty root directory. False: root lacks the right (CAP_SYS_CHROOT).

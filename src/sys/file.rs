@@ -1,10 +1,11 @@
 //! Reads whole files, up to a bound, and opens files, without waiting for anybody.
 
+use super::identity;
 use super::poll::{self, Poll};
-use std::fs::{File, FileType, OpenOptions};
+use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,17 +16,38 @@ pub const FILE_MAX: u64 = 64 * 1024 * 1024;
 const SPARE: usize = 64;
 /// How long a pipe may be silent.
 const PIPE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Group and others may write.
+const OTHERS_WRITE: u32 = 0o022;
 
 /// Reads a regular file. Everything else is an error: with a pipe, the process at its other end
 /// would decide how long the reading takes.
 pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
-    whole(path.as_ref(), false)
+    whole(path.as_ref(), false, |_| Ok(()))
 }
 
 /// Reads a file, a pipe or a device: for a name that somebody gave on purpose, such as
 /// `/dev/stdin`. A pipe into which nobody writes anything is an error.
 pub fn read_any(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
-    whole(path.as_ref(), true)
+    whole(path.as_ref(), true, |_| Ok(()))
+}
+
+/// The same for a file that decides what this process does: it must belong to this user or to root,
+/// and nobody else may write it, as ssh(1) demands of its own. A device says nothing.
+pub fn read_own(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+    whole(path.as_ref(), true, |found| {
+        let (owner, mode) = (found.uid(), found.mode() & 0o7777);
+        let why = match () {
+            () if found.file_type().is_char_device() => return Ok(()),
+            () if owner != 0 && owner != identity::effective_uid() => {
+                format!("it belongs to another user (uid {owner}), who could change what it says")
+            }
+            () if mode & OTHERS_WRITE != 0 => {
+                format!("others can write it (mode {mode:04o}): run `chmod go-w` on it")
+            }
+            () => return Ok(()),
+        };
+        Err(io::Error::other(why))
+    })
 }
 
 /// Opens a file to append to it, which is made, for its owner alone, if it does not exist. A named
@@ -48,10 +70,16 @@ pub(super) fn name_of(kind: FileType) -> &'static str {
     }
 }
 
-fn whole(path: &Path, any: bool) -> io::Result<Vec<u8>> {
+/// `check` may refuse the file by what it is.
+fn whole(
+    path: &Path,
+    any: bool,
+    check: impl Fn(&Metadata) -> io::Result<()>,
+) -> io::Result<Vec<u8>> {
     let file =
         OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
     let found = file.metadata()?;
+    check(&found)?;
     let kind = found.file_type();
     // Reading a directory gives an error that says what it is.
     if !kind.is_file() && !kind.is_dir() && !any {

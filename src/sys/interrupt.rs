@@ -8,9 +8,12 @@ use super::check;
 use std::io;
 use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
-/// Between two interruptions, in nanoseconds: for so long one such call may keep its thread.
-const PERIOD: libc::c_long = 10_000_000;
+/// Until the first interruption: for so long one such call may keep its thread.
+const FIRST: Duration = Duration::from_millis(10);
+/// Between the next ones: many such calls may follow, because an attacker has prepared them.
+const AGAIN: Duration = Duration::from_millis(1);
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -18,6 +21,8 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 #[derive(Debug)]
 pub struct Interrupt {
     timer: libc::timer_t,
+    /// Until the first interruption.
+    first: Duration,
     runs: bool,
     wanted: bool,
     counted: u32,
@@ -33,6 +38,11 @@ extern "C" fn count(_: libc::c_int) {
 impl Interrupt {
     /// The calling thread's. The timer does not run yet.
     pub fn new() -> io::Result<Interrupt> {
+        Interrupt::after(FIRST)
+    }
+
+    /// The same with another time until the first interruption, of less than a second.
+    pub(super) fn after(first: Duration) -> io::Result<Interrupt> {
         let mut timer = ptr::null_mut();
         // SAFETY: all zeros is a valid sigaction and a valid sigevent; the handler only adds to an
         // atomic number. The timer is written.
@@ -46,37 +56,39 @@ impl Interrupt {
             event.sigev_notify_thread_id = libc::gettid();
             check(libc::timer_create(libc::CLOCK_MONOTONIC, &mut event, &mut timer))?;
         }
-        Ok(Interrupt { timer, runs: false, wanted: false, counted: 0 })
+        Ok(Interrupt { timer, first, runs: false, wanted: false, counted: 0 })
     }
 
     /// To be called before a call that could wait: starts the timer.
     pub fn want(&mut self) {
         self.wanted = true;
         if !self.runs {
-            self.runs = self.set(PERIOD);
+            self.runs = self.set(self.first);
         }
     }
 
     /// To be called at intervals, and when this process was woken: stops the timer if nobody has
-    /// wanted it for a whole period.
+    /// wanted it for as long as that.
     pub fn rest(&mut self) {
         let now = COUNT.load(Ordering::Relaxed);
         if self.runs && now != self.counted {
             self.counted = now;
-            self.runs = std::mem::take(&mut self.wanted) || !self.set(0);
+            let first = if std::mem::take(&mut self.wanted) { self.first } else { Duration::ZERO };
+            self.runs = self.set(first) != first.is_zero();
         }
     }
 
     /// Stops the timer.
     pub fn stop(&mut self) {
         if self.runs {
-            (self.runs, self.wanted) = (!self.set(0), false);
+            (self.runs, self.wanted) = (!self.set(Duration::ZERO), false);
         }
     }
 
-    fn set(&self, period: libc::c_long) -> bool {
-        let time = libc::timespec { tv_sec: 0, tv_nsec: period };
-        let new = libc::itimerspec { it_interval: time, it_value: time };
+    /// Starts the timer anew; with 0, stops it.
+    fn set(&self, first: Duration) -> bool {
+        let time = |of: Duration| libc::timespec { tv_sec: 0, tv_nsec: of.subsec_nanos().into() };
+        let new = libc::itimerspec { it_interval: time(AGAIN), it_value: time(first) };
         // SAFETY: the timer is this value's own; one itimerspec is read.
         unsafe { libc::timer_settime(self.timer, 0, &new, ptr::null_mut()) == 0 }
     }
@@ -92,7 +104,6 @@ impl Drop for Interrupt {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn it_goes_on_as_long_as_it_is_wanted() {

@@ -199,6 +199,12 @@ pub fn own_path(fd: BorrowedFd) -> Option<Vec<u8>> {
     address.path().map(|p| p.as_os_str().as_bytes().to_vec())
 }
 
+/// Is it a Unix socket that has no path?
+pub fn has_no_path(fd: BorrowedFd) -> bool {
+    use nix::sys::socket::{UnixAddr, getsockname};
+    getsockname::<UnixAddr>(fd.as_raw_fd()).is_ok_and(|address| address.path().is_none())
+}
+
 /// The path of the other end's own socket. None: it has none, as most clients.
 pub fn peer_path(fd: BorrowedFd) -> Option<Vec<u8>> {
     use nix::sys::socket::{UnixAddr, getpeername};

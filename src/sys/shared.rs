@@ -3,17 +3,28 @@
 //! With SO_LINGER (socket(7)) a service can make whoever closes the last copy of its socket wait in
 //! close(2) until the client has received everything, for as long as the service likes. If fived
 //! had the last copy, fived would wait. So what is given to services has this type from the
-//! beginning, and is closed only here. (What a socket holds that was sent through a Unix socket:
-//! `local::take_rights`.)
+//! beginning, and one that lingers is closed by a thread that does nothing else. The option is only
+//! read: to change it takes the socket's lock, which a service can keep for as long as it likes,
+//! and then not even a signal ends that wait. (What a socket holds that was sent through a Unix
+//! socket: `local::take_rights`.)
 //!
 //! Between reading the option and closing, a service could still set it, if it is started, fills
 //! its socket and closes it within that microsecond. The parent's wait is bounded even then,
 //! because it is interrupted (`sys::interrupt`).
 
 use super::check;
+use super::interrupt::Interrupt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 use syscalls::{Sysno, syscall};
+
+/// Bytes of the stack of the thread that closes.
+const STACK: usize = 64 * 1024;
+/// For how long one close may keep that thread, so that it closes more than can be started.
+const CLOSE_MAX: Duration = Duration::from_millis(1);
 
 /// An open descriptor that other processes may have, too. It need not be a socket.
 #[derive(Debug)]
@@ -51,27 +62,50 @@ impl AsRawFd for Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        if let Some(fd) = self.0.take() {
-            unset_linger(fd.as_raw_fd());
+        if let Some(fd) = self.0.take()
+            && lingers(fd.as_raw_fd())
+        {
+            close_elsewhere(fd);
         }
     }
 }
 
-/// From now on closing this descriptor does not wait. A linger time of 0, which makes the close a
-/// reset, is kept.
-fn unset_linger(fd: RawFd) {
+/// Can closing this descriptor wait? A linger time of 0 makes the close a reset, which does not.
+/// This takes no lock.
+fn lingers(fd: RawFd) -> bool {
     let mut linger = libc::linger { l_onoff: 0, l_linger: 0 };
     let mut size = size_of_val(&linger) as libc::socklen_t;
     let (level, name) = (libc::SOL_SOCKET, libc::SO_LINGER);
     // SAFETY: the option is such a struct, which is written, and its length.
     let answer =
         unsafe { syscall!(Sysno::getsockopt, fd, level, name, &raw mut linger, &raw mut size) };
-    if answer.is_ok() && linger.l_onoff != 0 && linger.l_linger != 0 {
-        linger.l_onoff = 0;
-        // SAFETY: the option is such a struct, which is read. It cannot fail: it is a socket.
-        let _ = unsafe {
-            syscall!(Sysno::setsockopt, fd, level, name, &raw const linger, size_of_val(&linger))
-        };
+    answer.is_ok() && linger.l_onoff != 0 && linger.l_linger != 0
+}
+
+/// The thread that closes is started for the first one. Where none can be, this thread closes.
+fn close_elsewhere(fd: OwnedFd) {
+    static CLOSER: Mutex<Option<Sender<OwnedFd>>> = Mutex::new(None);
+    let mut closer = CLOSER.lock().unwrap_or_else(PoisonError::into_inner);
+    if closer.is_none() {
+        let (sender, all) = mpsc::channel();
+        let thread = std::thread::Builder::new().name("closes".into()).stack_size(STACK);
+        *closer = thread.spawn(move || close_all(&all)).ok().map(|_| sender);
+    }
+    if let Some(closer) = &*closer {
+        // It never ends. If it did, the descriptor would come back in the error, and be closed.
+        drop(closer.send(fd));
+    }
+}
+
+fn close_all(all: &Receiver<OwnedFd>) {
+    let mut interrupt = Interrupt::after(CLOSE_MAX).ok();
+    while let Ok(fd) = all.recv() {
+        interrupt.iter_mut().for_each(Interrupt::want);
+        drop(fd);
+        for fd in all.try_iter() {
+            drop(fd);
+        }
+        interrupt.iter_mut().for_each(Interrupt::stop);
     }
 }
 

@@ -10,16 +10,18 @@ mod pieces;
 mod transfer;
 
 pub(super) use internet::{bind, connect, datagram, stream};
-pub use internet::{canonical, is_of_another_family, local, peer};
+pub use internet::{
+    canonical, is_no_socket, is_of_another_family, local, peer, set_keepalive,
+};
 pub(in crate::sys) use listener::beside;
 pub use listener::{BACKLOG, accept, is_listening, listen, listen_beside, set_nonblocking};
 pub use pieces::{PIECES, read_pieces, receive_pieces};
 pub use transfer::{Stream, discard, peek, receive, send, send_parts, send_with_more};
 
-use super::check;
-use nix::sys::socket::{setsockopt, sockopt};
+use super::{check, local};
+use nix::sys::socket::{SockType, getsockopt, setsockopt, sockopt};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// Has this process no descriptor left? (The system may have some.)
 pub fn is_out_of_descriptors(e: &io::Error) -> bool {
@@ -56,8 +58,52 @@ pub(super) fn is_scarce(errno: i32) -> bool {
 
 /// Is it a socket of datagrams?
 pub fn is_datagram(fd: BorrowedFd) -> bool {
-    use nix::sys::socket::{SockType, getsockopt};
     getsockopt(&fd, sockopt::SockType) == Ok(SockType::Datagram)
+}
+
+/// A number that no other socket of this computer has, or ever had since it was booted, whichever
+/// descriptor it is asked by (SO_COOKIE). None: it is no socket.
+pub fn cookie(fd: BorrowedFd) -> Option<u64> {
+    number(fd, libc::SO_COOKIE)
+}
+
+/// The network namespace that a socket is in, by a number that no other has (SO_NETNS_COOKIE).
+/// None: it is no socket, or the kernel does not say (before Linux 5.14).
+pub fn network(fd: BorrowedFd) -> Option<u64> {
+    number(fd, libc::SO_NETNS_COOKIE)
+}
+
+/// The one that this process is in now.
+pub fn own_network() -> Option<u64> {
+    pair().ok().and_then(|(fd, _)| network(fd.as_fd()))
+}
+
+/// An option whose value is a number of 64 bits.
+fn number(fd: BorrowedFd, name: libc::c_int) -> Option<u64> {
+    let mut value: u64 = 0;
+    let mut size = size_of_val(&value) as libc::socklen_t;
+    let (level, to) = (libc::SOL_SOCKET, (&raw mut value).cast());
+    // SAFETY: at most so many bytes are written, and their length.
+    let asked = check(unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, to, &mut size) });
+    asked.ok().map(|_| value)
+}
+
+/// The kind of a pair of Unix sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PairKind {
+    /// [`pair`]
+    Stream,
+    /// [`seqpacket`]
+    Channel,
+}
+
+/// Is it a Unix socket of this kind without a path, such as an end of a pair?
+pub fn is_end_of_pair(fd: BorrowedFd, kind: PairKind) -> bool {
+    let kind = match kind {
+        PairKind::Stream => SockType::Stream,
+        PairKind::Channel => SockType::SeqPacket,
+    };
+    getsockopt(&fd, sockopt::SockType) == Ok(kind) && local::has_no_path(fd)
 }
 
 /// The two ends of a stream; they block. Closing them never waits (SO_LINGER is for TCP).
@@ -123,7 +169,6 @@ fn shutdown(fd: BorrowedFd, how: libc::c_int) -> io::Result<()> {
 }
 
 /// Bytes that were received and not yet read; 0 where the kernel does not say.
-#[cfg(test)]
 pub fn unread(fd: BorrowedFd) -> usize {
     let mut n: libc::c_int = 0;
     // SAFETY: FIONREAD writes one int.
@@ -145,17 +190,21 @@ pub fn unsent(fd: BorrowedFd) -> io::Result<usize> {
     Ok(usize::try_from(n).unwrap_or(0))
 }
 
-/// Is this TCP connection over: reset, or ended by both sides? (tcp(7), TCP_INFO: its first byte is
-/// the state.) True also where the system does not say.
-pub fn is_closed(fd: BorrowedFd) -> bool {
-    /// netinet/tcp.h
-    const TCP_CLOSE: u8 = 7;
-    let (mut state, mut size) = (TCP_CLOSE, 1 as libc::socklen_t);
-    let (level, option) = (libc::IPPROTO_TCP, libc::TCP_INFO);
-    let (to, length) = ((&raw mut state).cast(), &raw mut size);
-    // SAFETY: at most one byte is written, and the length.
+/// Does a TCP connection hold anything that its other end has not acknowledged? After a reset it
+/// does not, whatever [`unsent`] says. Neither takes the lock of the socket, which a process that
+/// has it too can keep for as long as it likes, as TCP_INFO would.
+pub fn holds_output(fd: BorrowedFd) -> bool {
+    /// asm-generic/socket.h
+    const SO_MEMINFO: libc::c_int = 55;
+    /// linux/sock_diag.h
+    const SK_MEMINFO_WMEM_QUEUED: usize = 5;
+    let mut memory = [0u32; 9];
+    let mut size = size_of_val(&memory) as libc::socklen_t;
+    let (level, option) = (libc::SOL_SOCKET, SO_MEMINFO);
+    let (to, length) = ((&raw mut memory).cast(), &raw mut size);
+    // SAFETY: at most the array's size is written, and the length.
     let asked = check(unsafe { libc::getsockopt(fd.as_raw_fd(), level, option, to, length) });
-    asked.is_err() || state == TCP_CLOSE
+    asked.is_ok() && memory[SK_MEMINFO_WMEM_QUEUED] > 0
 }
 
 /// Sends small writes at once (TCP_NODELAY); for relays, whose writes are as large as they will
@@ -196,7 +245,6 @@ mod tests {
     use super::*;
     use std::io::{Read, Write};
     use std::net::{SocketAddr, TcpStream};
-    use std::os::fd::AsFd;
 
     fn accepted(address: &str, mptcp: bool) -> (TcpStream, Shared, SocketAddr) {
         let l = listen(address.parse().unwrap(), mptcp).unwrap();
@@ -258,6 +306,16 @@ mod tests {
         drop(a);
         while take(99).unwrap().0 > 0 {}
         assert_eq!(take(99).unwrap(), (0, vec![9]));
+    }
+
+    #[test]
+    fn only_a_pair_is_a_pair() {
+        let kinds = [PairKind::Stream, PairKind::Channel];
+        let is = |fd: BorrowedFd| kinds.map(|kind| is_end_of_pair(fd, kind));
+        assert_eq!(is(pair().unwrap().0.as_fd()), [true, false]);
+        assert_eq!(is(seqpacket().unwrap().1.as_fd()), [false, true]);
+        assert_eq!(is(accepted("127.0.0.1:0", false).1.as_fd()), [false, false]);
+        assert_eq!(is(std::io::pipe().unwrap().0.as_fd()), [false, false]);
     }
 
     #[test]

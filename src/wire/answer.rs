@@ -125,7 +125,17 @@ impl AnswerReader {
 pub fn words(bytes: &[u8]) -> String {
     const SHOWN: usize = 200;
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN)]);
-    text.trim().chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    text.trim().chars().map(|c| if is_shown(c) { c } else { '?' }).collect()
+}
+
+/// Does a terminal show this character, and do nothing else? Control characters move its cursor,
+/// or do more; those for two directions of writing put a line's words into another order.
+pub fn is_shown(c: char) -> bool {
+    let orders = matches!(
+        c,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    );
+    !c.is_control() && !orders
 }
 
 #[cfg(test)]
@@ -168,6 +178,7 @@ mod tests {
             Outcome::Unexpected("SSH-2.0-x?[2J".into())
         );
         assert!(matches!(all(false, false, &[b'x'; 600]).1, Outcome::Unexpected(_)));
+        assert_eq!(words("a\u{202e}b\u{9b}\u{e4}\u{2066}".as_bytes()), "a?b?\u{e4}?");
     }
 
     #[test]

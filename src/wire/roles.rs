@@ -56,6 +56,8 @@ pub type Ids = (u32, u32);
 const DEBUG: &str = "FIVED_DEBUG";
 const UID: &str = "FIVED_UID";
 const GID: &str = "FIVED_GID";
+const IDS: [&str; 2] = [UID, GID];
+const HELPER_IDS: [&str; 2] = ["FIVED_HELPER_UID", "FIVED_HELPER_GID"];
 const METHOD: &str = "FIVED_METHOD";
 const USER: &str = "FIVED_USER";
 const GROUP: &str = "FIVED_GROUP";
@@ -83,13 +85,13 @@ pub struct Net {
 
 impl Net {
     pub fn variables(&self) -> Variables {
-        [vec![variable(DEBUG, self.debug)], ids(self.ids)].concat()
+        [vec![variable(DEBUG, self.debug)], ids(IDS, self.ids)].concat()
     }
 
     /// `get` returns the value of a variable. Err: which one is wrong.
     pub fn read(get: impl Fn(&str) -> Option<Vec<u8>>) -> Result<Net, String> {
         let debug = text(&get, DEBUG).and_then(|n| n.parse().ok()).unwrap_or(0);
-        Ok(Net { debug, ids: read_ids(&get)? })
+        Ok(Net { debug, ids: read_ids(IDS, &get)? })
     }
 }
 
@@ -144,7 +146,7 @@ impl Login {
         let others =
             [(PASSWORDS, &self.passwords), (PAM, &self.pam), (CHECKPASSWORD, &self.checkpassword)];
         all.extend(others.into_iter().filter_map(|(name, v)| Some(variable(name, v.as_ref()?))));
-        all.extend(ids(self.ids));
+        all.extend(ids(IDS, self.ids));
         all
     }
 
@@ -166,9 +168,20 @@ impl Login {
             passwords: text(&get, PASSWORDS),
             pam: text(&get, PAM),
             checkpassword: text(&get, CHECKPASSWORD),
-            ids: read_ids(&get)?,
+            ids: read_ids(IDS, &get)?,
         })
     }
+}
+
+/// The user and group that a process becomes before it looks anything up. None: an ordinary user
+/// started fived, and it stays that user.
+pub fn helper_variables(helper: Option<Ids>) -> Variables {
+    ids(HELPER_IDS, helper)
+}
+
+/// What [`helper_variables`] wrote. Err: which one is wrong.
+pub fn helper(get: impl Fn(&str) -> Option<Vec<u8>>) -> Result<Option<Ids>, String> {
+    read_ids(HELPER_IDS, get)
 }
 
 /// What a process has to look up.
@@ -240,18 +253,21 @@ fn variable(name: &'static str, value: impl Display) -> (&'static str, Vec<u8>) 
     (name, value.to_string().into_bytes())
 }
 
-fn ids(ids: Option<Ids>) -> Variables {
-    ids.map_or_else(Vec::new, |(uid, gid)| vec![variable(UID, uid), variable(GID, gid)])
+fn ids(names: [&'static str; 2], ids: Option<Ids>) -> Variables {
+    ids.map_or_else(Vec::new, |(uid, gid)| vec![variable(names[0], uid), variable(names[1], gid)])
 }
 
 fn text(get: impl Fn(&str) -> Option<Vec<u8>>, name: &str) -> Option<String> {
     get(name).and_then(|value| String::from_utf8(value).ok())
 }
 
-fn read_ids(get: impl Fn(&str) -> Option<Vec<u8>>) -> Result<Option<Ids>, String> {
+fn read_ids(
+    names: [&str; 2],
+    get: impl Fn(&str) -> Option<Vec<u8>>,
+) -> Result<Option<Ids>, String> {
     let number = |name: &str| {
         let read = |n: String| n.parse::<u32>().map_err(|_| format!("{name}={n}: not a number"));
         text(&get, name).map(read).transpose()
     };
-    Ok(number(UID)?.zip(number(GID)?))
+    Ok(number(names[0])?.zip(number(names[1])?))
 }

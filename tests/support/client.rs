@@ -4,6 +4,7 @@ use super::{TIMEOUT, same};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, socket};
 use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::os::fd::{AsFd, AsRawFd};
 
 pub struct Client(pub TcpStream);
 
@@ -73,10 +74,9 @@ impl Client {
 
     /// Everything up to the end, whatever end it is.
     pub fn read_any(&mut self) -> Vec<u8> {
-        let (mut all, mut part) = (Vec::new(), [0; 4096]);
-        while let Ok(n @ 1..) = self.0.read(&mut part) {
-            all.extend_from_slice(&part[..n]);
-        }
+        let mut all = Vec::new();
+        // It keeps what came before an error.
+        let _ = self.0.read_to_end(&mut all);
         all
     }
 
@@ -113,4 +113,17 @@ pub fn connect_from(from: IpAddr, to: SocketAddr) -> Client {
     connect(raw, &SockaddrStorage::from(to))
         .unwrap_or_else(|e| panic!("connect {from} to {to}: {e}"));
     Client::of(TcpStream::from(fd))
+}
+
+/// Breaks a TCP connection off: its other end sees a reset, at once. Closing the socket would do
+/// that only when nobody has a copy any more, as a process has that another test has just forked,
+/// until its exec.
+#[track_caller]
+pub fn reset(s: impl AsFd) {
+    use nix::libc::{AF_UNSPEC, connect, sockaddr};
+    let nobody = sockaddr { sa_family: AF_UNSPEC as u16, sa_data: [0; 14] };
+    let size = size_of_val(&nobody) as u32;
+    // SAFETY: the address is of this size, and is read.
+    let done = unsafe { connect(s.as_fd().as_raw_fd(), &nobody, size) };
+    assert_eq!(done, 0, "reset: {}", std::io::Error::last_os_error());
 }

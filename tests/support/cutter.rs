@@ -3,8 +3,7 @@
 
 #![allow(dead_code)] // Each test file uses its own part of this.
 
-use nix::libc;
-use nix::sys::socket::{setsockopt, sockopt};
+use super::support::reset;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -185,15 +184,9 @@ impl Way {
             }
             Cut::Reset => {
                 self.silent.store(true, Ordering::SeqCst);
+                // Whoever reads it wakes up.
                 [&self.client, &self.server].into_iter().for_each(reset);
             }
         }
     }
-}
-
-/// Once it is dropped, the other end sees a reset. Whoever reads it wakes up.
-fn reset(s: &TcpStream) {
-    let now = libc::linger { l_onoff: 1, l_linger: 0 };
-    setsockopt(s, sockopt::Linger, &now).expect("SO_LINGER");
-    let _ = s.shutdown(Shutdown::Read);
 }

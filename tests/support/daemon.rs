@@ -1,6 +1,8 @@
 //! The daemon, started as a user would start it and ended when the test is.
 
-use super::{Client, Place, TIMEOUT, connect_from, free_address, proc, root, sane, until};
+use super::{
+    Client, Place, TIMEOUT, connect_from, free_address, nobody_writes, proc, root, sane, until,
+};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -247,6 +249,7 @@ fn reachable(place: &Place, program: &str) -> String {
     let copy = place.at("fived");
     if std::fs::hard_link(program, &copy).is_err() {
         std::fs::copy(program, &copy).expect("copy of fived");
+        nobody_writes(&copy);
     }
     copy
 }

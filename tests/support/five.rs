@@ -44,7 +44,10 @@ impl Five {
     pub fn config(self, text: &str) -> Five {
         let path = self.config_path("config");
         std::fs::create_dir_all(format!("{}/.config/five", self.home)).expect("directory");
-        std::fs::write(path, text).expect("config");
+        std::fs::write(&path, text).expect("config");
+        // Whatever umask the tests have.
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(path, mode).expect("config");
         self
     }
 
@@ -111,6 +114,15 @@ impl Five {
         let mut answer = [0; 6];
         child.stdout.as_mut().expect("piped").read_exact(&mut answer).expect("an answer");
         assert_eq!(&answer, b"ready\n");
+        child
+    }
+
+    /// A call of `cat` that stands: it has answered.
+    pub fn standing_call(&self, words: &[&str]) -> Child {
+        let host = self.address.ip().to_string();
+        let mut child = self.start(&[words, &[&host, "cat"]].concat());
+        child.stdin.as_mut().expect("piped").write_all(b"x").expect("written");
+        child.stdout.as_mut().expect("piped").read_exact(&mut [0]).expect("an answer");
         child
     }
 

@@ -20,11 +20,11 @@ pub mod proc;
 pub mod signals;
 mod trial;
 
-pub use client::{Client, connect_from};
+pub use client::{Client, connect_from, reset};
 pub use daemon::{Builder, Daemon};
 pub use five::Five;
 pub use free::{free_address, free_port};
-pub use place::{Place, kill_and_wait, read, run, run_with};
+pub use place::{Place, kill_and_wait, nobody_writes, read, run, run_with};
 pub use trial::{trial, trial_size};
 
 use std::time::{Duration, Instant};

@@ -1,8 +1,10 @@
 //! A directory for one test, gone when the test is; and the program run to its end in it.
 
 use super::{TIMEOUT, sane, until, user};
+use nix::errno::Errno;
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -73,6 +75,9 @@ impl Place {
         fs::create_dir_all(path.parent().expect("below the directory")).expect("directory");
         fs::write(&path, self.fill(text)).expect("file");
         fs::set_permissions(&path, Permissions::from_mode(mode)).expect("mode");
+        if mode & 0o111 != 0 {
+            nobody_writes(&path);
+        }
         self.at(name)
     }
 
@@ -107,6 +112,19 @@ fn is_strict(directory: &Path) -> bool {
         fs::metadata(p).is_ok_and(|m| (m.uid() == 0 || m.uid() == us) && m.mode() & 0o022 == 0)
     };
     fs::canonicalize(directory).is_ok_and(|d| d.ancestors().all(good))
+}
+
+/// Waits until nobody may write this program any more, which could not be started before
+/// (ETXTBSY): a process that another test has just forked has a copy of the descriptor that it was
+/// written by, until its exec.
+pub fn nobody_writes(program: impl AsRef<Path>) {
+    use nix::libc::{F_RDLCK, F_SETLEASE, F_UNLCK, fcntl};
+    let file = fs::File::open(program).expect("a program");
+    // SAFETY: no memory is handed over.
+    let lease = |kind: i32| unsafe { fcntl(file.as_raw_fd(), F_SETLEASE, kind) };
+    // Refused as long as somebody may write it; or there are no leases here.
+    until("nobody may write it", || lease(F_RDLCK) == 0 || Errno::last() != Errno::EAGAIN);
+    lease(F_UNLCK);
 }
 
 /// The program with these words, to its end.

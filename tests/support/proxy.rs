@@ -15,8 +15,9 @@ use std::time::Duration;
 pub struct Way {
     /// Nothing passes any more, and nobody is told.
     frozen: AtomicBool,
-    /// How often the client has said something that it could not have said before the server's last
-    /// words came.
+    /// How often the client has said something after the server's last words had come: as often as
+    /// it waited for them, and now and then once more where it took long to say what it could have
+    /// said before.
     pub round_trips: AtomicUsize,
     /// The server's words have come since the client's last round trip began.
     heard: AtomicBool,

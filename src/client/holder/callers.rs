@@ -1,12 +1,16 @@
 //! Channels to processes of the same user that make calls or ask about the session, and the
-//! messages that are sent to them. A caller that does not receive them is dropped.
+//! messages that are sent to them. Those for which a channel has no room are kept until it has:
+//! a caller that was stopped, or has many calls, may leave them unread for long. Nothing is
+//! received from a caller that leaves too many unread.
 
-use crate::sys::message;
-use crate::sys::poll::Poll;
+use crate::sys::clock;
+use crate::sys::message::{self, Failed};
+use crate::sys::poll::{self, Poll};
 use crate::wire::handover::{INPUT_MAX, MESSAGE_MAX, Notice};
-use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 /// The number of the caller for whom the session was made.
 pub const FIRST: u32 = 0;
@@ -23,20 +27,60 @@ pub enum Purpose {
     Orders,
 }
 
-/// Does a caller take the messages that are sent to it?
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Delivery {
-    Works,
-    /// It is gone, or its channel is full of messages that it has not read.
-    Failed,
+/// Messages of which a caller may leave so many unread before nothing is received from it. It is
+/// more than the answers to all that its channel can hold, so no caller that waits for room there
+/// waits for itself.
+const UNSENT_MAX: usize = 4096;
+
+/// What a caller's channel has had no room for yet.
+enum Unsent {
+    Messages(VecDeque<Vec<u8>>),
+    /// The caller is gone.
+    Gone,
 }
 
 pub struct Caller {
     pub fd: OwnedFd,
     /// Input that came before the `Open` of its call.
     pub inputs: BTreeMap<u32, Vec<u8>>,
-    delivery: Cell<Delivery>,
+    unsent: RefCell<Unsent>,
     pub purpose: Purpose,
+}
+
+impl Caller {
+    fn send(&self, message: Vec<u8>) {
+        if let Unsent::Messages(unsent) = &mut *self.unsent.borrow_mut() {
+            unsent.push_back(message);
+        }
+        self.send_rest();
+    }
+
+    /// Sends what there is room for.
+    fn send_rest(&self) {
+        let mut rest = self.unsent.borrow_mut();
+        while let Unsent::Messages(unsent) = &mut *rest
+            && let Some(message) = unsent.front()
+        {
+            match message::send_message(self.fd.as_fd(), message, &[], false) {
+                Ok(()) => drop(unsent.pop_front()),
+                Err(e) if matches!(Failed::of(&e), Failed::Full | Failed::Scarce) => return,
+                Err(_) => *rest = Unsent::Gone,
+            }
+        }
+    }
+
+    /// How many messages it has not had. None: it is gone.
+    fn unsent(&self) -> Option<usize> {
+        match &*self.unsent.borrow() {
+            Unsent::Messages(unsent) => Some(unsent.len()),
+            Unsent::Gone => None,
+        }
+    }
+
+    /// Is anything received from it?
+    fn is_heard(&self) -> bool {
+        self.unsent().is_some_and(|n| n < UNSENT_MAX)
+    }
 }
 
 pub struct Callers {
@@ -57,7 +101,7 @@ impl Callers {
             Caller {
                 fd,
                 inputs: BTreeMap::new(),
-                delivery: Cell::new(Delivery::Works),
+                unsent: RefCell::new(Unsent::Messages(VecDeque::new())),
                 purpose: Purpose::Calls,
             },
         );
@@ -72,31 +116,53 @@ impl Callers {
         self.all.keys().copied().collect()
     }
 
-    /// In the order of [`Callers::ids`]. Without `room` for a call they are polled for their end
-    /// only.
+    /// Is anything received from this caller?
+    pub fn hears(&self, id: u32) -> bool {
+        self.all.get(&id).is_some_and(Caller::is_heard)
+    }
+
+    /// In the order of [`Callers::ids`]. Without `room` for a call nothing is received from them.
     pub fn polls(&self, room: bool) -> impl Iterator<Item = Poll<'_>> {
         self.all.values().map(move |c| {
-            if room { Poll::new(c.fd.as_fd(), true, false) } else { Poll::hangup(c.fd.as_fd()) }
+            let write = c.unsent().is_some_and(|n| n > 0);
+            if room && c.is_heard() {
+                Poll::new(c.fd.as_fd(), true, write)
+            } else {
+                Poll::end(c.fd.as_fd(), false, write)
+            }
         })
     }
 
-    /// Sends a message to a caller. One that has ended, or whose channel is full of unread
-    /// messages, is dropped in the next turn.
+    /// Sends a message to a caller, now or when its channel has room.
     pub fn send(&self, id: u32, notice: &Notice) {
-        if let Some(caller) = self.all.get(&id)
-            && message::send_message(caller.fd.as_fd(), &notice.encode(), &[], false).is_err()
-        {
-            caller.delivery.set(Delivery::Failed);
+        if let Some(caller) = self.all.get(&id) {
+            caller.send(notice.encode());
         }
     }
 
-    /// Callers to which a message could not be delivered.
-    pub fn unreachable(&self) -> Vec<u32> {
-        self.all
-            .iter()
-            .filter(|(_, c)| c.delivery.get() == Delivery::Failed)
-            .map(|(id, _)| *id)
-            .collect()
+    /// Sends what there is room for now. Returns the callers that are gone.
+    pub fn send_rest(&self) -> Vec<u32> {
+        self.all.values().for_each(Caller::send_rest);
+        self.all.iter().filter(|(_, c)| c.unsent().is_none()).map(|(id, _)| *id).collect()
+    }
+
+    /// Sends all the rest, as far as the callers take it within this time.
+    pub fn finish(&self, timeout: Duration) {
+        let end = clock::monotonic() + timeout;
+        loop {
+            self.send_rest();
+            let unsent = |c: &&Caller| c.unsent().is_some_and(|n| n > 0);
+            let mut polls: Vec<Poll> = self
+                .all
+                .values()
+                .filter(unsent)
+                .map(|c| Poll::new(c.fd.as_fd(), false, true))
+                .collect();
+            let left = end.saturating_sub(clock::monotonic());
+            if polls.is_empty() || left.is_zero() || poll::wait(&mut polls, Some(left)).is_err() {
+                return;
+            }
+        }
     }
 
     /// Sends lines, as many in a message as fit.

@@ -68,7 +68,7 @@ impl Holder {
                 self.hand_on();
             }
             self.write_rests();
-            self.callers.unreachable().into_iter().for_each(|id| self.caller_gone(id));
+            self.callers.send_rest().into_iter().for_each(|id| self.caller_gone(id));
             let hands_on = self.socket.is_some() && self.has_something_to_hand_on();
             if self.phase == Phase::Ending || !hands_on && !self.has_rest() {
                 return Ok(());
@@ -88,7 +88,8 @@ impl Holder {
     }
 
     fn write_rests(&mut self) {
-        for event in self.pump.write_rests() {
+        let mut events = self.pump.write_rests();
+        while let Some(event) = events.pop_front() {
             match event {
                 Event::Finished(id) => self.output_finished(id),
                 Event::OutputFailed(id, e) => self.output_failed(id, Some(e)),
@@ -106,6 +107,7 @@ impl Holder {
                 | Event::ProtocolError(_)
                 | Event::LinkFinished => {}
             }
+            events.extend(self.pump.write_rests());
         }
     }
 

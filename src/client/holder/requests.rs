@@ -35,7 +35,8 @@ impl Holder {
     pub(super) fn receive_from(&mut self, id: u32, hung: bool) {
         let mut bytes = [0; MESSAGE_MAX];
         for _ in 0..BATCH {
-            if !self.has_room_for_calls() && !hung {
+            let takes = self.has_room_for_calls() && self.callers.hears(id);
+            if !takes && !hung {
                 return;
             }
             let Some(caller) = self.callers.all.get_mut(&id) else { return };

@@ -47,7 +47,7 @@ impl Holder {
         if self.away.as_ref().is_some_and(|away| away.is_told(self.now)) {
             self.report_outage();
         }
-        self.callers.unreachable().into_iter().for_each(|id| self.caller_gone(id));
+        self.callers.send_rest().into_iter().for_each(|id| self.caller_gone(id));
         let Some(away) = &mut self.away else { return Ok(()) };
         if self.now >= away.end() {
             let (why, kept) = (&away.why, away.resumable.kept.as_secs());

@@ -12,7 +12,7 @@ use crate::wire::handover::Notice;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-/// How long sending the last frames may take.
+/// How long sending the last frames may take, and the last messages to callers.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why the holder ends.
@@ -46,6 +46,7 @@ impl Holder {
             Err(e) => e.to_string(),
         };
         self.end_all(&why, matches!(ended, Ok(End::Done)));
+        self.callers.finish(CLOSE_TIMEOUT);
         if matches!(ended, Ok(End::Done)) {
             self.close_session();
         } else {
@@ -57,6 +58,7 @@ impl Holder {
         let outlives = hands_on || self.has_rest();
         let outlived = if outlives { self.outlive_the_session() } else { Ok(()) };
         self.close_for_good();
+        self.callers.finish(CLOSE_TIMEOUT);
         u8::from(ended.is_err() || outlived.is_err())
     }
 
@@ -142,7 +144,7 @@ impl Holder {
             }
         }
         self.start_waiting();
-        self.callers.unreachable().into_iter().for_each(|id| self.caller_gone(id));
+        self.callers.send_rest().into_iter().for_each(|id| self.caller_gone(id));
         Ok(self.send()?)
     }
 

@@ -120,12 +120,13 @@ impl Holder {
         }
     }
 
-    /// The service has a terminal.
+    /// The service has a terminal. The caller has the message before the service's output.
     pub(super) fn terminal_given(&mut self, id: StreamId) {
         let banner = self.pump.stream(id).and_then(Stream::run).map_or(0, Run::banner);
         if let Some(call) = self.pump.owner(id) {
             self.callers.send(call.caller, &Notice::Terminal { tag: call.tag, banner });
         }
+        self.pump.pass_rest(id);
     }
 
     /// A caller's terminal has another size.

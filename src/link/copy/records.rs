@@ -264,7 +264,8 @@ impl Copy<'_> {
             let (taken, passed) = stream.pass_records(bytes);
             self.link.consume(taken);
             match passed {
-                Passed::All => {}
+                // A client tells of no terminal.
+                Passed::All | Passed::Terminal => {}
                 Passed::Blocked => *from_peer = FromPeer::Blocked,
                 Passed::Failed(e) => {
                     stream.breaks.note(&e);

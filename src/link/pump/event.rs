@@ -31,7 +31,8 @@ pub enum Event<T> {
     /// [`LocalEnd::Flows`] only.) The owner must decide at once what follows: until then this is
     /// reported again in every turn.
     OutputHungUp { id: StreamId, broken: bool },
-    /// The peer has told that the service of RUN has a terminal.
+    /// The peer has told that the service of RUN has a terminal. What came with that waits for
+    /// [`Pump::pass_rest`](super::Pump::pass_rest), which the owner calls at once.
     Terminal(StreamId),
     /// The stream has ended, and the pump has forgotten it.
     Closed(Box<Stream<T>>),

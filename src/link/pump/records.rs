@@ -21,6 +21,9 @@ pub(in crate::link) enum Passed {
     All,
     /// A local end takes no more now.
     Blocked,
+    /// Those up to the record that the service has a terminal. The owner is to hear of that before
+    /// more is passed on.
+    Terminal,
     /// The local end takes no more at all.
     Failed(io::Error),
     /// They are no records.
@@ -95,10 +98,7 @@ impl<T> Stream<T> {
                     }
                     (0, false)
                 }
-                Part::Terminal => {
-                    run.terminal_given();
-                    (0, false)
-                }
+                Part::Terminal => return (at, Passed::Terminal),
                 Part::Status(status) => {
                     run.ended(Some(status));
                     (0, false)
@@ -176,18 +176,24 @@ impl<T> Pump<T> {
             false => (0, Passed::Blocked),
         };
         self.mux.delivered(id, taken, self.now);
-        if s.run_mut().is_some_and(Run::take_given) {
-            self.events.push_back(Event::Terminal(id));
-        }
         match passed {
             Passed::All => {}
             Passed::Blocked => s.held.extend(&data[taken..]),
+            Passed::Terminal => {
+                s.held.extend(&data[taken..]);
+                self.events.push_back(Event::Terminal(id));
+            }
             Passed::Failed(e) => {
                 self.mux.delivered(id, data.len() - taken, self.now);
                 self.output_failed(id, e);
             }
             Passed::Broken => self.break_stream(id),
         }
+    }
+
+    /// The owner has acted on [`Event::Terminal`]: what came with it is passed on.
+    pub fn pass_rest(&mut self, id: StreamId) {
+        self.write_local(id);
     }
 
     /// Passes on the records that are held.
@@ -198,13 +204,11 @@ impl<T> Pump<T> {
             s.held = held;
             let counts = s.consume_held(taken);
             self.mux.delivered(id, counts, self.now);
-            if s.run_mut().is_some_and(Run::take_given) {
-                self.events.push_back(Event::Terminal(id));
-            }
             match passed {
                 Passed::All if s.held.is_empty() => return self.local_has_all(id),
                 Passed::All => {}
                 Passed::Blocked => return,
+                Passed::Terminal => return self.events.push_back(Event::Terminal(id)),
                 Passed::Failed(e) => return self.output_failed(id, e),
                 Passed::Broken => return self.break_stream(id),
             }

@@ -52,8 +52,7 @@ pub struct Run {
     service_end: ServiceEnd,
     /// The new size of the caller's terminal, which was not sent to the peer yet.
     size: Option<Size>,
-    /// The service has a terminal. The end with the service has not sent that to its peer yet; the
-    /// caller's end has received it, and its owner has not asked for it yet.
+    /// The service has a terminal, and the peer was not told so yet.
     announces: bool,
     /// Bytes of the banner that the local end has taken.
     banner: u32,
@@ -128,16 +127,6 @@ impl Run {
     /// The caller's terminal has another size.
     pub fn resized(&mut self, size: Size) {
         self.size = Some(size);
-    }
-
-    /// The service has a terminal.
-    pub(super) fn terminal_given(&mut self) {
-        self.announces = self.end == End::Caller;
-    }
-
-    /// Has the peer reported that the service has a terminal? This returns true once.
-    pub(super) fn take_given(&mut self) -> bool {
-        self.end == End::Caller && std::mem::take(&mut self.announces)
     }
 
     pub(super) fn took_banner(&mut self, n: usize) {

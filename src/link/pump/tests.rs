@@ -346,3 +346,19 @@ fn what_is_to_be_told_waits_until_the_queue_has_room() {
     b.until(|b| b.server.held(id) == [&b"hi"[..], &crate::wire::run::end()].concat());
     b.until(|b| b.server.has(|e| matches!(e, Event::Finished(_))));
 }
+
+#[test]
+fn the_owner_hears_of_a_terminal_before_its_output_is_passed_on() {
+    use crate::wire::run::{Data, head, terminal};
+    let mut b = Both::new();
+    let (local, end) = socket::pair().expect("pair");
+    b.client.pump.run(b.id, Run::of_caller(None, true));
+    b.client.pump.attach(b.id, LocalEnd::Socket(Flow::of_socket(local)));
+    b.client.pump.release(b.id);
+    let said = [b"banner", &terminal()[..], &head(Data::Main, 6), b"output"].concat();
+    b.server.pump.send_data(b.id, &said);
+    b.until(|b| b.client.has(|e| matches!(e, Event::Terminal(_))));
+    assert_eq!(read(&end).expect("bytes"), b"banner");
+    b.client.pump.pass_rest(b.id);
+    assert_eq!(read(&end).expect("bytes"), b"output");
+}

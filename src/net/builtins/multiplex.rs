@@ -202,6 +202,12 @@ impl Multiplexer<'_> {
             return Ok(Some(End::Timeout));
         }
         self.streams.pump.send_queued(&mut self.session.link)?;
+        if self.streams.anonymous {
+            self.session.makes_room(self.streams.serves());
+            if self.session.state.guard.is_evicted() {
+                return Ok(Some(End::Evicted));
+            }
+        }
         Ok(self.its_end())
     }
 

@@ -73,6 +73,10 @@ fn go_on(s: &mut Session, claim: Claim) -> Result<Next, End> {
         return not_now(s, 1);
     };
     let Ok(instead) = Shared::copy(ours.as_fd()) else { return not_now(s, 1) };
+    // The connection may soon be another session's.
+    if !s.state.guard.stays() {
+        return Err(End::Evicted);
+    }
     let link = std::mem::replace(&mut s.link, Link::plain(instead));
     let connection = s.state.world.connections.put(link);
     let ask = Ask::Resume(orders::Claim { connection, claim, exporter, challenge });

@@ -1,9 +1,10 @@
 //! Sockets of the internet families, and their addresses.
 
 use crate::sys::check;
+use nix::sys::socket::{setsockopt, sockopt};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 pub(in crate::sys) fn bind(fd: &OwnedFd, address: SocketAddr) -> io::Result<()> {
     // SAFETY: the address is read for its length.
@@ -54,7 +55,9 @@ pub(in crate::sys) fn datagram(address: SocketAddr) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// A socket that does not block.
+/// A socket that does not block. It has SO_KEEPALIVE, and so have the connections that it accepts:
+/// an end that has vanished does not occupy the other for ever (tcp(7); after two hours, as the
+/// kernel has it).
 pub(in crate::sys) fn stream(address: SocketAddr, mptcp: bool) -> io::Result<OwnedFd> {
     let family = if address.is_ipv6() { libc::AF_INET6 } else { libc::AF_INET };
     let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
@@ -65,7 +68,14 @@ pub(in crate::sys) fn stream(address: SocketAddr, mptcp: bool) -> io::Result<Own
         _ => made(libc::IPPROTO_TCP)?,
     };
     // SAFETY: the descriptor was just made and is nobody else's.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    set_keepalive(fd.as_fd())?;
+    Ok(fd)
+}
+
+/// See [`stream`].
+pub fn set_keepalive(fd: BorrowedFd) -> io::Result<()> {
+    Ok(setsockopt(&fd, sockopt::KeepAlive, &true)?)
 }
 
 /// The other end's address, canonical. An error where it is not an internet socket.
@@ -85,6 +95,11 @@ pub fn local(fd: BorrowedFd) -> io::Result<SocketAddr> {
 /// Is this the error of [`peer`] and [`local`] about a socket that is not an internet socket?
 pub fn is_of_another_family(e: &io::Error) -> bool {
     e.raw_os_error() == Some(libc::EAFNOSUPPORT)
+}
+
+/// Is this the error of [`peer`] and [`local`] about what is no socket at all?
+pub fn is_no_socket(e: &io::Error) -> bool {
+    e.raw_os_error() == Some(libc::ENOTSOCK)
 }
 
 /// Turns an IPv4-mapped IPv6 address (RFC 4291, 2.5.5.2) into the IPv4 address; any other stays as

@@ -30,8 +30,10 @@ pub enum FromNet {
     Refused(Refused),
     /// Draining, it has closed all its listeners.
     Left,
-    /// A warning for the log.
-    Warn(Data),
+    /// So many refusals were not reported: there were too many at once.
+    Unlogged {
+        refusals: u64,
+    },
     /// With the client's socket: look up the name of its address. (If the table has rules about
     /// names.)
     Name {
@@ -181,7 +183,7 @@ impl Message for FromNet {
                 with(kind::AT_PORT, 0, 0, &ProxyAddresses::data(*proxied))
             }
             FromNet::Refused(r) => r.raw(kind::REFUSED),
-            FromNet::Warn(d) => with(kind::WARN, 0, 0, d),
+            FromNet::Unlogged { refusals } => Raw { c: *refusals, ..raw(kind::UNLOGGED, 0, 0) },
             FromNet::Name { client, generation, proxied } => {
                 with(kind::NAME, *client, *generation, &ProxyAddresses::data(*proxied))
             }
@@ -204,7 +206,7 @@ impl Message for FromNet {
             },
             kind::AT_PORT => FromNet::AtPort { proxied: ProxyAddresses::from_data(&r.data)? },
             kind::REFUSED => FromNet::Refused(Refused::from_raw(&r)?),
-            kind::WARN => FromNet::Warn(r.data),
+            kind::UNLOGGED => FromNet::Unlogged { refusals: r.c },
             kind::NAME => FromNet::Name {
                 client: r.a,
                 generation: r.b,

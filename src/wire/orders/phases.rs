@@ -10,7 +10,7 @@ pub mod kind {
     pub const START: u16 = 0x102;
     pub const SESSION: u16 = 0x103;
     pub const REFUSED: u16 = 0x104;
-    pub const WARN: u16 = 0x105;
+    pub const UNLOGGED: u16 = 0x105;
     pub const NAME: u16 = 0x106;
     pub const PONG: u16 = 0x107;
     pub const LEFT: u16 = 0x108;
@@ -158,7 +158,7 @@ pub const FROM_NET: [Row<NetPhase>; 9] = [
     row(kind::SESSION, 2, &[Serving, Draining]),
     row(kind::AT_PORT, 1, &[Serving, Draining]),
     row(kind::REFUSED, 0, &[Serving, Draining]),
-    row(kind::WARN, 0, &[Starting, Serving, Draining]),
+    row(kind::UNLOGGED, 0, &[Serving, Draining]),
     row(kind::NAME, 1, &[Serving, Draining]),
     row(kind::PONG, 0, &[Serving, Draining]),
     row(kind::LEFT, 0, &[Draining]),

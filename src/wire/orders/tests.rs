@@ -112,7 +112,6 @@ fn refused() -> Refused {
 
 #[test]
 fn orders_of_net_come_as_they_were_given() {
-    let data = Data::truncate(b"some text");
     let refused = refused();
     let proxied = Some(ProxyAddresses {
         client: ([192, 0, 2, 1], 1).into(),
@@ -128,7 +127,7 @@ fn orders_of_net_come_as_they_were_given() {
         FromNet::Left,
         FromNet::Refused(refused.clone()),
         FromNet::Refused(Refused { from: Peer::User(1000), ..refused.clone() }),
-        FromNet::Warn(data.clone()),
+        FromNet::Unlogged { refusals: u64::MAX },
         FromNet::Name { client: 3, generation: 4, proxied },
         FromNet::Pong,
     ] {

@@ -18,14 +18,13 @@ impl Streams {
         self.anonymous
     }
 
-    /// Is there a stream with a service, or with a thread that may get one? Those threads end by
-    /// themselves when fived does.
+    /// Is there a stream with a service, or one that has asked for one?
     pub fn serves(&self) -> bool {
         let serves = |s: &StreamState| match s {
             StreamState::Starting { .. }
             | StreamState::Running { .. }
-            | StreamState::Branch { .. }
             | StreamState::Asking { .. } => true,
+            StreamState::Branch { handover, .. } => handover.serves(),
             StreamState::Requesting { .. }
             | StreamState::LookingUpName { .. }
             | StreamState::Offering(_)

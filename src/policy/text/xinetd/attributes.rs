@@ -179,7 +179,8 @@ fn flags(d: &mut Draft, v: &Value) -> Result<(), Wrong> {
         ("IDONLY", |f| f.not_served = Some("IDONLY")),
         ("NAMEINARGS", |f| f.name_in_args = true),
         ("NODELAY", |f| f.nodelay = true),
-        ("KEEPALIVE", |f| f.keepalive = true),
+        // Every connection of fived has it.
+        ("KEEPALIVE", NONE),
         ("NOLIBWRAP", |f| f.no_libwrap = true),
         ("SENSOR", |f| f.sensor = true),
         ("IPv4", |f| f.v4 = true),

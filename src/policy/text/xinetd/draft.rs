@@ -48,7 +48,6 @@ pub struct Flags {
     pub not_served: Option<&'static str>,
     pub name_in_args: bool,
     pub nodelay: bool,
-    pub keepalive: bool,
     pub no_libwrap: bool,
     pub sensor: bool,
     pub v4: bool,

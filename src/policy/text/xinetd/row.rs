@@ -212,13 +212,8 @@ impl Row<'_> {
         if let Some(word) = draft.flags.not_served {
             self.not_served(line, word, "a flag that fived does not have");
         }
-        for (set, word, what) in [
-            (draft.flags.nodelay, "NODELAY", "fived does not set TCP_NODELAY"),
-            (draft.flags.keepalive, "KEEPALIVE", "fived does not set SO_KEEPALIVE"),
-        ] {
-            if set {
-                self.differs(line, word, what);
-            }
+        if draft.flags.nodelay {
+            self.differs(line, "NODELAY", "fived does not set TCP_NODELAY");
         }
         if draft.by_name() && !draft.is(Type::Unlisted) {
             let what =

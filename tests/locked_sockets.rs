@@ -1,0 +1,118 @@
+//! A program can keep the kernel's lock of a socket for as long as it likes: a call with memory that
+//! somebody else has to provide (userfaultfd(2), FUSE) waits for that with the lock taken. Whoever
+//! then makes a call on the same socket that takes the lock waits too, and no signal ends that. So
+//! nothing that serves all makes such a call on a socket that a program has.
+
+mod support;
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+use support::*;
+
+/// Leaves a process that keeps the lock for 20 s, and ends when it does.
+const LOCKS: &str = r#"
+    #define _GNU_SOURCE
+    #include <linux/filter.h>
+    #include <linux/userfaultfd.h>
+    #include <poll.h>
+    #include <pthread.h>
+    #include <stdlib.h>
+    #include <string.h>
+    #include <sys/ioctl.h>
+    #include <sys/mman.h>
+    #include <sys/socket.h>
+    #include <sys/syscall.h>
+    #include <unistd.h>
+
+    static char *nothing;
+
+    static void *lock(void *listens) {
+        struct sock_fprog filter = { 1, (void *)nothing };
+        if (listens) setsockopt(0, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof filter);
+        else send(0, nothing, 4096, MSG_DONTWAIT);
+        return 0;
+    }
+
+    int main(int n, char **words) {
+        static char much[1 << 16];
+        struct linger linger = { 1, 60 };
+        struct uffdio_api api = { .api = UFFD_API };
+        struct uffdio_register page = { .mode = UFFDIO_REGISTER_MODE_MISSING };
+        char *what = words[1], locked;
+        int told[2];
+        struct pollfd room = { 0, POLLOUT };
+        if (strstr(what, "full")) while (poll(&room, 1, 500) > 0) send(0, much, sizeof much, MSG_DONTWAIT);
+        if (strstr(what, "linger")) setsockopt(0, SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
+        if (strstr(what, "datagram")) recv(0, much, sizeof much, MSG_DONTWAIT);
+        if (strstr(what, "listener")) close(accept(0, 0, 0));
+        if (pipe(told)) return 1;
+        if (fork()) {
+            close(told[1]);
+            return read(told[0], &locked, 1) == 1 ? 0 : 1;
+        }
+        int faults = syscall(SYS_userfaultfd, 0);
+        nothing = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        page.range.start = (unsigned long)nothing;
+        page.range.len = 4096;
+        if (ioctl(faults, UFFDIO_API, &api) || ioctl(faults, UFFDIO_REGISTER, &page)) return 1;
+        pthread_t thread;
+        int whole = strstr(what, "datagram") || strstr(what, "listener");
+        pthread_create(&thread, 0, lock, whole ? words : 0);
+        struct pollfd fault = { faults, POLLIN };
+        poll(&fault, 1, -1);
+        write(told[1], "x", 1);
+        sleep(20);
+        _exit(0);
+    }"#;
+
+/// The service `x`, beside `hello`. None: it cannot be tried here.
+fn locks(attributes: &str, what: &str) -> Option<Daemon> {
+    if !root() || !installed("cc") {
+        skip("needs root, and a C compiler");
+        return None;
+    }
+    let d = Daemon::with(&format!(
+        "hello stream tcp nowait @USER@ /bin/echo echo hello\n\
+         x {attributes}",
+        attributes = attributes.replace("PROGRAM", &format!("root @DIR@/x x {what}"))
+    ));
+    let d = d.file("x.c", LOCKS);
+    let built = Command::new("cc")
+        .args(["-static", "-O2", "-w", "-pthread", "-o"])
+        .args([d.place.at("x"), d.place.at("x.c")])
+        .status()
+        .expect("cc");
+    assert!(built.success());
+    Some(d.start())
+}
+
+/// Everybody else is served while the lock is kept.
+fn others_are_served(d: &Daemon) {
+    let began = Instant::now();
+    assert!(d.wait_log("EXIT service=x").contains(" status=0 "), "{}", d.log());
+    for _ in 0..4 {
+        same(d.ask("hello\r\n"), "+Go\r\nhello\n");
+    }
+    assert!(began.elapsed() < Duration::from_secs(10), "the lock is kept for 20 s\n{}", d.log());
+}
+
+#[test]
+fn of_a_service_whose_output_was_not_taken() {
+    for what in ["full", "full,linger"] {
+        let Some(d) = locks("stream tcp nowait PROGRAM\n", what) else { return };
+        let mut c = d.connect();
+        c.send("RUN\r\nx\r\n").expect("+ Success\r\n+Go\r\n");
+        others_are_served(&d);
+    }
+}
+
+#[test]
+fn of_a_service_whose_close_lingers() {
+    for what in ["", "linger"] {
+        let row = "stream tcp nowait PROGRAM\n lingering_close = yes\n";
+        let Some(d) = locks(row, &format!("service,{what}")) else { return };
+        let mut c = d.connect();
+        c.send("x\r\n").expect("+Go\r\n");
+        others_are_served(&d);
+    }
+}
