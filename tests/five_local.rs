@@ -327,6 +327,23 @@ fn who_waits_for_another_to_make_the_session_says_so() {
     assert_eq!(finish(child, b""), (0, "hello\n".into(), String::new()));
 }
 
+/// As while somebody is asked for a password, and has gone away.
+#[test]
+fn who_waits_for_another_for_long_makes_a_session_of_its_own() {
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
+    let lock = std::fs::File::open(format!("{}.lock", f.sessions()[0])).expect("lock");
+    assert_eq!(f.run(&["-O", "exit", H]).0, 0);
+    lock.lock().expect("lock");
+    let begun = Instant::now();
+    let (code, out, err) = finish(f.start(&[H, "hello"]), b"");
+    assert_eq!((code, out.as_str()), (0, "hello\n"), "{err}");
+    assert!(err.ends_with("not made after 25 s: this call makes a session of its own\n"), "{err}");
+    assert!(begun.elapsed() > Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert_eq!(f.run(&["-O", "check", H]).0, 255);
+}
+
 #[test]
 fn who_waits_for_another_ends_with_it_if_the_server_does_not_answer() {
     let place = Place::new();

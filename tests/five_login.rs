@@ -363,9 +363,19 @@ fn a_passphrase_is_ssh_keygens_business() {
     assert!(
         code == 255
             && err.contains("not logged in")
-            && err.contains("ssh-keygen did not sign with it"),
+            && err.contains("ssh-keygen did not sign with it")
+            && err.contains("incorrect passphrase"),
         "{err}"
     );
+    // Nor does anybody see what it says about a file that others can read.
+    let path = format!("{}/.ssh/id_ed25519", f.home);
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .expect("mode");
+    let (code, _, err) = f.run(&["-x", "-l", "demo", H, "who"]);
+    let why = format!(
+        "{path}: ssh-keygen did not sign with it: Permissions 0644 for '{path}' are too open."
+    );
+    assert!(code == 255 && err.contains(&why) && !err.contains("@@"), "{err}");
 }
 
 #[test]

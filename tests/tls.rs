@@ -269,6 +269,25 @@ fn a_key_that_cannot_be_kept_has_no_fingerprint() {
     assert!(err.ends_with(why), "{err}");
 }
 
+/// five tells people to run it, who need not be root there.
+#[test]
+fn who_is_not_root_is_told_whose_fingerprint_it_is() {
+    if !root() || !installed("setpriv") {
+        return skip("needs root and setpriv");
+    }
+    let place = Place::new();
+    place.write("fived.conf", "x stream tcp nowait root /bin/true\n", 0o644);
+    let out = std::process::Command::new("setpriv")
+        .args(["--reuid=54321", "--regid=54321", "--clear-groups", env!("CARGO_BIN_EXE_fived")])
+        .args(["-f", &place.at("fived.conf"), "--fingerprint"])
+        .output()
+        .expect("fived");
+    let err = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.code() == Some(1) && out.stdout.is_empty(), "{err}");
+    let last = "fived: run --fingerprint as root for the fived that root runs\n";
+    assert!(err.contains(":1: root: ") && err.ends_with(last), "{err}");
+}
+
 /// The next start finds it, and says nothing.
 #[test]
 fn a_certificate_is_logged_also_where_the_start_that_made_it_fails() {

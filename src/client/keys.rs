@@ -271,7 +271,7 @@ fn keygen_in(
     signals: &Signals,
 ) -> Result<Result<String, String>, Signal> {
     let failed = |e: io::Error| format!("ssh-keygen: {}", reason(&e));
-    let message = directory.join("challenge");
+    let (message, errors) = (directory.join("challenge"), directory.join("errors"));
     let tty = terminal::lend();
     let shown = tty.is_some() || messages::steps();
     let mut command = Command::new("ssh-keygen");
@@ -288,7 +288,7 @@ fn keygen_in(
     let mut run = || {
         let input = tty.as_ref().map(|(_, tty)| tty.try_clone()).transpose()?;
         command.stdin(input.map_or_else(Stdio::null, Stdio::from)).stdout(Stdio::null());
-        command.stderr(if shown { Stdio::inherit() } else { Stdio::null() });
+        command.stderr(if shown { Stdio::inherit() } else { fs::File::create(&errors)?.into() });
         fs::write(&message, text)?;
         ended(signals.spawn(&mut command)?, signals)
     };
@@ -302,12 +302,23 @@ fn keygen_in(
         settings.leave();
     }
     if !status.success() {
-        return Ok(Err("ssh-keygen did not sign with it".into()));
+        return Ok(Err(format!("ssh-keygen did not sign with it{}", said(&errors))));
     }
     let armor = fs::read_to_string(directory.join("challenge.sig")).map_err(failed);
     Ok(armor.and_then(|armor| {
         sshsig::unarmored(&armor).ok_or_else(|| "what ssh-keygen wrote is not a signature".into())
     }))
+}
+
+/// What ssh-keygen wrote to its standard error, where nobody has seen it; without its frames.
+fn said(errors: &Path) -> String {
+    let text = fs::read(errors).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|l| !l.starts_with('@')).collect();
+    match words_of(lines.join(" ").as_bytes()) {
+        said if said.is_empty() => said,
+        said => format!(": {said}"),
+    }
 }
 
 /// Waits for a program's end, and asks it to end when a signal would end this process. Returns the

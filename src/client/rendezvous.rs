@@ -1,7 +1,8 @@
 //! One session for each user, host, port and way there: the first call opens it, all others find
 //! it. If several calls start at once, a lock lets one of them open it; the others wait and then
-//! use it. If the server did not answer that one, they end with it. The session of each gate on the
-//! way is found or opened in the same manner.
+//! use it. If the server did not answer that one, they end with it; if it takes long, because it
+//! waits for a person, they open sessions of their own. The session of each gate on the way is
+//! found or opened in the same manner.
 
 use super::channel::{Channel, HOLDER_TIMEOUT, find};
 use super::dial::{self, Connection};
@@ -21,6 +22,9 @@ use std::time::Duration;
 
 /// How long another five may take to open the session before a message is printed.
 const QUIET_WAIT: Duration = Duration::from_secs(2);
+/// How long it is waited for: longer than a connection may take. Who has left a prompt unanswered
+/// must not hold up everything else that this user does there.
+const WAIT_MAX: Duration = dial::CONNECT_TIMEOUT.saturating_add(Duration::from_secs(5));
 /// How often a gate's session is made again: a gate that reloads its configuration ends its
 /// sessions.
 const GATE_TRIES: u32 = 5;
@@ -56,15 +60,34 @@ pub fn channel(t: &Target, first: Option<&Request>) -> Result<Channel, Error> {
         .mode(0o600)
         .open(&lock)
         .map_err(failed())?;
-    if let Some(found) = found_or_locked(&file, &path, t)? {
-        messages::step(&format!("using the session to {} ({})", t.who(), path.display()));
-        return Ok(found);
-    }
-    create(t, first, Some(&path)).inspect_err(|e| {
-        if let Error::NoAnswer { place, .. } = e {
-            note_silence(&file, t, place);
+    match turn(&file, &path, t)? {
+        Turn::Found(found) => {
+            messages::step(&format!("using the session to {} ({})", t.who(), path.display()));
+            Ok(found)
         }
-    })
+        Turn::Ours => create(t, first, Some(&path)).inspect_err(|e| {
+            if let Error::NoAnswer { place, .. } = e {
+                note_silence(&file, t, place);
+            }
+        }),
+        Turn::Overdue => {
+            let waited = WAIT_MAX.as_secs();
+            messages::info(&format!(
+                "{}: not made after {waited} s: this call makes a session of its own",
+                t.who()
+            ));
+            create(t, first, None)
+        }
+    }
+}
+
+/// What has come of waiting for the session.
+enum Turn {
+    Found(Channel),
+    /// There is none, and this process has the lock: it opens it.
+    Ours,
+    /// Another five has the lock for too long.
+    Overdue,
 }
 
 /// Notes in the lock that nobody has answered at this place: those that wait for the lock would
@@ -87,9 +110,8 @@ fn silent_place(lock: &File, t: &Target, since: Duration) -> Option<String> {
 }
 
 /// Waits for the lock, or until another five has made the session: whichever comes first, so that
-/// none waits for those that wait for the lock with it. Some: the session that was found. None:
-/// this process has the lock, and there is no session.
-fn found_or_locked(file: &File, path: &Path, t: &Target) -> Result<Option<Channel>, Error> {
+/// none waits for those that wait for the lock with it.
+fn turn(file: &File, path: &Path, t: &Target) -> Result<Turn, Error> {
     let begun = clock::monotonic();
     let (mut pause, mut told) = (LOCK_INTERVAL, false);
     loop {
@@ -97,12 +119,13 @@ fn found_or_locked(file: &File, path: &Path, t: &Target) -> Result<Option<Channe
             Ok(()) => {
                 let found = find(path)?;
                 // Who came a moment ago asks the server itself.
-                let silent = silent_place(file, t, begun).filter(|_| told && found.is_none());
-                return match silent {
-                    Some(place) => {
+                let silent = silent_place(file, t, begun).filter(|_| told);
+                return match (found, silent) {
+                    (Some(found), _) => Ok(Turn::Found(found)),
+                    (None, Some(place)) => {
                         Err(Error::NoAnswer { place, seconds: dial::CONNECT_TIMEOUT.as_secs() })
                     }
-                    None => Ok(found),
+                    (None, None) => Ok(Turn::Ours),
                 };
             }
             Err(TryLockError::WouldBlock) => {}
@@ -111,9 +134,13 @@ fn found_or_locked(file: &File, path: &Path, t: &Target) -> Result<Option<Channe
             }
         }
         if let Some(found) = find(path)? {
-            return Ok(Some(found));
+            return Ok(Turn::Found(found));
         }
-        if !told && clock::monotonic() - begun >= QUIET_WAIT {
+        let waited = clock::monotonic() - begun;
+        if waited >= WAIT_MAX {
+            return Ok(Turn::Overdue);
+        }
+        if !told && waited >= QUIET_WAIT {
             // The other five may be waiting for its user to answer a prompt.
             let who = t.who();
             messages::info(&format!("{who}: another five is making the session: waiting for it"));

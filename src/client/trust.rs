@@ -302,7 +302,7 @@ fn unreadable(e: &TlsError) -> String {
 /// Asks the person. None: there is nobody to ask.
 fn confirmed(place: &str, key: &str) -> Option<bool> {
     let mut prompt = format!(
-        "The key of {place} is not known:\n{key}\n`fived --fingerprint` prints it on that computer. Is it the same (yes, no, or the key)? "
+        "The key of {place} is not known:\n{key}\n`fived --fingerprint`, run by root, prints it on that computer. Is it the same (yes, no, or the key)? "
     );
     loop {
         let answer = match terminal::question(&prompt, Echo::On) {

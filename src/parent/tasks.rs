@@ -42,6 +42,13 @@ pub fn run(options: &Options) -> i32 {
                     Err(e) => {
                         let status = e.status();
                         e.lines().iter().for_each(|line| print_error(line));
+                        if *task == Task::Fingerprint && identity::effective_uid() != 0 {
+                            // five tells people to run this, on a computer where they may be nobody
+                            // in particular.
+                            print_error(
+                                "fived: run --fingerprint as root for the fived that root runs",
+                            );
+                        }
                         return status;
                     }
                 }
