@@ -347,7 +347,7 @@ fn a_service_gets_nothing_but_its_client_s_socket() {
     assert!(!d.log().contains("START"), "{}", d.log());
     same(
         d.ask("HOST\r\n\r\nhello\r\n"),
-        &format!("+ Success\r\nWhich VHOST? Host  selected\r\n{HELLO}"),
+        format!("+ Success\r\nWhich VHOST? Host  selected\r\n{HELLO}"),
     );
 }
 

@@ -237,10 +237,20 @@ pub fn next(fds: &mut Fds) -> Result<Shared, Broken> {
     fds.take().ok_or(Broken::Forbidden)
 }
 
-/// The same, where it must be an end of a pair of such Unix sockets, as a net process makes them:
-/// the parent, a login child or another net process communicates through it. Anything else may be
-/// a stranger's connection, or may wait where such a pair does not.
-pub fn next_end(fds: &mut Fds, kind: PairKind) -> Result<OwnedFd, Broken> {
+/// The same, where it must be one end of a channel.
+pub fn next_channel(fds: &mut Fds) -> Result<OwnedFd, Broken> {
+    next_end(fds, PairKind::Channel)
+}
+
+/// The same, of a stream.
+pub fn next_stream(fds: &mut Fds) -> Result<OwnedFd, Broken> {
+    next_end(fds, PairKind::Stream)
+}
+
+/// An end of a pair of Unix sockets, as a net process makes them: the parent, a login child or
+/// another net process communicates through it. Anything else may be a stranger's connection, or
+/// may wait where such a pair does not.
+fn next_end(fds: &mut Fds, kind: PairKind) -> Result<OwnedFd, Broken> {
     let fd = next(fds)?;
     if socket::is_end_of_pair(fd.as_fd(), kind) { Ok(fd.our_own()) } else { Err(Broken::Forbidden) }
 }

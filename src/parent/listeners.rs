@@ -48,9 +48,9 @@ impl Listeners {
         Ok(Listeners { now, networks, ..Listeners::default() })
     }
 
-    /// Can it be a client's connection? Any user of the computer can make one in a network namespace
-    /// of their own, between any addresses, and hand it to a net process that they control. (A Unix
-    /// socket is in the namespace of its client.)
+    /// Can it be a client's connection? Any user of the computer can make one in a network
+    /// namespace of their own, between any addresses, and hand it to a net process that they
+    /// control. (A Unix socket is in the namespace of its client.)
     pub fn is_of_a_client(&self, connection: BorrowedFd) -> bool {
         socket::local(connection).is_err()
             || socket::network(connection).is_none_or(|n| self.networks.contains(&n))

@@ -9,8 +9,8 @@ use crate::sys::spawn::{CList, Child, Env, Launch, Stderr};
 use crate::wire::roles::{self, LookUp};
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Starts one, which becomes the helper's user. Returns its child, and the parent's end of the socket pair on
-/// which it answers.
+/// Starts one, which becomes the helper's user. Returns its child, and the parent's end of the
+/// socket pair on which it answers.
 pub fn start(cx: &mut Context, asked: &LookUp, role: Role) -> Result<(Child, OwnedFd), ChildError> {
     let (ours, theirs) = cx.descriptors.pair()?;
     let argv = CList::new([roles::SERVICE, asked.name()])?;

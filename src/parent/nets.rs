@@ -5,7 +5,7 @@
 //! fived does not become a fork bomb. The parent has the listeners too, so no client is refused
 //! meanwhile.
 
-use super::channel::{Broken, next, next_end};
+use super::channel::{Broken, next, next_channel};
 use super::children::Role;
 use super::context::{Context, Timer};
 use super::descriptors::own;
@@ -17,7 +17,6 @@ use crate::log;
 use crate::policy::{HostId, ServiceId};
 use crate::sys::gauges::Now;
 use crate::sys::process::Exit;
-use crate::sys::socket::PairKind;
 use crate::wire::orders::{FromNet, ToNet};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -155,8 +154,7 @@ impl Nets {
                 Request::Start { config, service: ServiceId(service), client, proxied }
             }
             FromNet::Session { tls_port, proxied } => {
-                let client = next(&mut fds)?;
-                let channel = next_end(&mut fds, PairKind::Channel)?;
+                let (client, channel) = (next(&mut fds)?, next_channel(&mut fds)?);
                 net.admit(client.as_fd(), tls_port)?;
                 Request::Session { config, client, channel, tls_port, proxied }
             }

@@ -150,17 +150,8 @@ impl Parent {
             if self.is_over() || self.cx.is_ending() && idle {
                 return Ok(());
             }
-            let wait = self.wait();
-            let polled = self.cx.poll.poll(&mut events, wait);
-            self.cx.now = clock::monotonic();
-            self.services.rest();
-            match polled {
-                // By the timer of the interrupt, which ends here if nothing happens. What is due
-                // comes with the next poll.
-                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
-                Err(e) => return Err(format!("poll: {e}")),
-                // Any of what follows may close what a net process has sent.
-                Ok(()) => self.services.closes(),
+            if !self.poll(&mut events)? {
+                continue;
             }
             if !events.is_empty() {
                 self.watchdog.wake(&mut self.cx, &self.listeners);
@@ -193,6 +184,23 @@ impl Parent {
             self.expire();
             self.route();
         }
+    }
+
+    /// Waits until something is to be done. False: the timer of the interrupt alone has ended the
+    /// wait; what is due comes with the next one.
+    fn poll(&mut self, events: &mut Events) -> Result<bool, String> {
+        let wait = self.wait();
+        let polled = self.cx.poll.poll(events, wait);
+        self.cx.now = clock::monotonic();
+        self.services.rest();
+        match polled {
+            Err(e) if e.kind() == ErrorKind::Interrupted => return Ok(false),
+            Err(e) => return Err(format!("poll: {e}")),
+            Ok(()) => {}
+        }
+        // Anything may close what a net process has sent.
+        self.services.closes();
+        Ok(true)
     }
 
     /// Those that drain, and that nothing here needs any more.

@@ -9,7 +9,7 @@ mod groups;
 
 use super::addresses::Addresses;
 use super::arrival::Arrival;
-use super::channel::{Broken, Held, next_end};
+use super::channel::{Broken, Held, next_channel, next_stream};
 use super::config::Config;
 use super::context::Context;
 use super::environment::Tls;
@@ -20,7 +20,7 @@ use super::session_counts::SessionCounts;
 use crate::policy::{HostId, Peer, PeerName, ServiceId, Source};
 use crate::sys::message;
 use crate::sys::shared::Shared;
-use crate::sys::socket::{self, PairKind};
+use crate::sys::socket;
 use crate::wire::orders::{
     Answer, Ask, Claim, Claimed, Data, May, Message, Method, Named, Refused, Why,
 };
@@ -162,8 +162,7 @@ impl Sessions {
             }
             Ask::MayLogin { method } => Request::MayLogin { method },
             Ask::Verify { method, user } => {
-                let channel = next_end(&mut fds, PairKind::Channel)?;
-                Request::Verify { method, user, channel }
+                Request::Verify { method, user, channel: next_channel(&mut fds)? }
             }
             Ask::Start { service, host, tag, way } => {
                 let (stream, client) = ((token, tag), fds.take());
@@ -171,7 +170,7 @@ impl Sessions {
                 Request::Start(Box::new(s.arrival(cx.minute(), stream, what, client)?))
             }
             Ask::Branch { host, tag } => {
-                let channel = next_end(&mut fds, PairKind::Channel)?;
+                let channel = next_channel(&mut fds)?;
                 Request::Branch { host: HostId(host), tag, channel }
             }
             Ask::Refused(refused) => {
@@ -189,7 +188,7 @@ impl Sessions {
             Ask::Name => Request::Name(s.addresses.peer()),
             Ask::Resumable { key } => Request::Resumable(key.0),
             Ask::Lost(why) => Request::Lost(why),
-            Ask::Resume(claim) => Request::Claim(claim, next_end(&mut fds, PairKind::Stream)?),
+            Ask::Resume(claim) => Request::Claim(claim, next_stream(&mut fds)?),
             Ask::Resumed { taken } => Request::Resumed(taken),
             Ask::Offer { .. }
             | Ask::OfferEnded { .. }
