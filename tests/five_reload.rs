@@ -143,6 +143,7 @@ fn calls_that_cross_a_reload_are_served_once() {
     });
     let err = five.end();
     assert!(wrong.is_empty(), "{wrong:#?}\n{err}");
+    d.wait_logs("START service=cat ", n);
     let log = d.log();
     let reloads = log.lines().filter(|l| l.contains("RELOAD ")).count();
     assert!(reloads > 3);

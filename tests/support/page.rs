@@ -59,11 +59,19 @@ pub fn blocks(file: &str) -> Vec<Block> {
 /// The pieces (`a|b|c`) stand in the output of a command, one after the other.
 #[track_caller]
 pub fn in_order(out: &str, pieces: &str, command: &str) {
-    let mut rest = out;
-    for piece in pieces.split('|') {
-        match rest.find(piece) {
-            Some(i) => rest = &rest[i + piece.len()..],
-            None => panic!("no {piece:?} where it should be, for\n{command}\nwhich says\n{out}"),
-        }
+    if let Some(piece) = lacks(out, pieces) {
+        panic!("no {piece:?} where it should be, for\n{command}\nwhich says\n{out}");
     }
+}
+
+/// The first of them that does not.
+pub fn lacks<'p>(out: &str, pieces: &'p str) -> Option<&'p str> {
+    let mut rest = out;
+    pieces.split('|').find(|piece| match rest.find(piece) {
+        Some(i) => {
+            rest = &rest[i + piece.len()..];
+            false
+        }
+        None => true,
+    })
 }
