@@ -14,10 +14,9 @@
 #[cfg(test)]
 mod tests;
 
-use super::idle_sessions::{Idle, IdleSessions};
+use super::idle_sessions::{Idle, IdleSessions, Noticed};
 use super::sources::Slot;
 use crate::policy::{Peer, Settings, Source};
-use crate::sys::shared::Shared;
 use crate::wire::orders::Reason;
 use mio::Waker;
 use std::collections::{HashMap, HashSet};
@@ -234,17 +233,16 @@ impl CountGuard {
         }
     }
 
-    /// The session makes room for others if it must, which it notices by the end of this
-    /// connection: nobody has logged in, and no service runs.
-    pub fn may_go(&mut self, connection: &Arc<Shared>) {
-        if self.idle {
+    /// The session makes room for others if it must: nobody has logged in, and no service runs.
+    pub fn may_go(&mut self, noticed: Noticed) {
+        if self.idle || self.spare().is_some() {
             return;
         }
-        if let Taken::By(number, source, what @ (What::Session | What::Resumable)) = self.taken {
+        if let Taken::By(number, source, what) = self.taken {
             let mut c = self.of.counts();
             self.idle = !c.evicted.contains(&number);
             if self.idle {
-                c.idle.insert(number, source, Arc::downgrade(connection), what);
+                c.idle.insert(number, source, noticed, what);
             }
         }
     }
