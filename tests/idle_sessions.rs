@@ -57,7 +57,7 @@ fn ends(mut c: impl Read) {
 
 #[test]
 fn every_idle_session_makes_room_the_oldest_first() {
-    let d = daemon(9);
+    let d = daemon(10);
     // These stay: somebody has logged in, or a service runs.
     let mut alice = newcomer(&d, "127.0.0.1");
     let mut relayed = encrypted(&d);
@@ -80,10 +80,13 @@ fn every_idle_session_makes_room_the_oldest_first() {
     dialogue.data(SYN, 1, "AUTH\r\n").until(WINDOW, ACK, 1);
     dialogue.until(DATA, 0, 1);
     let resumable = Session::begin(encrypted(&d));
-    d.wait_logs("SESSION ", 9);
+    let mut lost = Session::begin(encrypted(&d));
+    lost.open(1, "HOST\r\n");
+    lost.lose();
+    d.wait_log("LOST session=10 ");
 
     let mut guests = Vec::new();
-    for n in 1..=6 {
+    for n in 1..=7 {
         guests.push(newcomer(&d, HONEST));
         let last = d.wait_logs("END ", n).pop().expect("a line");
         let session = format!("END session={} from=127.0.0.1 reason=evicted", n + 3);
@@ -95,8 +98,8 @@ fn every_idle_session_makes_room_the_oldest_first() {
     ends(streamless.0);
     ends(dialogue.0);
     ends(resumable.tls.0);
-    // It is no lost session that its client could come back to.
-    assert_eq!(d.log().matches("LOST ").count(), 0, "{}", d.log());
+    // That one is no lost session to which its client could come back.
+    assert_eq!(d.log().matches("LOST ").count(), 1, "{}", d.log());
 
     same(d.connect_from("127.0.0.3").send("HOST\r\n").read_all(), BUSY);
     assert!(d.wait_log("REFUSE ").contains("from=127.0.0.3 reason=sessions"));

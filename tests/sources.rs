@@ -153,3 +153,35 @@ fn an_anonymous_session_without_a_stream_ends() {
     drop(busy);
     assert!(d.wait_logs("END session=", 2)[1].contains("reason=timeout"));
 }
+
+/// A session makes thousands of requests a second, and each that is refused would have its line.
+#[test]
+fn one_source_does_not_fill_the_log() {
+    let mut d = Daemon::with(&format!("max_streams_anonymous = 1000\n{CONF}")).start();
+    let mut c = d.connect();
+    c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+    let mut c = yamux_raw::Raw(c.0);
+    for n in 0..500 {
+        c.data(yamux_raw::SYN | yamux_raw::FIN, 2 * n + 1, "nobody\r\n");
+    }
+    c.data(yamux_raw::SYN, 1001, "cat\r\n").until(yamux_raw::DATA, 0, 1001);
+    // Others have their lines, and so have other reasons, and requests on connections of their own.
+    let mut other = d.connect_from(HONEST);
+    other.send("HOST\r\n\r\nnobody\r\n");
+    same(other.read_all(), format!("{HOST}Host  selected\r\n{NOT_AVAILABLE}"));
+    d.wait_log("REFUSE service=nobody host= from=127.0.0.2 reason=unknown");
+    c.data(yamux_raw::SYN, 1003, "x".repeat(256)).until(yamux_raw::DATA, 0, 1003);
+    d.wait_log("from=127.0.0.1 reason=too-long");
+    same(d.ask("somebody\r\n"), NOT_AVAILABLE);
+    d.wait_log("REFUSE service=somebody host= from=127.0.0.1 reason=unknown");
+    d.signal(nix::sys::signal::Signal::SIGINT);
+    assert_eq!(d.wait(), 0);
+    let log = d.log();
+    let refused = log.lines().filter(|l| l.contains(" from=127.0.0.1 reason=unknown "));
+    let (counts, lines): (Vec<_>, Vec<_>) = refused.partition(|l| l.contains(" more="));
+    let more = |l: &&str| l.split(" more=").nth(1).and_then(|n| n.parse::<usize>().ok());
+    let more: usize = counts.iter().map(|l| more(l).expect("a number")).sum();
+    // A busy machine may take longer than one window.
+    assert!(!counts.is_empty() && lines.len() <= 100 * counts.len(), "{log}");
+    assert!(lines.len() + more >= 500 && more > 0, "{log}");
+}

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// Why the channel can no longer be used.
 #[derive(Debug)]
@@ -39,7 +40,7 @@ impl From<io::Error> for ChannelError {
 }
 
 pub struct Channel {
-    fd: OwnedFd,
+    fd: Arc<Shared>,
     /// The parent has told the session to go away.
     go_away: Cell<Option<GoAway>>,
     /// Answers to orders that nobody waited for.
@@ -102,12 +103,17 @@ pub fn uninstall() {
 impl Channel {
     pub fn new(fd: OwnedFd) -> Channel {
         Channel {
-            fd,
+            fd: Arc::new(fd.into()),
             go_away: Cell::default(),
             answers: RefCell::default(),
             new_connections: RefCell::default(),
             forget: Cell::default(),
         }
+    }
+
+    /// Its socket, for whoever may have to end a lost session.
+    pub fn shared_socket(&self) -> &Arc<Shared> {
+        &self.fd
     }
 
     /// Makes it the channel of this thread.

@@ -1,5 +1,5 @@
 //! The sessions that make room for others where `max_sessions` stand: in which nobody has logged in
-//! and no service runs.
+//! and no service runs, lost ones too.
 //!
 //! The source that has most of them loses its oldest, unless the newcomer's source has as many:
 //! so nobody is shut out by somebody who holds more than he does, and a session goes only for one
@@ -10,8 +10,9 @@ use crate::policy::Source;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
 use std::collections::HashMap;
-use std::os::fd::AsFd;
-use std::sync::Weak;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Weak};
 
 /// See the module. `T`: what else the owner knows of each.
 #[derive(Debug)]
@@ -20,12 +21,23 @@ pub struct IdleSessions<T> {
     all: HashMap<Slot, Idle<T>>,
 }
 
+/// By which socket an idle session notices that it has to go: its end is what it, or whoever waits
+/// for it, sees.
+#[derive(Debug, Clone, Copy)]
+pub enum Noticed<'a> {
+    /// Its client's connection.
+    Connection(&'a Arc<Shared>),
+    /// Its channel to the parent: it is lost. It can still say why it ends.
+    Channel(&'a Arc<Shared>),
+}
+
 /// An idle session.
 #[derive(Debug)]
 pub struct Idle<T> {
     pub source: Source,
-    pub connection: Weak<Shared>,
     pub of: T,
+    socket: Weak<Shared>,
+    end: fn(BorrowedFd) -> io::Result<()>,
 }
 
 impl<T> Default for IdleSessions<T> {
@@ -36,10 +48,14 @@ impl<T> Default for IdleSessions<T> {
 
 impl<T> IdleSessions<T> {
     /// A session is idle. `number`: an older session has a lower one.
-    pub fn insert(&mut self, number: Slot, source: Source, connection: Weak<Shared>, of: T) {
+    pub fn insert(&mut self, number: Slot, source: Source, noticed: Noticed, of: T) {
         self.remove(number);
         self.sources.insert(source, number as Serial, number);
-        self.all.insert(number, Idle { source, connection, of });
+        let (socket, end): (_, fn(BorrowedFd) -> io::Result<()>) = match noticed {
+            Noticed::Connection(socket) => (socket, socket::shutdown_both),
+            Noticed::Channel(socket) => (socket, socket::shutdown_read),
+        };
+        self.all.insert(number, Idle { source, of, socket: Arc::downgrade(socket), end });
     }
 
     /// A session is not idle any more. None: it was not.
@@ -49,14 +65,14 @@ impl<T> IdleSessions<T> {
         Some(idle)
     }
 
-    /// The session that has to go for one of this source. Its connection is shut down, which wakes
-    /// whoever waits for its client. None: there is no such session.
+    /// The session that has to go for one of this source, which it [notices](Noticed). None: there
+    /// is no such session.
     pub fn evict(&mut self, newcomer: Source) -> Option<(Slot, Idle<T>)> {
         let number = self.sources.oldest_of_more_than(newcomer)?;
         let idle = self.remove(number)?;
-        if let Some(connection) = idle.connection.upgrade() {
-            // An error means that the client has closed it.
-            let _ = socket::shutdown_both(connection.as_fd());
+        if let Some(socket) = idle.socket.upgrade() {
+            // An error means that the other end has closed it.
+            let _ = (idle.end)(socket.as_fd());
         }
         Some((number, idle))
     }

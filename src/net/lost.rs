@@ -89,6 +89,8 @@ impl Lost<Rc<Channel>> {
                 }
             }
             Err(end) => {
+                let evicted = self.session.state.guard.is_evicted();
+                let end = if evicted { End::Evicted } else { end };
                 self.streams.abort(&self.session.channel);
                 // This fails if the parent is gone, which changes nothing.
                 let _ = self.session.channel.send(&ended(end), &[]);

@@ -10,6 +10,7 @@ use super::builtins::multiplex::{self, Served, Streams};
 use super::builtins::{self, Next, ssl};
 use super::channel::{self, Channel};
 use super::end::End;
+use super::idle_sessions::Noticed;
 use super::lost::Lost;
 use super::request::{self, Decision, Refusal, Where};
 use super::session_state::{Copying, First, Parked, Session, Start};
@@ -138,6 +139,9 @@ impl Session {
         // What is on its way there is sent again.
         socket::abort(self.link.socket());
         self.state.guard.is_lost(true);
+        if streams.is_anonymous() && !streams.serves() {
+            self.state.guard.may_go(Noticed::Channel(self.channel.shared_socket()));
+        }
         let kept = self.kept(streams.is_anonymous());
         Lost::new(self.with_link(()), (streams, records), (why, kept), Session::resumed).go_on();
     }

@@ -14,10 +14,9 @@
 #[cfg(test)]
 mod tests;
 
-use super::idle_sessions::{Idle, IdleSessions};
+use super::idle_sessions::{Idle, IdleSessions, Noticed};
 use super::sources::Slot;
 use crate::policy::{Peer, Settings, Source};
-use crate::sys::shared::Shared;
 use crate::wire::orders::Reason;
 use mio::Waker;
 use std::collections::{HashMap, HashSet};
@@ -190,7 +189,11 @@ impl SessionCounts {
         };
         c.change(source, what, true);
         c.last += 1;
-        Ok(CountGuard { of: self.clone(), taken: Taken::By(c.last, source, what), idle: false })
+        Ok(CountGuard {
+            of: self.clone(),
+            taken: Taken::By(c.last, source, what),
+            room: Room::Never,
+        })
     }
 
     /// No descriptor is left for a client of this address: an idle session makes room for whoever
@@ -203,7 +206,7 @@ impl SessionCounts {
     pub fn branch(&self, session: &Arc<()>) -> CountGuard {
         self.counts().branches += 1;
         let taken = Taken::ByBranch { _session: session.clone() };
-        CountGuard { of: self.clone(), taken, idle: false }
+        CountGuard { of: self.clone(), taken, room: Room::Never }
     }
 }
 
@@ -212,8 +215,16 @@ impl SessionCounts {
 pub struct CountGuard {
     of: SessionCounts,
     taken: Taken,
-    /// It makes room for others if it must.
-    idle: bool,
+    room: Room,
+}
+
+/// Does a session make room for others?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Room {
+    Never,
+    IfItMust,
+    /// It had to: it may not have noticed yet, or ends.
+    Made,
 }
 
 #[derive(Debug)]
@@ -234,34 +245,32 @@ impl CountGuard {
         }
     }
 
-    /// The session makes room for others if it must, which it notices by the end of this
-    /// connection: nobody has logged in, and no service runs.
-    pub fn may_go(&mut self, connection: &Arc<Shared>) {
-        if self.idle {
+    /// The session makes room for others if it must: nobody has logged in, and no service runs.
+    pub fn may_go(&mut self, noticed: Noticed) {
+        if self.room != Room::Never || self.spare().is_some() {
             return;
         }
-        if let Taken::By(number, source, what @ (What::Session | What::Resumable)) = self.taken {
-            let mut c = self.of.counts();
-            self.idle = !c.evicted.contains(&number);
-            if self.idle {
-                c.idle.insert(number, source, Arc::downgrade(connection), what);
-            }
+        if let Taken::By(number, source, what) = self.taken {
+            self.room = Room::IfItMust;
+            self.of.counts().idle.insert(number, source, noticed, what);
         }
     }
 
     /// From now on it does not make room. False: it had to, and ends.
     pub fn stays(&mut self) -> bool {
-        if let Taken::By(number, ..) = self.taken
-            && std::mem::take(&mut self.idle)
-        {
-            self.of.counts().idle.remove(number);
+        if let (Taken::By(number, ..), Room::IfItMust) = (&self.taken, self.room) {
+            let stays = self.of.counts().idle.remove(*number).is_some();
+            self.room = if stays { Room::Never } else { Room::Made };
         }
-        !self.is_evicted()
+        self.room != Room::Made
     }
 
     /// Does it end because it had to make room?
     pub fn is_evicted(&self) -> bool {
-        matches!(self.taken, Taken::By(n, ..) if self.of.counts().evicted.contains(&n))
+        match (self.room, &self.taken) {
+            (Room::IfItMust, Taken::By(number, ..)) => self.of.counts().evicted.contains(number),
+            (room, _) => room == Room::Made,
+        }
     }
 
     /// The session outlives its connection from now on.
@@ -285,10 +294,10 @@ impl CountGuard {
 
     /// Afterwards it stays, until it [may go](CountGuard::may_go) again.
     fn becomes(&mut self, source: Source, what: What) {
-        self.stays();
-        if let Taken::By(number, old, was) = &mut self.taken {
-            let mut c = self.of.counts();
-            if !c.evicted.contains(number) {
+        let counts = self.stays();
+        if let Taken::By(_, old, was) = &mut self.taken {
+            if counts {
+                let mut c = self.of.counts();
                 c.change(*old, *was, false);
                 c.change(source, what, true);
             }

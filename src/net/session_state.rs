@@ -7,6 +7,7 @@ use super::channel::Channel;
 use super::counted::Counted;
 use super::end::End;
 use super::handover::Handover;
+use super::idle_sessions::Noticed;
 use super::request::Where;
 use super::session_counts::{CountGuard, Full};
 use super::world::World;
@@ -173,7 +174,7 @@ impl<C> Session<C> {
         if serves || self.state.facts.login.is_some() {
             self.state.guard.stays();
         } else {
-            self.state.guard.may_go(self.link.shared_socket());
+            self.state.guard.may_go(Noticed::Connection(self.link.shared_socket()));
         }
     }
 }

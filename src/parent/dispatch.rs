@@ -223,7 +223,12 @@ impl Parent {
         };
         let host = &table.host(HostId(r.host)).ok_or(Broken::Forbidden)?.name;
         let reason = lines::reason(r.reason).ok_or(Broken::Forbidden)?;
-        self.cx.counters.refuse(service.map(|s| (s.name.as_str(), host.as_str())), reason);
+        let names = service.map(|s| (s.name.as_str(), host.as_str()));
+        self.cx.counters.refuse(names, reason);
+        let refusals = &mut self.services.refusals;
+        if session.is_some() && !refusals.of_session(&mut self.cx, r.from, reason, names) {
+            return Ok(());
+        }
         lines::refused_by_net(&NetRefusal {
             service,
             name: &r.name,

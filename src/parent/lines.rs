@@ -126,9 +126,13 @@ pub fn refused(service: &Service, record: &Record, no: &StartError) {
     }
 }
 
-/// `REFUSE service= host= reason= more=`: so many more were refused, whose lines were left out.
-pub fn refused_more(service: &str, host: &str, reason: &str, more: u64) {
-    let line = Event::new("REFUSE").word("service", service).word("host", host);
+/// `REFUSE service= host= from= reason= more=`: so many more were refused, whose lines were left
+/// out.
+pub fn refused_more((service, host): (&str, &str), from: Option<Peer>, reason: &str, more: u64) {
+    let mut line = Event::new("REFUSE").word("service", service).word("host", host);
+    if let Some(from) = from {
+        line = line.value("from", from);
+    }
     line.word("reason", reason).number("more", more).put();
 }
 

@@ -129,6 +129,11 @@ pub fn shutdown_write(fd: BorrowedFd) -> io::Result<()> {
     shutdown(fd, libc::SHUT_WR)
 }
 
+/// Receives nothing more than what has come; whoever waits for more sees an end.
+pub fn shutdown_read(fd: BorrowedFd) -> io::Result<()> {
+    shutdown(fd, libc::SHUT_RD)
+}
+
 /// Ends both directions, for every process that holds this socket.
 pub fn shutdown_both(fd: BorrowedFd) -> io::Result<()> {
     shutdown(fd, libc::SHUT_RDWR)

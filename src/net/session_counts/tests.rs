@@ -1,6 +1,7 @@
 //! The counts, without a connection.
 
 use super::*;
+use crate::sys::shared::Shared;
 use crate::sys::socket;
 use std::os::fd::AsFd;
 
@@ -62,14 +63,14 @@ fn an_idle_session_makes_room_for_a_source_with_fewer() {
     let (mut second, mut busy) = (admit(1).expect("a place"), admit(1).expect("a place"));
     assert_eq!(admit(2).expect_err("none is idle"), Full::All);
     // The newer one is idle first.
-    second.may_go(&other);
-    first.may_go(&socket);
+    second.may_go(Noticed::Connection(&other));
+    first.may_go(Noticed::Connection(&socket));
     assert_eq!(admit(1).expect_err("its own are not ended"), Full::All);
     let third = admit(2).expect("the oldest makes room");
     assert_eq!(socket::receive(theirs.as_fd(), &mut [0; 1]).expect("an end"), 0);
     assert!(first.is_evicted() && !first.stays() && second.stays() && busy.stays());
     // Whatever becomes of it, it counts no more.
-    first.may_go(&socket);
+    first.may_go(Noticed::Connection(&socket));
     first.is_lost(true);
     first.moves(a(9));
     assert_eq!(admit(3).expect_err("nobody is idle"), Full::All);
