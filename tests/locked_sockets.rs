@@ -118,6 +118,7 @@ fn of_a_service_whose_close_lingers() {
         let mut c = d.connect();
         c.send("x\r\n").expect("+Go\r\n");
         others_are_served(&d);
+        assert!(!d.log().contains("has not answered"), "{}", d.log());
     }
 }
 

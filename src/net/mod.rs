@@ -26,7 +26,8 @@
 //! | `tls` | certificates, and the signatures that the parent is asked for |
 //! | `session_counts` | how many sessions there are, in all and from each source |
 //! | `relays` | connections of plain clients to servers that are already running |
-//! | `threads` | threads for sessions |
+//! | `lingering` | the lingering close of sockets that services have had |
+//! | `threads` | threads for sessions and lingering closes |
 //! | `parked` | the sessions that only wait for their next request |
 //! | `descriptors` | how many descriptors are left, and which are reserved |
 
@@ -39,6 +40,7 @@ mod counted;
 mod descriptors;
 mod end;
 mod handover;
+mod lingering;
 mod lost;
 mod order_queue;
 mod parked;
