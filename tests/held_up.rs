@@ -5,13 +5,14 @@ mod support;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
 use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use support::*;
 
 /// A file system (fuse(4)) that answers nothing; its end lets go of everybody.
 struct Hung {
     at: String,
-    _device: File,
+    device: File,
     _place: Place,
 }
 
@@ -24,7 +25,7 @@ impl Hung {
         let options =
             format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other", device.as_raw_fd());
         mount(Some("hung"), &*at, Some("fuse"), MsFlags::empty(), Some(&*options)).ok()?;
-        Some(Hung { at, _device: device, _place: place })
+        Some(Hung { at, device, _place: place })
     }
 }
 
@@ -37,21 +38,31 @@ impl Drop for Hung {
 const STUCK: &str = "stuck\r\n";
 const HELLO: &str = "+Go\r\nhello\n";
 
-/// With `stuck`, which hangs, and `hello` of another user, which does not.
-fn daemon(settings: &str) -> Option<(Daemon, Hung)> {
+fn hung() -> Option<Hung> {
     if !root() {
         skip("needs root");
         return None;
     }
-    let Some(hung) = Hung::new() else {
+    let hung = Hung::new();
+    if hung.is_none() {
         // No package brings it.
         eprintln!("SKIPPED: this kernel has no fuse");
-        return None;
-    };
-    let hello = "hello stream tcp nowait root /bin/echo echo hello\n";
-    let stuck =
-        format!("stuck stream tcp nowait daemon /bin/true true\n directory = {}\n", hung.at);
-    Some((Daemon::with(&format!("{settings}{hello}{stuck}")).start(), hung))
+    }
+    hung
+}
+
+/// A row of this user, which hangs.
+fn row(name: &str, user: &str, hung: &Hung) -> String {
+    format!("{name} stream tcp nowait {user} /bin/true true\n directory = {}\n", hung.at)
+}
+
+const OTHER: &str = "hello stream tcp nowait root /bin/echo echo hello\n";
+
+/// With `stuck`, which hangs, and `hello` of another user, which does not.
+fn daemon(settings: &str) -> Option<(Daemon, Hung)> {
+    let hung = hung()?;
+    let stuck = row("stuck", "daemon", &hung);
+    Some((Daemon::with(&format!("{settings}{OTHER}{stuck}")).start(), hung))
 }
 
 #[test]
@@ -71,6 +82,50 @@ fn a_start_that_hangs_holds_up_no_other() {
     assert!(
         d.wait_log("REFUSE service=stuck host= from=127.0.0.1 reason=failed").contains("stopped")
     );
+    until("nothing is left of them", || d.services().is_empty());
+}
+
+/// Answers what mounts it and nothing else, but takes what it is asked: whoever asks then cannot be
+/// killed any more.
+fn takes_and_never_answers(device: &File) {
+    const INIT: u32 = 26;
+    const HEAD: usize = 16;
+    const ANSWER: usize = 80;
+    let mut device = device.try_clone().expect("descriptor");
+    std::thread::spawn(move || {
+        let mut asked = vec![0; 1 << 17];
+        while let Ok(40..) = device.read(&mut asked) {
+            if asked[4..8] == INIT.to_ne_bytes() {
+                let mut answer = [0u8; ANSWER];
+                answer[..4].copy_from_slice(&(ANSWER as u32).to_ne_bytes());
+                answer[8..HEAD].copy_from_slice(&asked[8..HEAD]);
+                // Version 7.31 (fuse(4)).
+                answer[HEAD..HEAD + 8].copy_from_slice(&[7, 0, 0, 0, 31, 0, 0, 0]);
+                device.write_all(&answer).expect("answer");
+            }
+        }
+    });
+}
+
+#[test]
+fn three_users_whose_starts_hang_for_ever_leave_places_for_others() {
+    let Some(hung) = hung() else { return };
+    takes_and_never_answers(&hung.device);
+    let rows = ["daemon", "bin", "sys"].map(|user| row(user, user, &hung)).concat();
+    let d = Daemon::with(&format!("{OTHER}{rows}")).start();
+    let mut stuck = Vec::new();
+    for user in ["daemon", "bin", "sys"] {
+        for _ in 0..14 {
+            let mut c = d.connect();
+            c.send(format!("{user}\r\n"));
+            stuck.push(c);
+        }
+        d.wait_log(&format!("REFUSE service={user} host= from=127.0.0.1 reason=processes"));
+        same(d.ask("hello\r\n"), HELLO);
+    }
+    // They hang until the file system is ended, although it is in use (EBUSY).
+    let _ = umount2(&*hung.at, MntFlags::MNT_FORCE);
+    drop(stuck);
     until("nothing is left of them", || d.services().is_empty());
 }
 

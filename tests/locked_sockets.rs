@@ -5,13 +5,15 @@
 
 mod support;
 
+use std::net::{TcpStream, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
 use support::*;
 
-/// Leaves a process that keeps the lock for 20 s, and ends when it does.
+/// At its first start it leaves a process that keeps the lock for 20 s, and ends when that has it.
 const LOCKS: &str = r#"
     #define _GNU_SOURCE
+    #include <fcntl.h>
     #include <linux/filter.h>
     #include <linux/userfaultfd.h>
     #include <poll.h>
@@ -45,6 +47,8 @@ const LOCKS: &str = r#"
         if (strstr(what, "linger")) setsockopt(0, SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
         if (strstr(what, "datagram")) recv(0, much, sizeof much, MSG_DONTWAIT);
         if (strstr(what, "listener")) close(accept(0, 0, 0));
+        if (!access(words[2], F_OK)) return 0;
+        close(open(words[2], O_CREAT | O_WRONLY, 0600));
         if (pipe(told)) return 1;
         if (fork()) {
             close(told[1]);
@@ -74,7 +78,7 @@ fn locks(attributes: &str, what: &str) -> Option<Daemon> {
     let d = Daemon::with(&format!(
         "hello stream tcp nowait @USER@ /bin/echo echo hello\n\
          x {attributes}",
-        attributes = attributes.replace("PROGRAM", &format!("root @DIR@/x x {what}"))
+        attributes = attributes.replace("PROGRAM", &format!("root @DIR@/x x {what} @DIR@/once"))
     ));
     let d = d.file("x.c", LOCKS);
     let built = Command::new("cc")
@@ -114,5 +118,25 @@ fn of_a_service_whose_close_lingers() {
         let mut c = d.connect();
         c.send("x\r\n").expect("+Go\r\n");
         others_are_served(&d);
+        assert!(!d.log().contains("has not answered"), "{}", d.log());
+    }
+}
+
+#[test]
+fn of_a_socket_that_a_program_has_whole() {
+    for (row, what) in [("dgram udp", "datagram"), ("stream tcp", "listener")] {
+        let row = format!("{row} wait PROGRAM\n port = 127.0.0.1:0\n");
+        let Some(d) = locks(&row, what) else { return };
+        let [at] = d.ports();
+        let come = || match what {
+            "datagram" => drop(UdpSocket::bind("127.0.0.1:0").expect("bind").send_to(b"x", at)),
+            _ => drop(TcpStream::connect(at).expect("connect")),
+        };
+        come();
+        others_are_served(&d);
+        d.wait_log("a process keeps the lock of this socket");
+        come();
+        // Whoever comes when it has been given back is served.
+        d.wait_logs("EXIT service=x", 2);
     }
 }

@@ -1,5 +1,5 @@
-//! Threads for sessions. One whose session has ended, or was parked, takes the next session for a
-//! moment longer, which costs less than a new thread.
+//! Threads for sessions and lingering closes. One whose session has ended, or was parked, takes the
+//! next work for a moment longer, which costs less than a new thread.
 
 use std::collections::VecDeque;
 use std::io;

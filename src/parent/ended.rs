@@ -49,7 +49,7 @@ impl Parent {
             match cx.children.remove(pid) {
                 Some(Role::Service) => {
                     if let Some(socket) = self.services.ended(cx, pid, exit) {
-                        self.nets.close_lingering(cx, &socket);
+                        self.nets.close_lingering(cx, &socket, true);
                     }
                 }
                 Some(Role::Net(token)) => self.net_ended(token, exit),

@@ -260,7 +260,7 @@ impl Parent {
                     && socket::send(client.as_fd(), &a.text).is_ok()
                     && why != Why::NotAvailable
                 {
-                    self.nets.close_lingering(&self.cx, &client);
+                    self.nets.close_lingering(&self.cx, &client, false);
                 }
             }
             (From::Net(net), Err(Some(why))) => {

@@ -4,9 +4,10 @@
 use super::addresses::Addresses;
 use super::claims::Bound;
 use super::row_ports::{At, Port};
-use super::waits::{State, Wait};
+use super::waits::{Found, State, Wait, look};
 use crate::log;
 use crate::policy::ProgramSocket;
+use crate::sys::bounded_calls::BoundedCalls;
 use crate::sys::leftover::AsMade;
 use crate::sys::local;
 use crate::sys::port::{self, Protocol, Wanted};
@@ -18,6 +19,7 @@ use mio::{Interest, Registry, Token};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 /// See the module.
 pub struct PortListener {
@@ -32,7 +34,11 @@ pub struct PortListener {
     /// Where the program gets the socket itself.
     pub wait: Option<Wait>,
     /// There, the socket as it was before any program had it.
-    pub made: Option<AsMade>,
+    pub made: Option<Arc<AsMade>>,
+    /// What makes the calls on it that a program could make wait.
+    pub calls: BoundedCalls,
+    /// Its program has ended, and nobody knows yet what that has left.
+    pub unexamined: bool,
     /// A program has made it useless, and no other could be bound in its place yet.
     pub useless: bool,
     /// Another socket has its path: no client comes there any more.
@@ -68,7 +74,9 @@ impl PortListener {
             file: file.map(Box::new),
             token: None,
             wait: waits.then(Wait::new),
-            made: (waits && is_alone).then(|| AsMade::of(socket.as_fd())),
+            made: (waits && is_alone).then(|| AsMade::of(socket.as_fd()).into()),
+            calls: BoundedCalls::default(),
+            unexamined: false,
             socket,
             useless: false,
             replaced: false,
@@ -82,7 +90,7 @@ impl PortListener {
             file.keep();
         }
         if self.wait.is_some() && self.made.is_none() {
-            self.made = Some(AsMade::of(self.socket.as_fd()));
+            self.made = Some(AsMade::of(self.socket.as_fd()).into());
         }
     }
 
@@ -165,6 +173,17 @@ impl PortListener {
             _ => socket::local(client.as_fd()).ok(),
         };
         Ok((client, local.map(|local| Addresses::Internet { peer, local })))
+    }
+
+    /// Looks at what a program that has ended has left, and undoes that (the inner Err: what cannot
+    /// be undone, so that the socket is of no use). Errors: those of [`look`].
+    pub fn examine(&mut self) -> io::Result<(Found, Result<(), &'static str>)> {
+        let queue = self.wait.as_ref().and_then(Wait::queue);
+        let (made, port) = (self.made.clone(), self.real.map_or(0, |a| a.port()));
+        look(self.socket.as_fd(), &mut self.calls, move |socket| {
+            let found = Found::at(socket, port, queue.as_ref());
+            (found, made.map_or(Ok(()), |made| made.put_back(socket)))
+        })
     }
 
     /// Has a program the socket, or is it about to get it?

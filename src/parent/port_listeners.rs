@@ -8,22 +8,29 @@
 use super::bind_error::{self, Kept, Unbound};
 use super::claims;
 use super::context::Context;
+use super::descriptors::own;
 use super::given_paths::GivenPaths;
 use super::port_listener::PortListener;
 use super::row_ports::{At, Port};
+use super::waits::LOCKED;
 use crate::log;
 use crate::policy::ProgramSocket;
+use crate::sys::bounded_calls::BoundedCalls;
 use crate::sys::leftover::AsMade;
 use crate::sys::local;
 use crate::sys::port::{self, Wanted};
+use crate::sys::shared::Shared;
 use crate::sys::unix_listener::{self, SocketFile};
 use mio::unix::SourceFd;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 const REPLACED: &str = "the program that was started for this row keeps the socket that it has, where no new clients come; end it if nobody needs it";
+
+/// A socket, and its file.
+type Made = (OwnedFd, Option<Box<SocketFile>>);
 
 /// Listeners that nobody uses yet.
 #[derive(Default)]
@@ -219,18 +226,41 @@ impl PortListeners {
 
     /// Binds another socket in place of one that a program has made useless. Err: one line.
     pub fn bind_again(&mut self, token: usize) -> Result<(), String> {
+        let Some(l) = self.get_mut(token) else { return Ok(()) };
+        let mut calls = std::mem::take(&mut l.calls);
+        let bound = self.bound_again(token, &mut calls);
+        if let Some(l) = self.get_mut(token) {
+            l.calls = calls;
+            if let Some((socket, file)) = bound? {
+                l.made = Some(AsMade::of(socket.as_fd()).into());
+                (l.socket, l.file, l.useless) = (socket, file, false);
+            }
+        }
+        Ok(())
+    }
+
+    /// None: the service manager has bound the one before.
+    fn bound_again(&self, token: usize, calls: &mut BoundedCalls) -> Result<Option<Made>, String> {
         let Some(l) = self.places.get(&token).and_then(|at| self.now.get(*at)) else {
-            return Ok(());
+            return Ok(None);
         };
-        let (socket, file) = match (&l.port.at, l.real) {
+        match (&l.port.at, l.real) {
             (At::Port(wanted), Some(real)) => {
                 let same = |other: &&PortListener| other.has_port(wanted.protocol, real.port());
                 let all = self.now.iter().chain(&self.kept).filter(same);
-                let own: Vec<_> = all.map(|l| l.socket.as_fd()).collect();
+                let own: io::Result<Vec<_>> = all.map(|l| own::copy(l.socket.as_fd())).collect();
                 let address = SocketAddr::new(wanted.address.ip(), real.port());
-                let socket = port::listen_again(&Wanted { address, ..*wanted }, &own)
-                    .map_err(|e| bind_error::line(&l.port.place, "port", real, &e, true))?;
-                (socket, None)
+                let wanted = Wanted { address, ..*wanted };
+                // Programs have the others, and perhaps the useless one.
+                let bound = own.and_then(|own| {
+                    let bind = move || {
+                        let own: Vec<_> = own.iter().map(Shared::as_fd).collect();
+                        port::listen_again(&wanted, &own)
+                    };
+                    calls.make(bind).unwrap_or_else(|| Err(io::Error::other(LOCKED)))
+                });
+                let line = |e| bind_error::line(&l.port.place, "port", real, &e, true);
+                bound.map(|socket| Some((socket, None))).map_err(line)
             }
             (At::Path(wanted), _) => {
                 let own: Vec<&SocketFile> = l.file.as_deref().into_iter().collect();
@@ -238,15 +268,10 @@ impl PortListeners {
                     .map_err(|e| format!("{}: port: {}: {e}", l.port.place, wanted.path))?;
                 file.keep();
                 local::take_rights(socket.as_fd(), l.port.socket.waits());
-                (socket, Some(Box::new(file)))
+                Ok(Some((socket, Some(Box::new(file)))))
             }
-            (At::Port(_), None) => return Ok(()),
-        };
-        let made = AsMade::of(socket.as_fd());
-        if let Some(l) = self.get_mut(token) {
-            (l.socket, l.file, l.made, l.useless) = (socket, file, Some(made), false);
+            (At::Port(_), None) => Ok(None),
         }
-        Ok(())
     }
 
     /// Its listeners beside which others may be bound, for a table with these ports, and those that

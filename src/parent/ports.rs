@@ -145,9 +145,22 @@ impl Ports {
             self.again_now(cx);
             return false;
         };
+        let examined = l.examine();
+        l.unexamined = examined.is_err();
         let Some(wait) = l.wait.as_mut() else { return false };
-        let next = wait.ended(l.socket.as_fd(), l.real.map_or(0, |a| a.port()), cx.now);
-        if let Some(Err(what)) = l.made.as_ref().map(|made| made.put_back(l.socket.as_fd()))
+        let (found, undone) = match examined {
+            Ok(examined) => examined,
+            Err(e) => {
+                let (pause, warns) = wait.unexamined(cx.now);
+                if warns {
+                    log::warn(&format!("{}: port: {}: {e}", l.port.place, l.name()));
+                }
+                cx.after(pause, Timer::PortAgain { token });
+                return false;
+            }
+        };
+        let next = wait.ended(found, cx.now);
+        if let Err(what) = undone
             && !self.replace(cx, token, what)
         {
             return false;
@@ -212,11 +225,17 @@ impl Ports {
         }
     }
 
-    /// The pause before a program is started again is over.
-    pub fn again(&mut self, cx: &mut Context, token: usize) {
-        let useless = self.listeners.get_mut(token).is_some_and(|l| l.useless);
+    /// The pause before a program is started again is over. Returned: something waits there
+    /// already.
+    pub fn again(&mut self, cx: &mut Context, token: usize) -> bool {
+        let l = self.listeners.get_mut(token);
+        let (useless, unexamined) = l.map_or((false, false), |l| (l.useless, l.unexamined));
+        if unexamined {
+            return self.program_ended(cx, token);
+        }
         if useless && self.listeners.bind_again(token).is_err() {
-            return self.not_started(cx, token, NotStarted::Busy);
+            self.not_started(cx, token, NotStarted::Busy);
+            return false;
         }
         if let Some(l) = self.listeners.get_mut(token)
             && let Some(wait) = l.wait.as_mut().filter(|w| w.state == State::Paused)
@@ -224,6 +243,7 @@ impl Ports {
             wait.state = State::Watched;
             watch_again(l, cx);
         }
+        false
     }
 
     /// A client whose service depends on the name of its address: its number, until that is known.
@@ -297,11 +317,11 @@ fn woken(
     };
     let addresses = match (l.port.socket, real) {
         (ProgramSocket::Datagrams, Some(local)) => {
-            let sender = wait.datagram(socket);
+            let sender = wait.datagram(socket, &mut l.calls);
             sender.map(|s| s.map(|peer| Addresses::Internet { peer, local }))
         }
         (_, Some(local)) => wait
-            .connections(socket, local.port())
+            .connections(socket, local.port(), &mut l.calls)
             .map(|any| any.then_some(Addresses::Listener(Some(local)))),
         (_, None) => Ok(wait.unix_connections(socket).then_some(Addresses::Listener(None))),
     };

@@ -337,7 +337,11 @@ impl Parent {
                     self.account_known(late);
                 }
                 Timer::UnboundAgain => self.bind_again(),
-                Timer::PortAgain { token } => self.ports.again(cx, token),
+                Timer::PortAgain { token } => {
+                    if self.ports.again(cx, token) {
+                        self.ready.add(token);
+                    }
+                }
                 Timer::WrapLate { pid } => {
                     let checked = self.wrap.late(pid, cx.now);
                     self.libwrap_checked(checked);

@@ -14,8 +14,10 @@ pub const STARTING: usize = 32;
 /// Pending starts at a time that are not late. There is no gain in more of them than there are
 /// processors to run the children.
 const AWAITED: usize = 4;
-/// Pending starts of one user at a time, because it may be that user who keeps them from ending.
-/// One more waits or is refused likewise.
+/// Pending starts of one user at a time, because it may be that user who keeps them from ending,
+/// for ever even, where a file system takes what it is asked and does not answer. A user never has
+/// as many as are left for all others: so a few users do not take all places. One more waits or is
+/// refused likewise.
 const PER_USER_MAX: usize = 12;
 /// A start that is older than this hangs; a younger one may only be slow.
 const HANGS_AFTER: Duration = Duration::from_millis(100);
@@ -33,8 +35,9 @@ impl Services {
     pub fn wait_for_turn(&mut self, cx: &mut Context, uid: u32) -> bool {
         loop {
             let of_user = |f: &&PendingStart<Starting>| f.payload().plan.uid == uid;
-            let all_full = self.starting.len() >= cx.spawner.capacity();
-            if all_full || self.starting.iter().filter(of_user).count() >= PER_USER_MAX {
+            let left = cx.spawner.capacity().saturating_sub(self.starting.len());
+            let all_full = left == 0;
+            if self.starting.iter().filter(of_user).count() >= PER_USER_MAX.min(left) {
                 let in_the_way = |f: &&PendingStart<Starting>| all_full || of_user(f);
                 if self.starting.iter().filter(in_the_way).all(|f| f.age() > HANGS_AFTER) {
                     return false;

@@ -7,12 +7,14 @@
 //! it does so. The pause grows likewise, and apart from that, where no program can be started at
 //! all; where a limit is reached it is [`BUSY_PAUSE`], and another start is tried then.
 
+use super::descriptors::own;
+use crate::sys::bounded_calls::BoundedCalls;
 use crate::sys::queue_head::{self, Datagram};
 use crate::sys::unix_queue;
 use std::collections::BTreeSet;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 /// The longest pause before a program is started again.
@@ -24,6 +26,10 @@ const BUSY_PAUSE: Duration = Duration::from_secs(1);
 /// [`MAX_WAIT_AGAIN`] after the first of them: it is closed for that for twice this time at most.
 const MAX_WAIT: Duration = Duration::from_millis(200);
 const MAX_WAIT_AGAIN: Duration = Duration::from_secs(5);
+/// How soon it is tried again to look at what a program has left.
+const EXAMINE_AGAIN: Duration = Duration::from_secs(1);
+/// What is said of it.
+pub const LOCKED: &str = "a process keeps the lock of this socket (a call of it does not return)";
 /// Between two warnings about one port.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
@@ -110,9 +116,13 @@ impl Wait {
     }
 
     /// The sender of the first datagram, which is noted. None: there is none.
-    pub fn datagram(&mut self, socket: BorrowedFd) -> io::Result<Option<SocketAddr>> {
+    pub fn datagram(
+        &mut self,
+        socket: BorrowedFd,
+        calls: &mut BoundedCalls,
+    ) -> io::Result<Option<SocketAddr>> {
         let head = match self.seen.take() {
-            None => queue_head::datagram(socket)?,
+            None => look(socket, calls, queue_head::datagram)??,
             seen => seen,
         };
         self.queue = head.map(Queue::Datagram);
@@ -120,8 +130,13 @@ impl Wait {
     }
 
     /// Does a connection wait to be accepted? The queue is noted. `port`: the local port.
-    pub fn connections(&mut self, socket: BorrowedFd, port: u16) -> io::Result<bool> {
-        let count = queue_head::connections(socket)?;
+    pub fn connections(
+        &mut self,
+        socket: BorrowedFd,
+        port: u16,
+        calls: &mut BoundedCalls,
+    ) -> io::Result<bool> {
+        let count = look(socket, calls, queue_head::connections)??;
         let known = if self.left > 0 { queue_head::unaccepted(port).ok() } else { None };
         self.queue = Some(known.map_or(Queue::Count(count), Queue::Connections));
         Ok(count > 0)
@@ -135,26 +150,9 @@ impl Wait {
         unix_queue::any(socket)
     }
 
-    /// Is there still all that was there when the program was started?
-    fn leaves(&mut self, socket: BorrowedFd, port: u16) -> bool {
-        match &self.queue {
-            None => false,
-            Some(Queue::Datagram(first)) => {
-                self.seen = queue_head::datagram(socket).unwrap_or_default();
-                self.seen == Some(*first)
-            }
-            Some(Queue::Count(before)) => {
-                queue_head::connections(socket).is_ok_and(|now| now >= (*before).max(1))
-            }
-            Some(Queue::Unix(before)) => {
-                let still = |now: BTreeSet<u32>| before.is_subset(&now);
-                !before.is_empty() && unix_queue::unaccepted(socket).is_ok_and(still)
-            }
-            Some(Queue::Connections(before)) => {
-                let still = |now: BTreeSet<SocketAddr>| before.is_subset(&now);
-                !before.is_empty() && queue_head::unaccepted(port).is_ok_and(still)
-            }
-        }
+    /// What was in the queue when the program was started.
+    pub fn queue(&self) -> Option<Queue> {
+        self.queue.clone()
     }
 
     /// Another socket is bound in place of this one: what was seen there is gone.
@@ -178,10 +176,17 @@ impl Wait {
         self.in_vain.0 = self.in_vain.0.saturating_add(1);
     }
 
-    /// The program has ended.
-    pub fn ended(&mut self, socket: BorrowedFd, port: u16, now: Duration) -> Next {
-        let left = self.leaves(socket, port);
-        self.after(left, now)
+    /// The program has ended, and this was found at its socket.
+    pub fn ended(&mut self, found: Found, now: Duration) -> Next {
+        self.seen = found.seen;
+        self.after(found.left, now)
+    }
+
+    /// What its program has left cannot be looked at now. When it is tried again; and is a warning
+    /// due?
+    pub fn unexamined(&mut self, now: Duration) -> (Duration, bool) {
+        self.state = State::Paused;
+        (EXAMINE_AGAIN, self.warns(now))
     }
 
     /// A program has ended. `left`: what it was started for is still there.
@@ -189,12 +194,17 @@ impl Wait {
         self.failed = 0;
         self.left = if left { self.left.saturating_add(1) } else { 0 };
         let pause = self.pause(pause(self.left));
+        let warn = (pause.is_some() && self.warns(now)).then_some(self.left);
+        Next { pause, warn }
+    }
+
+    /// Is a warning due? Then it is given.
+    fn warns(&mut self, now: Duration) -> bool {
         let due = self.warned.is_none_or(|at| at + WARN_EVERY <= now);
-        let warn = (pause.is_some() && due).then_some(self.left);
-        if warn.is_some() {
+        if due {
             self.warned = Some(now);
         }
-        Next { pause, warn }
+        due
     }
 
     /// No program was started; what waits is still there, unless it was `dropped`. The log says
@@ -219,6 +229,54 @@ impl Wait {
         };
         pause
     }
+}
+
+/// What is found at a socket whose program has ended.
+#[derive(Debug)]
+pub struct Found {
+    /// Is there still all that was there when the program was started?
+    left: bool,
+    /// The first datagram.
+    seen: Option<Datagram>,
+}
+
+impl Found {
+    /// `queue`: what was there when the program was started. Makes calls that a process which has
+    /// the socket can make wait.
+    pub fn at(socket: BorrowedFd, port: u16, queue: Option<&Queue>) -> Found {
+        let mut seen = None;
+        let left = match queue {
+            None => false,
+            Some(Queue::Datagram(first)) => {
+                seen = queue_head::datagram(socket).unwrap_or_default();
+                seen == Some(*first)
+            }
+            Some(Queue::Count(before)) => {
+                queue_head::connections(socket).is_ok_and(|now| now >= (*before).max(1))
+            }
+            Some(Queue::Unix(before)) => {
+                let still = |now: BTreeSet<u32>| before.is_subset(&now);
+                !before.is_empty() && unix_queue::unaccepted(socket).is_ok_and(still)
+            }
+            Some(Queue::Connections(before)) => {
+                let still = |now: BTreeSet<SocketAddr>| before.is_subset(&now);
+                !before.is_empty() && queue_head::unaccepted(port).is_ok_and(still)
+            }
+        };
+        Found { left, seen }
+    }
+}
+
+/// Looks at a socket that a program may have. Errors: a process keeps its lock, or there is no
+/// descriptor for a copy.
+pub fn look<T: Send + 'static>(
+    socket: BorrowedFd,
+    calls: &mut BoundedCalls,
+    at: impl FnOnce(BorrowedFd) -> T + Send + 'static,
+) -> io::Result<T> {
+    let copy = own::copy(socket)?;
+    let looked = calls.make(move || at(copy.as_fd()));
+    looked.ok_or_else(|| io::Error::new(ErrorKind::TimedOut, LOCKED))
 }
 
 /// How long to wait after so many programs in a row that left what they were started for, or so

@@ -13,6 +13,7 @@
 //! | `identity` `crypt` `pam` `library` `resolve` `libwrap` | users and groups, hashes, PAM, names of addresses, hosts_access(5) |
 //! | `socket` `port` `options` `dial` | sockets, services' own ports, options, connecting |
 //! | `queue_head` `unix_queue` `leftover` | a socket that a program gets whole: what is first in its queue; what the program has left on it |
+//! | `bounded_calls` | calls that another process can make wait |
 //! | `datagram` | datagrams that are answered from the address that they were sent to |
 //! | `local` `unix_listener` `message` `shared` | Unix sockets, the files of those that listen, messages with descriptors, descriptors that others hold too |
 //! | `reserve` `retransmit` `network` | how few descriptors are left; when TCP sends again what was lost; changes of the network |
@@ -25,6 +26,7 @@
 //! | `sanitizer` | what the address sanitizer is told, in its build alone |
 
 mod allocator;
+pub mod bounded_calls;
 pub mod clock;
 pub mod confine;
 pub mod crypt;
