@@ -78,7 +78,7 @@ fn locks(attributes: &str, what: &str) -> Option<Daemon> {
     let d = Daemon::with(&format!(
         "hello stream tcp nowait @USER@ /bin/echo echo hello\n\
          x {attributes}",
-        attributes = attributes.replace("PROGRAM", &format!("root @DIR@/x x {what} @DIR@/once"))
+        attributes = attributes.replace("PROGRAM", &format!("nobody @DIR@/x x {what} @DIR@/once"))
     ));
     let d = d.file("x.c", LOCKS);
     let built = Command::new("cc")
@@ -87,6 +87,9 @@ fn locks(attributes: &str, what: &str) -> Option<Daemon> {
         .status()
         .expect("cc");
     assert!(built.success());
+    // Only root may have the kernel wait for such memory (userfaultfd(2)), whoever starts it.
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o4755);
+    std::fs::set_permissions(d.place.at("x"), mode).expect("mode");
     Some(d.start())
 }
 

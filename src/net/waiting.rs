@@ -132,7 +132,7 @@ impl Loop {
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(256);
         self.order_queue.send(&FromNet::Ready, &[])?;
-        while !self.done() {
+        while self.phase != Phase::ParentGone || !self.is_empty() {
             gauges::waiting(self.clients.len());
             self.wait(&mut events)?;
             self.now = clock::monotonic();
@@ -173,10 +173,6 @@ impl Loop {
             // This fails if the parent is gone, which changes nothing.
             let _ = socket::shutdown_write(self.order_queue.channel());
         }
-    }
-
-    fn done(&self) -> bool {
-        self.phase == Phase::ParentGone && self.is_empty()
     }
 
     fn is_empty(&self) -> bool {

@@ -166,6 +166,9 @@ impl Parent {
         let no = match plan {
             Ok(Ok(plan)) => match self.connection(&mut a, &plan) {
                 Ok(given) => {
+                    if let From::Wait(port) = a.who.from {
+                        self.ports.listeners.given_to(port, plan.uid);
+                    }
                     let record = (config, a.record());
                     return self.services.start(&mut self.cx, permit, plan, record, given);
                 }

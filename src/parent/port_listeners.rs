@@ -16,6 +16,7 @@ use super::waits::LOCKED;
 use crate::log;
 use crate::policy::ProgramSocket;
 use crate::sys::bounded_calls::BoundedCalls;
+use crate::sys::identity;
 use crate::sys::leftover::AsMade;
 use crate::sys::local;
 use crate::sys::port::{self, Wanted};
@@ -224,6 +225,16 @@ impl PortListeners {
         self.kept.retain(|l| l.token != Some(token));
     }
 
+    /// A program of this user is about to get the socket itself. One of our own user could end this
+    /// process anyway.
+    pub fn given_to(&mut self, token: usize, uid: u32) {
+        if let Some(l) = self.get_mut(token)
+            && uid != identity::effective_uid()
+        {
+            l.calls.guard();
+        }
+    }
+
     /// Binds another socket in place of one that a program has made useless. Err: one line.
     pub fn bind_again(&mut self, token: usize) -> Result<(), String> {
         let Some(l) = self.get_mut(token) else { return Ok(()) };
@@ -248,6 +259,9 @@ impl PortListeners {
             (At::Port(wanted), Some(real)) => {
                 let same = |other: &&PortListener| other.has_port(wanted.protocol, real.port());
                 let all = self.now.iter().chain(&self.kept).filter(same);
+                if all.clone().any(|l| l.calls.guards()) {
+                    calls.guard();
+                }
                 let own: io::Result<Vec<_>> = all.map(|l| own::copy(l.socket.as_fd())).collect();
                 let address = SocketAddr::new(wanted.address.ip(), real.port());
                 let wanted = Wanted { address, ..*wanted };

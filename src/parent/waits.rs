@@ -274,6 +274,9 @@ pub fn look<T: Send + 'static>(
     calls: &mut BoundedCalls,
     at: impl FnOnce(BorrowedFd) -> T + Send + 'static,
 ) -> io::Result<T> {
+    if !calls.guards() {
+        return Ok(at(socket));
+    }
     let copy = own::copy(socket)?;
     let looked = calls.make(move || at(copy.as_fd()));
     looked.ok_or_else(|| io::Error::new(ErrorKind::TimedOut, LOCKED))
