@@ -355,14 +355,22 @@ fn a_configuration_that_others_can_write_is_refused() {
     let d = daemon();
     let f = Five::new(&d).config("host = main\n");
     let path = f.config_path("config");
-    for (mode, why) in [
-        (0o664, "others can write it (mode 0664): run `chmod go-w` on it"),
-        (0o646, "others can write it (mode 0646): run `chmod go-w` on it"),
-    ] {
-        std::fs::set_permissions(&path, Permissions::from_mode(mode)).expect("mode");
+    let change =
+        |mode| std::fs::set_permissions(&path, Permissions::from_mode(mode)).expect("mode");
+    let refused = |mode: u32| {
+        let why = format!("others can write it (mode {mode:04o}): run `chmod go-w` on it");
         assert_eq!(output_of(&f, &[H, "which"]), (255, format!("five: {path}: {why}\n")));
+    };
+    change(0o646);
+    refused(0o646);
+    if support::root() {
+        // A group of a user's own may: where each user has one, editors make files so.
+        change(0o664);
+        assert_eq!(f.run(&["-q", "-n", H, "every"]).1, "main.\n");
+        std::os::unix::fs::chown(&path, None, Some(65_534)).expect("group");
+        refused(0o664);
     }
-    std::fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("mode");
+    change(0o644);
     if support::root() {
         std::os::unix::fs::chown(&path, Some(65_534), None).expect("owner");
         let why = "it belongs to another user (uid 65534), who could change what it says";

@@ -16,8 +16,9 @@ pub const FILE_MAX: u64 = 64 * 1024 * 1024;
 const SPARE: usize = 64;
 /// How long a pipe may be silent.
 const PIPE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Group and others may write.
-const OTHERS_WRITE: u32 = 0o022;
+/// The group may write; all others may.
+const GROUP_WRITES: u32 = 0o020;
+const ALL_WRITE: u32 = 0o002;
 
 /// Reads a regular file. Everything else is an error: with a pipe, the process at its other end
 /// would decide how long the reading takes.
@@ -32,16 +33,19 @@ pub fn read_any(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
 }
 
 /// The same for a file that decides what this process does: it must belong to this user or to root,
-/// and nobody else may write it, as ssh(1) demands of its own. A device says nothing.
+/// and nobody else may write it, as ssh(1) demands of its own. A group that has the number of its
+/// user is that user's alone: where each user has a group, files are made so that it may write
+/// them. A device says nothing.
 pub fn read_own(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     whole(path.as_ref(), true, |found| {
         let (owner, mode) = (found.uid(), found.mode() & 0o7777);
+        let of_others = if found.gid() == owner { ALL_WRITE } else { ALL_WRITE | GROUP_WRITES };
         let why = match () {
             () if found.file_type().is_char_device() => return Ok(()),
             () if owner != 0 && owner != identity::effective_uid() => {
                 format!("it belongs to another user (uid {owner}), who could change what it says")
             }
-            () if mode & OTHERS_WRITE != 0 => {
+            () if mode & of_others != 0 => {
                 format!("others can write it (mode {mode:04o}): run `chmod go-w` on it")
             }
             () => return Ok(()),
