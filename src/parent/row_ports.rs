@@ -250,7 +250,7 @@ impl PortCollector<'_, '_> {
             let (path, mode) = (path.to_string(), settings.listen_mode);
             let wanted = unix_listener::Wanted { path, mode, owner: None, backlog: None };
             let taken =
-                self.path_is_not_taken(&wanted.path).map_err(|w| format!("{from}: listen: {w}"));
+                self.path_is_free(&wanted.path, false).map_err(|w| format!("{from}: listen: {w}"));
             wrong.extend(taken.err());
             self.ports.own_paths.push(wanted.path.clone());
             let (at, socket) = (At::Path(Box::new(wanted)), ProgramSocket::Connection);
@@ -307,7 +307,7 @@ impl PortCollector<'_, '_> {
             let protocol = s.endpoint.protocol();
             return Err(format!("expected a port of {protocol}, found the path {path:?}"));
         }
-        self.path_is_not_taken(path)?;
+        self.path_is_free(path, row.foreign().is_some())?;
         let (path, mode) = (path.to_string(), a.socket_mode);
         let wanted = unix_listener::Wanted { path, mode, owner, backlog: a.backlog };
         let (at, place) = (At::Path(Box::new(wanted)), row.place());
@@ -331,9 +331,12 @@ impl PortCollector<'_, '_> {
         Ok((found.uid, gid.ok_or_else(none)?))
     }
 
-    /// Err: whose this path is already.
-    fn path_is_not_taken(&self, path: &str) -> Result<(), String> {
-        unix_listener::no_other_file(path).map_err(|what| format!("{path}: {what}"))?;
+    /// Err: whose this path is already, or that another file is there. For a row of another
+    /// program's file (`foreign`) that is told where the socket is to be made, and tried again.
+    fn path_is_free(&self, path: &str, foreign: bool) -> Result<(), String> {
+        if !foreign {
+            unix_listener::no_other_file(path).map_err(|what| format!("{path}: {what}"))?;
+        }
         let mut all = self.ports.plain.iter();
         let Some(other) = all.find(|p| p.at.path().is_some_and(|w| w.path == path)) else {
             return Ok(());

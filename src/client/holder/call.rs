@@ -55,6 +55,9 @@ pub struct Call {
     pub tries: u32,
     /// When its request was sent last.
     pub requested: Duration,
+    /// Its stream had asked for the virtual host before: the server, which acknowledges a stream
+    /// before it does anything, says nothing more before it begins with the service.
+    pub chose: bool,
     pub began: Duration,
 }
 
@@ -99,6 +102,7 @@ impl Call {
             outage: OutageNotice::NotSent,
             tries: 0,
             requested: now,
+            chose: false,
             began: now,
         }
     }

@@ -32,7 +32,7 @@ impl Holder {
         let host = call.request.host_lines();
         let chooses =
             !host.is_empty() && (opened.is_some() || !self.hosts.contains(&call.request.host));
-        call.requested = self.now;
+        (call.requested, call.chose) = (self.now, false);
         call.step = match chooses {
             true => Step::Choosing(AnswerReader::to_host()),
             false => Step::Asked(call.request.answer(!host.is_empty())),
@@ -68,7 +68,8 @@ impl Holder {
     pub(super) fn host_chosen(&mut self, id: StreamId) {
         let now = self.now;
         let Some(call) = self.pump.owner(id) else { return };
-        (call.requested, call.step) = (now, Step::Asked(call.request.answer(false)));
+        (call.requested, call.chose) = (now, true);
+        call.step = Step::Asked(call.request.answer(false));
         let (host, lines) = (call.request.host.clone(), call.request.service_lines());
         self.hosts.insert(host);
         self.send_request(id, lines);

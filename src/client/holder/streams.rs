@@ -269,7 +269,8 @@ impl Holder {
     /// The session is over. Unless `ended`, a call for which the server has hardly started anything
     /// is made again on another session: if nothing was received since its request (a network that
     /// loses what the server sends loses more, nearly always), or if the server ended the session
-    /// properly without having acknowledged the stream, which it does before anything else.
+    /// properly without having acknowledged the stream, which it does before anything else. Not one
+    /// whose stream had asked for the virtual host before, for then no silence says so.
     pub(super) fn end_all(&mut self, why: &str, ended: bool) {
         let last_received = self.liveness.last_received();
         let in_order = self.away.is_none() && self.link.is_over();
@@ -283,7 +284,7 @@ impl Holder {
             let Some(stream) = self.pump.remove(id) else { continue };
             let call = Call::of_ended(*stream);
             let undone = call.is_choosing()
-                || !call.is_answered()
+                || !(call.is_answered() || call.chose)
                     && (last_received <= call.requested || in_order && !acknowledged);
             calls.push((undone, call));
         }
