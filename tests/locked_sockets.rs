@@ -54,7 +54,7 @@ const LOCKS: &str = r#"
             close(told[1]);
             return read(told[0], &locked, 1) == 1 ? 0 : 1;
         }
-        int faults = syscall(SYS_userfaultfd, 0);
+        int faults = syscall(SYS_userfaultfd, O_NONBLOCK);
         nothing = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         page.range.start = (unsigned long)nothing;
         page.range.len = 4096;

@@ -13,7 +13,7 @@ use super::offer::{Offer, Offered, Origin};
 use super::rendezvous;
 use super::request::Request;
 use super::target::Target;
-use crate::sys::poll::Poll;
+use crate::sys::poll::{self, Poll};
 use crate::sys::{clock, message};
 use crate::wire::handover::{Ask, INPUT_MAX, MESSAGE_MAX, Notice, OverWhen};
 use crate::wire::run::{Size, Way};
@@ -30,6 +30,8 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How often a holder that has not taken a call is checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// How soon a holder that returns calls goes on with it.
+const RETURNED_WITHIN: Duration = Duration::from_millis(20);
 
 struct Call {
     request: Request,
@@ -258,18 +260,29 @@ impl<'a> Caller<'a> {
     }
 
     fn receive_from(&mut self, id: u32, events: &mut Vec<(u32, Result<CallEvent, Error>)>) {
-        let mut bytes = [0; MESSAGE_MAX];
+        let (mut bytes, mut gone) = ([0; MESSAGE_MAX], Vec::new());
         while let Some(channel) = self.channels.get(&id) {
             let notice = match message::receive_message(channel.fd.as_fd(), &mut bytes, false) {
                 Ok((n @ 1.., _)) => Notice::decode(&bytes[..n]),
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    if !gone.is_empty() && more_comes(&channel.fd) {
+                        continue;
+                    }
+                    break;
+                }
                 // This comes once, if the holder ended before it had read everything; what it sent
                 // comes after that (unix(7)).
                 Err(e) if e.kind() == ErrorKind::ConnectionReset => continue,
                 _ => None,
             };
-            let Some(notice) = notice else { return self.channel_gone(id, events) };
-            self.handle(notice, events);
+            match notice {
+                None => self.channel_gone(id, events),
+                Some(Notice::Gone { tag }) => gone.extend(self.remove(tag).map(|c| (tag, c))),
+                Some(notice) => self.handle(notice, events),
+            }
+        }
+        for (tag, call) in gone {
+            self.retry(tag, call, events);
         }
     }
 
@@ -310,14 +323,13 @@ impl<'a> Caller<'a> {
             Notice::Terminal { tag, banner } => {
                 return events.push((tag, Ok(CallEvent::Terminal(banner as usize))));
             }
-            Notice::Gone { tag } => return self.retry(tag, events),
             // It is about no call of ours, but about the session.
             Notice::Refused { tag: 0, text } => return messages::info(&text),
             Notice::Refused { tag, text } => (tag, Ended::Refused(text)),
             Notice::Ended { tag, status } => (tag, Ended::Over(status)),
             Notice::OutputClosed { tag } => (tag, Ended::Unread),
             Notice::Lost { tag, text } => (tag, Ended::Lost(text)),
-            Notice::State { .. } | Notice::Done => return,
+            Notice::Gone { .. } | Notice::State { .. } | Notice::Done => return,
         };
         if self.remove(tag).is_some() {
             events.push((tag, Ok(CallEvent::Ended(ended))));
@@ -337,8 +349,7 @@ impl<'a> Caller<'a> {
     }
 
     /// The server has done nothing for this call: makes it again on a new session.
-    fn retry(&mut self, tag: u32, events: &mut Vec<(u32, Result<CallEvent, Error>)>) {
-        let Some(call) = self.remove(tag) else { return };
+    fn retry(&mut self, tag: u32, call: Call, events: &mut Vec<(u32, Result<CallEvent, Error>)>) {
         messages::step("the session is no more: a new one is made");
         self.stop_using(call.channel);
         if let Err(error) = self.submit(tag, call) {
@@ -357,15 +368,20 @@ impl<'a> Caller<'a> {
             .map(|(tag, _)| (*tag, !self.unaccepted.contains_key(tag)))
             .collect();
         for (tag, taken) in calls {
+            let Some(call) = self.remove(tag) else { continue };
             if taken {
-                self.remove(tag);
-                events.push((
-                    tag,
-                    Ok(CallEvent::Ended(Ended::Lost("the holder of the session was ended".into()))),
-                ));
+                let why = "the holder of the session was ended".into();
+                events.push((tag, Ok(CallEvent::Ended(Ended::Lost(why)))));
             } else {
-                self.retry(tag, events);
+                self.retry(tag, call, events);
             }
         }
     }
+}
+
+/// A holder that ends has more to return than its channel takes at once, and waits only for a
+/// moment; a new session may take long to make, so all that comes is received before.
+fn more_comes(channel: &OwnedFd) -> bool {
+    let mut polls = [Poll::new(channel.as_fd(), true, false)];
+    poll::wait(&mut polls, Some(RETURNED_WITHIN)).is_ok() && polls[0].readable()
 }

@@ -20,7 +20,7 @@ const OPTIONS: [(&str, &str, &str, &str); 21] = [
     ("6", "", "", "use IPv6 only"),
     ("p", "port", "PORT", "connect to this port (default: 1, tcpmux)"),
     ("l", "login", "USER", "log in as this user; '' logs in nobody"),
-    ("H", "host", "VHOST", "use this virtual host of the server; '' is the default one"),
+    ("H", "host", "VHOST", "use this virtual host of the server; '' is whichever it chooses"),
     ("i", "identity", "FILE", "log in with the key in this file; may be repeated"),
     (
         "L",

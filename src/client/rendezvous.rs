@@ -76,7 +76,8 @@ pub fn channel(t: &Target, first: Option<&Request>) -> Result<Channel, Error> {
                 "{}: not made after {waited} s: this call makes a session of its own",
                 t.who()
             ));
-            create(t, first, None)
+            // The configuration's forwards are the shared session's.
+            create(&t.alone(), first, None)
         }
     }
 }

@@ -49,6 +49,20 @@ pub struct Gate {
 }
 
 impl Target {
+    /// The same for a session of one call's own, in which nobody else takes part: on the way there,
+    /// too.
+    pub fn alone(&self) -> Target {
+        let gate = self.gate.as_deref();
+        let gate = gate.map(|g| Gate { target: g.target.alone(), service: g.service.clone() });
+        Target {
+            forwards: Vec::new(),
+            offers: Vec::new(),
+            unshared: true,
+            gate: gate.map(Box::new),
+            ..self.clone()
+        }
+    }
+
     pub fn new(o: &Options) -> Result<Target, Error> {
         let path = paths::config();
         // No section is about a socket of this computer.

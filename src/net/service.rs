@@ -28,10 +28,12 @@ impl Session {
     /// client wants the service's bytes alone, else a connection that the parent makes and this
     /// thread copies.
     pub(super) fn start(&mut self, service: ServiceId, way: Way) -> Result<Option<End>, End> {
+        let handover = self.state.handover.clone();
+        // First, so that the session of a stream knows that it serves.
+        handover.iter().for_each(|h| h.ask());
         if !self.state.guard.stays() {
             return Err(End::Evicted);
         }
-        let handover = self.state.handover.clone();
         let tag = if handover.is_some() { BRANCH } else { OWN_CONNECTION };
         let run = way.is_run();
         let ask = Ask::Start { service: service.0, host: self.state.facts.host.0, tag, way };
@@ -53,7 +55,6 @@ impl Session {
             self.report_refusal(Some(request::no_descriptor_left(Some(service))), b"")?;
             return self.busy(service).map(Some);
         }
-        handover.iter().for_each(|h| h.ask());
         self.channel.send(&ask, &[])?;
         let received = self.channel.answer_with()?;
         if !self.started(service, &received.answer)? {

@@ -20,6 +20,7 @@ use crate::policy::{Peer, Settings, Source};
 use crate::wire::orders::Reason;
 use mio::Waker;
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Which limit is reached.
@@ -193,6 +194,7 @@ impl SessionCounts {
             of: self.clone(),
             taken: Taken::By(c.last, source, what),
             room: Room::Never,
+            taken_out: Arc::default(),
         })
     }
 
@@ -202,11 +204,13 @@ impl SessionCounts {
         self.counts().make_room(Source::of(peer), settings);
     }
 
-    /// Counts a stream with a thread of its own. Its session counts the holders of `session`.
-    pub fn branch(&self, session: &Arc<()>) -> CountGuard {
+    /// Counts a stream of the session `of` with a thread of its own. Its session counts the holders
+    /// of `session`.
+    pub fn branch(&self, session: &Arc<()>, of: &CountGuard) -> CountGuard {
         self.counts().branches += 1;
-        let taken = Taken::ByBranch { _session: session.clone() };
-        CountGuard { of: self.clone(), taken, room: Room::Never }
+        let taken = Taken::ByBranch { _session: session.clone(), of: of.number() };
+        let taken_out = of.taken_out.clone();
+        CountGuard { of: self.clone(), taken, room: Room::Never, taken_out }
     }
 }
 
@@ -216,6 +220,8 @@ pub struct CountGuard {
     of: SessionCounts,
     taken: Taken,
     room: Room,
+    /// A stream's thread has taken the session out of those that make room: shared with it.
+    taken_out: Arc<AtomicBool>,
 }
 
 /// Does a session make room for others?
@@ -233,6 +239,7 @@ enum Taken {
     /// A stream with a thread of its own.
     ByBranch {
         _session: Arc<()>,
+        of: Slot,
     },
 }
 
@@ -245,9 +252,17 @@ impl CountGuard {
         }
     }
 
+    /// The session's.
+    fn number(&self) -> Slot {
+        match self.taken {
+            Taken::By(number, ..) | Taken::ByBranch { of: number, .. } => number,
+        }
+    }
+
     /// The session makes room for others if it must: nobody has logged in, and no service runs.
     pub fn may_go(&mut self, noticed: Noticed) {
-        if self.room != Room::Never || self.spare().is_some() {
+        let again = self.room == Room::IfItMust && self.taken_out.swap(false, Ordering::AcqRel);
+        if self.room != Room::Never && !again || self.spare().is_some() {
             return;
         }
         if let Taken::By(number, source, what) = self.taken {
@@ -256,11 +271,16 @@ impl CountGuard {
         }
     }
 
-    /// From now on it does not make room. False: it had to, and ends.
+    /// From now on it does not make room, nor does the session of a stream. False: it had to, and
+    /// ends.
     pub fn stays(&mut self) -> bool {
-        if let (Taken::By(number, ..), Room::IfItMust) = (&self.taken, self.room) {
-            let stays = self.of.counts().idle.remove(*number).is_some();
-            self.room = if stays { Room::Never } else { Room::Made };
+        let is_stream = matches!(self.taken, Taken::ByBranch { .. });
+        if is_stream || self.room == Room::IfItMust {
+            let (number, mut c) = (self.number(), self.of.counts());
+            c.idle.remove(number);
+            let had_to = c.evicted.contains(&number);
+            self.room = if had_to { Room::Made } else { Room::Never };
+            self.taken_out.store(is_stream && !had_to, Ordering::Release);
         }
         self.room != Room::Made
     }

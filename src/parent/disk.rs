@@ -20,7 +20,6 @@ use std::io;
 use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 use std::time::Instant;
 
@@ -91,9 +90,7 @@ impl<'a> Disk<'a> {
         let variables = asked.variables();
         let variables = variables.iter().map(|(name, value)| (name, OsStr::from_bytes(value)));
         program.env_clear().envs(variables).stdin(Stdio::null());
-        if let Some((uid, gid)) = OwnUsers::for_look_up(self.before)? {
-            program.uid(uid).gid(gid);
-        }
+        programs::by_helper(&mut program, OwnUsers::for_look_up(self.before)?);
         let began = Instant::now();
         let answer = programs::answer(&mut program, within);
         self.left.took(began.elapsed(), matches!(answer, Ok((_, Some(_)))));

@@ -9,10 +9,8 @@ use super::programs;
 use crate::sys::poll::{self, Poll};
 use crate::wire::lookups::Entry;
 use crate::wire::roles::{self, Ids};
-use std::ffi::OsString;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStringExt;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
@@ -120,8 +118,7 @@ impl Asked {
     fn start(user: Option<Ids>) -> io::Result<Asked> {
         let mut program = programs::program(roles::ENTRIES);
         program.env_clear().current_dir("/").stderr(Stdio::null());
-        let variables = roles::helper_variables(user).into_iter();
-        program.envs(variables.map(|(name, value)| (name, OsString::from_vec(value))));
+        programs::by_helper(&mut program, user);
         let mut child = program.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let (questions, answers) = (child.stdin.take(), child.stdout.take());
         let questions = questions.ok_or(ErrorKind::BrokenPipe)?;

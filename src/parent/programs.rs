@@ -7,13 +7,13 @@ use super::own_users::OwnUsers;
 use crate::policy::{Backend, Service, Table};
 use crate::sys::{poll, process};
 use crate::wire::lookups::{self, FileKind};
-use crate::wire::roles;
+use crate::wire::roles::{self, Ids};
 use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -117,8 +117,7 @@ fn needs(service: &Service) -> impl Iterator<Item = Needed<'_>> {
 pub fn wrong_with_libwrap(before: Option<OwnUsers>) -> Option<String> {
     let mut asks = program(roles::LIBWRAP);
     match OwnUsers::for_look_up(before) {
-        Ok(Some((uid, gid))) => drop(asks.uid(uid).gid(gid)),
-        Ok(None) => {}
+        Ok(helper) => by_helper(&mut asks, helper),
         Err(why) => return Some(why),
     }
     match ask(&mut asks, b"") {
@@ -139,6 +138,12 @@ pub fn program(role: &str) -> Command {
     let mut program = Command::new(OsStr::from_bytes(process::own_program().to_bytes()));
     program.arg0(roles::SERVICE).arg(role);
     program
+}
+
+/// Has such a program become the user that look-ups have, before it looks anything up.
+pub fn by_helper(program: &mut Command, helper: Option<Ids>) {
+    let variables = roles::helper_variables(helper).into_iter();
+    program.envs(variables.map(|(name, value)| (name, OsString::from_vec(value))));
 }
 
 /// What a child answers within that time, and why that is not all, if it is not.

@@ -1,6 +1,6 @@
 //! The parent's loop: orders, signals and children, one after the other, in one thread that waits
-//! only in its poll. Requests of the parent's parts to each other go through `dispatch` and
-//! `pipeline`.
+//! only in its poll, and for a moment where others may have a socket (`sys::bounded_calls`).
+//! Requests of the parent's parts to each other go through `dispatch` and `pipeline`.
 
 use super::accounts::Accounts;
 use super::arrival::{Arrival, LocalClient};
@@ -150,9 +150,7 @@ impl Parent {
             if self.is_over() || self.cx.is_ending() && idle {
                 return Ok(());
             }
-            if !self.poll(&mut events)? {
-                continue;
-            }
+            self.poll(&mut events)?;
             if !events.is_empty() {
                 self.watchdog.wake(&mut self.cx, &self.listeners);
             }
@@ -186,21 +184,20 @@ impl Parent {
         }
     }
 
-    /// Waits until something is to be done. False: the timer of the interrupt alone has ended the
-    /// wait; what is due comes with the next one.
-    fn poll(&mut self, events: &mut Events) -> Result<bool, String> {
+    /// Waits until something is to be done, or the timer of the interrupt ends the wait.
+    fn poll(&mut self, events: &mut Events) -> Result<(), String> {
         let wait = self.wait();
         let polled = self.cx.poll.poll(events, wait);
         self.cx.now = clock::monotonic();
         self.services.rest();
         match polled {
-            Err(e) if e.kind() == ErrorKind::Interrupted => return Ok(false),
+            // Where nothing else happens, the timer ends.
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(e) => return Err(format!("poll: {e}")),
-            Ok(()) => {}
+            // Anything may close what a net process has sent.
+            Ok(()) => self.services.closes(),
         }
-        // Anything may close what a net process has sent.
-        self.services.closes();
-        Ok(true)
+        Ok(())
     }
 
     /// Those that drain, and that nothing here needs any more.

@@ -56,8 +56,9 @@ impl BoundedCalls {
         let ((answer, answered), busy) = (mpsc::channel(), self.busy.clone());
         self.busy.store(true, Ordering::Release);
         let call: Call = Box::new(move || {
+            let over = Over(busy);
             let done = call();
-            busy.store(false, Ordering::Release);
+            drop(over);
             // Nobody may wait for it any more.
             let _ = answer.send(done);
         });
@@ -67,6 +68,15 @@ impl BoundedCalls {
             return None;
         }
         answered.recv_timeout(WAIT_MAX).ok()
+    }
+}
+
+/// A call is over when this is dropped, whatever has become of it.
+struct Over(Arc<AtomicBool>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
     }
 }
 

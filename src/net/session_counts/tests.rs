@@ -13,7 +13,7 @@ fn a_source_has_its_own_bound_and_all_have_one() {
     assert_eq!(all.admit(a(1), &settings, true).expect_err("full"), Full::Source);
     let other = all.admit(a(2), &settings, true);
     assert_eq!(all.admit(a(3), &settings, true).expect_err("full"), Full::All);
-    let branch = all.branch(&Arc::default());
+    let branch = all.branch(&Arc::default(), places[0].as_ref().expect("a place"));
     drop((places, other));
     assert!(!all.is_empty());
     drop(branch);
@@ -78,4 +78,26 @@ fn an_idle_session_makes_room_for_a_source_with_fewer() {
     assert!(!all.is_empty());
     drop(first);
     assert!(all.is_empty() && all.counts().sources.is_empty());
+}
+
+#[test]
+fn a_session_whose_stream_asks_for_a_service_stays() {
+    let settings = Settings { max_sessions: 1, ..Settings::default() };
+    let (all, a) = (SessionCounts::default(), |n: u8| Peer::from([192, 0, 2, n]));
+    let (ours, _theirs) = socket::pair().expect("a pair");
+    let socket = Arc::new(Shared::from(ours));
+    let mut session = all.admit(a(1), &settings, false).expect("a place");
+    session.may_go(Noticed::Connection(&socket));
+    let mut stream = all.branch(&Arc::default(), &session);
+    assert!(stream.stays());
+    assert_eq!(all.admit(a(2), &settings, false).expect_err("none is idle"), Full::All);
+    assert!(!session.is_evicted());
+    // Its service was refused, say.
+    drop(stream);
+    session.may_go(Noticed::Connection(&socket));
+    let mut late = all.branch(&Arc::default(), &session);
+    let other = all.admit(a(2), &settings, false).expect("it makes room");
+    assert!(session.is_evicted() && !late.stays());
+    drop((session, late, other));
+    assert!(all.is_empty());
 }

@@ -73,7 +73,7 @@ pub(in crate::sys) fn stream(address: SocketAddr, mptcp: bool) -> io::Result<Own
     Ok(fd)
 }
 
-/// See [`stream`].
+/// Sets SO_KEEPALIVE: an end that has vanished does not occupy the other for ever.
 pub fn set_keepalive(fd: BorrowedFd) -> io::Result<()> {
     Ok(setsockopt(&fd, sockopt::KeepAlive, &true)?)
 }

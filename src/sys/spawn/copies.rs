@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Copies kept at a time. There are more only while somebody with the rights of root keeps a child
 /// from its first steps: then the oldest one goes.
-const KEPT_MAX: usize = 64;
+const KEPT_MAX: usize = 16;
 
 /// The starts that are under way, and the connections that are kept because of them.
 #[derive(Debug, Default)]

@@ -134,6 +134,9 @@ impl Multiplexer<'_> {
     }
 
     fn start(&mut self, id: StreamId, service: ServiceId, way: Way) -> Result<(), End> {
+        if !self.session.state.guard.stays() {
+            return Err(End::Evicted);
+        }
         let s = &self.session;
         let room = self.streams.starts.len() < self.streams.starts_max as usize;
         let reserve = || s.state.world.descriptors.reserve(s.channel.as_fd());
@@ -188,7 +191,7 @@ impl Multiplexer<'_> {
             channel,
             place: Where::Stream,
             first: First::Builtin(b),
-            guard: s.state.world.sessions.branch(&self.streams.branches),
+            guard: s.state.world.sessions.branch(&self.streams.branches, &s.state.guard),
             outer,
             handover: Some(handover.clone()),
         });
