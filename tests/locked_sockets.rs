@@ -69,17 +69,18 @@ const LOCKS: &str = r#"
         _exit(0);
     }"#;
 
+fn conf(attributes: &str, what: &str) -> String {
+    let attributes = attributes.replace("PROGRAM", &format!("nobody @DIR@/x x {what} @DIR@/once"));
+    format!("hello stream tcp nowait @USER@ /bin/echo echo hello\nx {attributes}")
+}
+
 /// The service `x`, beside `hello`. None: it cannot be tried here.
 fn locks(attributes: &str, what: &str) -> Option<Daemon> {
     if !root() || !installed("cc") {
         skip("needs root, and a C compiler");
         return None;
     }
-    let d = Daemon::with(&format!(
-        "hello stream tcp nowait @USER@ /bin/echo echo hello\n\
-         x {attributes}",
-        attributes = attributes.replace("PROGRAM", &format!("nobody @DIR@/x x {what} @DIR@/once"))
-    ));
+    let d = Daemon::with(&conf(attributes, what));
     let d = d.file("x.c", LOCKS);
     let built = Command::new("cc")
         .args(["-static", "-O2", "-w", "-pthread", "-o"])
@@ -138,6 +139,12 @@ fn of_a_socket_that_a_program_has_whole() {
         come();
         others_are_served(&d);
         d.wait_log("a process keeps the lock of this socket");
+        if what == "listener" {
+            let began = Instant::now();
+            d.reload(&conf(&format!("{row} backlog = 17\n"), what));
+            same(d.ask("hello\r\n"), "+Go\r\nhello\n");
+            assert!(began.elapsed() < Duration::from_secs(10), "{}", d.log());
+        }
         come();
         // Whoever comes when it has been given back is served.
         d.wait_logs("EXIT service=x", 2);

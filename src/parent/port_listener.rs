@@ -147,8 +147,9 @@ impl PortListener {
         };
         let (old, new) = (backlog(&self.port.at), backlog(&port.at));
         if old != new {
+            let set = move |socket: BorrowedFd| port::set_backlog(socket, new);
             // Else it stays as it was.
-            let _ = port::set_backlog(self.socket.as_fd(), new);
+            let _ = look(self.socket.as_fd(), &mut self.calls, set);
         }
         if let (Some(file), At::Path(old), At::Path(new)) = (&self.file, &self.port.at, &port.at)
             && (old.mode, old.owner) != (new.mode, new.owner)
