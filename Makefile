@@ -29,9 +29,8 @@ all:
 run: all
 	@etc/demo.sh run "$(PROGRAM)"
 
-# Most tests wait for something most of the time: two for each processor.
 test: tools
-	RUST_TEST_THREADS="$${RUST_TEST_THREADS:-$$(( $$(nproc) * 2 ))}" $(CARGO) test --locked
+	CARGO="$(CARGO)" tests/suite
 
 # The trials of README.md, as NAME:FILE:TEST[,TEST...] of tests/, which tests/manual.rs compares with that page.
 TRIALS = \
