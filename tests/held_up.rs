@@ -7,6 +7,8 @@ use nix::sys::signal::Signal;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 use support::*;
 
 /// A file system (fuse(4)) that answers nothing; its end lets go of everybody.
@@ -85,32 +87,72 @@ fn a_start_that_hangs_holds_up_no_other() {
     until("nothing is left of them", || d.services().is_empty());
 }
 
-/// Answers what mounts it and nothing else, but takes what it is asked: whoever asks then cannot be
-/// killed any more.
-fn takes_and_never_answers(device: &File) {
+/// Answers what mounts it, and every other question after this time, with success; None: never.
+/// It takes what it is asked: whoever asks then cannot be killed any more.
+fn answers_after(device: &File, time: Option<Duration>) {
     const INIT: u32 = 26;
     const HEAD: usize = 16;
-    const ANSWER: usize = 80;
+    const INIT_ANSWER: usize = 80;
     let mut device = device.try_clone().expect("descriptor");
     std::thread::spawn(move || {
         let mut asked = vec![0; 1 << 17];
         while let Ok(40..) = device.read(&mut asked) {
-            if asked[4..8] == INIT.to_ne_bytes() {
-                let mut answer = [0u8; ANSWER];
-                answer[..4].copy_from_slice(&(ANSWER as u32).to_ne_bytes());
-                answer[8..HEAD].copy_from_slice(&asked[8..HEAD]);
+            let is_init = asked[4..8] == INIT.to_ne_bytes();
+            let mut answer = vec![0u8; if is_init { INIT_ANSWER } else { HEAD }];
+            let length = answer.len() as u32;
+            answer[..4].copy_from_slice(&length.to_ne_bytes());
+            answer[8..HEAD].copy_from_slice(&asked[8..HEAD]);
+            if is_init {
                 // Version 7.31 (fuse(4)).
                 answer[HEAD..HEAD + 8].copy_from_slice(&[7, 0, 0, 0, 31, 0, 0, 0]);
                 device.write_all(&answer).expect("answer");
+            } else if let Some(time) = time {
+                let mut device = device.try_clone().expect("descriptor");
+                std::thread::spawn(move || {
+                    std::thread::sleep(time);
+                    // Whoever asked may be gone.
+                    let _ = device.write_all(&answer);
+                });
             }
         }
     });
 }
 
+/// The loop waits once in vain for a child of a user whose file system is slow; then it knows.
+#[test]
+fn starts_that_are_slow_hold_up_nobody_but_their_user() {
+    let Some((d, hung)) = daemon("") else { return };
+    if !installed("strace") {
+        return skip("needs strace");
+    }
+    answers_after(&hung.device, Some(Duration::from_millis(60)));
+    let waits = d.place.at("waits");
+    let parent = d.parent_pid();
+    let mut strace = Command::new("strace")
+        .args(["-q", "-e", "trace=futex", "-o", &waits, "-p", &parent.to_string()])
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("strace");
+    until("it is traced", || proc::status(parent, "TracerPid") != "0");
+    // More at once than may be pending: the others have their turn, and none is refused.
+    for _ in 0..3 {
+        let mut slow: Vec<Client> = (0..40).map(|_| d.connect()).collect();
+        for c in &mut slow {
+            c.send(STUCK);
+        }
+        same(d.ask("hello\r\n"), HELLO);
+        slow.iter_mut().for_each(|c| same(c.read_all(), "+Go\r\n"));
+    }
+    strace.kill().and_then(|()| strace.wait()).expect("kill");
+    let waits = std::fs::read_to_string(&waits).expect("waits");
+    let in_vain = waits.lines().filter(|l| l.contains("ETIMEDOUT")).count();
+    assert!((1..10).contains(&in_vain), "{in_vain} of 120");
+}
+
 #[test]
 fn three_users_whose_starts_hang_for_ever_leave_places_for_others() {
     let Some(hung) = hung() else { return };
-    takes_and_never_answers(&hung.device);
+    answers_after(&hung.device, None);
     let rows = ["daemon", "bin", "sys"].map(|user| row(user, user, &hung)).concat();
     let d = Daemon::with(&format!("{OTHER}{rows}")).start();
     let mut stuck = Vec::new();

@@ -126,6 +126,11 @@ impl StartError {
     pub fn busy(reason: &'static str, text: Option<String>) -> StartError {
         StartError { reply: Some(Why::Busy), reason, text }
     }
+
+    /// Nobody is left who waits for it.
+    pub fn gone() -> StartError {
+        StartError { reply: None, reason: "gone", text: None }
+    }
 }
 
 impl std::convert::From<String> for StartError {

@@ -5,6 +5,7 @@ use super::channel::{Channel, Retries};
 use super::children::Children;
 use super::config::Config;
 use super::descriptors::{ChildError, Descriptors};
+use super::held_up::HeldUp;
 use super::options::Options;
 use super::tallies::{Counted, Tallies};
 use crate::log;
@@ -128,6 +129,7 @@ pub struct Context {
     pub poll: Poll,
     pub spawner: Spawner,
     pub children: Children,
+    pub held_up: HeldUp,
     pub counters: Counters,
     /// The time of this turn of the loop (monotonic).
     pub now: Duration,
@@ -154,6 +156,7 @@ impl Context {
             poll: Poll::new()?,
             spawner,
             children: Children::default(),
+            held_up: HeldUp::default(),
             counters: Counters::default(),
             now,
             retries: Retries::default(),

@@ -154,6 +154,7 @@ impl Parent {
     pub fn end(mut self) {
         self.not_reloaded();
         self.services.settle_all(&mut self.cx);
+        self.refuse_deferred();
         self.route();
         if let hang @ 1.. = self.services.abandon() {
             log::warn(&format!("{hang} starts hang before their exec; fived ends them"));

@@ -28,7 +28,7 @@
 //! | `services` `starting` `running` | services: all of them, those that start, those that run |
 //! | `unbound` | ports of inetd.conf and xinetd.conf that could not be bound, until they can be |
 //! | `undelivered` | sockets of services that have ended, until net has all of their output |
-//! | `turns` | how many may be starting, and who waits for them |
+//! | `turns` `deferred` `held_up` | how many may be starting, and who waits for them; those that wait for their turn; whose starts are held up |
 //! | `channel` | a channel on which orders come and answers go |
 //! | `handed` | clients' sockets that a net process is handed |
 //! | `net` `nets` `net_log` `net_gauges` `watchdog` | net processes, their lines for the log, what they count, and one that hangs |
@@ -81,6 +81,7 @@ mod config;
 mod config_error;
 mod context;
 mod decisions;
+mod deferred;
 mod descriptors;
 mod disk;
 mod dispatch;
@@ -89,6 +90,7 @@ mod ending;
 mod environment;
 mod given_paths;
 mod handed;
+mod held_up;
 mod hosts;
 mod inspector;
 mod keys;

@@ -204,7 +204,7 @@ impl Parent {
             Then::Another => self.ask_another(w, Declined::Late),
             Then::Gone => {
                 self.services.release(w.permit);
-                let no = StartError { reply: None, reason: "gone", text: None };
+                let no = StartError::gone();
                 self.refuse(w.arrival, no);
             }
         }

@@ -10,9 +10,11 @@ use super::arrival::{Answer, Arrival, From, Given, NetEnds, StartError, StreamTa
 use super::backend::exec::Plan;
 use super::catalog::{Missing, Unprepared};
 use super::config::Config;
+use super::deferred::DeferredStart;
 use super::descriptors::own;
 use super::run::{Parent, Then};
 use super::session::local_user;
+use super::turns::Turn;
 use super::waits::NotStarted;
 use super::wrap::{Checked, Verdict};
 use crate::policy::{
@@ -62,16 +64,8 @@ impl Parent {
     /// `asked`: this name was looked up for it already.
     pub fn arrive(&mut self, a: Arrival, asked: Option<&Missing>) {
         // What decides may have taken a moment, and its session may be over.
-        let gone = match a.who.from {
-            // Of a stream that has a service already a second one would take that one's line in
-            // the log: only a net process that somebody else controls asks for it.
-            From::Session(stream) => {
-                self.sessions.root(stream.0).is_none() || self.services.has(stream)
-            }
-            From::Net(_) | From::Port | From::Wait(_) => false,
-        };
-        if gone {
-            return self.refuse(a, StartError { reply: None, reason: "gone", text: None });
+        if self.is_gone(a.who.from) {
+            return self.refuse(a, StartError::gone());
         }
         if let Some(no) = self.sensors.refuse(&a, self.cx.now) {
             return self.refuse(a, no);
@@ -99,6 +93,18 @@ impl Parent {
             Err(Refusal::Busy(b)) => StartError::busy(b.as_str(), None),
         };
         self.refuse(a, no);
+    }
+
+    /// Is nobody left who waits for a service?
+    fn is_gone(&self, from: From) -> bool {
+        match from {
+            // Of a stream that has a service already a second one would take that one's line in
+            // the log: only a net process that somebody else controls asks for it.
+            From::Session(stream) => {
+                self.sessions.root(stream.0).is_none() || self.services.has(stream)
+            }
+            From::Net(_) | From::Port | From::Wait(_) => false,
+        }
     }
 
     /// Returned: a request whose rules in hosts_access(5) need not be asked (any more). Who may not
@@ -149,7 +155,7 @@ impl Parent {
     }
 
     /// What was permitted is laid out and started: a permit goes in by value.
-    fn deliver(&mut self, permit: Permit, mut a: Arrival, asked: Option<&Missing>) {
+    fn deliver(&mut self, permit: Permit, a: Arrival, asked: Option<&Missing>) {
         let config = a.config.clone();
         let prepared = config.catalog.prepared(&config.table, permit.service());
         match (&prepared, config.table.service(a.service).map(|s| &s.backend)) {
@@ -164,16 +170,9 @@ impl Parent {
         let plan =
             prepared.map(|prepared| report.and_then(|report| Plan::new(&a, prepared, report)));
         let no = match plan {
-            Ok(Ok(plan)) => match self.connection(&mut a, &plan) {
-                Ok(given) => {
-                    if let From::Wait(port) = a.who.from {
-                        self.ports.listeners.given_to(port, plan.uid);
-                    }
-                    let record = (config, a.record());
-                    return self.services.start(&mut self.cx, permit, plan, record, given);
-                }
-                Err(no) => no,
-            },
+            Ok(Ok(plan)) => {
+                return self.start_in_turn(Box::new(DeferredStart { permit, plan, arrival: a }));
+            }
             Err(Unprepared::Missing(name)) if asked != Some(&name) => {
                 self.services.release(permit);
                 let then = Then::Start(Box::new(a));
@@ -191,13 +190,75 @@ impl Parent {
         self.refuse(a, no);
     }
 
+    /// Starts it, or lets it wait for its turn.
+    fn start_in_turn(&mut self, start: Box<DeferredStart>) {
+        let uid = start.plan.uid;
+        let turn = match self.deferred.has(uid) {
+            true => Turn::Later,
+            false => self.services.turn_of(&mut self.cx, uid),
+        };
+        match turn {
+            Turn::Now => self.start_now(*start),
+            Turn::Later => {
+                if let Err(start) = self.deferred.add(start) {
+                    self.refuse_start(start);
+                }
+            }
+            Turn::Never => self.refuse_start(start),
+        }
+    }
+
+    /// Goes on with those whose turn it is.
+    pub fn resume_deferred(&mut self) {
+        for uid in self.deferred.users() {
+            while self.deferred.has(uid) {
+                let turn = self.services.turn_of(&mut self.cx, uid);
+                if turn == Turn::Later {
+                    break;
+                }
+                let Some(start) = self.deferred.next(uid) else { break };
+                if turn == Turn::Never {
+                    self.refuse_start(start);
+                } else if self.is_gone(start.arrival.who.from) {
+                    self.services.release(start.permit);
+                    self.refuse(start.arrival, StartError::gone());
+                } else {
+                    self.start_now(*start);
+                }
+            }
+        }
+    }
+
+    /// fived ends: none of them will have its turn.
+    pub fn refuse_deferred(&mut self) {
+        self.deferred.take().for_each(|start| self.refuse_start(start));
+    }
+
+    fn refuse_start(&mut self, start: Box<DeferredStart>) {
+        self.services.release(start.permit);
+        let text = "too many starts are held up on their way to exec".to_string();
+        self.refuse(start.arrival, StartError::busy("processes", Some(text)));
+    }
+
+    fn start_now(&mut self, DeferredStart { permit, plan, arrival: mut a }: DeferredStart) {
+        match self.connection(&mut a, &plan) {
+            Ok(given) => {
+                if let From::Wait(port) = a.who.from {
+                    self.ports.listeners.given_to(port, plan.uid);
+                }
+                let record = (a.config.clone(), a.record());
+                self.services.start(&mut self.cx, permit, plan, record, given);
+            }
+            Err(no) => {
+                self.services.release(permit);
+                self.refuse(a, no);
+            }
+        }
+    }
+
     /// What the service is to have: the client's own socket, a terminal, or one end of a pair; and
     /// net's ends.
     fn connection(&mut self, a: &mut Arrival, plan: &Plan) -> Result<Given, StartError> {
-        if !self.services.wait_for_turn(&mut self.cx, plan.uid) {
-            let text = "too many starts are held up on their way to exec".to_string();
-            return Err(StartError::busy("processes", Some(text)));
-        }
         let (From::Session(stream), None) = (a.who.from, a.client.as_ref()) else {
             let connection = a.client.take().ok_or("no connection")?;
             if matches!(a.who.addresses, Addresses::Unix(_)) {

@@ -177,10 +177,13 @@ impl Parent {
 
     /// Who relays: the process that has the client; a plain client is handed to a net process.
     pub(super) fn relayed_by(&mut self, a: &Arrival) -> Result<Owner, StartError> {
-        let gone = || StartError { reply: None, reason: "gone", text: None };
         let preferred = match (a.who.from, &a.client) {
             (From::Session((session, _)), None) => {
-                return self.sessions.root(session).map(Owner::Session).ok_or_else(gone);
+                return self
+                    .sessions
+                    .root(session)
+                    .map(Owner::Session)
+                    .ok_or_else(StartError::gone);
             }
             (From::Session((session, _)), Some(_)) => self.sessions.net_of(session),
             (From::Net(net), Some(_)) => Some(net),
@@ -267,7 +270,7 @@ fn greet(client: &Shared, text: &[u8]) -> Result<Greeting, StartError> {
             Ok(Greeting::Sent)
         }
         // A client that takes no greeting on a new connection has gone.
-        _ => Err(StartError { reply: None, reason: "gone", text: None }),
+        _ => Err(StartError::gone()),
     }
 }
 

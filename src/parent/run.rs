@@ -7,6 +7,7 @@ use super::arrival::{Arrival, LocalClient};
 use super::backend::connect::Connects;
 use super::channel::{Broken, Retries};
 use super::context::{Context, Phase, SIGNALS, Timer};
+use super::deferred::Deferred;
 use super::hosts::Hosts;
 use super::listeners::Listeners;
 use super::logins::{Logins, Proved};
@@ -62,6 +63,7 @@ pub enum Then {
 pub struct Parent {
     /// Dropped before the context, whose spawner the starts that are under way use.
     pub services: Services,
+    pub deferred: Deferred,
     /// Likewise.
     pub connects: Connects,
     pub cx: Context,
@@ -100,6 +102,7 @@ impl Parent {
         cx.registry().register(&mut SourceFd(&signals.as_raw_fd()), SIGNALS, Interest::READABLE)?;
         Ok(Parent {
             services: Services::new()?,
+            deferred: Deferred::default(),
             connects: Connects::default(),
             cx,
             listeners,
@@ -137,6 +140,7 @@ impl Parent {
         loop {
             self.make_ahead();
             self.services.settle(&mut self.cx);
+            self.resume_deferred();
             self.route();
             self.relay_threads.settle(&self.cx, true);
             self.let_nets_leave();
@@ -144,6 +148,7 @@ impl Parent {
                 return Err(why);
             }
             let idle = self.services.is_empty()
+                && self.deferred.is_empty()
                 && self.connects.is_empty()
                 && self.offers.is_idle()
                 && self.nets.is_empty();
@@ -203,8 +208,13 @@ impl Parent {
     /// Those that drain, and that nothing here needs any more.
     fn let_nets_leave(&mut self) {
         let (services, connects, offers) = (&self.services, &self.connects, &self.offers);
-        let relays = &self.relay_threads;
-        let waits = |net| connects.for_net(net) || offers.for_net(net) || relays.for_net(net);
+        let (relays, deferred) = (&self.relay_threads, &self.deferred);
+        let waits = |net| {
+            connects.for_net(net)
+                || offers.for_net(net)
+                || relays.for_net(net)
+                || deferred.for_net(net)
+        };
         // Where none will serve any more, one stays for the sockets whose close is to linger.
         let lingers = self.cx.is_ending() && services.running.has_lingering_close();
         let stays = if lingers { self.nets.for_relay(None) } else { None };
@@ -375,6 +385,7 @@ impl Parent {
                     self.services.tidy(cx.now);
                     self.pairs.tidy(cx.now);
                     self.connects.tidy(cx.now);
+                    cx.held_up.tidy(cx.now);
                     cx.spawner.tidy(cx.now);
                 }
             }

@@ -127,10 +127,11 @@ impl Services {
         (config, record): (Rc<Config>, Record),
         given: Given,
     ) {
-        let alone = plan.has_extra();
+        let (alone, uid) = (plan.has_extra(), plan.uid);
         let (service, ticket) = (permit.service(), permit.into_ticket());
         let starting = Starting { config, service, ticket, plan, given, record };
-        let start = cx.spawner.begin(Box::new(starting), Starting::launch);
+        let mut start = cx.spawner.begin(Box::new(starting), Starting::launch);
+        start.expect_late(cx.held_up.has(uid, cx.now));
         if alone { self.over(cx, start, false) } else { self.starting.push(start) }
     }
 

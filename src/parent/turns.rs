@@ -1,5 +1,5 @@
-//! How many starts may be pending, and who waits for them: so that starts that hang hold up nobody
-//! but those who want the same user's services.
+//! How many starts may be pending, and who waits for them: so that starts that hang, or are slow,
+//! hold up nobody but those who want the same user's services.
 
 use super::arrival::From;
 use super::context::Context;
@@ -22,6 +22,20 @@ const PER_USER_MAX: usize = 12;
 /// A start that is older than this hangs; a younger one may only be slow.
 const HANGS_AFTER: Duration = Duration::from_millis(100);
 
+/// While starts are pending that nobody waits for, and that are not late yet, the loop looks as
+/// often as this whether they are over.
+const LOOK_SOON: Duration = Duration::from_millis(2);
+
+/// May one more service of a user be started?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    Now,
+    /// Not before one of those that are pending is over. The loop must not wait for that.
+    Later,
+    /// Those that it would have to wait for hang.
+    Never,
+}
+
 /// Does somebody wait for this start, as far as it is not late? Nobody is answered when the program
 /// of a `wait` port has reached its exec, so the loop goes on, and mostly it looks after that start
 /// again when the program has ended: one change of process less for each.
@@ -30,20 +44,24 @@ fn is_awaited(f: &PendingStart<Starting>) -> bool {
 }
 
 impl Services {
-    /// Waits until one more service of this user may be started. False: it may not, because the
-    /// starts that it would have to wait for hang.
-    pub fn wait_for_turn(&mut self, cx: &mut Context, uid: u32) -> bool {
+    /// May one more service of this user be started? Waits for others' starts, but for those alone
+    /// that are expected to be over in a moment.
+    pub fn turn_of(&mut self, cx: &mut Context, uid: u32) -> Turn {
         loop {
             let of_user = |f: &&PendingStart<Starting>| f.payload().plan.uid == uid;
             let left = cx.spawner.capacity().saturating_sub(self.starting.len());
             let all_full = left == 0;
             if self.starting.iter().filter(of_user).count() >= PER_USER_MAX.min(left) {
                 let in_the_way = |f: &&PendingStart<Starting>| all_full || of_user(f);
-                if self.starting.iter().filter(in_the_way).all(|f| f.age() > HANGS_AFTER) {
-                    return false;
+                let mut in_the_way = self.starting.iter().filter(in_the_way);
+                if in_the_way.clone().all(|f| f.age() > HANGS_AFTER) {
+                    return Turn::Never;
+                }
+                if !in_the_way.any(is_awaited) {
+                    return Turn::Later;
                 }
             } else if self.starting.iter().filter(|f| !f.is_late()).count() < AWAITED {
-                return true;
+                return Turn::Now;
             }
             self.wait_for_one(cx);
         }
@@ -54,7 +72,10 @@ impl Services {
     pub fn settle(&mut self, cx: &mut Context) {
         self.look(cx);
         let old = |f: &&mut PendingStart<Starting>| f.age() >= LOOK_AFTER;
-        self.starting.iter_mut().filter(old).for_each(PendingStart::look_after);
+        for start in self.starting.iter_mut().filter(old) {
+            start.look_after();
+            cx.held_up.note(start.payload().plan.uid, cx.now);
+        }
         cx.spawner.let_go();
         if self.starting.iter().any(is_awaited) {
             self.wait_for_one(cx);
@@ -75,8 +96,14 @@ impl Services {
 
     /// How long the loop's poll may wait, for the sake of starts that are under way.
     pub fn settled_for(&self) -> Option<Duration> {
-        let awaited = self.starting.iter().any(is_awaited);
-        (!self.starting.is_empty()).then_some(if awaited { Duration::ZERO } else { LOOK_AFTER })
+        if self.starting.iter().any(is_awaited) {
+            return Some(Duration::ZERO);
+        }
+        let is_soon = |f: &PendingStart<Starting>| {
+            f.age() < LOOK_AFTER && !matches!(f.payload().record.from, From::Wait(_))
+        };
+        let soon = self.starting.iter().any(is_soon);
+        (!self.starting.is_empty()).then_some(if soon { LOOK_SOON } else { LOOK_AFTER })
     }
 
     /// Waits until every start is over or is late.
@@ -89,9 +116,12 @@ impl Services {
 
     pub(super) fn wait_for_one(&mut self, cx: &mut Context) {
         let position = |of: fn(&PendingStart<Starting>) -> bool| self.starting.iter().position(of);
-        let first = position(is_awaited).or_else(|| position(|f| !f.is_late())).unwrap_or(0);
-        if let Some(f) = self.starting.get_mut(first) {
+        let first = position(is_awaited).or_else(|| position(|f| !f.is_late()));
+        if let Some(f) = first.and_then(|n| self.starting.get_mut(n)) {
             f.wait();
+            if f.is_late() {
+                cx.held_up.note(f.payload().plan.uid, cx.now);
+            }
         }
         self.look(cx);
     }

@@ -227,7 +227,7 @@ impl Connects {
         let tried = match news {
             WaitEnd::Connected => Tried::Connected(c, target, socket),
             WaitEnd::Refused(e) => Tried::refused(c, target, &e),
-            WaitEnd::Left => return self.outcomes.push(Outcome::Failed(c, gone())),
+            WaitEnd::Left => return self.outcomes.push(Outcome::Failed(c, StartError::gone())),
         };
         if let Some(c) = self.tried(cx.now, tried) {
             self.next(cx, c);
@@ -259,8 +259,9 @@ impl Connects {
                 Err(e) => Tried::refused(c, target, &e),
             };
         };
+        let uid = identity.uid;
         let of_one = |l: &&PendingStart<Trial>| {
-            l.payload().connecting.identity.as_ref().is_some_and(|i| i.uid == identity.uid)
+            l.payload().connecting.identity.as_ref().is_some_and(|i| i.uid == uid)
         };
         if self.late.len() >= LATE || self.late.iter().filter(of_one).count() >= LATE_OF_ONE {
             return Tried::scarce(c, "processes", &"too many connections are held up");
@@ -268,8 +269,13 @@ impl Connects {
         let no_words = no_words();
         let trial = Trial { connecting: c, target, socket, address, no_words };
         let mut start = cx.spawner.begin(Box::new(trial), Trial::launch);
-        start.wait();
+        if cx.held_up.has(uid, cx.now) {
+            start.expect_late(true);
+        } else {
+            start.wait();
+        }
         if !start.is_over() {
+            cx.held_up.note(uid, cx.now);
             self.late.push(start);
             return Tried::Begun;
         }
@@ -312,7 +318,7 @@ impl Connects {
             self.pending.iter().filter(|(_, c)| of(c)).map(|(token, _)| token).collect();
         for token in all {
             if let Some(w) = self.pending.take(cx, token) {
-                self.outcomes.push(Outcome::Failed(w.what, gone()));
+                self.outcomes.push(Outcome::Failed(w.what, StartError::gone()));
             }
         }
     }
@@ -352,11 +358,6 @@ fn finished(cx: &mut Context, start: PendingStart<Trial>, reaped: bool) -> Tried
         // What else fails in the child, such as becoming the user, concerns that user alone.
         Err(f) => Tried::Refused { c, target, why: f.to_string(), counts: false },
     }
-}
-
-/// Nobody is left who waits for it.
-fn gone() -> StartError {
-    StartError { reply: None, reason: "gone", text: None }
 }
 
 /// The child runs no program: it needs neither arguments nor an environment.

@@ -50,6 +50,8 @@ pub(super) struct Begun {
     gate: *mut Gate,
     pid: i32,
     begun: Instant,
+    /// When it was last looked after.
+    looked: Instant,
     /// It was waited for long enough.
     late: bool,
     /// It was killed because it was stopped or held up.
@@ -92,10 +94,17 @@ impl<T: 'static> PendingStart<T> {
         }
     }
 
-    /// It was waited for in vain: ask [`PendingStart::is_over`], and call
+    /// It was waited for in vain, or nobody was to wait: ask [`PendingStart::is_over`], and call
     /// [`PendingStart::look_after`] now and then.
     pub fn is_late(&self) -> bool {
         matches!(&self.state, State::Begun(a) if a.late)
+    }
+
+    /// `late`: nobody is to wait for this one, which counts as late from now on.
+    pub fn expect_late(&mut self, late: bool) {
+        if let State::Begun(a) = &mut self.state {
+            a.late |= late;
+        }
     }
 
     /// Waits until it is over or, [`LOOK_AFTER`] after its beginning, is late; then as long once
@@ -177,7 +186,8 @@ impl Begun {
 
     /// Of a child that has its order. Order and gate come from Boxes.
     pub fn new(slot: Slot, order: *mut Order<'static>, gate: *mut Gate, pid: i32) -> Begun {
-        Begun { slot, order, gate, pid, begun: Instant::now(), late: false, killed: false }
+        let begun = Instant::now();
+        Begun { slot, order, gate, pid, begun, looked: begun, late: false, killed: false }
     }
 
     fn gate(&self) -> &Gate {
@@ -218,6 +228,10 @@ impl Begun {
     }
 
     fn look_after(&mut self) {
+        if self.looked.elapsed() < LOOK_AFTER {
+            return;
+        }
+        self.looked = Instant::now();
         if self.is_ours() && (is_stopped(self.pid) || self.begun.elapsed() > START_MAX) {
             self.kill();
         }
