@@ -103,7 +103,9 @@ impl Parent {
             From::Session(stream) => {
                 self.sessions.root(stream.0).is_none() || self.services.has(stream)
             }
-            From::Net(_) | From::Port | From::Wait(_) => false,
+            // Its program would keep the port from the fived that comes next.
+            From::Wait(_) => self.cx.is_ending(),
+            From::Net(_) | From::Port => false,
         }
     }
 
