@@ -1,42 +1,46 @@
-//! DESIGN 2: who may import whom. Rust forbids no sibling import, so this holds the table as data
-//! and reads the sources.
+//! DESIGN 2: who may import whom. Rust forbids no sibling import, so this holds the sources to the
+//! table in `src/lib.rs`.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 struct Side {
-    name: &'static str,
+    name: String,
     /// Sides that it may use, besides itself.
-    sides: &'static [&'static str],
-    crates: &'static [&'static str],
+    sides: Vec<String>,
+    crates: Vec<String>,
 }
 
-const SIDES: &[Side] = &[
-    Side { name: "wire", sides: &[], crates: &["base64"] },
-    Side { name: "policy", sides: &["wire"], crates: &["ipnet"] },
-    Side { name: "sys", sides: &[], crates: &["libc", "nix", "seccompiler", "syscalls"] },
-    Side { name: "log", sides: &["wire", "sys"], crates: &["log", "env_logger"] },
-    Side { name: "link", sides: &["wire", "sys"], crates: &["rustls", "ring"] },
-    Side { name: "login", sides: &["wire", "sys", "log"], crates: &["ring", "base64", "ipnet"] },
-    Side { name: "internal", sides: &["wire", "sys"], crates: &[] },
-    Side { name: "keys", sides: &["wire", "sys", "log"], crates: &["rustls", "ring"] },
-    Side {
-        name: "parent",
-        sides: &["wire", "policy", "sys", "log", "login"],
-        crates: &["mio", "getopts", "rcgen", "ring", "rustls", "base64", "zeroize"],
-    },
-    Side {
-        name: "client",
-        sides: &["wire", "sys", "link"],
-        crates: &["getopts", "rustls", "rustls_native_certs", "ring", "base64", "zeroize"],
-    },
-    Side {
-        name: "net",
-        sides: &["wire", "policy", "sys", "log", "link"],
-        crates: &["mio", "rustls", "ring", "base64"],
-    },
-];
+/// The table of `src/lib.rs`, a row each.
+fn sides() -> &'static [Side] {
+    static SIDES: OnceLock<Vec<Side>> = OnceLock::new();
+    SIDES.get_or_init(|| {
+        let map = fs::read_to_string(root().join("lib.rs")).expect("the map");
+        let table = map.split("# Who may import whom").nth(1).expect("the table");
+        let mut rows = table.lines().filter_map(|l| l.strip_prefix("//! | ")?.strip_suffix(" |"));
+        let cells = |row: &str| {
+            let cells = row.split('|').map(|c| c.trim_matches(['[', '`', ']', ' ']).to_string());
+            cells.collect::<Vec<_>>()
+        };
+        let columns = cells(rows.next().expect("its head"));
+        let side = |row: &str| {
+            let cells = cells(row);
+            assert_eq!(cells.len(), columns.len(), "{row}");
+            let may = columns.iter().zip(&cells).filter(|(_, cell)| *cell == "✓");
+            let crates = cells[columns.len() - 1].split(", ").filter(|name| !name.is_empty());
+            // What a crate is for there may follow it in brackets.
+            let name = |c: &str| c.split(' ').next().unwrap_or("").replace('-', "_");
+            Side {
+                name: cells[0].clone(),
+                sides: may.map(|(column, _)| column.clone()).collect(),
+                crates: crates.map(name).collect(),
+            }
+        };
+        rows.map(side).collect()
+    })
+}
 
 /// `log::debug!` and its like are everybody's: they are how a side says something without knowing
 /// to whom.
@@ -79,7 +83,7 @@ fn sources(directory: &Path) -> Vec<PathBuf> {
 /// The side that a file belongs to; none for the map and the programs.
 fn side(path: &Path) -> Option<&'static Side> {
     let first = path.strip_prefix(root()).ok()?.components().next()?.as_os_str().to_str()?;
-    SIDES.iter().find(|s| s.name == first.trim_end_matches(".rs"))
+    sides().iter().find(|s| s.name == first.trim_end_matches(".rs"))
 }
 
 /// The code without comments, strings and its unit tests.
@@ -149,39 +153,51 @@ fn every_directory_is_a_side() {
     assert!(strange.is_empty(), "{strange:?}");
 }
 
-#[test]
-fn sides_use_only_the_sides_that_they_may() {
-    let mut wrong = Vec::new();
+/// Each side uses what the map lets it use, all of that, and nothing else. `used`: what code uses of
+/// what there is.
+fn as_the_map_says(may: fn(&Side) -> &[String], used: impl Fn(&Side, &str) -> Vec<String>) {
+    let (mut wrong, mut needed) = (Vec::new(), HashSet::new());
     for path in sources(&root()) {
         let Some(side) = side(&path) else { continue };
-        for used in after(&code(&path), "crate::") {
-            if used != side.name && !side.sides.contains(&used.as_str()) {
+        for used in used(side, &code(&path)) {
+            if !may(side).contains(&used) {
                 wrong.push(format!("{}: {} uses {used}", path.display(), side.name));
             }
+            needed.insert((&side.name, used));
         }
+    }
+    for side in sides() {
+        let unused =
+            may(side).iter().filter(|used| !needed.contains(&(&side.name, (*used).clone())));
+        wrong.extend(unused.map(|used| format!("src/lib.rs: {} uses no {used}", side.name)));
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[test]
+fn sides_use_only_the_sides_that_they_may() {
+    let used = |side: &Side, code: &str| {
+        let mut all = after(code, "crate::");
+        all.retain(|used| *used != side.name);
+        all
+    };
+    as_the_map_says(|side| &side.sides, used);
+}
+
+#[test]
 fn sides_use_only_the_crates_that_they_may() {
-    let (all, mut wrong) = (dependencies(), Vec::new());
+    let all = dependencies();
     assert!(all.contains(&"mio".to_string()) && all.contains(&"env_logger".to_string()));
-    for path in sources(&root()) {
-        let Some(side) = side(&path) else { continue };
-        let mut code = code(&path);
-        LOG_MACROS.iter().for_each(|m| code = code.replace(m, "!"));
-        for used in all.iter().filter(|c| !side.crates.contains(&c.as_str())) {
-            let own = used == "log" && side.sides.contains(&"log");
-            if !own
-                && (mentions(&code, &format!("{used}::"))
-                    || mentions(&code, &format!("use {used};")))
-            {
-                wrong.push(format!("{}: {} uses {used}", path.display(), side.name));
-            }
-        }
-    }
-    assert!(wrong.is_empty(), "{wrong:#?}");
+    let used = |side: &Side, code: &str| {
+        let code = LOG_MACROS.iter().fold(code.to_string(), |code, m| code.replace(m, "!"));
+        let named = |c: &&String| {
+            // The name is also that of a side.
+            let is_side = *c == "log" && side.sides.contains(c);
+            !is_side && [format!("{c}::"), format!("use {c};")].iter().any(|u| mentions(&code, u))
+        };
+        all.iter().filter(named).cloned().collect()
+    };
+    as_the_map_says(|side| &side.crates, used);
 }
 
 /// Does this path begin there (and is not the rest of a longer one)?
@@ -592,11 +608,12 @@ fn no_files_of_a_side_use_each_other_in_a_circle() {
 }
 
 /// `check` finds something wrong in these sides and in no others.
-fn expected(sides: &[&str], what: &str, check: impl Fn(&'static str) -> Vec<String>) {
-    let directories = SIDES.iter().map(|s| s.name).filter(|name| root().join(name).is_dir());
+fn expected(list: &[&str], what: &str, check: impl Fn(&'static str) -> Vec<String>) {
+    let directories =
+        sides().iter().map(|s| s.name.as_str()).filter(|name| root().join(name).is_dir());
     for name in directories {
         let found = check(name);
-        assert_eq!(!found.is_empty(), sides.contains(&name), "{name}: {what}: {found:#?}");
+        assert_eq!(!found.is_empty(), list.contains(&name), "{name}: {what}: {found:#?}");
     }
 }
 
