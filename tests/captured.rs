@@ -118,7 +118,7 @@ fn whatever_a_captured_net_says_only_it_is_ended() {
         FromNet::Session { tls_port: None, proxied: None }.encode(),
         FromNet::Session { tls_port: None, proxied: None }.encode(),
         FromNet::AtPort { proxied: None }.encode(),
-        FromNet::Left.encode(),
+        FromNet::ListenersClosed.encode(),
         FromNet::Unlogged { refusals: 9 }.encode(),
         FromNet::Name { client: 1, generation: 1, proxied: None }.encode(),
         FromNet::Pong.encode(),

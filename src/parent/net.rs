@@ -25,9 +25,9 @@ pub enum State {
     /// It finishes what it has.
     Draining,
     /// It has sent its last order, and waits for the answers to the earlier ones.
-    Leaving,
-    /// The parent has sent it the last answer, so it will end.
-    Left,
+    Finished,
+    /// The parent has sent it the last of those, so it will end.
+    Released,
     /// It hung and the parent killed it. Another replaces it at once, even if the kernel cannot end
     /// this one yet.
     Killed,
@@ -133,7 +133,9 @@ impl Net {
         match self.state {
             State::Starting => NetPhase::Starting,
             State::Serving => NetPhase::Serving,
-            State::Draining | State::Leaving | State::Left | State::Killed => NetPhase::Draining,
+            State::Draining | State::Finished | State::Released | State::Killed => {
+                NetPhase::Draining
+            }
         }
     }
 

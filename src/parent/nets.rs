@@ -166,7 +166,7 @@ impl Nets {
                 Request::Name { config, client, generation, socket: next(&mut fds)?, proxied }
             }
             FromNet::Pong => Request::Done,
-            FromNet::Left => self.closed_listeners(cx, listeners, token),
+            FromNet::ListenersClosed => self.closed_listeners(cx, listeners, token),
             FromNet::Unlogged { refusals } => {
                 log::warn(&format!("{refusals} refusals not logged: too many at once"));
                 Request::Done
@@ -258,7 +258,7 @@ impl Nets {
 
     /// Is it there, and will it read what it is handed?
     pub fn takes_relays(&self, token: usize) -> bool {
-        let over = |n: &Net| matches!(n.state, State::Left | State::Killed);
+        let over = |n: &Net| matches!(n.state, State::Released | State::Killed);
         self.all.get(&token).is_some_and(|n| n.process == ProcessState::Running && !over(n))
     }
 
@@ -300,11 +300,11 @@ impl Nets {
     pub fn broken(&mut self, token: usize, why: &Broken) {
         let Some(net) = self.all.get_mut(&token) else { return };
         if *why == Broken::Closed
-            && matches!(net.state, State::Draining | State::Leaving | State::Left)
+            && matches!(net.state, State::Draining | State::Finished | State::Released)
         {
             // It will end by itself.
             if net.state == State::Draining {
-                net.state = State::Leaving;
+                net.state = State::Finished;
             }
             return;
         }
@@ -324,12 +324,12 @@ impl Nets {
         net.end();
     }
 
-    /// Lets those end that drain and have sent their last order, once every service that they asked
-    /// for runs or was refused.
-    pub fn leave(&mut self, waited_for: impl Fn(usize) -> bool) {
-        for (token, net) in self.all.iter_mut().filter(|(_, n)| n.state == State::Leaving) {
+    /// Lets those end that have sent their last order, once every service that they asked for runs
+    /// or was refused.
+    pub fn release(&mut self, waited_for: impl Fn(usize) -> bool) {
+        for (token, net) in self.all.iter_mut().filter(|(_, n)| n.state == State::Finished) {
             if !waited_for(*token) && net.channel.finish() {
-                net.state = State::Left;
+                net.state = State::Released;
             }
         }
     }
@@ -367,7 +367,7 @@ impl Nets {
         let Some(net) = self.all.remove(&token) else { return };
         self.keep_counted(&net);
         self.log.finish(net.log);
-        let drained = matches!(net.state, State::Draining | State::Leaving | State::Left);
+        let drained = matches!(net.state, State::Draining | State::Finished | State::Released);
         self.close_unused(cx, listeners);
         let expected = drained && exit == Exit::Status(0);
         if !expected {

@@ -168,7 +168,7 @@ impl Search {
     }
 
     /// The one that was asked is lost: it can be asked again, after the others.
-    pub fn leave(&mut self) {
+    pub fn put_back(&mut self) {
         if let Some(of) = self.rest.get_mut(self.user) {
             of.offers.push_back(self.offer);
         }

@@ -180,7 +180,7 @@ impl Parent {
         let Some(session) = self.offers.session_of(client) else { return };
         self.sessions.tell(&self.cx, session, &Answer::OfferCancel { client });
         if let Some(mut w) = self.offers.take(&mut self.cx, client, None) {
-            w.search.leave();
+            w.search.put_back();
             self.ask_next(w);
         }
     }

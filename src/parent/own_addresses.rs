@@ -27,7 +27,7 @@ impl OwnAddresses<'_> {
     }
 
     /// Err: this is one of them, for one family at least.
-    pub fn leave(&self, wanted: &Wanted) -> Result<(), String> {
+    pub fn is_not_taken(&self, wanted: &Wanted) -> Result<(), String> {
         let protocol = Protocol::Tcp;
         let mut listen = self.listen.iter().copied().filter(|l| {
             Wanted { protocol, address: *l, only_v6: false, backlog: None }.meets(wanted)

@@ -384,6 +384,6 @@ impl PortCollector<'_, '_> {
             let at = at.map(|o| format!("{}:{}", o.file, o.line)).unwrap_or_default();
             return Err(format!("expected each address and port once, found it at {at}"));
         }
-        self.own.leave(wanted)
+        self.own.is_not_taken(wanted)
     }
 }

@@ -143,7 +143,7 @@ impl Parent {
             self.resume_deferred();
             self.route();
             self.relay_threads.settle(&self.cx, true);
-            self.let_nets_leave();
+            self.release_nets();
             if let Some(why) = self.nets.hopeless() {
                 return Err(why);
             }
@@ -205,8 +205,8 @@ impl Parent {
         Ok(())
     }
 
-    /// Those that drain, and that nothing here needs any more.
-    fn let_nets_leave(&mut self) {
+    /// Lets the net processes end that have finished, and that nothing here needs any more.
+    fn release_nets(&mut self) {
         let (services, connects, offers) = (&self.services, &self.connects, &self.offers);
         let (relays, deferred) = (&self.relay_threads, &self.deferred);
         let waits = |net| {
@@ -218,7 +218,7 @@ impl Parent {
         // Where none will serve any more, one stays for the sockets whose close is to linger.
         let lingers = self.cx.is_ending() && services.running.has_lingering_close();
         let stays = if lingers { self.nets.for_relay(None) } else { None };
-        self.nets.leave(|net| services.starts_for_net(net) || waits(net) || stays == Some(net));
+        self.nets.release(|net| services.starts_for_net(net) || waits(net) || stays == Some(net));
     }
 
     /// While starts are pending, or before the loop waits, makes a socket pair and a process that

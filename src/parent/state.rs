@@ -91,7 +91,7 @@ impl Parent {
             let stage = match net.state {
                 State::Starting => "starting",
                 State::Serving => "serving",
-                State::Draining | State::Leaving | State::Left => "draining",
+                State::Draining | State::Finished | State::Released => "draining",
                 State::Killed => "killed",
             };
             let _ = writeln!(out, "net={} stage={stage}", net.child.pid);

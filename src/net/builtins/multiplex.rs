@@ -75,7 +75,7 @@ enum StreamState {
 enum Phase {
     Serving,
     /// The parent has told the session to go away: the client was told to open no new streams.
-    Leaving,
+    GoingAway,
     /// The parent is gone: the same, and no stream can get a service any more.
     ParentGone,
 }
@@ -303,7 +303,7 @@ impl Multiplexer<'_> {
             }
         }
         if self.session.channel.go_away().is_some() && self.streams.phase == Phase::Serving {
-            self.streams.phase = Phase::Leaving;
+            self.streams.phase = Phase::GoingAway;
             self.streams.pump.go_away();
         }
         Ok(())

@@ -190,6 +190,6 @@ impl Loop {
             let forgotten = self.poll.registry().deregister(&mut SourceFd(&l.socket.as_raw_fd()));
             debug_assert!(forgotten.is_ok());
         }
-        self.send_order(&FromNet::Left, &[]);
+        self.send_order(&FromNet::ListenersClosed, &[]);
     }
 }

@@ -227,7 +227,7 @@ impl Connects {
         let tried = match news {
             WaitEnd::Connected => Tried::Connected(c, target, socket),
             WaitEnd::Refused(e) => Tried::refused(c, target, &e),
-            WaitEnd::Left => return self.outcomes.push(Outcome::Failed(c, StartError::gone())),
+            WaitEnd::ClientGone => return self.outcomes.push(Outcome::Failed(c, StartError::gone())),
         };
         if let Some(c) = self.tried(cx.now, tried) {
             self.next(cx, c);

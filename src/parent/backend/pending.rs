@@ -28,8 +28,7 @@ pub struct PendingConnection<T> {
 pub enum WaitEnd {
     Connected,
     Refused(io::Error),
-    /// Its client is gone.
-    Left,
+    ClientGone,
 }
 
 /// Something that a client waits for.
@@ -101,7 +100,7 @@ impl<T: Awaited> PendingConnections<T> {
     ) -> Option<(PendingConnection<T>, WaitEnd)> {
         if let Some(of) = self.clients.get(&token).copied() {
             let gone = self.all.get(&of)?.what.client().is_none_or(is_gone);
-            return gone.then(|| self.take(cx, of)).flatten().map(|w| (w, WaitEnd::Left));
+            return gone.then(|| self.take(cx, of)).flatten().map(|w| (w, WaitEnd::ClientGone));
         }
         let news = match dial::look(self.all.get(&token)?.socket.as_fd()) {
             Ok(true) => WaitEnd::Connected,

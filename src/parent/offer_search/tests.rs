@@ -117,7 +117,7 @@ fn a_session_that_is_asked_again_has_no_more_time() {
     for (now, up, until) in [(0, 1, 5), (1, 2, 6), (2, 1, 5), (3, 2, 6), (4, 1, 5)] {
         assert!(s.next(&asked, about(&[up], 9), rank, at(now)));
         assert_eq!((s.offer, s.until), (up, at(until)));
-        s.leave();
+        s.put_back();
     }
     // The first has had its time, and the second has a second yet.
     assert!(!s.has_one_up(&asked, about(&[1], 9), at(5)));
@@ -135,11 +135,11 @@ fn those_that_are_lost_are_waited_for_once() {
     let asked = Index::default();
     assert!(s.next(&asked, about(&[], 9), rank, at(0)));
     assert_eq!((s.offer, s.until), (1, at(5)));
-    s.leave();
+    s.put_back();
     assert!(s.next(&asked, about(&[2], 9), rank, at(4)));
     assert_eq!((s.offer, s.until), (2, at(9)));
     // It was lost when it was asked first, which is not its own time.
-    s.leave();
+    s.put_back();
     assert!(s.next(&asked, about(&[1], 9), rank, at(6)));
     assert_eq!((s.offer, s.until), (1, at(11)));
     assert!(s.next(&asked, about(&[], 9), rank, at(7)), "2 has time yet");
@@ -163,7 +163,7 @@ fn each_client_costs_the_same_however_many_wait() {
                 if turn > 0 {
                     assert!(s.has_one_up(&asked, counted, at(turn)));
                     asked.remove(s.session, client);
-                    s.leave();
+                    s.put_back();
                 }
                 assert!(s.next(&asked, counted, rank, at(turn)));
                 asked.add(s.session, client);

@@ -29,7 +29,7 @@ pub enum FromNet {
     },
     Refused(Refused),
     /// Draining, it has closed all its listeners.
-    Left,
+    ListenersClosed,
     /// So many refusals were not reported: there were too many at once.
     Unlogged {
         refusals: u64,
@@ -188,7 +188,7 @@ impl Message for FromNet {
                 with(kind::NAME, *client, *generation, &ProxyAddresses::data(*proxied))
             }
             FromNet::Pong => raw(kind::PONG, 0, 0),
-            FromNet::Left => raw(kind::LEFT, 0, 0),
+            FromNet::ListenersClosed => raw(kind::LISTENERS_CLOSED, 0, 0),
         }
     }
 
@@ -213,7 +213,7 @@ impl Message for FromNet {
                 proxied: ProxyAddresses::from_data(&r.data)?,
             },
             kind::PONG => FromNet::Pong,
-            kind::LEFT => FromNet::Left,
+            kind::LISTENERS_CLOSED => FromNet::ListenersClosed,
             _ => return None,
         })
     }

@@ -13,7 +13,7 @@ pub mod kind {
     pub const UNLOGGED: u16 = 0x105;
     pub const NAME: u16 = 0x106;
     pub const PONG: u16 = 0x107;
-    pub const LEFT: u16 = 0x108;
+    pub const LISTENERS_CLOSED: u16 = 0x108;
     pub const AT_PORT: u16 = 0x10f;
     pub const LISTENER: u16 = 0x201;
     pub const REFUSE: u16 = 0x202;
@@ -161,7 +161,7 @@ pub const FROM_NET: [Row<NetPhase>; 9] = [
     row(kind::UNLOGGED, 0, &[Serving, Draining]),
     row(kind::NAME, 1, &[Serving, Draining]),
     row(kind::PONG, 0, &[Serving, Draining]),
-    row(kind::LEFT, 0, &[Draining]),
+    row(kind::LISTENERS_CLOSED, 0, &[Draining]),
 ];
 
 /// From the parent to a net process, on its own channel.

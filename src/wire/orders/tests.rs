@@ -31,7 +31,10 @@ fn may<M: Message>(m: &M, phase: &M::Phase) -> bool {
 fn an_order_out_of_its_phase_is_none() {
     let start = FromNet::Start { service: 1, host: 0, proxied: None };
     assert!(!may(&start, &NetPhase::Starting) && may(&start, &NetPhase::Draining));
-    assert!(!may(&FromNet::Ready, &NetPhase::Serving) && !may(&FromNet::Left, &NetPhase::Serving));
+    assert!(
+        !may(&FromNet::Ready, &NetPhase::Serving)
+            && !may(&FromNet::ListenersClosed, &NetPhase::Serving)
+    );
     let done = Ask::Encrypted { suite: 0x1301, name: Data::default() };
     assert!(may(&done, &SessionPhase::Signed) && !may(&done, &SessionPhase::Plain));
     assert!(!may(&done, &SessionPhase::Encrypted) && !may(&done, &SessionPhase::Stream));
@@ -124,7 +127,7 @@ fn orders_of_net_come_as_they_were_given() {
         FromNet::Session { tls_port: None, proxied },
         FromNet::Session { tls_port: Some(0), proxied: None },
         FromNet::AtPort { proxied },
-        FromNet::Left,
+        FromNet::ListenersClosed,
         FromNet::Refused(refused.clone()),
         FromNet::Refused(Refused { from: Peer::User(1000), ..refused.clone() }),
         FromNet::Unlogged { refusals: u64::MAX },

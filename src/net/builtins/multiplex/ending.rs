@@ -21,7 +21,7 @@ impl Multiplexer<'_> {
             // client can come back.
             Phase::ParentGone => pump.mux().open_streams() == 0,
             // A client whose connection is lost comes back for what it has not had.
-            Phase::Serving | Phase::Leaving => {
+            Phase::Serving | Phase::GoingAway => {
                 pump.mux().is_over() && self.session.link.unacknowledged() == 0
             }
         };
