@@ -15,7 +15,7 @@ const NONE: u32 = u32::MAX;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientState {
     /// Its load balancer has not said who it is.
-    Header { then: Then },
+    Header { then: AfterHeader },
     /// It has not sent its whole request.
     Request,
     /// It has not begun its TLS handshake, at the services' own port of this number.
@@ -28,7 +28,7 @@ pub enum ClientState {
 
 /// What comes after the header of a load balancer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Then {
+pub enum AfterHeader {
     Request,
     /// As in [`ClientState::Handshake`].
     Handshake {

@@ -18,7 +18,7 @@ mod relays;
 mod urgent;
 
 use super::answers::Answers;
-use super::clients::{ClientState, Clients, NameLookup, Then};
+use super::clients::{AfterHeader, ClientState, Clients, NameLookup};
 use super::lingering;
 use super::order_queue::OrderQueue;
 use super::relays::Relays;
@@ -214,7 +214,7 @@ impl Loop {
     fn ready(&mut self, slot: Slot, closed: bool, urgent: bool) {
         let Some(client) = self.clients.get(slot) else { return };
         client.closed |= closed;
-        let request = [ClientState::Request, ClientState::Header { then: Then::Request }];
+        let request = [ClientState::Request, ClientState::Header { then: AfterHeader::Request }];
         if urgent && request.contains(&client.state) {
             urgent::receive_inline(client);
         }

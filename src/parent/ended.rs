@@ -4,7 +4,7 @@ use super::channel::Broken;
 use super::children::Role;
 use super::logins::NeedsAccount;
 use super::relays::Owner;
-use super::run::{Parent, Then};
+use super::run::{AwaitsAccount, Parent};
 use super::session::Step;
 use super::watchdog;
 use crate::sys::process::Exit;
@@ -80,8 +80,8 @@ impl Parent {
 
     fn look_up_login(&mut self, look_up: Option<NeedsAccount>) {
         let Some(NeedsAccount { name, config, proved }) = look_up else { return };
-        let then = Then::Login(proved);
-        if let Err((Then::Login(proved), _)) =
+        let then = AwaitsAccount::Login(proved);
+        if let Err((AwaitsAccount::Login(proved), _)) =
             self.accounts.look_up(&mut self.cx, name, &config, then)
         {
             self.logins.not_looked_up(&self.cx, &mut self.sessions, &proved);

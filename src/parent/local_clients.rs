@@ -6,7 +6,7 @@
 use super::arrival::{Arrival, LocalClient, StartError};
 use super::catalog::Missing;
 use super::lines;
-use super::run::{Parent, Then};
+use super::run::{AwaitsAccount, Parent};
 use super::session::local_user;
 use crate::policy::Peer;
 use crate::wire::orders::{Data, KnownLogin, ToNet};
@@ -31,9 +31,9 @@ impl Parent {
             Peer::User(uid) if !a.config.catalog.is_new(uid, self.cx.now) => uid,
             _ => return self.arrive(a.identified(), None),
         };
-        let (config, then) = (a.config.clone(), Then::Identify(a));
+        let (config, then) = (a.config.clone(), AwaitsAccount::Identify(a));
         let looked_up = self.accounts.look_up(&mut self.cx, Missing::Uid(unknown), &config, then);
-        if let Err((Then::Identify(a), no)) = looked_up {
+        if let Err((AwaitsAccount::Identify(a), no)) = looked_up {
             match a.config.catalog.account_of(unknown) {
                 Some(_) => self.arrive(a.identified(), None),
                 None => self.refuse(*a, no),
@@ -65,9 +65,10 @@ impl Parent {
         let asked = client.asked_for.as_ref().is_some_and(|c| Rc::ptr_eq(c, &config));
         if !asked && !config.catalog.is_new(uid, self.cx.now) {
             client.asked_for = Some(config.clone());
-            let then = Then::LocalClient(client);
+            let then = AwaitsAccount::LocalClient(client);
             let looked_up = self.accounts.look_up(&mut self.cx, Missing::Uid(uid), &config, then);
-            let Err((Then::LocalClient(back), StartError { reason, .. })) = looked_up else {
+            let Err((AwaitsAccount::LocalClient(back), StartError { reason, .. })) = looked_up
+            else {
                 return;
             };
             if config.catalog.account_of(uid).is_none() {

@@ -6,9 +6,9 @@ use crate::policy::{Permit, Source};
 
 /// What becomes of a client whose session was told that it waits no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Then {
+pub enum AfterCancel {
     /// The next is asked. It did not answer in time.
-    Another,
+    AskAnother,
     /// It is gone.
     Gone,
 }
@@ -22,7 +22,7 @@ pub enum Step {
     /// have the client before it has said that it does not.
     Handed,
     /// The same, and it was told that the client waits no more.
-    Cancelled(Then),
+    Cancelled(AfterCancel),
 }
 
 /// A client that waits.

@@ -7,7 +7,7 @@ use super::backend::targets::Target;
 use super::channel::Broken;
 use super::lines;
 use super::offer::Offer;
-use super::offer_waiting::{Declined, Step, Then, Waiting};
+use super::offer_waiting::{AfterCancel, Declined, Step, Waiting};
 use super::redirect::{Greeting, Ready};
 use super::relays::Owner;
 use super::run::Parent;
@@ -75,7 +75,7 @@ impl Parent {
         self.log_ended(&ended);
         // Those that wait for its session wait in vain: the next is asked.
         for client in self.offers.waiting_for_offer(offer, root) {
-            self.offer_cancel(client, Then::Another);
+            self.offer_cancel(client, AfterCancel::AskAnother);
         }
         Ok(())
     }
@@ -187,10 +187,10 @@ impl Parent {
 
     /// The session has not answered in time.
     pub fn offer_late(&mut self, client: u32) {
-        self.offer_cancel(client, Then::Another);
+        self.offer_cancel(client, AfterCancel::AskAnother);
     }
 
-    fn offer_cancel(&mut self, client: u32, then: Then) {
+    fn offer_cancel(&mut self, client: u32, then: AfterCancel) {
         let Some(session) = self.offers.session_of(client) else { return };
         self.sessions.tell(&self.cx, session, &Answer::OfferCancel { client });
         if let Some((w, then)) = self.offers.cancel(&mut self.cx, client, then) {
@@ -199,10 +199,10 @@ impl Parent {
     }
 
     /// The session that was asked cannot take the client any more.
-    fn cancelled(&mut self, w: Box<Waiting>, then: Then) {
+    fn cancelled(&mut self, w: Box<Waiting>, then: AfterCancel) {
         match then {
-            Then::Another => self.ask_another(w, Declined::Late),
-            Then::Gone => {
+            AfterCancel::AskAnother => self.ask_another(w, Declined::Late),
+            AfterCancel::Gone => {
                 self.services.release(w.permit);
                 let no = StartError::gone();
                 self.refuse(w.arrival, no);
@@ -279,12 +279,14 @@ impl Parent {
             }
         }
         let (for_it, through_it) = self.offers.waiting_for(token);
-        through_it.into_iter().for_each(|client| self.offer_cancel(client, Then::Gone));
+        through_it.into_iter().for_each(|client| self.offer_cancel(client, AfterCancel::Gone));
         for client in for_it {
             if let Some(w) = self.offers.take(&mut self.cx, client, None) {
                 match w.step {
-                    Step::Cancelled(Then::Gone) => self.cancelled(w, Then::Gone),
-                    _ => self.ask_another(w, Declined::SessionEnded),
+                    Step::Cancelled(AfterCancel::Gone) => self.cancelled(w, AfterCancel::Gone),
+                    Step::Asked | Step::Handed | Step::Cancelled(AfterCancel::AskAnother) => {
+                        self.ask_another(w, Declined::SessionEnded);
+                    }
                 }
             }
         }

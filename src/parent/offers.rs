@@ -11,7 +11,7 @@ use super::offer::Offer;
 use super::offer_index::Index;
 use super::offer_search::{Candidate, OfUser, Row, Search};
 use super::offer_streams::OfferStreams;
-use super::offer_waiting::{Declined, Step, Then, Waiting};
+use super::offer_waiting::{AfterCancel, Declined, Step, Waiting};
 use super::offerers::{Name, Offerers, Rank, name};
 use super::queue::Queue;
 use super::session::{SessionRecord, User};
@@ -253,7 +253,7 @@ impl Offers {
         cx: &mut Context,
         number: u32,
         session: usize,
-    ) -> Option<(Box<Waiting>, Then)> {
+    ) -> Option<(Box<Waiting>, AfterCancel)> {
         let w = self.waiting.get_mut(&number).filter(|w| w.search.session == session)?;
         match std::mem::replace(&mut w.step, Step::Asked) {
             Step::Asked | Step::Handed => None,
@@ -267,8 +267,8 @@ impl Offers {
         &mut self,
         cx: &mut Context,
         number: u32,
-        then: Then,
-    ) -> Option<(Box<Waiting>, Then)> {
+        then: AfterCancel,
+    ) -> Option<(Box<Waiting>, AfterCancel)> {
         let w = self.waiting.get_mut(&number)?;
         if w.step == Step::Asked {
             return self.take(cx, number, None).map(|w| (w, then));

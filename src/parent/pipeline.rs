@@ -12,7 +12,7 @@ use super::catalog::{Missing, Unprepared};
 use super::config::Config;
 use super::deferred::DeferredStart;
 use super::descriptors::own;
-use super::run::{Parent, Then};
+use super::run::{AwaitsAccount, Parent};
 use super::session::local_user;
 use super::turns::Turn;
 use super::waits::NotStarted;
@@ -177,8 +177,8 @@ impl Parent {
             }
             Err(Unprepared::Missing(name)) if asked != Some(&name) => {
                 self.services.release(permit);
-                let then = Then::Start(Box::new(a));
-                if let Err((Then::Start(a), no)) =
+                let then = AwaitsAccount::Start(Box::new(a));
+                if let Err((AwaitsAccount::Start(a), no)) =
                     self.accounts.look_up(&mut self.cx, name, &config, then)
                 {
                     self.refuse(*a, no);
@@ -365,14 +365,14 @@ impl Parent {
     }
 
     /// A user or a group was looked up: what waited for it goes on.
-    pub fn account_known(&mut self, ended: Option<LookedUp<Then>>) {
+    pub fn account_known(&mut self, ended: Option<LookedUp<AwaitsAccount>>) {
         let Some(looked_up) = ended else { return };
         for then in looked_up.waiting {
             match then {
-                Then::Start(a) => self.arrive(*a, Some(&looked_up.name)),
-                Then::Identify(a) => self.arrive(a.identified(), None),
-                Then::LocalClient(client) => self.local_client(client),
-                Then::Login(proved) => {
+                AwaitsAccount::Start(a) => self.arrive(*a, Some(&looked_up.name)),
+                AwaitsAccount::Identify(a) => self.arrive(a.identified(), None),
+                AwaitsAccount::LocalClient(client) => self.local_client(client),
+                AwaitsAccount::Login(proved) => {
                     let user = &looked_up.user;
                     self.logins.looked_up(&self.cx, &mut self.sessions, &proved, user);
                 }

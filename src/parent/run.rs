@@ -50,7 +50,7 @@ const TURN: usize = 64;
 const LOG_RETRY: Duration = Duration::from_millis(100);
 
 /// A request that waits until a user or a group has been looked up.
-pub enum Then {
+pub enum AwaitsAccount {
     Start(Box<Arrival>),
     Login(Proved),
     /// A client at a row's Unix socket, of a user who was not known.
@@ -79,7 +79,7 @@ pub struct Parent {
     pub logins: Logins,
     pub signers: Signers,
     pub names: Names,
-    pub accounts: Accounts<Then>,
+    pub accounts: Accounts<AwaitsAccount>,
     pub wrap: Wrap,
     pub sensors: Sensors,
     /// What fived is telling about itself.

@@ -3,7 +3,7 @@
 
 use super::Loop;
 use super::parent::peer_of;
-use crate::net::clients::{ClientState, Then};
+use crate::net::clients::{AfterHeader, ClientState};
 use crate::net::request;
 use crate::net::sources::Slot;
 use crate::policy::Proxies;
@@ -17,34 +17,35 @@ use std::os::fd::AsFd;
 
 impl Loop {
     /// What a client waits for after the header, or without one.
-    pub(super) fn begin(&mut self, slot: Slot, then: Then) {
+    pub(super) fn begin(&mut self, slot: Slot, then: AfterHeader) {
         // Most clients send their request at once: it is often here already.
         match then {
-            Then::Request => self.request(slot),
-            Then::Handshake { port } => self.handshake(slot, port),
-            Then::Parent => self.hand_back(slot),
+            AfterHeader::Request => self.request(slot),
+            AfterHeader::Handshake { port } => self.handshake(slot, port),
+            AfterHeader::Parent => self.hand_back(slot),
         }
     }
 
     /// The state of a client for which this comes next. For the parent's own ports there is none:
     /// it is handed back at once.
-    pub(super) fn state_of(then: Then) -> ClientState {
+    pub(super) fn state_of(then: AfterHeader) -> ClientState {
         match then {
-            Then::Request | Then::Parent => ClientState::Request,
-            Then::Handshake { port } => ClientState::Handshake { port },
+            AfterHeader::Request | AfterHeader::Parent => ClientState::Request,
+            AfterHeader::Handshake { port } => ClientState::Handshake { port },
         }
     }
 
     /// The parent has accepted a load balancer's connection at a service's own port.
     pub(super) fn read_header(&mut self, socket: Shared) {
         let Some(peer) = peer_of(socket.as_fd()) else { return gauges::asked_nothing() };
-        let (then, deadline) = (Then::Parent, self.now + self.world.table.settings.request_timeout);
+        let (then, deadline) =
+            (AfterHeader::Parent, self.now + self.world.table.settings.request_timeout);
         let slot = self.admit(socket, peer, ClientState::Header { then }, deadline);
         self.header(slot, then);
     }
 
     /// Reads the header, if it has come.
-    pub(super) fn header(&mut self, slot: Slot, then: Then) {
+    pub(super) fn header(&mut self, slot: Slot, then: AfterHeader) {
         let mut bytes = [0; READ_MAX];
         let Some(client) = self.clients.get(slot) else { return };
         let (peer, closed) = (client.peer, client.closed);
@@ -63,7 +64,8 @@ impl Loop {
         };
         let proxied = addresses.filter(|proxied| !Proxies::gives_itself(peer, proxied));
         self.clients.identify(slot, proxied, Loop::state_of(then));
-        let whole = then == Then::Request && self.request_after_header(slot, &bytes[..n], length);
+        let whole =
+            then == AfterHeader::Request && self.request_after_header(slot, &bytes[..n], length);
         if !whole && self.take(slot, length) {
             self.begin(slot, then);
         }

@@ -2,7 +2,7 @@
 
 use super::listener::Listener;
 use super::{DISCARD_TIME, Loop, Phase};
-use crate::net::clients::{ClientState, Then};
+use crate::net::clients::{AfterHeader, ClientState};
 use crate::net::request;
 use crate::net::sources::Slot;
 use crate::policy::{Login, Peer};
@@ -79,7 +79,7 @@ impl Loop {
         let deadline = self.now + settings.request_timeout;
         let then = self.listeners[listener]
             .tls_port
-            .map_or(Then::Request, |port| Then::Handshake { port });
+            .map_or(AfterHeader::Request, |port| AfterHeader::Handshake { port });
         let state = match settings.proxy_from.contains(peer) {
             true => ClientState::Header { then },
             false => Loop::state_of(then),
