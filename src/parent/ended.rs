@@ -80,12 +80,7 @@ impl Parent {
 
     fn look_up_login(&mut self, look_up: Option<NeedsAccount>) {
         let Some(NeedsAccount { name, config, proved }) = look_up else { return };
-        let then = AwaitsAccount::Login(proved);
-        if let Err((AwaitsAccount::Login(proved), _)) =
-            self.accounts.look_up(&mut self.cx, name, &config, then)
-        {
-            self.logins.not_looked_up(&self.cx, &mut self.sessions, &proved);
-        }
+        self.look_up_account(name, &config, AwaitsAccount::Login(proved));
     }
 
     fn net_ended(&mut self, token: usize, exit: Exit) {

@@ -3,7 +3,7 @@
 //! child looks it up before anything else happens (`accounts`); a user without an account stays
 //! nobody. If nobody can be asked, or there is no answer, a user who was known is as before.
 
-use super::arrival::{Arrival, LocalClient, StartError};
+use super::arrival::{Arrival, LocalClient};
 use super::catalog::Missing;
 use super::lines;
 use super::run::{AwaitsAccount, Parent};
@@ -31,14 +31,8 @@ impl Parent {
             Peer::User(uid) if !a.config.catalog.is_new(uid, self.cx.now) => uid,
             _ => return self.arrive(a.identified(), None),
         };
-        let (config, then) = (a.config.clone(), AwaitsAccount::Identify(a));
-        let looked_up = self.accounts.look_up(&mut self.cx, Missing::Uid(unknown), &config, then);
-        if let Err((AwaitsAccount::Identify(a), no)) = looked_up {
-            match a.config.catalog.account_of(unknown) {
-                Some(_) => self.arrive(a.identified(), None),
-                None => self.refuse(*a, no),
-            }
-        }
+        let config = a.config.clone();
+        self.look_up_account(Missing::Uid(unknown), &config, AwaitsAccount::Identify(a));
     }
 
     /// Do the clients at this port wait for net? Where only a net process can take them, or a load
@@ -66,15 +60,7 @@ impl Parent {
         if !asked && !config.catalog.is_new(uid, self.cx.now) {
             client.asked_for = Some(config.clone());
             let then = AwaitsAccount::LocalClient(client);
-            let looked_up = self.accounts.look_up(&mut self.cx, Missing::Uid(uid), &config, then);
-            let Err((AwaitsAccount::LocalClient(back), StartError { reason, .. })) = looked_up
-            else {
-                return;
-            };
-            if config.catalog.account_of(uid).is_none() {
-                return self.refuse_local(&back, reason);
-            }
-            client = back;
+            return self.look_up_account(Missing::Uid(uid), &config, then);
         }
         let user = local_user(&config, client.peer);
         let login = user.map(|u| KnownLogin {
@@ -87,7 +73,7 @@ impl Parent {
     }
 
     /// The client cannot be served now, and its connection just ends.
-    fn refuse_local(&mut self, client: &LocalClient, reason: &'static str) {
+    pub(super) fn refuse_local(&mut self, client: &LocalClient, reason: &'static str) {
         self.cx.counters.refuse(None, reason);
         lines::of_none(client.peer, reason);
     }

@@ -178,12 +178,7 @@ impl Parent {
             Err(Unprepared::Missing(name)) if asked != Some(&name) => {
                 self.services.release(permit);
                 let then = AwaitsAccount::Start(Box::new(a));
-                if let Err((AwaitsAccount::Start(a), no)) =
-                    self.accounts.look_up(&mut self.cx, name, &config, then)
-                {
-                    self.refuse(*a, no);
-                }
-                return;
+                return self.look_up_account(name, &config, then);
             }
             Ok(Err(no)) => no,
             Err(why) => why.to_string().into(),
@@ -362,6 +357,26 @@ impl Parent {
         };
         let started = orders::Answer::Started { tag, relay: 0, greeting, extras };
         self.sessions.tell_with(&self.cx, session, &started, &with);
+    }
+
+    /// Has a user or a group looked up, for what goes on after that. If nobody can be asked now, a
+    /// client of a Unix socket whose user was known is as before, and all others are refused.
+    pub fn look_up_account(&mut self, name: Missing, config: &Rc<Config>, then: AwaitsAccount) {
+        let user = match name {
+            Missing::Uid(uid) => config.catalog.account_of(uid),
+            Missing::User(_) | Missing::Group(_) => None,
+        };
+        let looked_up = self.accounts.look_up(&mut self.cx, name, config, then);
+        let Err((then, no)) = looked_up else { return };
+        match then {
+            AwaitsAccount::Identify(a) if user.is_some() => self.arrive(a.identified(), None),
+            AwaitsAccount::LocalClient(client) if user.is_some() => self.local_client(client),
+            AwaitsAccount::Start(a) | AwaitsAccount::Identify(a) => self.refuse(*a, no),
+            AwaitsAccount::LocalClient(client) => self.refuse_local(&client, no.reason),
+            AwaitsAccount::Login(proved) => {
+                self.logins.not_looked_up(&self.cx, &mut self.sessions, &proved);
+            }
+        }
     }
 
     /// A user or a group was looked up: what waited for it goes on.
