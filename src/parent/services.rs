@@ -190,14 +190,10 @@ impl Services {
             Ok(_) if plan.hands_over() => {
                 self.handed_over(cx, (config, service, ticket), (record, net_ends, text))
             }
-            Ok(child) => self.runs(
-                cx,
-                (config, service, ticket),
-                record,
-                child,
-                connection,
-                (net_ends, text),
-            ),
+            Ok(child) => {
+                let what = (config, service, ticket);
+                self.runs(cx, what, record, child, connection, (net_ends, text))
+            }
             Err(no) => {
                 self.limits.release(ticket);
                 if let From::Session(stream) = record.from {
@@ -383,9 +379,7 @@ impl Services {
 
     /// Ends the starts that have not reached exec. Returns how many there were.
     pub fn abandon(&mut self) -> usize {
-        let hang = self.starting.len();
-        self.starting.drain(..).for_each(PendingStart::abandon);
-        hang
+        self.starting.drain(..).map(PendingStart::abandon).count()
     }
 }
 
