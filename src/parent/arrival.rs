@@ -17,9 +17,9 @@ use std::time::Duration;
 /// A relayed connection: its session's token, and its tag in that session.
 pub type StreamTag = (usize, u32);
 
-/// Where the request came from, and where its answer goes.
+/// Who asks for a service, and is told what becomes of that.
 #[derive(Debug, Clone, Copy)]
-pub enum From {
+pub enum Requester {
     /// A net process, by its token: a plain connection. The net process is answered only if the
     /// request is refused.
     Net(usize),
@@ -41,7 +41,7 @@ pub struct Who {
     /// The user who logged in: the account, if it is one of this computer, and the method.
     pub account: Option<(Option<Rc<Account>>, &'static str)>,
     pub tls: Option<Rc<Tls>>,
-    pub from: From,
+    pub from: Requester,
 }
 
 /// A connection that asks for a service of this configuration.
@@ -107,7 +107,7 @@ pub struct Record {
     /// The session's number.
     pub number: u64,
     pub user: Option<String>,
-    pub from: From,
+    pub from: Requester,
     /// As in [`Run`].
     pub reports_to: Option<StreamTag>,
     pub at: Duration,
@@ -133,14 +133,14 @@ impl StartError {
     }
 }
 
-impl std::convert::From<String> for StartError {
+impl From<String> for StartError {
     /// The service cannot be started as it is configured.
     fn from(text: String) -> StartError {
         StartError { reply: Some(Why::Failed), reason: "failed", text: Some(text) }
     }
 }
 
-impl std::convert::From<&str> for StartError {
+impl From<&str> for StartError {
     fn from(text: &str) -> StartError {
         text.to_string().into()
     }
@@ -189,7 +189,7 @@ pub struct Ends {
 
 /// What became of an arrival, for the process that asked.
 pub struct Answer {
-    pub to: From,
+    pub to: Requester,
     pub service: ServiceId,
     /// Err: the answer to the client, if one can be sent.
     pub outcome: Result<(), Option<Why>>,

@@ -1,7 +1,7 @@
 //! Arrivals that may have their service, and wait because as many starts of its user as may be
 //! pending are held up (`turns`). Nobody waits with them but the clients that asked.
 
-use super::arrival::{Arrival, From};
+use super::arrival::{Arrival, Requester};
 use super::backend::exec::Plan;
 use crate::policy::Permit;
 use std::collections::{BTreeMap, VecDeque};
@@ -42,7 +42,7 @@ impl Deferred {
 
     /// Does a client of that net process wait?
     pub fn for_net(&self, net: usize) -> bool {
-        let is_of = |from: From| matches!(from, From::Net(n) if n == net);
+        let is_of = |from: Requester| matches!(from, Requester::Net(n) if n == net);
         self.0.values().flatten().any(|d| is_of(d.arrival.who.from))
     }
 

@@ -1,6 +1,6 @@
 //! A client of an offered service, from its permit until a session has taken it.
 
-use super::arrival::{Arrival, From};
+use super::arrival::{Arrival, Requester};
 use super::offer_search::Search;
 use crate::policy::{Permit, Source};
 
@@ -42,9 +42,9 @@ impl Waiting {
     /// The session or net process that it came through, by its token.
     pub fn came_through(&self) -> Option<usize> {
         match self.arrival.who.from {
-            From::Net(net) => Some(net),
-            From::Session((session, _)) => Some(session),
-            From::Port | From::Wait(_) => None,
+            Requester::Net(net) => Some(net),
+            Requester::Session((session, _)) => Some(session),
+            Requester::Port | Requester::Wait(_) => None,
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use super::accounts::LookedUp;
 use super::addresses::Addresses;
-use super::arrival::{Answer, Arrival, From, Given, NetEnds, StartError, StreamTag, Who};
+use super::arrival::{Answer, Arrival, Given, NetEnds, Requester, StartError, StreamTag, Who};
 use super::backend::exec::Plan;
 use super::catalog::{Missing, Unprepared};
 use super::config::Config;
@@ -48,7 +48,7 @@ impl Parent {
             peer_name: self.names.known(self.cx.now, peer),
             reached: Reached::ByName,
         };
-        let (number, from) = (self.cx.next_number(), From::Net(net));
+        let (number, from) = (self.cx.next_number(), Requester::Net(net));
         let who = Who {
             addresses,
             facts,
@@ -96,16 +96,16 @@ impl Parent {
     }
 
     /// Is nobody left who waits for a service?
-    fn is_gone(&self, from: From) -> bool {
+    fn is_gone(&self, from: Requester) -> bool {
         match from {
             // Of a stream that has a service already a second one would take that one's line in
             // the log: only a net process that somebody else controls asks for it.
-            From::Session(stream) => {
+            Requester::Session(stream) => {
                 self.sessions.root(stream.0).is_none() || self.services.has(stream)
             }
             // Its program would keep the port from the fived that comes next.
-            From::Wait(_) => self.cx.is_ending(),
-            From::Net(_) | From::Port => false,
+            Requester::Wait(_) => self.cx.is_ending(),
+            Requester::Net(_) | Requester::Port => false,
         }
     }
 
@@ -129,8 +129,8 @@ impl Parent {
     /// waits alone.
     pub fn max_wait(&mut self, a: &Arrival) -> Option<Duration> {
         match a.who.from {
-            From::Wait(port) => self.ports.max_wait(port, self.cx.now),
-            From::Net(_) | From::Session(_) | From::Port => None,
+            Requester::Wait(port) => self.ports.max_wait(port, self.cx.now),
+            Requester::Net(_) | Requester::Session(_) | Requester::Port => None,
         }
     }
 
@@ -138,7 +138,7 @@ impl Parent {
     /// service: it is dropped. What decides is known when the sender tries again.
     pub fn waited_in_vain(&mut self, waited: Option<(Arrival, StartError)>) {
         let Some((a, no)) = waited else { return };
-        if let From::Wait(port) = a.who.from {
+        if let Requester::Wait(port) = a.who.from {
             self.ports.waited_in_vain(port);
         }
         self.refuse(a, no);
@@ -240,7 +240,7 @@ impl Parent {
     fn start_now(&mut self, DeferredStart { permit, plan, arrival: mut a }: DeferredStart) {
         match self.connection(&mut a, &plan) {
             Ok(given) => {
-                if let From::Wait(port) = a.who.from {
+                if let Requester::Wait(port) = a.who.from {
                     self.ports.listeners.given_to(port, plan.uid);
                 }
                 let record = (a.config.clone(), a.record());
@@ -256,7 +256,7 @@ impl Parent {
     /// What the service is to have: the client's own socket, a terminal, or one end of a pair; and
     /// net's ends.
     fn connection(&mut self, a: &mut Arrival, plan: &Plan) -> Result<Given, StartError> {
-        let (From::Session(stream), None) = (a.who.from, a.client.as_ref()) else {
+        let (Requester::Session(stream), None) = (a.who.from, a.client.as_ref()) else {
             let connection = a.client.take().ok_or("no connection")?;
             if matches!(a.who.addresses, Addresses::Unix(_)) {
                 // It is the program's from now on.
@@ -302,9 +302,9 @@ impl Parent {
         match (a.to, a.outcome) {
             // What runs has the client's own socket; where nothing can be told any more the
             // connection just ends.
-            (From::Net(_) | From::Port | From::Wait(_), Ok(())) => {}
-            (From::Net(_) | From::Port, Err(None)) => {}
-            (From::Wait(port), Err(why)) => {
+            (Requester::Net(_) | Requester::Port | Requester::Wait(_), Ok(())) => {}
+            (Requester::Net(_) | Requester::Port, Err(None)) => {}
+            (Requester::Wait(port), Err(why)) => {
                 let why = match why {
                     Some(Why::NotAvailable) => NotStarted::Denied,
                     Some(Why::Busy) => NotStarted::Busy,
@@ -312,7 +312,7 @@ impl Parent {
                 };
                 self.ports.not_started(&mut self.cx, port, why);
             }
-            (From::Port, Err(Some(why))) => {
+            (Requester::Port, Err(Some(why))) => {
                 // Where there is a text, what the client still sends is discarded for a while,
                 // so that no reset overtakes the text. That is not done for whom the row does not
                 // let in: it would cost something for each of them.
@@ -324,13 +324,13 @@ impl Parent {
                     self.nets.close_lingering(&self.cx, &client, false);
                 }
             }
-            (From::Net(net), Err(Some(why))) => {
+            (Requester::Net(net), Err(Some(why))) => {
                 self.nets.refuse(&self.cx, net, (a.service, why), a.with.client.as_ref());
             }
-            (From::Session((session, tag)), Ok(()) | Err(None)) => {
+            (Requester::Session((session, tag)), Ok(()) | Err(None)) => {
                 self.tell_program_started((session, tag), &a);
             }
-            (From::Session((session, tag)), Err(Some(why))) => {
+            (Requester::Session((session, tag)), Err(Some(why))) => {
                 let refused = orders::Answer::Refused { tag, service: a.service.0, why };
                 self.sessions.tell(&self.cx, session, &refused);
             }

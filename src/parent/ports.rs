@@ -2,7 +2,7 @@
 //! the system says who has connected, and which service is meant is known by the port.
 
 use super::addresses::Addresses;
-use super::arrival::{Arrival, From, StartError, Who};
+use super::arrival::{Arrival, Requester, StartError, Who};
 use super::context::{Context, Timer};
 use super::port_listener::PortListener;
 use super::port_listeners::PortListeners;
@@ -92,7 +92,7 @@ impl Ports {
         };
         let Some(service) = l.port.service else { return Came::Unnamed(client, addresses) };
         let name = name(addresses.peer());
-        Came::Client(Box::new(arrival(cx, service, client, (addresses, From::Port), name)))
+        Came::Client(Box::new(arrival(cx, service, client, (addresses, Requester::Port), name)))
     }
 
     /// Is it a port where fived accepts clients of a service, from other computers too?
@@ -128,7 +128,7 @@ impl Ports {
         name: PeerName,
     ) -> Option<Box<Arrival>> {
         let service = self.service_at(real)?;
-        Some(Box::new(arrival(cx, service, client, (at, From::Port), name)))
+        Some(Box::new(arrival(cx, service, client, (at, Requester::Port), name)))
     }
 
     /// The service whose clients connect to this address.
@@ -348,7 +348,7 @@ fn woken(
     let backend = cx.config.table.service(service).map(|s| &s.backend);
     wait.is_internal = matches!(backend, Some(Backend::Internal(_)));
     taken(l, cx);
-    let (name, place) = (name(addresses.peer()), (addresses, From::Wait(token)));
+    let (name, place) = (name(addresses.peer()), (addresses, Requester::Wait(token)));
     Ok(Came::Client(Box::new(arrival(cx, service, client, place, name))))
 }
 
@@ -380,7 +380,7 @@ fn arrival(
     cx: &mut Context,
     service: ServiceId,
     client: Shared,
-    (addresses, from): (Addresses, From),
+    (addresses, from): (Addresses, Requester),
     peer_name: PeerName,
 ) -> Arrival {
     let config = cx.config.clone();

@@ -3,7 +3,7 @@
 //! load balancer, which the parent reads from the socket itself.
 
 use super::addresses::Addresses;
-use super::arrival::{Arrival, From, StartError};
+use super::arrival::{Arrival, Requester, StartError};
 use super::channel::Broken;
 use super::config::Config;
 use super::lines;
@@ -68,7 +68,7 @@ impl Parent {
     /// client is. Returned: one that is not.
     pub fn ask_balancer(&mut self, a: Box<Arrival>) -> Option<Box<Arrival>> {
         let proxies = &a.config.table.settings.proxy_from;
-        if !matches!(a.who.from, From::Port) || !proxies.contains(a.who.facts.peer) {
+        if !matches!(a.who.from, Requester::Port) || !proxies.contains(a.who.facts.peer) {
             return Some(a);
         }
         match (self.nets.serving(), &a.client) {

@@ -1,7 +1,7 @@
 //! The way of a request for a service that runs already, after its permit: it is connected
 //! (`backend::connect`), and then the process that has the client relays it.
 
-use super::arrival::{Arrival, From, StartError};
+use super::arrival::{Arrival, Requester, StartError};
 use super::backend::connect::{Connecting, Outcome};
 use super::backend::targets::Target;
 use super::catalog::Prepared;
@@ -131,7 +131,7 @@ impl Parent {
         greeting: Greeting,
         net_end: Option<BorrowedFd>,
     ) {
-        if let From::Session((session, tag)) = a.who.from {
+        if let Requester::Session((session, tag)) = a.who.from {
             let (greeting, file) = match greeting {
                 Greeting::Sent => (Data::default(), None),
                 Greeting::Data(greeting) => (greeting, None),
@@ -178,17 +178,19 @@ impl Parent {
     /// Who relays: the process that has the client; a plain client is handed to a net process.
     pub(super) fn relayed_by(&mut self, a: &Arrival) -> Result<Owner, StartError> {
         let preferred = match (a.who.from, &a.client) {
-            (From::Session((session, _)), None) => {
+            (Requester::Session((session, _)), None) => {
                 return self
                     .sessions
                     .root(session)
                     .map(Owner::Session)
                     .ok_or_else(StartError::gone);
             }
-            (From::Session((session, _)), Some(_)) => self.sessions.net_of(session),
-            (From::Net(net), Some(_)) => Some(net),
-            (From::Port | From::Wait(_), Some(_)) => None,
-            (From::Net(_) | From::Port | From::Wait(_), None) => return Err("no connection".into()),
+            (Requester::Session((session, _)), Some(_)) => self.sessions.net_of(session),
+            (Requester::Net(net), Some(_)) => Some(net),
+            (Requester::Port | Requester::Wait(_), Some(_)) => None,
+            (Requester::Net(_) | Requester::Port | Requester::Wait(_), None) => {
+                return Err("no connection".into());
+            }
         };
         let Some(net) = self.nets.for_relay(preferred) else {
             return Err(StartError::busy("processes", None));

@@ -4,7 +4,7 @@
 //! reason in each [`WINDOW`], and then one that counts those that were left out. A client that
 //! needs a connection for each request has a line for each.
 
-use super::arrival::{From, Record, StartError};
+use super::arrival::{Record, Requester, StartError};
 use super::context::{Context, Timer};
 use super::lines;
 use crate::policy::{Peer, Service, Source};
@@ -58,9 +58,9 @@ impl Refusals {
         cx.counters.refuse(names, no.reason);
         let Some(s) = service else { return };
         let logged = match record.from {
-            From::Wait(port) => self.has_line(cx, (Whose::Port(port), no.reason), names, None),
-            From::Session(_) => self.of_session(cx, record.peer, no.reason, names),
-            From::Net(_) | From::Port => true,
+            Requester::Wait(port) => self.has_line(cx, (Whose::Port(port), no.reason), names, None),
+            Requester::Session(_) => self.of_session(cx, record.peer, no.reason, names),
+            Requester::Net(_) | Requester::Port => true,
         };
         if logged {
             lines::refused(s, record, no);

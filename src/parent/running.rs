@@ -1,6 +1,6 @@
 //! The services that run: one entry each, from its start to its `EXIT` line.
 
-use super::arrival::{From, Record, StreamTag};
+use super::arrival::{Record, Requester, StreamTag};
 use super::config::Config;
 use super::lines;
 use super::tallies::Counted;
@@ -191,7 +191,7 @@ impl Runs {
     /// Those, by the tokens of their ports.
     pub fn internal_waits(&self) -> impl Iterator<Item = (usize, &Running)> {
         self.all.values().filter_map(|r| match (r.record.from, &r.service()?.backend) {
-            (From::Wait(token), Backend::Internal(_)) => Some((token, r)),
+            (Requester::Wait(token), Backend::Internal(_)) => Some((token, r)),
             _ => None,
         })
     }
@@ -209,7 +209,7 @@ impl Runs {
 
     /// The programs that have a port's socket itself.
     pub fn waits(&self) -> impl Iterator<Item = &Running> {
-        self.all.values().filter(|r| matches!(r.record.from, From::Wait(_)))
+        self.all.values().filter(|r| matches!(r.record.from, Requester::Wait(_)))
     }
 
     /// Sends SIGKILL to the process group of a service that was sent SIGTERM, even if the service

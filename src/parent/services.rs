@@ -6,7 +6,9 @@
 //! checks it now and then, while everything else goes on. A child that takes too long is killed,
 //! and its service counts as not started.
 
-use super::arrival::{Answer, Arrival, Ends, From, Given, NetEnds, Record, StartError, StreamTag};
+use super::arrival::{
+    Answer, Arrival, Ends, Given, NetEnds, Record, Requester, StartError, StreamTag,
+};
 use super::backend::exec::Plan;
 use super::children::Role;
 use super::config::Config;
@@ -153,7 +155,7 @@ impl Services {
         self.refusals.refused(cx, service, record, &no);
         let outcome = Err(no.reply);
         let text = match (record.from, no.reply, service) {
-            (From::Port, Some(why), Some(s)) if is_told(s, why) => s.attributes.tail(),
+            (Requester::Port, Some(why), Some(s)) if is_told(s, why) => s.attributes.tail(),
             _ => Vec::new(),
         };
         self.answers.push(Answer { to: record.from, service: id, outcome, text, with });
@@ -196,10 +198,11 @@ impl Services {
             }
             Err(no) => {
                 self.limits.release(ticket);
-                if let From::Session(stream) = record.from {
+                if let Requester::Session(stream) = record.from {
                     self.running.forget_early(&stream);
                 }
-                let client = matches!(record.from, From::Net(_) | From::Port).then_some(connection);
+                let client = matches!(record.from, Requester::Net(_) | Requester::Port)
+                    .then_some(connection);
                 let with = Ends { client, net_ends, ends: false };
                 self.refused(cx, (&config, service), &record, no, with);
             }
@@ -215,7 +218,7 @@ impl Services {
         (record, net_ends, text): (Record, NetEnds, Vec<u8>),
     ) {
         self.limits.release(ticket);
-        if let From::Session(stream) = record.from {
+        if let Requester::Session(stream) = record.from {
             self.running.forget_early(&stream);
         }
         if let Some(s) = config.table.service(id)
@@ -251,20 +254,21 @@ impl Services {
             until
         });
         let (stream, lingering_close) = match record.from {
-            From::Session(s) if self.over.contains(&s.0) => {
+            Requester::Session(s) if self.over.contains(&s.0) => {
                 // Its session has ended, so nobody counts its bytes.
                 self.running.forget_early(&s);
                 (None, None)
             }
-            From::Session(s) => (Some(s), None),
-            From::Net(_) | From::Port if service.attributes.lingering_close => {
+            Requester::Session(s) => (Some(s), None),
+            Requester::Net(_) | Requester::Port if service.attributes.lingering_close => {
                 (None, undelivered::copy(cx, &connection))
             }
-            From::Net(_) | From::Port | From::Wait(_) => (None, None),
+            Requester::Net(_) | Requester::Port | Requester::Wait(_) => (None, None),
         };
         let output = undelivered::output_of(cx, &record, &connection);
         cx.children.add(pid, Role::Service);
-        self.outdated |= matches!(record.from, From::Wait(_)) && !Rc::ptr_eq(&config, &cx.config);
+        self.outdated |=
+            matches!(record.from, Requester::Wait(_)) && !Rc::ptr_eq(&config, &cx.config);
         let with = Ends { client: None, net_ends, ends: record.reports_to.is_some() };
         self.answers.push(Answer { to: record.from, service: id, outcome: Ok(()), text, with });
         self.running.add(Running {
@@ -291,7 +295,7 @@ impl Services {
     /// get a lingering close.
     pub fn ended(&mut self, cx: &mut Context, pid: i32, exit: Exit) -> Option<Shared> {
         let mut running = self.running.remove(pid)?;
-        if let From::Wait(port) = running.record.from {
+        if let Requester::Wait(port) = running.record.from {
             self.freed.push(port);
         }
         if let Some(ticket) = running.ticket.take() {
@@ -335,7 +339,7 @@ impl Services {
     }
 
     fn starts(&self, stream: StreamTag) -> bool {
-        let is_of = |from: &From| matches!(from, From::Session(s) if *s == stream);
+        let is_of = |from: &Requester| matches!(from, Requester::Session(s) if *s == stream);
         self.starting.iter().any(|f| is_of(&f.payload().record.from))
     }
 
@@ -347,7 +351,7 @@ impl Services {
     /// Is a service of a plain connection from that net process being started? A late one does not
     /// count.
     pub fn starts_for_net(&self, net: usize) -> bool {
-        let is_of = |from: &From| matches!(from, From::Net(n) if *n == net);
+        let is_of = |from: &Requester| matches!(from, Requester::Net(n) if *n == net);
         self.starting.iter().any(|f| !f.is_late() && is_of(&f.payload().record.from))
     }
 

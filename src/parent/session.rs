@@ -1,7 +1,7 @@
 //! A session, as the parent knows it.
 
 use super::addresses::Addresses;
-use super::arrival::{Arrival, From, Run, Who};
+use super::arrival::{Arrival, Requester, Run, Who};
 use super::catalog::Account;
 use super::channel::{Broken, Channel};
 use super::config::Config;
@@ -217,7 +217,7 @@ impl SessionRecord {
             number: self.number,
             account: user.as_ref().map(|u| (u.account.clone(), u.method)),
             tls: self.tls.clone(),
-            from: From::Session(stream),
+            from: Requester::Session(stream),
         };
         Ok(Arrival { config, service, who, client, passed_libwrap: false, run })
     }

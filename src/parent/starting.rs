@@ -1,7 +1,7 @@
 //! A service that was spawned and has not reached exec: everything that its start borrows, and what
 //! the log needs.
 
-use super::arrival::{From, Given, Record, StartError};
+use super::arrival::{Given, Record, Requester, StartError};
 use super::backend::exec::Plan;
 use super::config::Config;
 use crate::policy::{ServiceId, Ticket};
@@ -26,8 +26,8 @@ impl Starting {
     /// Its session's token. None: it has the client's own socket.
     pub fn session(&self) -> Option<usize> {
         match self.record.from {
-            From::Session(stream) => Some(stream.0),
-            From::Net(_) | From::Port | From::Wait(_) => None,
+            Requester::Session(stream) => Some(stream.0),
+            Requester::Net(_) | Requester::Port | Requester::Wait(_) => None,
         }
     }
 }

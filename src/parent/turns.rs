@@ -1,7 +1,7 @@
 //! How many starts may be pending, and who waits for them: so that starts that hang, or are slow,
 //! hold up nobody but those who want the same user's services.
 
-use super::arrival::From;
+use super::arrival::Requester;
 use super::context::Context;
 use super::services::Services;
 use super::starting::Starting;
@@ -40,7 +40,7 @@ pub enum Turn {
 /// of a `wait` port has reached its exec, so the loop goes on, and mostly it looks after that start
 /// again when the program has ended: one change of process less for each.
 fn is_awaited(f: &PendingStart<Starting>) -> bool {
-    !f.is_late() && !matches!(f.payload().record.from, From::Wait(_))
+    !f.is_late() && !matches!(f.payload().record.from, Requester::Wait(_))
 }
 
 impl Services {
@@ -100,7 +100,7 @@ impl Services {
             return Some(Duration::ZERO);
         }
         let is_soon = |f: &PendingStart<Starting>| {
-            f.age() < LOOK_AFTER && !matches!(f.payload().record.from, From::Wait(_))
+            f.age() < LOOK_AFTER && !matches!(f.payload().record.from, Requester::Wait(_))
         };
         let soon = self.starting.iter().any(is_soon);
         (!self.starting.is_empty()).then_some(if soon { LOOK_SOON } else { LOOK_AFTER })

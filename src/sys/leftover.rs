@@ -4,6 +4,7 @@
 //! What can be undone is undone, so that nobody who waits there is lost. Otherwise the socket is of
 //! no use any more, and another has to be bound in its place.
 
+use super::options::SocketOption;
 use super::{check, count, socket};
 use nix::sys::socket::{SockaddrLike, SockaddrStorage};
 use std::io;
@@ -12,23 +13,21 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
-type Option = (libc::c_int, libc::c_int);
-
-const BUFFERS: [Option; 2] =
+const BUFFERS: [SocketOption; 2] =
     [(libc::SOL_SOCKET, libc::SO_RCVBUF), (libc::SOL_SOCKET, libc::SO_SNDBUF)];
 /// SO_BUF_LOCK: setting the size of a buffer sets it, so it comes after them.
-const BUFFER_LOCK: Option = (libc::SOL_SOCKET, 72);
-const LOCK_FILTER: Option = (libc::SOL_SOCKET, libc::SO_LOCK_FILTER);
-const BIND_TO_INTERFACE: Option = (libc::SOL_SOCKET, 62);
-const UDP_CORK: Option = (libc::IPPROTO_UDP, 1);
-const UDP_ENCAP: Option = (libc::IPPROTO_UDP, 100);
-const IP_MINTTL: Option = (libc::IPPROTO_IP, 21);
-const IPV6_MINHOPCOUNT: Option = (libc::IPPROTO_IPV6, 73);
+const BUFFER_LOCK: SocketOption = (libc::SOL_SOCKET, 72);
+const LOCK_FILTER: SocketOption = (libc::SOL_SOCKET, libc::SO_LOCK_FILTER);
+const BIND_TO_INTERFACE: SocketOption = (libc::SOL_SOCKET, 62);
+const UDP_CORK: SocketOption = (libc::IPPROTO_UDP, 1);
+const UDP_ENCAP: SocketOption = (libc::IPPROTO_UDP, 100);
+const IP_MINTTL: SocketOption = (libc::IPPROTO_IP, 21);
+const IPV6_MINHOPCOUNT: SocketOption = (libc::IPPROTO_IPV6, 73);
 
 /// The options by which a program could keep the next one from what comes, make it wait or not
 /// wait, or have the kernel send it what it does not expect. Those that a socket does not have at
 /// the beginning it never has.
-const OPTIONS: [Option; 23] = [
+const OPTIONS: [SocketOption; 23] = [
     BUFFERS[0],
     BUFFERS[1],
     BUFFER_LOCK,
@@ -58,7 +57,7 @@ const OPTIONS: [Option; 23] = [
 /// receives several as one: whoever did not ask for that has no room for it. Those that libc does
 /// not name are IP_CHECKSUM, IP_RECVERR_RFC4884, IPV6_RECVERR_RFC4884, SO_RCVMARK, SO_RCVPRIORITY
 /// and UDP_NO_CHECK6_RX.
-const OF_DATAGRAMS: [Option; 29] = [
+const OF_DATAGRAMS: [SocketOption; 29] = [
     (libc::SOL_SOCKET, libc::SO_TIMESTAMP),
     (libc::SOL_SOCKET, libc::SO_TIMESTAMPNS),
     (libc::SOL_SOCKET, libc::SO_TIMESTAMPING),
@@ -91,7 +90,7 @@ const OF_DATAGRAMS: [Option; 29] = [
 ];
 
 /// More of them, which do nothing to a socket of datagrams.
-const OF_CONNECTIONS: [Option; 5] = [
+const OF_CONNECTIONS: [SocketOption; 5] = [
     (libc::SOL_SOCKET, libc::SO_LINGER),
     (libc::SOL_SOCKET, libc::SO_KEEPALIVE),
     IP_MINTTL,
@@ -106,8 +105,8 @@ type Value = ([u8; 16], libc::socklen_t);
 #[derive(Debug)]
 pub struct AsMade {
     /// Where datagrams come: its address, as something could be sent there.
-    datagrams: std::option::Option<SockaddrStorage>,
-    values: Vec<(Option, Value)>,
+    datagrams: Option<SockaddrStorage>,
+    values: Vec<(SocketOption, Value)>,
     flags: libc::c_int,
 }
 
@@ -186,7 +185,7 @@ fn is_shut_for_sending(fd: BorrowedFd, to: &SockaddrStorage) -> bool {
 }
 
 /// The address of a socket of datagrams, as something could be sent there.
-fn to_itself(fd: BorrowedFd) -> std::option::Option<SockaddrStorage> {
+fn to_itself(fd: BorrowedFd) -> Option<SockaddrStorage> {
     let mut to = socket::local(fd).ok()?;
     match to.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => to.set_ip(Ipv4Addr::LOCALHOST.into()),
@@ -211,7 +210,7 @@ fn without_filter(fd: BorrowedFd) -> io::Result<()> {
 }
 
 /// No bytes if there is no such option.
-fn get(fd: BorrowedFd, (level, name): Option) -> Value {
+fn get(fd: BorrowedFd, (level, name): SocketOption) -> Value {
     let mut value = [0; 16];
     let mut size = size_of_val(&value) as libc::socklen_t;
     // SAFETY: at most the value's size is written, and the length.
@@ -221,7 +220,7 @@ fn get(fd: BorrowedFd, (level, name): Option) -> Value {
     asked.map_or(([0; 16], 0), |_| (value, size))
 }
 
-fn set(fd: BorrowedFd, option: Option, (value, size): &Value) -> io::Result<()> {
+fn set(fd: BorrowedFd, option: SocketOption, (value, size): &Value) -> io::Result<()> {
     let mut value = *value;
     if BUFFERS.contains(&option) {
         // The kernel reports twice what was set: socket(7).

@@ -8,7 +8,8 @@ use super::{check, socket};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-type Option = (libc::c_int, libc::c_int);
+/// A level and a name (setsockopt(2)).
+pub(super) type SocketOption = (libc::c_int, libc::c_int);
 
 /// TCP_NODELAY, of what it relays; SO_SNDBUF, of the pairs that services get; SO_LINGER, so that a
 /// close never waits; SO_OOBINLINE, so that an urgent byte of a request is read with the others;
@@ -16,28 +17,28 @@ type Option = (libc::c_int, libc::c_int);
 /// that what MSG_MORE has left to wait is sent; TCP_RTO_MAX_MS and TCP_USER_TIMEOUT, of sessions
 /// that outlive their connections (`retransmit`).
 /// The filter cannot look at their values, nor at which socket it is.
-pub(super) const OF_NET: [Option; 8] =
+pub(super) const OF_NET: [SocketOption; 8] =
     [NODELAY, LINGER, SEND_BUFFER, URGENT_INLINE, ACKNOWLEDGE, CORK, RTO_MAX, USER_TIMEOUT];
 
 /// SO_PEERCRED, which can only be asked for: whose client of a Unix socket it is that the parent or
 /// a relay gives back to the loop, which counts waiting clients by their users. Net learns no more
 /// by it than it was told with the client, or than who made its own channels.
-pub(super) const ASKED_BY_NET: Option = (libc::SOL_SOCKET, libc::SO_PEERCRED);
+pub(super) const ASKED_BY_NET: SocketOption = (libc::SOL_SOCKET, libc::SO_PEERCRED);
 
-const NODELAY: Option = (libc::IPPROTO_TCP, libc::TCP_NODELAY);
-const LINGER: Option = (libc::SOL_SOCKET, libc::SO_LINGER);
-const SEND_BUFFER: Option = (libc::SOL_SOCKET, libc::SO_SNDBUF);
+const NODELAY: SocketOption = (libc::IPPROTO_TCP, libc::TCP_NODELAY);
+const LINGER: SocketOption = (libc::SOL_SOCKET, libc::SO_LINGER);
+const SEND_BUFFER: SocketOption = (libc::SOL_SOCKET, libc::SO_SNDBUF);
 /// (This and the next: not of Multipath TCP.)
-const URGENT_INLINE: Option = (libc::SOL_SOCKET, libc::SO_OOBINLINE);
-const ACKNOWLEDGE: Option = (libc::IPPROTO_TCP, libc::TCP_QUICKACK);
-const CORK: Option = (libc::IPPROTO_TCP, libc::TCP_CORK);
+const URGENT_INLINE: SocketOption = (libc::SOL_SOCKET, libc::SO_OOBINLINE);
+const ACKNOWLEDGE: SocketOption = (libc::IPPROTO_TCP, libc::TCP_QUICKACK);
+const CORK: SocketOption = (libc::IPPROTO_TCP, libc::TCP_CORK);
 /// TCP_RTO_MAX_MS (Linux 6.15): the longest time between two retransmissions, in milliseconds.
-pub(super) const RTO_MAX: Option = (libc::IPPROTO_TCP, 44);
+pub(super) const RTO_MAX: SocketOption = (libc::IPPROTO_TCP, 44);
 /// TCP_USER_TIMEOUT: for how long nothing may be acknowledged, in milliseconds.
-pub(super) const USER_TIMEOUT: Option = (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT);
+pub(super) const USER_TIMEOUT: SocketOption = (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT);
 /// SO_BUF_LOCK. Bit 0: the size of the send buffer was set, and the kernel no longer adapts it.
 /// (Linux 5.14; not of Multipath TCP.)
-const LOCK: Option = (libc::SOL_SOCKET, 72);
+const LOCK: SocketOption = (libc::SOL_SOCKET, 72);
 
 /// Larger than any of these.
 type Value = [libc::c_int; 2];
@@ -79,7 +80,7 @@ impl Options {
 }
 
 /// Zeros if there is no such option.
-pub(super) fn get(fd: BorrowedFd, (level, name): Option) -> Value {
+pub(super) fn get(fd: BorrowedFd, (level, name): SocketOption) -> Value {
     let mut value = Value::default();
     let mut size = size_of_val(&value) as libc::socklen_t;
     // SAFETY: at most the value's size is written, and the length.
@@ -89,7 +90,7 @@ pub(super) fn get(fd: BorrowedFd, (level, name): Option) -> Value {
     asked.map_or(Value::default(), |_| value)
 }
 
-pub(super) fn set(fd: BorrowedFd, (level, name): Option, value: Value) -> io::Result<()> {
+pub(super) fn set(fd: BorrowedFd, (level, name): SocketOption, value: Value) -> io::Result<()> {
     let size = size_of_val(&value) as libc::socklen_t;
     // SAFETY: the value is read; of options that are one int only that.
     check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), size) })

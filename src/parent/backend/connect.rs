@@ -6,7 +6,7 @@
 //! rights of its file hold, and its server sees that user. That user can stop the child, and holds
 //! up nobody else by that: it is looked after as any start.
 
-use super::super::arrival::{Arrival, From, StartError};
+use super::super::arrival::{Arrival, Requester, StartError};
 use super::super::catalog::{self, Prepared};
 use super::super::context::Context;
 use super::exec;
@@ -115,7 +115,7 @@ impl Connects {
 
     /// Is a connection for a client of that net process pending?
     pub fn for_net(&self, net: usize) -> bool {
-        self.all().any(|c| matches!(c.arrival.who.from, From::Net(n) if n == net))
+        self.all().any(|c| matches!(c.arrival.who.from, Requester::Net(n) if n == net))
     }
 
     /// Is none pending?
@@ -227,7 +227,9 @@ impl Connects {
         let tried = match news {
             WaitEnd::Connected => Tried::Connected(c, target, socket),
             WaitEnd::Refused(e) => Tried::refused(c, target, &e),
-            WaitEnd::ClientGone => return self.outcomes.push(Outcome::Failed(c, StartError::gone())),
+            WaitEnd::ClientGone => {
+                return self.outcomes.push(Outcome::Failed(c, StartError::gone()));
+            }
         };
         if let Some(c) = self.tried(cx.now, tried) {
             self.next(cx, c);
@@ -313,7 +315,8 @@ impl Connects {
 
     /// A session is over: nobody waits for its connections any more.
     pub fn forget(&mut self, cx: &mut Context, session: usize) {
-        let of = |c: &Connecting| matches!(c.arrival.who.from, From::Session(s) if s.0 == session);
+        let of =
+            |c: &Connecting| matches!(c.arrival.who.from, Requester::Session(s) if s.0 == session);
         let all: Vec<usize> =
             self.pending.iter().filter(|(_, c)| of(c)).map(|(token, _)| token).collect();
         for token in all {

@@ -1,7 +1,7 @@
 //! A program for each connection, or a daemon that is given it: what the child is to do, laid out
 //! before it is made.
 
-use super::super::arrival::{Arrival, From, Given, StartError};
+use super::super::arrival::{Arrival, Given, Requester, StartError};
 use super::super::catalog::{Account, Prepared};
 use super::super::environment::{self, Remote};
 use crate::policy::{Backend, ProgramSocket, Reached, Service};
@@ -76,7 +76,7 @@ impl Plan {
             report,
             terminal: terminal.map(|t| t.size),
             greets: match (who.from, who.facts.reached) {
-                (From::Wait(_), _) => Greets::Not,
+                (Requester::Wait(_), _) => Greets::Not,
                 _ if a.run.is_some() => Greets::Not,
                 (_, Reached::ByName) => Greets::Wholly,
                 (_, Reached::AtPort | Reached::AtTlsPort) => Greets::ByBanners,
