@@ -77,7 +77,7 @@ impl Parent {
         )) = permit
         {
             // A client that saw the service end may be back before we have heard of that end.
-            self.services.look(&mut self.cx);
+            self.services.finish_starts(&mut self.cx);
             self.reap();
             permit = self.services.permit(&self.cx, &a);
         }

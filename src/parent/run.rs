@@ -181,7 +181,7 @@ impl Parent {
             self.turn();
             self.settle_offers();
             self.report();
-            self.connects.look(&mut self.cx);
+            self.connects.finish_late(&mut self.cx);
             self.relieve();
             self.logins.start(&mut self.cx, &mut self.sessions);
             self.expire();
@@ -189,18 +189,20 @@ impl Parent {
         }
     }
 
-    /// Waits until something is to be done, or the timer of the interrupt ends the wait.
+    /// Writes the log, then waits until something is to be done, or the timer of the interrupt ends
+    /// the wait.
     fn poll(&mut self, events: &mut Events) -> Result<(), String> {
-        let wait = self.wait();
-        let polled = self.cx.poll.poll(events, wait);
+        // In every turn: while there are orders all the time, no turn waits.
+        let logged = log::flush();
+        let polled = self.cx.poll.poll(events, self.poll_timeout(logged));
         self.cx.now = clock::monotonic();
-        self.services.rest();
+        self.services.rest_interrupt();
         match polled {
             // Where nothing else happens, the timer ends.
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(e) => return Err(format!("poll: {e}")),
             // Anything may close what a net process has sent.
-            Ok(()) => self.services.closes(),
+            Ok(()) => self.services.want_interrupt(),
         }
         Ok(())
     }
@@ -235,10 +237,9 @@ impl Parent {
         }
     }
 
-    /// Writes the log; returns how long the poll may wait.
-    fn wait(&self) -> Option<Duration> {
-        // In every turn: while there are orders all the time, no turn waits.
-        let log = (!log::flush()).then_some(LOG_RETRY);
+    /// How long the poll may wait. `logged`: all lines of the log are written.
+    fn poll_timeout(&self, logged: bool) -> Option<Duration> {
+        let log = (!logged).then_some(LOG_RETRY);
         let busy = self.signalled || self.reloads.gathered || !self.ready.is_empty();
         if busy || !self.reports.is_empty() || !self.offers.is_settled() {
             return Some(Duration::ZERO);
@@ -247,8 +248,8 @@ impl Parent {
         let timer = self.cx.next_due().map(until);
         let login = self.logins.deadline().map(until);
         let retry = (!self.cx.retries.is_empty()).then_some(Retries::PAUSE);
-        let connect = self.connects.looks_after();
-        [timer, login, log, retry, connect, self.services.settled_for()].into_iter().flatten().min()
+        let (connect, start) = (self.connects.poll_timeout(), self.services.poll_timeout());
+        [timer, login, log, retry, connect, start].into_iter().flatten().min()
     }
 
     /// Serves the channels that may have orders, the one that has waited longest first.
@@ -268,7 +269,7 @@ impl Parent {
         for served in 0..batch {
             // Between two orders too, so that a start that is over is answered at once, and the
             // parent closes its copy of the connection.
-            self.services.look(&mut self.cx);
+            self.services.finish_starts(&mut self.cx);
             let done = if self.nets.has(token) {
                 self.net_order(token)
             } else if self.sessions.has(token) {

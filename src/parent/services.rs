@@ -43,7 +43,7 @@ pub struct Services {
     pub(super) starting: Vec<PendingStart<Starting>>,
     pub running: Runs,
     /// Sessions that have ended while starts of theirs were late: nobody counts their bytes.
-    over: BTreeSet<usize>,
+    ended_sessions: BTreeSet<usize>,
     answers: Vec<Answer>,
     /// How services of RUN have ended, and whom that is told; None: output was lost.
     ends: Vec<(StreamTag, Option<Status>)>,
@@ -62,7 +62,7 @@ impl Services {
             limits: Limits::new(),
             starting: Vec::new(),
             running: Runs::default(),
-            over: BTreeSet::new(),
+            ended_sessions: BTreeSet::new(),
             answers: Vec::new(),
             ends: Vec::new(),
             freed: Vec::new(),
@@ -134,7 +134,7 @@ impl Services {
         let starting = Starting { config, service, ticket, plan, given, record };
         let mut start = cx.spawner.begin(Box::new(starting), Starting::launch);
         start.expect_late(cx.held_up.has(uid, cx.now));
-        if alone { self.over(cx, start, false) } else { self.starting.push(start) }
+        if alone { self.finish(cx, start, false) } else { self.starting.push(start) }
     }
 
     /// An arrival that is not started: the log has its line, and whoever asked an answer.
@@ -162,23 +162,23 @@ impl Services {
     }
 
     /// Finishes the starts that are over.
-    pub fn look(&mut self, cx: &mut Context) {
+    pub fn finish_starts(&mut self, cx: &mut Context) {
         while let Some(n) = self.starting.iter().position(PendingStart::is_over) {
             let start = self.starting.remove(n);
-            self.over(cx, start, false);
+            self.finish(cx, start, false);
         }
     }
 
     /// A child was reaped: it may be one whose start was not finished yet.
     pub fn reaped(&mut self, cx: &mut Context, pid: i32) {
-        if let Some(n) = self.starting.iter().position(|f| f.pid() == Some(pid)) {
+        if let Some(n) = self.starting.iter().position(|start| start.pid() == Some(pid)) {
             let start = self.starting.remove(n);
-            self.over(cx, start, true);
+            self.finish(cx, start, true);
         }
     }
 
-    /// A start is over: the service runs, or it does not.
-    fn over(&mut self, cx: &mut Context, start: PendingStart<Starting>, reaped: bool) {
+    /// A start is over: the service runs, or it does not. `reaped`: its child was reaped already.
+    fn finish(&mut self, cx: &mut Context, start: PendingStart<Starting>, reaped: bool) {
         // The service's socket is closed below; the interrupt keeps that from taking long.
         self.interrupt.want();
         let (starting, result) = cx.spawner.finish(start, reaped);
@@ -207,7 +207,8 @@ impl Services {
                 self.refused(cx, (&config, service), &record, no, with);
             }
         }
-        self.over.retain(|s| self.starting.iter().any(|f| f.payload().session() == Some(*s)));
+        self.ended_sessions
+            .retain(|s| self.starting.iter().any(|start| start.payload().session() == Some(*s)));
     }
 
     /// A daemon has the connection. fived does not see its end: it does not count as running.
@@ -254,7 +255,7 @@ impl Services {
             until
         });
         let (stream, lingering_close) = match record.from {
-            Requester::Session(s) if self.over.contains(&s.0) => {
+            Requester::Session(s) if self.ended_sessions.contains(&s.0) => {
                 // Its session has ended, so nobody counts its bytes.
                 self.running.forget_early(&s);
                 (None, None)
@@ -340,7 +341,7 @@ impl Services {
 
     fn starts(&self, stream: StreamTag) -> bool {
         let is_of = |from: &Requester| matches!(from, Requester::Session(s) if *s == stream);
-        self.starting.iter().any(|f| is_of(&f.payload().record.from))
+        self.starting.iter().any(|start| is_of(&start.payload().record.from))
     }
 
     /// Has that stream a service, or one whose end is not logged yet?
@@ -352,32 +353,32 @@ impl Services {
     /// count.
     pub fn starts_for_net(&self, net: usize) -> bool {
         let is_of = |from: &Requester| matches!(from, Requester::Net(n) if *n == net);
-        self.starting.iter().any(|f| !f.is_late() && is_of(&f.payload().record.from))
+        self.starting.iter().any(|start| !start.is_late() && is_of(&start.payload().record.from))
     }
 
     /// Finishes the starts of a session before the session ends, but for late ones.
     pub fn settle_session(&mut self, cx: &mut Context, session: usize) {
-        let of = |f: &PendingStart<Starting>| f.payload().session() == Some(session);
-        while self.starting.iter().any(|f| !f.is_late() && of(f)) {
+        let of = |start: &PendingStart<Starting>| start.payload().session() == Some(session);
+        while self.starting.iter().any(|start| !start.is_late() && of(start)) {
             self.wait_for_one(cx);
         }
     }
 
     /// A session is over: no bytes of it will be counted any more.
     pub fn forget(&mut self, session: usize) {
-        if self.starting.iter().any(|f| f.payload().session() == Some(session)) {
-            self.over.insert(session);
+        if self.starting.iter().any(|start| start.payload().session() == Some(session)) {
+            self.ended_sessions.insert(session);
         }
         self.running.forget(session);
     }
 
     /// What others have sent or left may be closed now, and no close may take long.
-    pub fn closes(&mut self) {
+    pub fn want_interrupt(&mut self) {
         self.interrupt.want();
     }
 
     /// A new turn of the loop: no close needs the interrupt now.
-    pub fn rest(&mut self) {
+    pub fn rest_interrupt(&mut self) {
         self.interrupt.rest();
     }
 

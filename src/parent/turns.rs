@@ -39,8 +39,8 @@ pub enum Turn {
 /// Does somebody wait for this start, as far as it is not late? Nobody is answered when the program
 /// of a `wait` port has reached its exec, so the loop goes on, and mostly it looks after that start
 /// again when the program has ended: one change of process less for each.
-fn is_awaited(f: &PendingStart<Starting>) -> bool {
-    !f.is_late() && !matches!(f.payload().record.from, Requester::Wait(_))
+fn is_awaited(start: &PendingStart<Starting>) -> bool {
+    !start.is_late() && !matches!(start.payload().record.from, Requester::Wait(_))
 }
 
 impl Services {
@@ -48,19 +48,19 @@ impl Services {
     /// that are expected to be over in a moment.
     pub fn turn_of(&mut self, cx: &mut Context, uid: u32) -> Turn {
         loop {
-            let of_user = |f: &&PendingStart<Starting>| f.payload().plan.uid == uid;
+            let of_user = |start: &&PendingStart<Starting>| start.payload().plan.uid == uid;
             let left = cx.spawner.capacity().saturating_sub(self.starting.len());
             let all_full = left == 0;
             if self.starting.iter().filter(of_user).count() >= PER_USER_MAX.min(left) {
-                let in_the_way = |f: &&PendingStart<Starting>| all_full || of_user(f);
+                let in_the_way = |start: &&PendingStart<Starting>| all_full || of_user(start);
                 let mut in_the_way = self.starting.iter().filter(in_the_way);
-                if in_the_way.clone().all(|f| f.age() > HANGS_AFTER) {
+                if in_the_way.clone().all(|start| start.age() > HANGS_AFTER) {
                     return Turn::Never;
                 }
                 if !in_the_way.any(is_awaited) {
                     return Turn::Later;
                 }
-            } else if self.starting.iter().filter(|f| !f.is_late()).count() < AWAITED {
+            } else if self.starting.iter().filter(|start| !start.is_late()).count() < AWAITED {
                 return Turn::Now;
             }
             self.wait_for_one(cx);
@@ -70,8 +70,8 @@ impl Services {
     /// Finishes the starts that are over, and waits for one that is not. Children of late starts
     /// that were stopped, or take too long, are killed.
     pub fn settle(&mut self, cx: &mut Context) {
-        self.look(cx);
-        let old = |f: &&mut PendingStart<Starting>| f.age() >= LOOK_AFTER;
+        self.finish_starts(cx);
+        let old = |start: &&mut PendingStart<Starting>| start.age() >= LOOK_AFTER;
         for start in self.starting.iter_mut().filter(old) {
             start.look_after();
             cx.held_up.note(start.payload().plan.uid, cx.now);
@@ -85,7 +85,7 @@ impl Services {
     /// Finishes the starts that are over, and waits for one that is the only one. Not for one that
     /// a session has asked for: more can be made for its next one meanwhile.
     pub fn settle_single(&mut self, cx: &mut Context) {
-        self.look(cx);
+        self.finish_starts(cx);
         if let [start] = &self.starting[..]
             && start.payload().session().is_none()
             && is_awaited(start)
@@ -95,12 +95,12 @@ impl Services {
     }
 
     /// How long the loop's poll may wait, for the sake of starts that are under way.
-    pub fn settled_for(&self) -> Option<Duration> {
+    pub fn poll_timeout(&self) -> Option<Duration> {
         if self.starting.iter().any(is_awaited) {
             return Some(Duration::ZERO);
         }
-        let is_soon = |f: &PendingStart<Starting>| {
-            f.age() < LOOK_AFTER && !matches!(f.payload().record.from, Requester::Wait(_))
+        let is_soon = |start: &PendingStart<Starting>| {
+            start.age() < LOOK_AFTER && !matches!(start.payload().record.from, Requester::Wait(_))
         };
         let soon = self.starting.iter().any(is_soon);
         (!self.starting.is_empty()).then_some(if soon { LOOK_SOON } else { LOOK_AFTER })
@@ -108,7 +108,7 @@ impl Services {
 
     /// Waits until every start is over or is late.
     pub fn settle_all(&mut self, cx: &mut Context) {
-        self.look(cx);
+        self.finish_starts(cx);
         while !self.starting.iter().all(PendingStart::is_late) {
             self.wait_for_one(cx);
         }
@@ -116,13 +116,13 @@ impl Services {
 
     pub(super) fn wait_for_one(&mut self, cx: &mut Context) {
         let position = |of: fn(&PendingStart<Starting>) -> bool| self.starting.iter().position(of);
-        let first = position(is_awaited).or_else(|| position(|f| !f.is_late()));
-        if let Some(f) = first.and_then(|n| self.starting.get_mut(n)) {
-            f.wait();
-            if f.is_late() {
-                cx.held_up.note(f.payload().plan.uid, cx.now);
+        let first = position(is_awaited).or_else(|| position(|start| !start.is_late()));
+        if let Some(start) = first.and_then(|n| self.starting.get_mut(n)) {
+            start.wait();
+            if start.is_late() {
+                cx.held_up.note(start.payload().plan.uid, cx.now);
             }
         }
-        self.look(cx);
+        self.finish_starts(cx);
     }
 }

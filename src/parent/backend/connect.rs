@@ -284,17 +284,17 @@ impl Connects {
         finished(cx, start, false)
     }
 
-    /// Looks after children that are late.
-    pub fn look(&mut self, cx: &mut Context) {
+    /// Looks after children that are late, and goes on where one has ended.
+    pub fn finish_late(&mut self, cx: &mut Context) {
         self.late.iter_mut().for_each(PendingStart::look_after);
         while let Some(n) = self.late.iter().position(PendingStart::is_over) {
             let start = self.late.remove(n);
-            self.over(cx, start, false);
+            self.finish(cx, start, false);
         }
     }
 
     /// How long the loop's poll may wait, for the sake of such children.
-    pub fn looks_after(&self) -> Option<Duration> {
+    pub fn poll_timeout(&self) -> Option<Duration> {
         (!self.late.is_empty()).then_some(LOOK_AFTER)
     }
 
@@ -302,11 +302,11 @@ impl Connects {
     pub fn reaped(&mut self, cx: &mut Context, pid: i32) {
         if let Some(n) = self.late.iter().position(|l| l.pid() == Some(pid)) {
             let start = self.late.remove(n);
-            self.over(cx, start, true);
+            self.finish(cx, start, true);
         }
     }
 
-    fn over(&mut self, cx: &mut Context, start: PendingStart<Trial>, reaped: bool) {
+    fn finish(&mut self, cx: &mut Context, start: PendingStart<Trial>, reaped: bool) {
         let tried = finished(cx, start, reaped);
         if let Some(c) = self.tried(cx.now, tried) {
             self.next(cx, c);
