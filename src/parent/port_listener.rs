@@ -37,14 +37,22 @@ pub struct PortListener {
     pub made: Option<Arc<AsMade>>,
     /// What makes the calls on it that a program could make wait.
     pub calls: BoundedCalls,
-    /// Its program has ended, and nobody knows yet what that has left.
-    pub unexamined: bool,
-    /// A program has made it useless, and no other could be bound in its place yet.
-    pub useless: bool,
+    pub condition: Condition,
     /// Another socket has its path: no client comes there any more.
     pub replaced: bool,
     /// When a reload began, its path did not lead to its file any more.
     pub lost: bool,
+}
+
+/// What its last program has left of the socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// It is as it was made, or a program has it that has not ended.
+    Good,
+    /// That program has ended, and nobody knows yet what it has left.
+    Unexamined,
+    /// It cannot be used any more, and no other could be bound in its place yet.
+    Useless,
 }
 
 impl PortListener {
@@ -76,9 +84,8 @@ impl PortListener {
             wait: waits.then(Wait::new),
             made: (waits && is_alone).then(|| AsMade::of(socket.as_fd()).into()),
             calls: BoundedCalls::default(),
-            unexamined: false,
+            condition: Condition::Good,
             socket,
-            useless: false,
             replaced: false,
             lost: false,
         }

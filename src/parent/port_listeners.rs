@@ -10,7 +10,7 @@ use super::claims;
 use super::context::Context;
 use super::descriptors::own;
 use super::given_paths::GivenPaths;
-use super::port_listener::PortListener;
+use super::port_listener::{Condition, PortListener};
 use super::row_ports::{At, Port};
 use super::waits::LOCKED;
 use crate::log;
@@ -244,7 +244,7 @@ impl PortListeners {
             l.calls = calls;
             if let Some((socket, file)) = bound? {
                 l.made = Some(AsMade::of(socket.as_fd()).into());
-                (l.socket, l.file, l.useless) = (socket, file, false);
+                (l.socket, l.file, l.condition) = (socket, file, Condition::Good);
             }
         }
         Ok(())

@@ -4,7 +4,7 @@
 use super::addresses::Addresses;
 use super::arrival::{Arrival, Requester, StartError, Who};
 use super::context::{Context, Timer};
-use super::port_listener::PortListener;
+use super::port_listener::{Condition, PortListener};
 use super::port_listeners::PortListeners;
 use super::running::Runs;
 use super::waits::{Next, NotStarted, State};
@@ -146,11 +146,12 @@ impl Ports {
             return false;
         };
         let examined = l.examine();
-        l.unexamined = examined.is_err();
         let Some(wait) = l.wait.as_mut() else { return false };
+        l.condition = Condition::Good;
         let (found, undone) = match examined {
             Ok(examined) => examined,
             Err(e) => {
+                l.condition = Condition::Unexamined;
                 let (pause, warns) = wait.unexamined(cx.now);
                 if warns {
                     log::warn(&format!("{}: port: {}: {e}", l.port.place, l.name()));
@@ -175,7 +176,7 @@ impl Ports {
         let Some(l) = self.listeners.get_mut(token) else { return false };
         let given = l.is_given();
         let Some(wait) = l.wait.as_mut() else { return false };
-        l.useless = true;
+        l.condition = Condition::Useless;
         wait.socket_replaced();
         if given {
             wait.state = State::Paused;
@@ -228,14 +229,13 @@ impl Ports {
     /// The pause before a program is started again is over. Returned: something waits there
     /// already.
     pub fn again(&mut self, cx: &mut Context, token: usize) -> bool {
-        let l = self.listeners.get_mut(token);
-        let (useless, unexamined) = l.map_or((false, false), |l| (l.useless, l.unexamined));
-        if unexamined {
-            return self.program_ended(cx, token);
-        }
-        if useless && self.listeners.bind_again(token).is_err() {
-            self.not_started(cx, token, NotStarted::Busy);
-            return false;
+        match self.listeners.get_mut(token).map(|l| l.condition) {
+            Some(Condition::Unexamined) => return self.program_ended(cx, token),
+            Some(Condition::Useless) if self.listeners.bind_again(token).is_err() => {
+                self.not_started(cx, token, NotStarted::Busy);
+                return false;
+            }
+            Some(Condition::Useless | Condition::Good) | None => {}
         }
         if let Some(l) = self.listeners.get_mut(token)
             && let Some(wait) = l.wait.as_mut().filter(|w| w.state == State::Paused)
