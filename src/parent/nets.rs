@@ -37,8 +37,8 @@ pub struct Nets {
     failures: usize,
     /// Has one ever been ready?
     ever_ready: bool,
-    /// Why no net process can run here, if none can.
-    hopeless: Option<String>,
+    /// Why fived gives up, if it does: no net process can run here.
+    gave_up: Option<String>,
     failed: Vec<(usize, Broken)>,
     /// What those that have ended had counted since they began.
     pub(super) ended: Now,
@@ -65,9 +65,9 @@ impl Nets {
         self.all.keys().copied().collect()
     }
 
-    /// Why no net process can run here, if none can: the reason to end fived.
-    pub fn hopeless(&mut self) -> Option<String> {
-        self.hopeless.take()
+    /// Why fived must end, if no net process can run here.
+    pub fn gave_up(&mut self) -> Option<String> {
+        self.gave_up.take()
     }
 
     /// Starts a net process for the current table.
@@ -78,7 +78,7 @@ impl Nets {
         self.starts.add(cx.now);
         if let Err(e) = self.try_start(cx) {
             log::warn(&format!("net: {e}"));
-            if !self.is_hopeless(&e) {
+            if !self.gives_up(&e) {
                 cx.after(PAUSE, Timer::NetAgain);
             }
         }
@@ -86,14 +86,14 @@ impl Nets {
 
     /// Counts a failure. True: so many have failed, and none has ever been ready, that fived gives
     /// up.
-    fn is_hopeless(&mut self, last: &str) -> bool {
+    fn gives_up(&mut self, last: &str) -> bool {
         self.failures += 1;
-        let hopeless = !self.ever_ready && self.failures >= STARTS;
-        if hopeless {
-            self.hopeless =
+        let gives_up = !self.ever_ready && self.failures >= STARTS;
+        if gives_up {
+            self.gave_up =
                 Some(format!("no network process was ready in {STARTS} tries; the last: {last}"));
         }
-        hopeless
+        gives_up
     }
 
     fn try_start(&mut self, cx: &mut Context) -> Result<(), String> {
@@ -374,7 +374,7 @@ impl Nets {
             log::warn(&format!("net: pid {} ended: {exit}", net.child.pid));
         }
         let current = !drained && net.state != State::Killed && Rc::ptr_eq(&net.config, &cx.config);
-        if !cx.is_ending() && current && !self.is_hopeless(&exit.to_string()) {
+        if !cx.is_ending() && current && !self.gives_up(&exit.to_string()) {
             self.replace(cx);
         }
     }

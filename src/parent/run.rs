@@ -144,7 +144,7 @@ impl Parent {
             self.route();
             self.relay_threads.settle(&self.cx, true);
             self.release_nets();
-            if let Some(why) = self.nets.hopeless() {
+            if let Some(why) = self.nets.gave_up() {
                 return Err(why);
             }
             let idle = self.services.is_empty()

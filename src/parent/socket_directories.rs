@@ -20,7 +20,7 @@ pub fn warnings(ports: &[Port], table: &Table, catalog: &Catalog) -> Vec<String>
         let row = port.service.and_then(|id| table.service(id));
         let named = row.and_then(|row| match &row.user {
             UserSpec::Named { user, .. } => catalog.user(user),
-            _ => None,
+            UserSpec::Login | UserSpec::None => None,
         });
         let (mut users, mut groups) = (vec![0, identity::effective_uid()], vec![0]);
         groups.push(identity::effective_gid());

@@ -70,6 +70,22 @@ enum StreamState {
     Closing,
 }
 
+impl StreamState {
+    /// By when its request must have come, if that is what it waits for.
+    fn deadline(&self) -> Option<Duration> {
+        match self {
+            StreamState::Requesting { deadline, .. } => Some(*deadline),
+            StreamState::LookingUpName { .. }
+            | StreamState::Starting { .. }
+            | StreamState::Running { .. }
+            | StreamState::Branch { .. }
+            | StreamState::Offering(_)
+            | StreamState::Asking { .. }
+            | StreamState::Closing => None,
+        }
+    }
+}
+
 /// How far the session is on its way to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -250,11 +266,8 @@ impl Multiplexer<'_> {
     }
 
     fn next_deadline(&self) -> Duration {
-        let asking = self.streams.pump.streams().filter_map(|(_, s)| match &s.owner {
-            StreamState::Requesting { deadline, .. } => Some(*deadline),
-            _ => None,
-        });
-        asking.chain(self.idle_deadline()).min().unwrap_or(Duration::MAX)
+        let requests = self.streams.pump.streams().filter_map(|(_, s)| s.owner.deadline());
+        requests.chain(self.idle_deadline()).min().unwrap_or(Duration::MAX)
     }
 
     /// An anonymous client without an open stream occupies a place that others could use.
@@ -325,7 +338,10 @@ impl Multiplexer<'_> {
                     | StreamState::Offering(_)
                     | StreamState::Asking { .. },
                 ) => drop(self.streams.pump.reset(id)),
-                _ => self.streams.pump.note(id, |run| run.ended(None)),
+                Some(
+                    StreamState::Running { .. } | StreamState::Branch { .. } | StreamState::Closing,
+                )
+                | None => self.streams.pump.note(id, |run| run.ended(None)),
             }
         }
     }

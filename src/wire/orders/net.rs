@@ -136,7 +136,7 @@ impl Named {
     pub(super) fn data(&self) -> Data {
         match self {
             Named::Is(name) => name.clone(),
-            _ => Data::default(),
+            Named::Unknown | Named::None => Data::default(),
         }
     }
 

@@ -228,23 +228,21 @@ impl Multiplexer<'_> {
             Some(StreamState::Requesting { .. }) => drop(self.streams.pump.close(id)),
             Some(StreamState::Offering(_)) => self.offer_finished(id),
             Some(StreamState::Asking { .. }) => self.asked_in_vain(id),
-            _ => {}
+            Some(
+                StreamState::LookingUpName { .. }
+                | StreamState::Starting { .. }
+                | StreamState::Running { .. }
+                | StreamState::Branch { .. }
+                | StreamState::Closing,
+            )
+            | None => {}
         }
     }
 
     /// Ends the streams whose request has not come in time.
     pub(super) fn expire(&mut self) {
         let now = self.streams.pump.now();
-        let late = |s: &StreamState| match s {
-            StreamState::Requesting { deadline, .. } => *deadline <= now,
-            StreamState::LookingUpName { .. }
-            | StreamState::Starting { .. }
-            | StreamState::Running { .. }
-            | StreamState::Branch { .. }
-            | StreamState::Offering(_)
-            | StreamState::Asking { .. }
-            | StreamState::Closing => false,
-        };
+        let late = |s: &StreamState| s.deadline().is_some_and(|deadline| deadline <= now);
         let all: Vec<StreamId> =
             self.streams.pump.streams().filter(|(_, s)| late(&s.owner)).map(|s| s.0).collect();
         all.into_iter().for_each(|id| drop(self.streams.pump.close(id)));
