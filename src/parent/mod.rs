@@ -3,7 +3,7 @@
 //!
 //! | file | noun |
 //! |---|---|
-//! | `options` `by_name` `status` `tasks` | the command line, the exit statuses, and the tasks besides serving |
+//! | `options` `by_name` `status` `tasks` | the command line, the exit statuses, and what fived is called for |
 //! | `start` `pidfile` | from the command line to the loop; the file with its process id |
 //! | `ask` | `--reload`: sends SIGHUP to the running fived and prints its answer |
 //! | `config` `config_error` | one configuration, read whole, or why it could not be read |
@@ -174,29 +174,15 @@ mod wanted_port;
 mod watchdog;
 mod wrap;
 
-use crate::log;
-use options::{Options, Task};
-use start::Stop;
+use options::Options;
 
 /// fived as it is called, by this name or path. Returns its exit status (fived(8)).
 pub fn main(called: &str, words: &[String]) -> i32 {
-    let options = by_name::read(called, words).unwrap_or_else(|| Options::read(words));
-    let options = match options {
-        Ok(o) => o,
+    match by_name::read(called, words).unwrap_or_else(|| Options::read(words)) {
+        Ok(options) => tasks::run(options),
         Err(e) => {
             status::print_error(&format!("fived: {e}"));
-            return status::USAGE;
-        }
-    };
-    if options.task != Task::Serve {
-        return tasks::run(&options);
-    }
-    match start::serve(options) {
-        Ok(()) => 0,
-        Err(Stop(status, lines)) => {
-            lines.iter().for_each(|l| log::say(l));
-            log::finish(200);
-            status
+            status::USAGE
         }
     }
 }

@@ -10,21 +10,28 @@ const CONFIG: &str = "/etc/fived.conf";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Task {
     Serve,
-    /// `-t`
-    Test,
-    /// `-T`
-    Table,
-    /// `-T -C QUERY`
-    Decide(String),
+    /// It reads the configuration and says this of it.
+    Inspect(Inspection),
     /// `--passwd NAME`
     Passwd(String),
-    Fingerprint,
     /// `--reload`
     Reload,
     Version,
     Help,
     /// The same of a program that fived replaces.
     Usage(&'static str),
+}
+
+/// What is said of a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Inspection {
+    /// `-t`
+    Test,
+    /// `-T`
+    Table,
+    /// `-T -C QUERY`
+    Decide(String),
+    Fingerprint,
 }
 
 /// The command line, read.
@@ -95,18 +102,18 @@ fn task(m: &Matches) -> Result<Task, String> {
     } else if let Some(name) = m.opt_str("passwd") {
         Task::Passwd(name)
     } else if m.opt_present("fingerprint") {
-        Task::Fingerprint
+        Task::Inspect(Inspection::Fingerprint)
     } else if m.opt_present("reload") {
         Task::Reload
     } else if let Some(query) = m.opt_str("C") {
         if !m.opt_present("T") {
             return Err(format!("-C {query}: expected -T as well: fived -T -C {query}"));
         }
-        Task::Decide(query)
+        Task::Inspect(Inspection::Decide(query))
     } else if m.opt_present("T") {
-        Task::Table
+        Task::Inspect(Inspection::Table)
     } else if m.opt_present("t") {
-        Task::Test
+        Task::Inspect(Inspection::Test)
     } else {
         Task::Serve
     })
@@ -162,7 +169,10 @@ mod tests {
             o.listen,
             ["127.0.0.1:0", "[::1]:7"].map(|a| Listen::Internet(a.parse().expect("address")))
         );
-        assert_eq!(read("-T -C service=a").expect("good").task, Task::Decide("service=a".into()));
+        assert_eq!(
+            read("-T -C service=a").expect("good").task,
+            Task::Inspect(Inspection::Decide("service=a".into()))
+        );
         assert_eq!(read("").expect("good").origin.to_string(), "/etc/fived.conf");
         let xinetd = read("--xinetd /x").expect("good").origin;
         assert_eq!(xinetd, Origin::new(Grammar::Xinetd, "/x"));

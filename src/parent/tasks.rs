@@ -1,19 +1,23 @@
-//! What fived does besides serving: it checks a configuration, prints it, decides a query, makes a
-//! line for the password file.
+//! What fived is called for: it serves, or checks a configuration, prints it, decides a query, or
+//! makes a line for the password file.
 
 use super::config::{self, Read};
 use super::keys::Make;
-use super::options::{Options, Task, help};
+use super::options::{Inspection, Options, Task, help};
+use super::start::{self, Stop};
 use super::status::{SYSTEM, USAGE, print_error};
+use crate::log;
 use crate::policy::{Facts, Grammar, HostId, PeerName, Query, Reached};
 use crate::sys::spawn::Spawner;
 use crate::sys::{clock, identity};
 use crate::wire::peer::Peer;
 use std::io::{self, BufRead, Write};
 
-/// Runs a task other than serving. Returns the exit status.
-pub fn run(options: &Options) -> i32 {
+/// Does what fived was called for. Returns the exit status (fived(8)).
+pub fn run(options: Options) -> i32 {
     let done = match &options.task {
+        Task::Serve => return serve(options),
+        Task::Inspect(what) => return inspect(&options, what),
         Task::Reload => return super::ask::reload(options.pidfile.as_deref()),
         Task::Help => say(&help()),
         Task::Usage(usage) => say(&format!("{usage}\n")),
@@ -25,36 +29,12 @@ pub fn run(options: &Options) -> i32 {
                 return USAGE;
             }
         },
-        task => match Spawner::new(1) {
-            Err(e) => Err(e),
-            Ok(mut spawner) => {
-                let mut made = Vec::new();
-                let read = config::read(
-                    &options.origin,
-                    (&options.listen, &[]),
-                    if *task == Task::Fingerprint { Make::Always } else { Make::Never },
-                    None,
-                    (&mut spawner, &mut made),
-                );
-                made.iter().for_each(|m| print_error(m));
-                match read {
-                    Ok(read) => of(task, read),
-                    Err(e) => {
-                        let status = e.status();
-                        e.lines().iter().for_each(|line| print_error(line));
-                        if *task == Task::Fingerprint && identity::effective_uid() != 0 {
-                            // five tells people to run this, on a computer where they may be nobody
-                            // in particular.
-                            print_error(
-                                "fived: run --fingerprint as root for the fived that root runs",
-                            );
-                        }
-                        return status;
-                    }
-                }
-            }
-        },
     };
+    status_of(done)
+}
+
+/// The exit status of what was printed.
+fn status_of(done: io::Result<i32>) -> i32 {
     match done {
         Ok(status) => status,
         // The reader has closed the pipe, as head(1) does. That is no failure of fived.
@@ -66,16 +46,59 @@ pub fn run(options: &Options) -> i32 {
     }
 }
 
-fn of(task: &Task, Read { config, warnings, left_out }: Read) -> io::Result<i32> {
-    match task {
-        Task::Test => {
+fn serve(options: Options) -> i32 {
+    match start::serve(options) {
+        Ok(()) => 0,
+        Err(Stop(status, lines)) => {
+            lines.iter().for_each(|l| log::say(l));
+            log::finish(200);
+            status
+        }
+    }
+}
+
+/// Reads the configuration and says this of it.
+fn inspect(options: &Options, what: &Inspection) -> i32 {
+    let fingerprint = *what == Inspection::Fingerprint;
+    let mut spawner = match Spawner::new(1) {
+        Ok(spawner) => spawner,
+        Err(e) => return status_of(Err(e)),
+    };
+    let mut made = Vec::new();
+    let read = config::read(
+        &options.origin,
+        (&options.listen, &[]),
+        if fingerprint { Make::Always } else { Make::Never },
+        None,
+        (&mut spawner, &mut made),
+    );
+    made.iter().for_each(|m| print_error(m));
+    match read {
+        Ok(read) => status_of(tell(what, read)),
+        Err(e) => {
+            let status = e.status();
+            e.lines().iter().for_each(|line| print_error(line));
+            if fingerprint && identity::effective_uid() != 0 {
+                // five tells people to run this, on a computer where they may be nobody in
+                // particular.
+                print_error("fived: run --fingerprint as root for the fived that root runs");
+            }
+            status
+        }
+    }
+}
+
+fn tell(what: &Inspection, read: Read) -> io::Result<i32> {
+    let Read { config, warnings, left_out } = read;
+    match what {
+        Inspection::Test => {
             warnings.iter().for_each(|w| print_error(&format!("warning: {w}")));
             if left_out {
                 return Ok(USAGE);
             }
             say("configuration OK\n")
         }
-        Task::Fingerprint => {
+        Inspection::Fingerprint => {
             warnings.iter().for_each(|w| print_error(w));
             if let Some(why) = config.keys.why_unkept() {
                 // The key is lost when this command ends: no server will have it, so nobody is to
@@ -93,7 +116,7 @@ fn of(task: &Task, Read { config, warnings, left_out }: Read) -> io::Result<i32>
                 .try_for_each(|p| say(&format!("{}\n", p.fingerprint())).map(drop))?;
             Ok(0)
         }
-        Task::Decide(query) if query == "-" => {
+        Inspection::Decide(query) if query == "-" => {
             for line in io::stdin().lock().split(b'\n') {
                 let line = line?;
                 let line = line.strip_suffix(b"\r").unwrap_or(&line);
@@ -105,14 +128,14 @@ fn of(task: &Task, Read { config, warnings, left_out }: Read) -> io::Result<i32>
             }
             Ok(0)
         }
-        Task::Decide(query) => match decide(&config, query) {
+        Inspection::Decide(query) => match decide(&config, query) {
             Ok(answer) => say(&format!("{answer}\n")),
             Err(e) => {
                 print_error(&format!("fived: -C: {e}"));
                 Ok(USAGE)
             }
         },
-        _ => {
+        Inspection::Table => {
             // What is printed may serve otherwise than the program whose file was read.
             let (origin, s) = (&config.origin, &config.table.settings);
             if origin.grammar != Grammar::Fived || !s.inetd.is_empty() || !s.xinetd.is_empty() {
