@@ -125,7 +125,7 @@ others stream tcp nowait nobody /bin/echo echo other
 #[test]
 fn who_logs_in_is_looked_up_at_that_time() {
     let Some(b) = with_users_and(LOGINS) else { return };
-    let passwords = ["local", "54323"].map(|name| PASSWORDS.replace("demo", name)).concat();
+    let passwords = passwords(&["local", "54323"]);
     let d = b.file("passwords", &passwords).start();
     let ask = |name: &str, service: &str| {
         let all = d.ask(format!("AUTH\r\n{name}\r\ndemopass\r\n{service}\r\n"));
@@ -185,7 +185,6 @@ shell stream tcp nowait * /bin/sh sh -c 'id -u; id -g'
  require = login
  users = @colleagues
 ";
-const PASSWORDS: &str = "demo:$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.\n";
 const IDS: &str = "54511\n54600\n";
 
 /// The module whose place ours takes: it belongs to the C library, and nobody uses it.
@@ -211,7 +210,7 @@ fn with_directory(conf: &str) -> Option<Builder> {
     let d = Daemon::with(conf)
         .file("nsswitch.conf", databases)
         .file("directory.c", include_str!("support/directory.c"))
-        .file("passwords", PASSWORDS)
+        .file("passwords", &passwords(&["demo"]))
         .file("directory", "");
     let out = Command::new("cc")
         .args(["-shared", "-fPIC", "-o", &d.place.at("module"), &d.place.at("directory.c")])
@@ -303,8 +302,7 @@ fn a_user_about_whom_the_directory_does_not_answer_is_not_logged_in() {
 #[test]
 fn a_user_logs_in_by_no_other_name_than_the_directory_s_own() {
     let Some(d) = with_directory(&format!("{REFUSING} users += !demo\n")) else { return };
-    let d =
-        d.file("passwords", &format!("{PASSWORDS}{}", PASSWORDS.replace("demo", "DEMO"))).start();
+    let d = d.file("passwords", &passwords(&["demo", "DEMO"])).start();
     same(as_demo(&d, "others"), NOT_AVAILABLE);
     let all = d.ask("AUTH\r\nDEMO\r\ndemopass\r\nothers\r\n");
     same(all, format!("{ASKED}- Authentication failed\r\n{NOT_AVAILABLE}"));

@@ -16,12 +16,6 @@ fn cat(attributes: &str) -> Daemon {
     .start()
 }
 
-/// Asks for `cat` and keeps it.
-fn hold(mut c: Client) -> Client {
-    c.send("cat\r\nx").expect("+Go\r\nx");
-    c
-}
-
 #[test]
 fn a_request_has_a_deadline_however_its_bytes_drip() {
     let d = Daemon::with(&format!("request_timeout = 3\n{CONF}")).start();
@@ -44,7 +38,7 @@ fn a_request_has_a_deadline_however_its_bytes_drip() {
 #[test]
 fn the_deadline_is_of_the_request_alone() {
     let d = Daemon::with(&format!("request_timeout = 3\n{CONF}")).start();
-    let mut service = hold(d.connect());
+    let mut service = d.connect().cat();
     same(d.connect().read_any(), "");
     service.send("still there").expect("still there");
 }
@@ -100,7 +94,7 @@ fn out_of_processes_a_service_is_busy() {
     let conf = "cat stream tcp nowait games /bin/cat\nhello stream tcp nowait games /bin/echo echo hello\n\
                 roots stream tcp nowait root /bin/echo echo root\n";
     let d = Daemon::with(conf).under(&["prlimit", "--nproc=1:1"]).start();
-    let _two = [0; 2].map(|_| hold(d.connect()));
+    let _two = [0; 2].map(|_| d.connect().cat());
     same(d.ask("hello\r\n"), BUSY);
     assert!(d.wait_log("REFUSE service=hello").contains("reason=processes"));
     same(d.ask("roots\r\n"), "+Go\r\nroot\n");
@@ -109,7 +103,7 @@ fn out_of_processes_a_service_is_busy() {
 #[test]
 fn instances() {
     let d = cat("instances = 2");
-    let (one, two) = (hold(d.connect()), hold(d.connect()));
+    let (one, two) = (d.connect().cat(), d.connect().cat());
     same(d.ask("cat\r\n"), BUSY);
     assert!(d.wait_log("REFUSE service=cat").contains("from=127.0.0.1 reason=instances"));
     drop((one, two));
@@ -122,16 +116,16 @@ fn unlimited_is_no_limit() {
         "instances = 1\nper_source = 1\ncat stream tcp nowait @USER@ /bin/cat\n instances = UNLIMITED\n per_source = UNLIMITED\n",
     )
     .start();
-    let _all: Vec<Client> = (0..20).map(|_| hold(d.connect())).collect();
+    let _all: Vec<Client> = (0..20).map(|_| d.connect().cat()).collect();
 }
 
 #[test]
 fn per_source() {
     let d = cat("per_source = 1");
-    let one = hold(d.connect());
+    let one = d.connect().cat();
     same(d.ask("cat\r\n"), BUSY);
     assert!(d.wait_log("REFUSE service=cat").contains("reason=per_source"));
-    let _other = hold(d.connect_from("127.0.0.2"));
+    let _other = d.connect_from("127.0.0.2").cat();
     drop(one);
     until("free again", || d.ask("cat\r\n") == GO.as_bytes());
 }
@@ -156,9 +150,9 @@ fn per_source_counts_a_network_of_64_bits_as_one() {
             d.address().port(),
         );
         let from = |a: &str| connect_from(a.parse().expect("address"), to);
-        let _one = hold(from("fd00:0:0:1::1"));
+        let _one = from("fd00:0:0:1::1").cat();
         same(from("fd00:0:0:1:ffff::2").send("cat\r\n").read_all(), BUSY);
-        let _other = hold(from("fd00:0:0:2::1"));
+        let _other = from("fd00:0:0:2::1").cat();
     });
     tested.join().expect("tested");
 }

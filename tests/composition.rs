@@ -68,8 +68,7 @@ fn a_hundred_streams_to_a_hundred_services_under_reload() {
         "passwords = @DIR@/passwd\n[x.example]\nstalled stream tcp nowait @USER@ /bin/sh sh -c 'echo more than the window; exec cat'\n{}",
         rows.concat()
     );
-    let passwd = "demo:$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.\n";
-    let d = Daemon::with(&conf).file("passwd", passwd).start();
+    let d = Daemon::with(&conf).file("passwd", &passwords(&["demo"])).start();
 
     let mut c = d.connect();
     c.send("SSL\r\n").expect("+ Success\r\n");

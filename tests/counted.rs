@@ -39,8 +39,6 @@ there  stream tcp nowait @USER@ redirect @THERE@
 mine   stream tcp nowait - offer
  offered_by = alice
 ";
-/// `demopass`.
-const PASSWD: &str = "alice:$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.\n";
 const WORDS: &str = "twelve bytes";
 
 /// What that service reads and writes of [`WORDS`].
@@ -95,9 +93,7 @@ fn tls(d: &Daemon) -> Tls {
 
 fn multiplexed(d: &Daemon, encrypted: bool) -> Mux {
     if !encrypted {
-        let mut c = d.connect();
-        c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
-        return Mux::new(c.0);
+        return Mux::new(d.connect().multiplex());
     }
     let mut t = tls(d);
     t.send(b"MULTIPLEX\r\n");
@@ -161,7 +157,7 @@ fn serve_offers(clients: std::sync::mpsc::Receiver<yamux_client::Stream>) {
 fn what_a_service_carries_is_counted_alike_in_every_way() {
     let there = upstream::echo();
     let d = Daemon::with(&CONF.replace("@THERE@", &there.to_string()))
-        .file("passwd", PASSWD)
+        .file("passwd", &passwords(&["alice"]))
         .file("banner", "Good day.\n")
         .file("long", &"All of this is a banner. ".repeat(200))
         .start();

@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Stdio;
 use support::five::ended;
-use support::{Daemon, Five, installed, kill_and_wait, proc, skip, until};
+use support::{Daemon, Five, installed, kill_and_wait, passwords, proc, skip, until};
 
 const CONF: &str = "
 cat    stream tcp nowait @USER@ /bin/cat  cat
@@ -289,9 +289,8 @@ fn an_order_that_cannot_be_carried_out_says_why() {
 /// A line of -O is a line, and a word of it a word, whatever is in names and paths.
 #[test]
 fn what_orders_print_is_escaped_as_in_the_log() {
-    let hash = "$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.";
     let conf = format!("passwords = @DIR@/passwd\n{CONF}");
-    let d = Daemon::with(&conf).file("passwd", &format!("x via= y:{hash}\n")).start();
+    let d = Daemon::with(&conf).file("passwd", &passwords(&["x via= y"])).start();
     let asks = d.place.write("asks", "#!/bin/sh\necho demopass\n", 0o755);
     let f = Five::new(&d).env("SSH_ASKPASS", &asks);
     let ran = |words: &[&str]| f.run(&[words, &["-q", "-l", "x via= y", H]].concat());

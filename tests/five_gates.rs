@@ -8,8 +8,6 @@ use std::io::{Read, Write};
 use support::five::finish;
 use support::*;
 
-/// `demopass`
-const PASSWD: &str = "demo:$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.\n";
 const LAST: &str = "
 passwords = @DIR@/passwd
 who  stream tcp nowait @USER@ /bin/sh sh -c 'echo \"user=$FIVED_USER\"'
@@ -25,7 +23,8 @@ struct World {
 
 impl World {
     fn new() -> World {
-        let last = Daemon::with(LAST).file("passwd", PASSWD).listen("127.0.0.13:0").start();
+        let last =
+            Daemon::with(LAST).file("passwd", &passwords(&["demo"])).listen("127.0.0.13:0").start();
         let second = gate("127.0.0.12", &last);
         let first = gate("127.0.0.11", &second);
         World { last, second, first }

@@ -15,10 +15,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use support::five::ended;
-use support::{Daemon, Five, installed, proc, root, skip, until};
+use support::{Daemon, Five, installed, passwords, proc, root, skip, until};
 
-/// `demopass`
-const PASSWD: &str = "demo:$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.\n";
 const CONF: &str = "
 passwords       = @DIR@/passwd
 authorized_keys = @KEYS@/%u
@@ -33,7 +31,7 @@ const BY_KEY: &str = "user=demo by=pubkey\n";
 const BY_PASSWORD: &str = "user=demo by=password\n";
 
 fn daemon() -> Daemon {
-    Daemon::with(CONF).file("passwd", PASSWD).start()
+    Daemon::with(CONF).file("passwd", &passwords(&["demo"])).start()
 }
 
 /// What the server's key is.
@@ -225,7 +223,7 @@ fn the_systems_roots_vouch_for_a_name() {
         return;
     }
     let b = Daemon::with(&format!("certificate = @DIR@/cert\nkey = @DIR@/key\n{CONF}"))
-        .file("passwd", PASSWD);
+        .file("passwd", &passwords(&["demo"]));
     let script = b.place.write(
         "make",
         "#!/bin/sh -e
@@ -336,7 +334,7 @@ fn what_goes_ahead_of_a_failed_login_is_a_request_without_input() {
     let d = Daemon::with(&format!(
         "{CONF}keep stream tcp nowait @USER@ /bin/sh sh -c 'echo \"$FIVED_USER:$(cat)\"'\n"
     ))
-    .file("passwd", PASSWD)
+    .file("passwd", &passwords(&["demo"]))
     .start();
     let f = Five::new(&d);
     let other = key(&d, &f, "other", &["-t", "ed25519"], "", false);

@@ -15,8 +15,6 @@ use std::time::Duration;
 use support::five::{ended, finish};
 use support::*;
 
-/// `demopass`
-const PASSWD: &str = "demo:$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.\n";
 const CONF: &str = "
 passwords = @DIR@/passwd
 cat    stream tcp nowait @USER@ /bin/cat cat
@@ -27,7 +25,8 @@ const H: &str = "127.0.0.1";
 
 /// A daemon, and a way to it that can be cut.
 fn world(settings: &str) -> (Daemon, Cutter) {
-    let d = Daemon::with(&format!("{settings}{CONF}")).file("passwd", PASSWD).start();
+    let d =
+        Daemon::with(&format!("{settings}{CONF}")).file("passwd", &passwords(&["demo"])).start();
     let cutter = Cutter::new(d.address());
     (d, cutter)
 }
@@ -272,7 +271,8 @@ fn a_session_that_the_server_has_no_longer_is_lost_at_once() {
 
 #[test]
 fn a_session_goes_on_through_gates_too() {
-    let last = Daemon::with(CONF).file("passwd", PASSWD).listen("127.0.0.13:0").start();
+    let last =
+        Daemon::with(CONF).file("passwd", &passwords(&["demo"])).listen("127.0.0.13:0").start();
     let inner = Cutter::new(last.address());
     let gate =
         Daemon::with(&format!("inner stream tcp nowait @USER@ redirect {}\n", inner.address))

@@ -16,16 +16,13 @@ use tls::Tls;
 use yamux_raw::{ACK, DATA, Raw, SYN, WINDOW};
 
 const CONF: &str = "passwords = @DIR@/passwd\nhello stream tcp nowait @USER@ /bin/echo echo hello\ncat stream tcp nowait @USER@ /bin/cat cat\n";
-/// Of `alice`: `demopass`.
-const PASSWD: &str = "alice:$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.\n";
 /// Another source than 127.0.0.1, from which tests connect if they do not say otherwise.
 const HONEST: &str = "127.0.0.2";
-const SUCCESS: &str = "+ Success\r\n";
 const HOST: &str = "+ Success\r\nWhich VHOST? ";
 
 fn daemon(max_sessions: usize) -> Daemon {
     let conf = format!("max_sessions = {max_sessions}\n{CONF}");
-    Daemon::with(&conf).file("passwd", PASSWD).start()
+    Daemon::with(&conf).file("passwd", &passwords(&["alice"])).start()
 }
 
 fn encrypted(d: &Daemon) -> Tls {
@@ -33,9 +30,7 @@ fn encrypted(d: &Daemon) -> Tls {
 }
 
 fn multiplexed(d: &Daemon) -> Raw<std::net::TcpStream> {
-    let mut c = d.connect();
-    c.send("MULTIPLEX\r\n").expect(SUCCESS);
-    Raw(c.0)
+    Raw(d.connect().multiplex())
 }
 
 /// A client of another source has a session, and keeps it.
@@ -143,7 +138,9 @@ fn an_idle_session_makes_room_where_no_descriptor_is_left() {
         return skip("needs prlimit");
     }
     let conf = format!("max_streams_anonymous = 100\n{CONF}");
-    let d = Daemon::with(&conf).file("passwd", PASSWD).under(&["prlimit", "--nofile=200:200"]);
+    let d = Daemon::with(&conf)
+        .file("passwd", &passwords(&["alice"]))
+        .under(&["prlimit", "--nofile=200:200"]);
     let d = d.start();
     let mut idle = multiplexed(&d);
     for stream in (1..160).step_by(2) {

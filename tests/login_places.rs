@@ -9,7 +9,6 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use support::*;
 
-const PASSWD: &str = "demo:$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.\n";
 const ROW: &str = "who stream tcp nowait @USER@ /bin/sh sh -c 'echo user=$FIVED_USER'\n";
 const ASKED: &str = "+ Success\r\nEnter Username: Enter Password: ";
 const YES: &str = "+ Success\r\nEnter Username: Enter Password: Authentication as demo successful\r\n+Go\r\nuser=demo\n";
@@ -32,8 +31,9 @@ fn login_from(d: &Daemon, source: &str) {
 
 #[test]
 fn idle_dialogues_keep_no_place_to_hash_in() {
-    let d =
-        Daemon::with(&format!("passwords = @DIR@/passwd\n{ROW}")).file("passwd", PASSWD).start();
+    let d = Daemon::with(&format!("passwords = @DIR@/passwd\n{ROW}"))
+        .file("passwd", &passwords(&["demo"]))
+        .start();
     let mut idle = idle(&d, 20);
     login_from(&d, "127.0.0.2");
     login_from(&d, "127.0.0.1");

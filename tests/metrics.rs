@@ -21,8 +21,6 @@ use support::*;
 use tls::Tls;
 use yamux_client::Client as Mux;
 
-/// `demopass`
-const PASSWD: &str = "demo:$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.\n";
 const ROWS: &str = "metrics stream tcp nowait @USER@ internal\n\
     echo stream tcp nowait @USER@ internal\n\
     closed stream tcp nowait @USER@ internal echo\n no_access = 0.0.0.0/0\n";
@@ -56,7 +54,7 @@ fn counts_follow_what_happens() {
 fn logins_penalties_sessions_and_reloads_are_counted() {
     let trap = "trap stream tcp nowait @USER@ internal sensor\n deny_time = 60\n tcpmux = yes\n";
     let conf = format!("passwords = @DIR@/passwd\n{ROWS}{trap}");
-    let d = Daemon::with(&conf).file("passwd", PASSWD).start();
+    let d = Daemon::with(&conf).file("passwd", &passwords(&["demo"])).start();
     let now = |name: &str| samples(&d).get(name).copied().unwrap_or_default();
     let from = |ip: &str, words: &str| d.connect_from(ip).send(words).half_close().read_any();
     from("127.0.0.5", "AUTH\r\ndemo\r\ndemopass\r\nnothing\r\n");

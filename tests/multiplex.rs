@@ -40,14 +40,8 @@ const ACK: u16 = 2;
 const FIN: u16 = 4;
 const RST: u16 = 8;
 
-fn plain(d: &Daemon) -> TcpStream {
-    let mut c = d.connect();
-    c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
-    c.0
-}
-
 fn raw(d: &Daemon) -> Raw<TcpStream> {
-    Raw(plain(d))
+    Raw(d.connect().multiplex())
 }
 
 fn over_tls(d: &Daemon, name: &str) -> Tls {
@@ -60,7 +54,7 @@ fn over_tls(d: &Daemon, name: &str) -> Tls {
 #[test]
 fn each_stream_is_a_connection() {
     let d = Daemon::with(CONF).start();
-    for mux in [Mux::new(plain(&d)), Mux::new(over_tls(&d, "x.example").0)] {
+    for mux in [Mux::new(d.connect().multiplex()), Mux::new(over_tls(&d, "x.example").0)] {
         same(mux.ask("hello\r\n").read_all(), "+Go\r\nhello\n");
         same(mux.ask("HELP\r\n").read_all(), HELP);
         same(mux.ask("nothing\r\n").read_all(), NOT_AVAILABLE);
@@ -78,7 +72,7 @@ fn each_stream_is_a_connection() {
 #[test]
 fn host_and_login_inside_a_stream_are_that_streams_alone() {
     let d = Daemon::with(CONF).start();
-    let mux = Mux::new(plain(&d));
+    let mux = Mux::new(d.connect().multiplex());
     same(
         mux.ask("HOST\r\nmain\r\nown\r\n").read_all(),
         "+ Success\r\nWhich VHOST? Host main selected\r\n+Go\r\nown\n",
@@ -97,11 +91,10 @@ fn host_and_login_inside_a_stream_are_that_streams_alone() {
 
 #[test]
 fn it_inherits_what_the_session_has() {
-    let hash = "$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.";
     let d = Daemon::with(&format!(
         "passwords = @DIR@/passwd\n{CONF}[*]\nall stream tcp nowait @USER@ /bin/sh sh -c 'echo host=$FIVED_HOST user=$FIVED_USER tls=$SSL_PROTOCOL'\n require = tls login\n"
     ));
-    let d = d.file("passwd", &format!("demo:{hash}\n")).start();
+    let d = d.file("passwd", &passwords(&["demo"])).start();
     let mut c = Tls::start(d.connect().0, "main");
     c.send(b"AUTH\r\ndemo\r\ndemopass\r\nMULTIPLEX\r\n");
     c.expect(b"+ Success\r\nEnter Username: Enter Password: Authentication as demo successful\r\n+ Success\r\n");
@@ -118,7 +111,7 @@ fn every_byte_arrives_beside_a_stalled_stream() {
     let body: Vec<u8> =
         (0..1_500_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let wanted = digest(&SHA256, &body);
-    for mux in [Mux::new(plain(&d)), Mux::new(over_tls(&d, "x.example").0)] {
+    for mux in [Mux::new(d.connect().multiplex()), Mux::new(over_tls(&d, "x.example").0)] {
         // It sends nobody anything it reads, and nobody reads it: its window fills, and it stands
         // still.
         let mut stalled = mux.ask("cat\r\n");
@@ -249,7 +242,7 @@ fn traffic_is_the_service_s_alone() {
 #[test]
 fn limits_hold_for_streams_as_for_connections() {
     let d = Daemon::with(CONF).start();
-    let mux = Mux::new(plain(&d));
+    let mux = Mux::new(d.connect().multiplex());
     let mut first = mux.ask("one\r\n");
     first.expect(GO);
     same(mux.ask("one\r\n").read_all(), BUSY);
@@ -387,11 +380,10 @@ fn the_end_of_the_connection_within_a_frame_breaks_the_protocol() {
 
 #[test]
 fn a_login_in_a_stream_is_that_stream_s_alone() {
-    let hash = "$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.";
     let d = Daemon::with(&format!(
         "max_streams_anonymous = 2\nmax_streams = 4\npasswords = @DIR@/passwd\n{CONF}"
     ));
-    let d = d.file("passwd", &format!("demo:{hash}\n")).start();
+    let d = d.file("passwd", &passwords(&["demo"])).start();
     let mut r = raw(&d);
     r.data(SYN, 1, "sleep\r\n").data(SYN, 3, "AUTH\r\ndemo\r\nwrong\r\n");
     let mut answer = String::new();
@@ -415,7 +407,7 @@ fn a_login_in_a_stream_is_that_stream_s_alone() {
 #[test]
 fn a_client_that_closes_its_direction_with_all_windows_used_up_is_gone() {
     let d = Daemon::with("flood stream tcp nowait @USER@ /usr/bin/yes yes\n").start();
-    let mut r = Raw(plain(&d));
+    let mut r = Raw(d.connect().multiplex());
     r.data(SYN, 1, "flood\r\n");
     // 256 KiB, for which this client never gives credit.
     let mut got = 0;
@@ -431,7 +423,7 @@ fn a_client_that_closes_its_direction_with_all_windows_used_up_is_gone() {
 #[test]
 fn a_client_that_sends_requests_without_reading_is_no_longer_read() {
     let d = Daemon::with(CONF).start();
-    let mut c = plain(&d);
+    let mut c = d.connect().multiplex();
     c.set_write_timeout(Some(std::time::Duration::from_millis(500))).expect("timeout");
     let ping = yamux_raw::header(PING, SYN, 0, 1).repeat(5000);
     let before = proc::rss(d.net_pid());
@@ -555,7 +547,7 @@ fn what_follows_a_dialogue_arrives_whole_once_and_in_order() {
             "socket = {kind}\n{CONF}mcat stream tcp nowait @USER@ /bin/cat cat\nsum stream tcp nowait @USER@ /usr/bin/sha256sum sha256sum\n"
         );
         let d = Daemon::with(&conf).start();
-        let mux = Mux::new(plain(&d));
+        let mux = Mux::new(d.connect().multiplex());
         let calls: Vec<_> = (0..4)
             .map(|n| {
                 let mut stream = mux.ask("HOST\r\nmain\r\nsum\r\n");

@@ -16,13 +16,11 @@ use tls::Tls;
 use yamux_client::Client as Mux;
 use yamux_raw::*;
 
-/// `demopass`.
-const HASH: &str = "$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.";
 const OFFERS: &str = "+ Success\r\nOffering web\r\n";
 const NOT_OFFERED: &str = "+ Success\r\n- Not offered\r\n";
 
 fn daemon(rows: &str) -> Daemon {
-    let users = ["alice", "bob", "daemon"].map(|name| format!("{name}:{HASH}\n")).concat();
+    let users = passwords(&["alice", "bob", "daemon"]);
     Daemon::with(&format!("passwords = @DIR@/passwd\n{rows}")).file("passwd", &users).start()
 }
 
@@ -374,7 +372,7 @@ fn the_rules_and_limits_of_the_row_hold() {
         + &row("far", "alice", " only_from = 192.0.2.1\n")
         + &row("short", "alice", " server_timeout = 3\n")
         + &row("in", "alice", " users = bob\n banner = @DIR@/banner\n");
-    let users = ["alice", "bob"].map(|name| format!("{name}:{HASH}\n")).concat();
+    let users = passwords(&["alice", "bob"]);
     let d = Daemon::with(&format!("passwords = @DIR@/passwd\nmax_streams = 3\n{rows}"))
         .file("passwd", &users)
         .file("banner", "hello\n")

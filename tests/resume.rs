@@ -31,9 +31,7 @@ fn begin(d: &Daemon) -> Session {
 
 /// A daemon with two users, and these settings before the rows, and more rows.
 fn with_users(settings: &str, rows: &str) -> Daemon {
-    /// `demopass`.
-    const HASH: &str = "$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.";
-    let users = ["alice", "bob"].map(|name| format!("{name}:{HASH}\n")).concat();
+    let users = passwords(&["alice", "bob"]);
     let conf = format!("passwords = @DIR@/passwd\n{settings}{CONF}{rows}");
     Daemon::with(&conf).file("passwd", &users).start()
 }

@@ -90,19 +90,14 @@ fn ask(d: &Daemon, on: On, bytes: &[u8]) -> Vec<u8> {
             c.send(bytes);
             c.read_all()
         }
-        On::Stream => Mux::new(multiplex(d)).ask(bytes).read_all(),
+        On::Stream => Mux::new(d.connect().multiplex()).ask(bytes).read_all(),
         On::Branch => {
-            let all = Mux::new(multiplex(d)).ask([b"HOST\r\n\r\n", bytes].concat()).read_all();
+            let all =
+                Mux::new(d.connect().multiplex()).ask([b"HOST\r\n\r\n", bytes].concat()).read_all();
             let before = b"+ Success\r\nWhich VHOST? Host  selected\r\n";
             all.strip_prefix(before).unwrap_or_else(|| panic!("{all:?}")).to_vec()
         }
     }
-}
-
-fn multiplex(d: &Daemon) -> TcpStream {
-    let mut c = d.connect();
-    c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
-    c.0
 }
 
 /// Runs that service with that input.
@@ -222,7 +217,7 @@ fn what_is_no_record_ends_it_by_a_reset() {
         c.send([b"RUN\r\ncat\r\n", bytes].concat());
         let broken = c.0.read_to_end(&mut Vec::new()).expect_err("a reset");
         assert_eq!(broken.kind(), std::io::ErrorKind::ConnectionReset);
-        let mut raw = Raw(multiplex(&d));
+        let mut raw = Raw(d.connect().multiplex());
         raw.data(SYN, 1, [b"RUN\r\ncat\r\n", bytes].concat());
         assert_eq!(raw.stream(1).1, RST);
     }
@@ -233,7 +228,7 @@ fn what_is_no_record_ends_it_by_a_reset() {
         c.send(&bytes).half_close();
         let broken = c.0.read_to_end(&mut Vec::new()).expect_err("a reset");
         assert_eq!(broken.kind(), std::io::ErrorKind::ConnectionReset);
-        let mut raw = Raw(multiplex(&d));
+        let mut raw = Raw(d.connect().multiplex());
         raw.data(SYN | yamux_raw::FIN, 1, &bytes);
         assert_eq!(raw.stream(1).1, RST);
     }
@@ -305,7 +300,7 @@ fn if_the_parent_dies_nobody_is_told_that_it_ended_well() {
     let d = daemon();
     let mut alone = d.connect();
     alone.send("RUN\r\ncat\r\n").expect(GO);
-    let mut raw = Raw(multiplex(&d));
+    let mut raw = Raw(d.connect().multiplex());
     raw.data(SYN, 1, b"RUN\r\ncat\r\n");
     // Net knows, too, that it runs.
     let mut all = Vec::new();
@@ -453,7 +448,7 @@ rest stream tcp nowait @USER@ /bin/sh sh -c 'cat; until [ -e @DIR@/go ]; do slee
     drop(c);
     gone("a Unix socket");
     // One that has only finished sending gets the rest.
-    let mut mux = Raw(multiplex(&d));
+    let mut mux = Raw(d.connect().multiplex());
     mux.data(SYN, 1, request("rest"));
     mux.data(FIN, 1, b"");
     let mut c = d.connect();
@@ -475,7 +470,7 @@ small stream tcp nowait @USER@ /bin/echo echo small
 ",
     )
     .start();
-    let mux = Mux::new(multiplex(&d));
+    let mux = Mux::new(d.connect().multiplex());
     let flood = mux.ask("RUN\r\nflood\r\n");
     let mut alone = d.connect();
     alone.send("RUN\r\nflood\r\n");
@@ -593,9 +588,7 @@ fn one_source_or_user_takes_no_output_from_others() {
     if !installed("perl") {
         return skip("needs perl");
     }
-    // `demopass`.
-    let hash = "$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.";
-    let users = ["alice", "bob"].map(|name| format!("{name}:{hash}\n")).concat();
+    let users = passwords(&["alice", "bob"]);
     let login = |user: &str| format!("AUTH\r\n{user}\r\ndemopass\r\n");
     let settings = "passwords = @DIR@/passwd\nmax_services_per_source = 2000\n";
     let d = Daemon::with(&[settings, FILL].concat()).file("passwd", &users).start();

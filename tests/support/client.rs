@@ -27,6 +27,18 @@ impl Client {
         self
     }
 
+    /// Asks for `cat`, and keeps it.
+    pub fn cat(mut self) -> Client {
+        self.send("cat\r\nx").expect("+Go\r\nx");
+        self
+    }
+
+    /// A session with streams.
+    pub fn multiplex(mut self) -> TcpStream {
+        self.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+        self.0
+    }
+
     /// Sends as much as the other side takes.
     pub fn try_send(&mut self, bytes: &[u8]) -> &mut Client {
         let _ = self.0.write_all(bytes);

@@ -88,6 +88,12 @@ pub fn until(what: &str, mut so: impl FnMut() -> bool) {
     }
 }
 
+/// The lines of a password file: these users, each with the password `demopass`.
+pub fn passwords(names: &[&str]) -> String {
+    const HASH: &str = "$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.";
+    names.iter().map(|name| format!("{name}:{HASH}\n")).collect()
+}
+
 /// Compares bytes so that a person can read the difference.
 #[track_caller]
 pub fn same(got: impl AsRef<[u8]>, wanted: impl AsRef<[u8]>) {
