@@ -16,7 +16,7 @@ mod tests;
 
 use super::idle_sessions::{Idle, IdleSessions, Noticed};
 use super::sources::Slot;
-use crate::policy::{Peer, Settings, Source};
+use crate::policy::{Peer, STANDING_MAX, Settings, Source};
 use crate::wire::orders::Reason;
 use mio::Waker;
 use std::collections::{HashMap, HashSet};
@@ -44,10 +44,6 @@ impl Full {
         }
     }
 }
-
-/// For so many sessions that stand and can be resumed one connection more each is admitted, of all
-/// and of each source.
-const STANDING_MAX: u32 = 8;
 
 /// Sessions of all, or of one source.
 #[derive(Debug, Default, Clone, Copy)]

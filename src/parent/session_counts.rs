@@ -6,13 +6,10 @@
 //! that a session has ended, so its count decides only where sessions of other net processes are
 //! part of it, and where a net process counts wrongly.
 
-use crate::policy::{Settings, Source};
+use crate::policy::{STANDING_MAX, Settings, Source};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
-
-/// As net has it.
-const STANDING_MAX: u32 = 8;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -54,7 +51,7 @@ impl SessionCounts {
         Ok(())
     }
 
-    /// A session of this source outlives its connection; or such a one has ended.
+    /// A session of this source outlives its connection; or one that did has ended.
     pub fn resumable(&mut self, source: Source, begins: bool) {
         match begins {
             true => *self.resumable.entry(source).or_default() += 1,

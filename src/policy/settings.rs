@@ -11,6 +11,11 @@ use super::text::value::{PATH, WORD, YES_NO, count, print_list, read_list, time,
 use std::net::SocketAddr;
 use std::time::Duration;
 
+/// Where all places for sessions are taken, a connection is still admitted that only resumes one:
+/// one for each lost session, and one for each of at most this many that stand and can be resumed.
+/// Both counts are of all sessions, and of each source.
+pub const STANDING_MAX: u32 = 8;
+
 entries! {
     /// Every setting of fived as a whole, every default filled in.
     pub struct Settings, SETTINGS {
@@ -79,7 +84,7 @@ impl Settings {
         self.max_streams.max(self.max_streams_anonymous).saturating_mul(2)
     }
 
-    /// Starts that a session of so many streams may have asked for without an answer yet. This is
+    /// Starts that a session of this many streams may have asked for without an answer yet. This is
     /// more than the number of streams, because streams may end before their answers come.
     pub fn unanswered(&self, streams: u32) -> u32 {
         streams.saturating_add(64)
