@@ -17,7 +17,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-/// After so much time without a datagram the process ends.
+/// After this time without a datagram the process ends.
 const IDLE: Duration = Duration::from_secs(60);
 /// Services that answer whatever they are sent: echo, daytime, qotd, chargen, time. Port 0 is
 /// nobody's.
@@ -47,7 +47,7 @@ pub fn serve(service: Internal) -> io::Result<()> {
     }
 }
 
-/// Answers what its first sender has sent, so many datagrams at most, and waits for nothing: the
+/// Answers what its first sender has sent, this many datagrams at most, and waits for nothing: the
 /// parent has decided about that sender, and decides about whoever is next in the queue.
 pub fn serve_one_sender(service: Internal, most: u32) -> io::Result<()> {
     let mut server = Server::new(service)?;
@@ -101,7 +101,7 @@ fn answer(service: Internal, request: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// RFC 864's characters, so many.
+/// RFC 864's characters, this many.
 fn characters(n: usize) -> Vec<u8> {
     (0..n).map(|i| b' ' + (i % usize::from(PRINTABLE)) as u8).collect()
 }

@@ -205,7 +205,7 @@ impl Link {
         }
     }
 
-    /// Takes so many of the bytes that were [received](Link::received).
+    /// Takes this many of the bytes that were [received](Link::received).
     pub fn consume(&mut self, n: usize) {
         self.layer.consume(n);
         if let Some(records) = &mut self.records {
@@ -321,7 +321,7 @@ impl Link {
         Some(records)
     }
 
-    /// The session goes on, on this connection, whose dialogue is over. The other side has had so
+    /// The session goes on, on this connection, whose dialogue is over. The other side has had this
     /// many bytes of data. Err: it cannot have had so many ([`Records::accepts`]).
     pub fn resume(&mut self, mut records: Box<Records>, received: u64) -> Result<(), Box<Records>> {
         if !records.resume(received) {

@@ -9,7 +9,7 @@ use crate::wire::yamux::{FRAME, StreamId};
 use std::io::IoSlice;
 use std::ops::Range;
 
-/// While so many bytes of frames wait to be sent, no local end is read.
+/// While this many bytes of frames wait to be sent, no local end is read.
 pub const OUT_MAX: usize = 512 * 1024;
 
 /// How many parts one sendmsg(2) gets; the kernel takes 1024 at most (UIO_MAXIOV).
@@ -105,7 +105,7 @@ impl<Id: PartialEq> SendQueue<Id> {
         }
     }
 
-    /// What is to be sent next, at most so many bytes; empty: all was sent.
+    /// What is to be sent next, at most this many bytes; empty: all was sent.
     pub fn unsent(&mut self, most: usize) -> Vec<IoSlice<'_>> {
         self.end_turn();
         let mut left = most;
@@ -120,7 +120,7 @@ impl<Id: PartialEq> SendQueue<Id> {
             .collect()
     }
 
-    /// The caller has sent so many bytes of [`SendQueue::unsent`].
+    /// The caller has sent this many bytes of [`SendQueue::unsent`].
     pub fn sent(&mut self, mut n: usize) {
         while let Some(part) = self.order.get_mut(self.first).filter(|_| n > 0) {
             let some = n.min(part.len());

@@ -24,11 +24,11 @@ mod tests;
 /// Bytes of data in a record at most: one frame of the full length. With its head it fills a record
 /// of TLS.
 const RECORD: usize = FRAME;
-/// So many bytes are encrypted before they are sent: all of a full queue.
+/// This many bytes are encrypted before they are sent: all of a full queue.
 const BATCH: usize = WHOLE;
 /// How long an acknowledgement waits for data that it could go with. The protocol allows 100 ms.
 const ACKNOWLEDGE_AFTER: Duration = Duration::from_millis(50);
-/// After so many bytes it does not wait any more. At once, no more is taken than a record of TLS
+/// After this many bytes it does not wait any more. At once, no more is taken than a record of TLS
 /// holds.
 const ACKNOWLEDGE_AT: u64 = ACKNOWLEDGE_EVERY - 16 * 1024;
 /// How many parts of a record are sent at once.
@@ -76,7 +76,7 @@ impl Records {
         self.received
     }
 
-    /// Can the other side have had so many bytes of data?
+    /// Can the other side have had this many bytes of data?
     pub fn accepts(&self, peer_received: u64) -> bool {
         self.replay.can_resume(peer_received)
     }
@@ -87,7 +87,7 @@ impl Records {
     }
 
     /// There is a new connection, and both sides have said how much they have had. False: the other
-    /// side cannot have had so much.
+    /// side cannot have had this much.
     pub(super) fn resume(&mut self, peer_received: u64) -> bool {
         let can = self.replay.resume(peer_received);
         if can {
@@ -130,7 +130,7 @@ impl Records {
         }
     }
 
-    /// The owner has taken so many bytes of data.
+    /// The owner has taken this many bytes of data.
     pub(super) fn consumed(&mut self, n: usize) {
         self.on.decoder.consumed(n);
         self.received += n as u64;

@@ -58,14 +58,14 @@ pub struct Replay {
     queues: usize,
     /// Where the first chunk begins.
     start: u64,
-    /// So much the other side has had.
+    /// How much the other side has had.
     acknowledged: u64,
-    /// So much was given to this connection, or was had before.
+    /// How much was given to this connection, or was had before.
     sent: u64,
-    /// So much was given to any connection.
+    /// How much was given to any connection.
     most_sent: u64,
     end: u64,
-    /// The place of `sent`: a chunk, and so many bytes into it.
+    /// The place of `sent`: a chunk, and this many bytes into it.
     next: (usize, usize),
 }
 
@@ -160,7 +160,7 @@ impl Replay {
         (bytes, used)
     }
 
-    /// This connection was given so many of them.
+    /// This connection was given this many of them.
     pub fn sent(&mut self, n: usize) {
         self.sent += n as u64;
         self.most_sent = self.most_sent.max(self.sent);
@@ -180,7 +180,7 @@ impl Replay {
         }
     }
 
-    /// The other side has had so many bytes in all. False: it cannot have.
+    /// The other side has had this many bytes in all. False: it cannot have.
     pub fn acknowledge(&mut self, count: u64) -> bool {
         if !(self.acknowledged..=self.sent).contains(&count) {
             return false;
@@ -222,12 +222,13 @@ impl Replay {
         }
     }
 
-    /// Can the other side have had so many bytes, on any connection?
+    /// Can the other side have had this many bytes, on any connection?
     pub fn can_resume(&self, count: u64) -> bool {
         (self.acknowledged..=self.most_sent).contains(&count)
     }
 
-    /// There is a new connection, and the other side has had so many bytes. False: it cannot have.
+    /// There is a new connection, and the other side has had this many bytes. False: it cannot
+    /// have.
     pub fn resume(&mut self, count: u64) -> bool {
         if !self.can_resume(count) {
             return false;

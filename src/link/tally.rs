@@ -25,12 +25,12 @@ pub struct Tally {
     /// To the peer.
     pub sent: u64,
     service: Service,
-    /// So many of the next bytes of the local end are fived's own.
+    /// This many of the next bytes of the local end are fived's own.
     greeting: u32,
 }
 
 impl Tally {
-    /// Of a service whose connection begins with so many bytes of fived's own.
+    /// Of a service whose connection begins with this many bytes of fived's own.
     pub fn of_service(greeting: u32) -> Tally {
         Tally { greeting, ..Tally::default() }
     }

@@ -22,7 +22,7 @@ impl PendingAnswer {
         &self.bytes[self.done..]
     }
 
-    /// So many more bytes were sent. True: that was all.
+    /// This many more bytes were sent. True: that was all.
     pub fn sent(&mut self, n: usize) -> bool {
         self.done += n;
         self.done == self.bytes.len()

@@ -55,7 +55,7 @@ impl Descriptors {
         }
     }
 
-    /// Can a message be received with so many descriptors? It takes system calls only after a
+    /// Can a message be received with this many descriptors? It takes system calls only after a
     /// reserved one was allocated, so it does not notice a limit that was lowered. `open` is any
     /// descriptor that is open.
     pub fn can_receive(&self, open: BorrowedFd, n: usize) -> bool {

@@ -2,7 +2,7 @@
 //! and no service runs, lost ones too.
 //!
 //! The source that has most of them loses its oldest, unless the newcomer's source has as many:
-//! so nobody is shut out by somebody who holds more than he does, and a session goes only for one
+//! so nobody is shut out by somebody who holds more, and a session goes only for one
 //! of a source with fewer.
 
 use super::sources::{Serial, Slot, Sources};

@@ -163,7 +163,7 @@ pub struct NetEnds {
     pub errors: Option<OwnedFd>,
     /// The connection is a terminal.
     pub terminal: bool,
-    /// So many bytes of fived's own come first on the connection.
+    /// How many bytes of fived's own come first on the connection.
     pub greeting: u32,
     /// The service is a daemon that was running already.
     pub server: bool,

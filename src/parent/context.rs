@@ -215,7 +215,7 @@ impl Context {
         self.timers.insert((when, what));
     }
 
-    /// Sets a timer that expires so long after this moment: this turn may have begun long before.
+    /// Sets a timer that expires this long from now: this turn may have begun long before.
     pub fn after(&mut self, pause: Duration, what: Timer) {
         self.expires_after(pause, what);
     }

@@ -341,7 +341,7 @@ impl Parent {
         }
     }
 
-    /// Reads so many orders of a session at most.
+    /// Reads this many orders of a session at most.
     pub fn read_orders(&mut self, session: usize, most: usize) -> Result<(), Broken> {
         for _ in 0..most {
             if !self.session_order(session)? {

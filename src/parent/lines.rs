@@ -126,7 +126,7 @@ pub fn refused(service: &Service, record: &Record, no: &StartError) {
     }
 }
 
-/// `REFUSE service= host= from= reason= more=`: so many more were refused, whose lines were left
+/// `REFUSE service= host= from= reason= more=`: this many more were refused, whose lines were left
 /// out.
 pub fn refused_more((service, host): (&str, &str), from: Option<Peer>, reason: &str, more: u64) {
     let mut line = Event::new("REFUSE").word("service", service).word("host", host);

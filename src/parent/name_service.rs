@@ -35,7 +35,7 @@ impl Default for TimeLeft {
 }
 
 impl TimeLeft {
-    /// Of this the next answer may take so much. None: nothing is left.
+    /// How much of it the next answer may take. None: nothing is left.
     pub fn for_next(&self) -> Option<Duration> {
         let most = if self.late { HURRIED } else { programs::ANSWER_TIMEOUT };
         Some(most.min(self.left)).filter(|t| !t.is_zero())

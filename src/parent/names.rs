@@ -31,7 +31,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 const TTL: Duration = Duration::from_secs(60);
 /// How long it is kept that an address has no known name.
 const UNKNOWN_TTL: Duration = Duration::from_secs(10);
-/// So much later an answer still counts for the parent: net may have decided by it just before it
+/// How much longer an answer counts for the parent: net may have decided by it just before it
 /// expired, and its order comes later.
 const GRACE: Duration = Duration::from_secs(5);
 /// Answers kept.

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// A client waits for so many times `connect_timeout` at most, however many sessions do not answer.
+/// How many times `connect_timeout` a client waits at most, however many sessions do not answer.
 const TIMEOUTS: u32 = 3;
 
 /// An offer that stands.

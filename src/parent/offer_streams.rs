@@ -1,7 +1,7 @@
 //! The streams by which sessions serve the clients of what they offer: which client, while it waits
 //! or is served, has one of which session, and how many of them are of one source.
 //!
-//! A session has streams for so many clients at a time, whatever it offers. A source may have one
+//! A session has streams for this many clients at a time, whatever it offers. A source may have one
 //! more of them only while it has fewer than are left. So one source alone gets half of them, two
 //! get a third each, and one that has none is never refused for the sake of this.
 

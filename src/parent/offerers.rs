@@ -6,8 +6,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Most sessions answer sooner: of a user whom a client has waited for so long no more are asked
-/// while others do not let clients wait.
+/// Most sessions answer sooner: a user whom a client has waited for this long is asked for no more
+/// while there are others who do not let clients wait.
 const SLOW: Duration = Duration::from_millis(100);
 
 /// A service, by its host's name (`*`: every host's) and its own in lower case.

@@ -24,7 +24,7 @@ use std::time::Duration;
 const OF_SESSION: usize = 64;
 const OF_USER: usize = 256;
 const IN_ALL: usize = 4096;
-/// For so long one that took nobody is asked last.
+/// How long one that took nobody is asked last.
 const LAST_FOR: Duration = Duration::from_secs(5);
 
 /// See the module.

@@ -34,7 +34,7 @@ impl Penalties {
             .filter(|left| !left.is_zero())
     }
 
-    /// Adds the penalty of so many failed tries. Returns how long this client is barred from now
+    /// Adds the penalty of this many failed tries. Returns how long this client is barred from now
     /// on.
     pub fn add(&mut self, peer: Peer, failures: u32, now: Duration) -> Duration {
         let old = self.left(peer, now).unwrap_or_default();

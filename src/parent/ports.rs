@@ -278,7 +278,7 @@ impl Ports {
         l.wait.as_mut().map(|w| w.max_wait(now))
     }
 
-    /// A datagram at this port has waited so long.
+    /// A datagram at this port has waited that long.
     pub fn waited_in_vain(&mut self, token: usize) {
         if let Some(wait) = self.listeners.get_mut(token).and_then(|l| l.wait.as_mut()) {
             wait.waited_in_vain();

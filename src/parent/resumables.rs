@@ -15,10 +15,10 @@ use super::environment::Tls;
 /// New connections of one session, at most, about which it has not answered.
 pub const CLAIMS_MAX: usize = 16;
 
-/// So many bytes of an id are random; the others are the mark.
+/// This many bytes of an id are random; the others are the mark.
 const RANDOM: usize = 10;
 
-/// Of whom only so many lost sessions are kept; or whose output waits.
+/// Of whom only this many lost sessions are kept; or whose output waits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum SessionOwner {
     User(String),
@@ -76,9 +76,9 @@ impl Resumables {
         Some(Resumable { id: Id(id), lost: None, claims: VecDeque::new() })
     }
 
-    /// Was this server's session, which has ended, named so? Whoever knows its id has had it, and
-    /// claims it once more because he cannot know that it has ended: the server was started again,
-    /// a net process died, or too many were lost.
+    /// Is this the id of a session of this server that has ended? Whoever knows it has had that
+    /// session, and claims it once more without knowing that it has ended: the server was started
+    /// again, a net process died, or too many were lost.
     pub fn is_of_the_past(&self, id: Id, mark: &[u8]) -> bool {
         let made = marked(mark, &id.0[..RANDOM]);
         made.as_ref()[..ID - RANDOM] == id.0[RANDOM..] && !self.all.contains_key(&id)

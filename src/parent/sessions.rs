@@ -51,7 +51,7 @@ pub enum Request {
     Branch { host: HostId, tag: u32, channel: OwnedFd },
     /// Net refused a request itself. With the session's number, and the user who logged in.
     Refused { config: Rc<Config>, refused: Refused, number: u64, user: Option<Rc<User>> },
-    /// A relay has ended, after so many bytes to the service and from it.
+    /// A relay has ended, after this many bytes to the service and from it.
     Tally { tag: u32, to: u64, from: u64 },
     /// A relay of a running server's connection has ended, likewise.
     RelayEnded { relay: u32, to: u64, from: u64 },

@@ -29,7 +29,7 @@ use std::time::Duration;
 /// Sockets that are made at a time, at most: entering the namespace costs about as much as making
 /// one of them.
 const BATCH: u64 = 16;
-/// For each so many descriptors that the parent may have, one socket may be kept for later.
+/// How many descriptors the parent must be allowed for each socket that is kept for later.
 const DESCRIPTORS_A_SOCKET: u64 = 256;
 /// Spares at a time, at most, each for another client.
 const SPARES_MAX: u64 = 32;

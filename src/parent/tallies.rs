@@ -101,7 +101,7 @@ impl Tallies {
         *counts.entry(reason).or_default() += 1;
     }
 
-    /// A start took so long.
+    /// A start took this long.
     pub fn took(&mut self, time: Duration) {
         self.took_count += 1;
         self.took_sum += time;

@@ -38,7 +38,7 @@ const WARN_EVERY: Duration = Duration::from_secs(60);
 pub enum Queue {
     /// The first datagram.
     Datagram(Datagram),
-    /// So many connections. Where as many wait at the end, the program may have accepted some.
+    /// This many connections. Where as many wait at the end, the program may have accepted some.
     Count(u32),
     /// These connections: asked for where the last program may have accepted none.
     Connections(BTreeSet<SocketAddr>),
@@ -96,7 +96,7 @@ pub enum NotStarted {
 pub struct Next {
     /// None: the port is watched again at once, or another program started ([`State`]).
     pub pause: Option<Duration>,
-    /// So many programs in a row have left what they were started for: a warning is due.
+    /// This many programs in a row have left what they were started for: a warning is due.
     pub warn: Option<u32>,
 }
 
@@ -171,7 +171,7 @@ impl Wait {
         MAX_WAIT.checked_div(1u32.checked_shl(self.in_vain.0).unwrap_or(0)).unwrap_or_default()
     }
 
-    /// A datagram has waited so long.
+    /// A datagram has waited that long.
     pub fn waited_in_vain(&mut self) {
         self.in_vain.0 = self.in_vain.0.saturating_add(1);
     }
@@ -282,8 +282,8 @@ pub fn look<T: Send + 'static>(
     looked.ok_or_else(|| io::Error::new(ErrorKind::TimedOut, LOCKED))
 }
 
-/// How long to wait after so many programs in a row that left what they were started for, or so
-/// many starts that failed.
+/// How long to wait after this many programs in a row that left what they were started for, or
+/// this many starts in a row that failed.
 fn pause(left: u32) -> Option<Duration> {
     let doublings = left.checked_sub(2)?;
     let seconds = 1u64.checked_shl(doublings).filter(|_| doublings < 6).unwrap_or(u64::MAX);

@@ -121,7 +121,7 @@ pub fn count_in(fd: OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// So many bytes were relayed, to a service and from one. Nothing where nobody looks.
+/// This many bytes were relayed, to a service and from one. Nothing where nobody looks.
 pub fn relayed(to: usize, from: usize) {
     let Some(page) = OWN.get() else { return };
     let stripe = &page.stripes[stripe()];
@@ -132,14 +132,14 @@ pub fn relayed(to: usize, from: usize) {
     }
 }
 
-/// So many clients have not said yet what they want.
+/// This many clients have not said yet what they want.
 pub fn waiting(n: usize) {
     if let Some(page) = OWN.get() {
         page.waiting.store(n as u64, Ordering::Relaxed);
     }
 }
 
-/// Of so many refusals the other process has not been told yet.
+/// Of this many refusals the other process has not been told yet.
 pub fn unreported(n: u64) {
     if let Some(page) = OWN.get() {
         page.unreported.store(n, Ordering::Relaxed);

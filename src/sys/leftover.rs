@@ -228,7 +228,7 @@ fn set(fd: BorrowedFd, option: SocketOption, (value, size): &Value) -> io::Resul
         *number = (i32::from_ne_bytes(*number) / 2).to_ne_bytes();
     }
     let (level, name) = option;
-    // SAFETY: so many bytes of the value are read.
+    // SAFETY: this many bytes of the value are read.
     check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, value.as_ptr().cast(), *size) })
         .map(drop)
 }

@@ -92,7 +92,7 @@ fn unconnected(v6: bool) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Sets an option whose value is of so many ints.
+/// Sets an option whose value is of this many ints.
 fn set_option(
     fd: &OwnedFd,
     level: libc::c_int,

@@ -27,7 +27,7 @@ pub fn ends() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 impl Pipe {
-    /// An empty one, of the two [`ends`], for about so many bytes; for fewer where the system's
+    /// An empty one, of the two [`ends`], for about this many bytes; for fewer where the system's
     /// limit for this user is lower (pipe(7)).
     pub fn new((reader, writer): (OwnedFd, OwnedFd), bytes: libc::c_int) -> Pipe {
         // An error means that it stays as it is, which serves as well.

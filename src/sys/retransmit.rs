@@ -8,7 +8,7 @@ use std::time::Duration;
 /// Milliseconds between two retransmissions at most, where [`often`] was asked for: the least that
 /// the kernel takes.
 const OFTEN: libc::c_int = 1000;
-/// For so many milliseconds nothing may be acknowledged: what tcp(7) has without options
+/// For this many milliseconds nothing may be acknowledged: what tcp(7) has without options
 /// (tcp_retries2), where it is counted by retransmissions.
 const GIVE_UP_AFTER: libc::c_int = 924_600;
 

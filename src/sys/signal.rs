@@ -168,7 +168,7 @@ impl Signals {
         let mut records: [libc::signalfd_siginfo; MOST] = unsafe { std::mem::zeroed() };
         let size = size_of_val(&records);
         loop {
-            // SAFETY: the buffer has room for so many bytes; a signalfd hands out whole records.
+            // SAFETY: the buffer has room for this many bytes; a signalfd hands out whole records.
             let n = unsafe { libc::read(self.fd.as_raw_fd(), records.as_mut_ptr().cast(), size) };
             match count(n) {
                 Ok(n) => return Some((records, n / size_of::<libc::signalfd_siginfo>())),

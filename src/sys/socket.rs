@@ -81,7 +81,7 @@ fn number(fd: BorrowedFd, name: libc::c_int) -> Option<u64> {
     let mut value: u64 = 0;
     let mut size = size_of_val(&value) as libc::socklen_t;
     let (level, to) = (libc::SOL_SOCKET, (&raw mut value).cast());
-    // SAFETY: at most so many bytes are written, and their length.
+    // SAFETY: at most this many bytes are written, and their length.
     let asked = check(unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, to, &mut size) });
     asked.ok().map(|_| value)
 }

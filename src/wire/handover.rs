@@ -71,7 +71,7 @@ pub enum Notice {
     Started {
         tag: u32,
     },
-    /// The service has a terminal. So many bytes of the output, the first ones, are a banner.
+    /// The service has a terminal. This many bytes of the output, the first ones, are a banner.
     Terminal {
         tag: u32,
         banner: u32,

@@ -74,7 +74,7 @@ pub trait Message: Sized {
     fn raw(&self) -> Raw;
     fn from_raw(raw: Raw) -> Option<Self>;
 
-    /// Decodes a message, if it is allowed in this phase and with so many descriptors (see
+    /// Decodes a message, if it is allowed in this phase and with this many descriptors (see
     /// [`Row::allows`]).
     fn accept(bytes: &[u8], descriptors: Option<usize>, phase: &Self::Phase) -> Option<Self> {
         let kind = u16::from_le_bytes(*bytes.get(2..)?.first_chunk()?);

@@ -24,7 +24,7 @@ pub const DATA_MAX: usize = 65_535;
 pub const ACKNOWLEDGEMENT: usize = HEADER + 8;
 /// The most bytes of data that a side keeps because the other has not said that it had them.
 pub const UNACKNOWLEDGED_MAX: usize = 4 * 1024 * 1024;
-/// A side says how much it has had after so many bytes of data at most.
+/// A side says how much it has had after this many bytes of data at most.
 pub const ACKNOWLEDGE_EVERY: u64 = 256 * 1024;
 /// The record that ends the session.
 pub const END: [u8; HEADER] = [2, 0, 0, 0];
@@ -35,7 +35,7 @@ pub const KEY: usize = 32;
 /// The line that begins a new session, without its line end.
 pub const NEW: &str = "new";
 
-/// The head of a record of so many bytes of data, 1 to [`DATA_MAX`].
+/// The head of a record of this many bytes of data, 1 to [`DATA_MAX`].
 pub fn data(len: usize) -> [u8; HEADER] {
     debug_assert!((1..=DATA_MAX).contains(&len), "{len} bytes in a record");
     let [.., a, b, c] = (len as u32).to_be_bytes();
@@ -54,9 +54,9 @@ pub fn acknowledgement(received: u64) -> [u8; ACKNOWLEDGEMENT] {
 pub enum Part {
     /// Only a piece of a record's head: more bytes are needed.
     More,
-    /// So many bytes of data follow here, at least one. [`Decoder::consumed`] takes them.
+    /// This many bytes of data follow here, at least one. [`Decoder::consumed`] takes them.
     Data(usize),
-    /// The other side has had so many bytes of data.
+    /// The other side has had this many bytes of data.
     Acknowledged(u64),
     /// The session ends.
     End,
@@ -103,7 +103,7 @@ impl Decoder {
         }
     }
 
-    /// So many bytes of [`Part::Data`] were taken.
+    /// This many bytes of [`Part::Data`] were taken.
     pub fn consumed(&mut self, n: usize) {
         self.left = self.left.saturating_sub(n);
     }

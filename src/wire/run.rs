@@ -201,7 +201,7 @@ fn number(word: &str) -> Option<u16> {
     word.parse().ok().filter(|n: &u16| n.to_string() == word)
 }
 
-/// The head of a record with so many bytes of data, [`DATA_MAX`] at most.
+/// The head of a record with this many bytes of data, [`DATA_MAX`] at most.
 pub fn head(data: Data, bytes: usize) -> [u8; HEAD] {
     debug_assert!(bytes <= DATA_MAX, "a record that is too long");
     let kind = match data {
@@ -248,9 +248,9 @@ fn head_of(kind: u8, bytes: u32) -> [u8; HEAD] {
 /// What the record that is being read is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Its head, or the few bytes of a record without data, so many of which have come.
+    /// Its head, or the few bytes of a record without data, this many of which have come.
     Control(usize),
-    /// Its data, so many bytes of which are still to come.
+    /// Its data, this many bytes of which are still to come.
     Data(Data, u32),
     Broken,
 }
@@ -325,7 +325,7 @@ impl Decoder {
         &bytes[..bytes.iter().position(|b| is_kind_of_server(*b)).unwrap_or(bytes.len())]
     }
 
-    /// So many bytes of the data, or of the banner, were taken.
+    /// This many bytes of the data, or of the banner, were taken.
     pub fn took(&mut self, n: usize) {
         if let State::Data(_, left) = &mut self.state {
             *left = left.saturating_sub(u32::try_from(n).unwrap_or(u32::MAX));

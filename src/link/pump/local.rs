@@ -16,7 +16,7 @@ use std::time::Duration;
 /// How often a full queue is sent before the peer and all local ends are polled again.
 const ROUNDS: usize = 7;
 
-/// Where the peer of a resumable link has not acknowledged so many bytes, it is received from
+/// Where the peer of a resumable link has not acknowledged this many bytes, it is received from
 /// before more is sent. What it has had is then forgotten early, and its memory is used again while
 /// the processor has it in its cache: with the whole 4 MiB a sixth of the speed was lost.
 const UNACKNOWLEDGED_TURN: usize = 1024 * 1024;

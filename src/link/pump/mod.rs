@@ -58,7 +58,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use stream::{FromPeer, Ready, Sending, ToPeer};
 
-/// After about so many bytes from the link, the local ends have their turn.
+/// After about this many bytes from the link, the local ends have their turn.
 const TURN_MAX: usize = 1024 * 1024;
 
 /// Whether the link is read.
@@ -297,7 +297,7 @@ impl<T> Pump<T> {
         Some((&mut s.owner, s.held.make_contiguous()))
     }
 
-    /// The owner has taken so many bytes.
+    /// The owner has taken this many bytes.
     pub fn take(&mut self, id: StreamId, n: usize) {
         if let Some(s) = self.streams.get_mut(&id) {
             let counts = s.consume_held(n);

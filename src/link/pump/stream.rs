@@ -68,7 +68,7 @@ pub(super) enum FromPeer {
 #[derive(Debug)]
 pub(super) enum ToPeer {
     Open,
-    /// The stream ends after these bytes, of which so many were sent.
+    /// The stream ends after these bytes, of which this many were sent.
     Final(Vec<u8>, usize),
     /// The local end has finished sending, and the peer was told so.
     Finished,
@@ -96,7 +96,7 @@ pub struct Stream<T> {
     pub(super) to_peer: ToPeer,
     /// What the local end, or the owner, has not taken yet.
     pub(super) held: VecDeque<u8>,
-    /// So many of these bytes, the first ones, were received by the previous local end: the
+    /// How many of these bytes, the first ones, were received by the previous local end: the
     /// multiplexer must not count them again.
     pub(super) counted: usize,
     /// The owner decides what follows when the local end has finished sending.
@@ -227,7 +227,7 @@ impl<T> Stream<T> {
         }
     }
 
-    /// Removes so many of the bytes that are held; returns how many of them the multiplexer is to
+    /// Removes this many of the bytes that are held; returns how many of them the multiplexer is to
     /// count.
     pub(super) fn consume_held(&mut self, n: usize) -> usize {
         self.held.drain(..n);

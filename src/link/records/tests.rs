@@ -11,17 +11,17 @@ use std::os::fd::{AsFd, OwnedFd};
 /// What happens to two ends, the first or the second.
 #[derive(Debug, Clone)]
 enum Step {
-    /// An end is given so many bytes to send.
+    /// An end is given this many bytes to send.
     Give(usize, usize),
     /// The same in a queue, in bursts of two streams whose frames are sent in turn.
     GiveQueue(usize, usize),
-    /// An end takes what has come, at most so many bytes at once.
+    /// An end takes what has come, at most this many bytes at once.
     Take(usize, usize),
-    /// So many bytes at most travel from this end to the other.
+    /// This many bytes at most travel from this end to the other.
     Travel(usize, usize),
     /// The connection is lost, with what travels; there is a new one.
     Cut,
-    /// So many milliseconds pass.
+    /// This many milliseconds pass.
     Wait(u64),
 }
 

@@ -26,7 +26,7 @@ pub fn may_login(s: &mut Session, method: Method) -> Result<bool, End> {
     }
 }
 
-/// Tells the client to try again after so many seconds. The session ends.
+/// Tells the client to try again after this many seconds. The session ends.
 pub fn not_now<T>(s: &mut Session, seconds: u32) -> Result<T, End> {
     s.close_with(&reply::try_later(seconds))?;
     Err(End::Refused)

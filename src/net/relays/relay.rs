@@ -112,7 +112,7 @@ impl Direction {
         }
     }
 
-    /// The end that it goes to has taken so many bytes of what is held.
+    /// The end that it goes to has taken this many bytes of what is held.
     fn given(&mut self, n: usize, pipes: &mut Pipes) {
         self.move_on(n);
         match std::mem::take(&mut self.held) {
@@ -204,7 +204,7 @@ impl Relay {
         !std::mem::replace(&mut self.queued, true)
     }
 
-    /// Copies as far as that goes at once, so many bytes each direction at most. True: there is
+    /// Copies as far as that goes at once, this many bytes each direction at most. True: there is
     /// more to do.
     pub fn copy(&mut self, means: &mut Means, most: usize) -> bool {
         let more = [CLIENT, SERVER].map(|from| self.go(from, means, most));

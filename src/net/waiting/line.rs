@@ -67,7 +67,7 @@ impl Loop {
         }
     }
 
-    /// Handles the request that has come with a load balancer's header of so many bytes, which is
+    /// Handles the request that has come with a load balancer's header of this many bytes, which is
     /// still in the socket: one read takes both. False: the header has to be read alone first.
     pub(super) fn request_after_header(&mut self, slot: Slot, bytes: &[u8], header: usize) -> bool {
         let urgent = self.clients.get(slot).is_none_or(|client| client.urgent.is_some());
@@ -137,7 +137,7 @@ impl Loop {
         self.take(slot, taken - held)
     }
 
-    /// Reads so many bytes that were peeked at: a header, a line, or both. False: the client is
+    /// Reads this many bytes that were peeked at: a header, a line, or both. False: the client is
     /// gone.
     pub(super) fn take(&mut self, slot: Slot, all: usize) -> bool {
         let mut bytes: Buffer = [0; NAME_MAX + 3];

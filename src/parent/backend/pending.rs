@@ -63,7 +63,7 @@ impl<T: Awaited> PendingConnections<T> {
         self.all.iter().map(|(token, w)| (*token, &w.what))
     }
 
-    /// One is pending, for so long at most. Err: the poll does not take it.
+    /// One is pending, for this long at most. Err: the poll does not take it.
     pub fn add(
         &mut self,
         cx: &mut Context,

@@ -30,7 +30,7 @@ pub enum FromNet {
     Refused(Refused),
     /// Draining, it has closed all its listeners.
     ListenersClosed,
-    /// So many refusals were not reported: there were too many at once.
+    /// This many refusals were not reported: there were too many at once.
     Unlogged {
         refusals: u64,
     },

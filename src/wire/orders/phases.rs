@@ -126,7 +126,7 @@ pub struct Row<P: 'static> {
 }
 
 impl<P: PartialEq> Row<P> {
-    /// Is it allowed in this phase, with so many descriptors? `None`: it came with some, but they
+    /// Is it allowed in this phase, with this many descriptors? `None`: it came with some, but they
     /// were lost, because the receiver had none free.
     pub fn allows(&self, phase: &P, descriptors: Option<usize>) -> bool {
         self.phases.contains(phase) && descriptors.is_none_or(|n| self.descriptors.contains(&n))

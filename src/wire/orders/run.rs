@@ -19,7 +19,7 @@ pub struct Extras {
     pub terminal: bool,
     /// Its server was running already: if that breaks its connection, so does the client's.
     pub server: bool,
-    /// The first bytes of its connection are fived's own: so many.
+    /// The first bytes of its connection are fived's own: this many.
     pub greeting: u32,
 }
 

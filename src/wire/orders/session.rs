@@ -199,7 +199,7 @@ pub enum May {
     /// `password_first`: the back end needs a name and a password and asks for nothing else; the
     /// try begins when both are there.
     Try { password_first: bool },
-    /// A penalty lasts for so many seconds more; or no slot is free, for about as long.
+    /// A penalty lasts for this many seconds more; or no slot is free, for about as long.
     Later { seconds: u32 },
     /// The connection is neither encrypted nor local, or there were too many tries.
     Never,

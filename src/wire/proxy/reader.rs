@@ -117,7 +117,7 @@ fn binary(bytes: &[u8]) -> Read {
     }
 }
 
-/// Two addresses of so many bytes each, and their ports.
+/// Two addresses of this many bytes each, and their ports.
 fn pair<const N: usize>(rest: &[u8]) -> Option<ProxyAddresses>
 where
     IpAddr: From<[u8; N]>,

@@ -22,9 +22,9 @@ pub(super) const RST: u16 = 8;
 /// The kind of a frame, and what its length means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// So many bytes follow.
+    /// This many bytes follow.
     Data = 0,
-    /// So many more bytes may be sent.
+    /// This many more bytes may be sent.
     Window = 1,
     /// A number that the peer sends back.
     Ping = 2,

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-/// A session ends after so many intervals of silence.
+/// A session ends after this many intervals of silence.
 pub const SILENT_INTERVALS_MAX: u32 = 3;
 /// How long a measured round trip is used.
 const ROUND_TRIP_VALID: Duration = Duration::from_secs(10);

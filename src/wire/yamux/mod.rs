@@ -215,7 +215,7 @@ impl Mux {
     }
 
     /// The header of a data frame with `len` bytes, 1 to [`PIECE`] and at most
-    /// [`Mux::send_window`]. Exactly so many bytes of payload must follow.
+    /// [`Mux::send_window`]. Exactly this many bytes of payload must follow.
     pub fn data(&mut self, id: StreamId, len: usize) -> [u8; HEADER] {
         debug_assert!(
             len > 0 && len <= PIECE && len <= self.send_window(id),

@@ -17,7 +17,7 @@ const FAST: Duration = Duration::from_millis(100);
 pub(super) enum PeerHalf {
     /// Bytes are delivered.
     Open,
-    /// So many bytes were discarded.
+    /// This many bytes were discarded.
     Drained(u32),
     /// FIN has come.
     Closed,

@@ -202,7 +202,7 @@ fn mapped(pair: &mut Pair) {
     }
 }
 
-/// May the attribute be given in such a block, with this operator and so many words? `once`: the
+/// May the attribute be given in such a block, with this operator and this many words? `once`: the
 /// attributes that were given already and may not be given again. Err: what was expected.
 fn fits(a: &Attribute, pair: &Pair, defaults: bool, once: &[&str]) -> Result<(), String> {
     let n = pair.words.len();
