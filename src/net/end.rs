@@ -4,6 +4,7 @@ use super::channel::{Channel, ChannelError};
 use crate::link::{Error, Wait};
 use crate::sys::clock;
 use crate::sys::poll::{self, Poll};
+use crate::wire::orders::Data;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -56,6 +57,11 @@ impl End {
             End::Resumed => "resumed",
             End::Evicted => "evicted",
         }
+    }
+
+    /// As orders have it.
+    pub fn data(self) -> Data {
+        Data::truncate(self.as_str().as_bytes())
     }
 }
 

@@ -11,7 +11,7 @@ use super::session_state::Session;
 use super::threads;
 use crate::link::Records;
 use crate::sys::clock;
-use crate::wire::orders::{Ask, Data};
+use crate::wire::orders::Ask;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::Duration;
@@ -56,7 +56,7 @@ impl parked::Resume for Lost {
 }
 
 fn ended(end: End) -> Ask {
-    Ask::End(Data::truncate(end.as_str().as_bytes()))
+    Ask::End(end.data())
 }
 
 impl Lost<Rc<Channel>> {
@@ -68,7 +68,7 @@ impl Lost<Rc<Channel>> {
         serve: Serve,
     ) -> Lost<Rc<Channel>> {
         // This fails if the parent is gone, which is noticed at once.
-        let _ = session.channel.send(&Ask::Lost(Data::truncate(why.as_str().as_bytes())), &[]);
+        let _ = session.channel.send(&Ask::Lost(why.data()), &[]);
         session.state.deadline = clock::monotonic() + kept;
         Lost { session, streams, records, serve }
     }

@@ -38,7 +38,7 @@ impl Session {
         let run = way.is_run();
         let ask = Ask::Start { service: service.0, host: self.state.facts.host.0, tag, way };
         if handover.is_none() && self.link.tls().is_none() && !run {
-            // The options that any other service's connection has.
+            // The options that any other service's connection has. A Unix socket has none of them.
             let _ = socket::set_nodelay(self.link.socket(), false);
             if self.state.place == Where::Connection {
                 let _ = socket::set_urgent_inline(self.link.socket(), false);

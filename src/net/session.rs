@@ -19,7 +19,7 @@ use crate::link::{BoundedLine, Records};
 use crate::policy::Reached;
 use crate::sys::{clock, socket};
 use crate::wire::builtins::Builtin;
-use crate::wire::orders::{Answer, Ask, Data};
+use crate::wire::orders::{Answer, Ask};
 use crate::wire::reply;
 use crate::wire::request::NAME_MAX;
 use crate::wire::run::Way;
@@ -94,7 +94,8 @@ impl Parked {
             let _ = socket::send(parked.link.socket(), reply::BUSY);
         }
         parked.link.finish();
-        let _ = parked.channel.try_send(&Ask::End(Data::truncate(End::System.as_str().as_bytes())));
+        // If this cannot be sent, the parent notices that the channel is closed.
+        let _ = parked.channel.try_send(&Ask::End(End::System.data()));
     }
 }
 
@@ -167,10 +168,11 @@ impl Session {
             // service's own port no client expects a line.
             End::Full if self.state.facts.reached != Reached::ByName => {}
             End::Full => {
+                // If the client does not take the reply, nothing follows from that.
                 let _ = self.close_with(reply::BUSY);
             }
             // This fails if the parent is gone, which changes nothing.
-            end => drop(self.channel.send(&Ask::End(Data::truncate(end.as_str().as_bytes())), &[])),
+            end => drop(self.channel.send(&Ask::End(end.data()), &[])),
         }
         // The channel is closed before the connection: a client that sees its connection end may
         // begin another session at once, and the parent must be able to know by then that this one

@@ -124,7 +124,10 @@ impl Sessions {
         }
         let number = cx.next_number();
         let Ok((token, channel)) = cx.channel(channel) else {
-            return self.counts.end(net, source);
+            // The system has no memory to poll it. Net sees the channel close.
+            self.counts.end(net, source);
+            cx.counters.refuse(None, "descriptors");
+            return lines::of_none(peer, "descriptors");
         };
         let settings = &config.table.settings;
         let streams = settings.max_streams.max(settings.max_streams_anonymous);
@@ -289,10 +292,12 @@ impl Sessions {
     ) {
         // Net may count one fewer than the parent, which has not yet read that a stream ended.
         if self.is_full(token) || cx.is_scarce(&channel) {
+            // If this cannot be sent, net sees the channel close.
             let _ = message::send_message(channel.as_fd(), &Answer::Full.encode(), &[], false);
             return;
         }
         let Some(s) = self.all.get_mut(&token) else { return };
+        // The same, where the system has no memory to poll it.
         let Ok((branch, channel)) = cx.channel(channel) else { return };
         let channel = channel.holding(BRANCH_HELD_MAX, &self.held);
         s.branches += 1;

@@ -137,6 +137,7 @@ impl Wait {
         calls: &mut BoundedCalls,
     ) -> io::Result<bool> {
         let count = look(socket, calls, queue_head::connections)??;
+        // Where the system does not tell which ones wait, they are only counted.
         let known = if self.left > 0 { queue_head::unaccepted(port).ok() } else { None };
         self.queue = Some(known.map_or(Queue::Count(count), Queue::Connections));
         Ok(count > 0)
@@ -248,6 +249,7 @@ impl Found {
         let left = match queue {
             None => false,
             Some(Queue::Datagram(first)) => {
+                // Where it cannot be seen, the program counts as one that has taken it.
                 seen = queue_head::datagram(socket).unwrap_or_default();
                 seen == Some(*first)
             }

@@ -103,6 +103,7 @@ impl SocketFile {
     /// The socket is used from now on: the file of the one before it is removed.
     pub fn keep(&mut self) {
         if let Some(before) = self.before.take() {
+            // A file that cannot be removed is found and replaced by the next fived.
             let _ = unlinkat(&self.directory, before.as_os_str(), UnlinkatFlags::NoRemoveDir);
         }
     }
@@ -140,6 +141,7 @@ impl Drop for SocketFile {
         }
         // Somebody may have put another file there, or have removed this one.
         if self.is_at(self.directory.as_fd(), &self.name) {
+            // A file that cannot be removed is found and replaced by the next fived.
             let _ = unlinkat(&self.directory, self.name.as_os_str(), UnlinkatFlags::NoRemoveDir);
         }
     }
@@ -175,7 +177,8 @@ impl Drop for Moved {
     }
 }
 
-/// Whatever has the name now is replaced.
+/// Whatever has the name now is replaced. Who drops a value by this can do no more where it fails:
+/// the file keeps its other name.
 fn move_back(directory: &OwnedFd, now: &OsStr, name: &OsStr) -> nix::Result<()> {
     renameat(directory, now, directory, name)
 }
