@@ -35,7 +35,7 @@ pub enum Noticed<'a> {
 #[derive(Debug)]
 pub struct Idle<T> {
     pub source: Source,
-    pub of: T,
+    pub what: T,
     socket: Weak<Shared>,
     end: fn(BorrowedFd) -> io::Result<()>,
 }
@@ -48,14 +48,14 @@ impl<T> Default for IdleSessions<T> {
 
 impl<T> IdleSessions<T> {
     /// A session is idle. `number`: an older session has a lower one.
-    pub fn insert(&mut self, number: Slot, source: Source, noticed: Noticed, of: T) {
+    pub fn insert(&mut self, number: Slot, source: Source, noticed: Noticed, what: T) {
         self.remove(number);
         self.sources.insert(source, number as Serial, number);
         let (socket, end): (_, fn(BorrowedFd) -> io::Result<()>) = match noticed {
             Noticed::Connection(socket) => (socket, socket::shutdown_both),
             Noticed::Channel(socket) => (socket, socket::shutdown_read),
         };
-        self.all.insert(number, Idle { source, of, socket: Arc::downgrade(socket), end });
+        self.all.insert(number, Idle { source, what, socket: Arc::downgrade(socket), end });
     }
 
     /// A session is not idle any more. None: it was not.

@@ -113,10 +113,10 @@ impl Counts {
         if self.evicted.len() >= settings.max_sessions as usize {
             return false;
         }
-        let Some((number, Idle { source, of, .. })) = self.idle.evict(newcomer) else {
+        let Some((number, Idle { source, what, .. })) = self.idle.evict(newcomer) else {
             return false;
         };
-        self.change(source, of, false);
+        self.change(source, what, false);
         self.evicted.insert(number)
     }
 
@@ -147,18 +147,18 @@ enum What {
 pub struct SessionCounts(Arc<Mutex<Counts>>);
 
 impl SessionCounts {
-    fn counts(&self) -> MutexGuard<'_, Counts> {
+    fn lock(&self) -> MutexGuard<'_, Counts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Is there no session, and no stream with a thread of its own?
     pub fn is_empty(&self) -> bool {
-        self.counts().is_empty()
+        self.lock().is_empty()
     }
 
     /// From now on the end of the last one wakes whoever waits for that.
     pub fn wake_when_empty(&self, waker: Arc<Waker>) {
-        self.counts().waker = Some(waker);
+        self.lock().waker = Some(waker);
     }
 
     /// Counts a session of this client. `resumes`: it may be one that only resumes another.
@@ -169,7 +169,7 @@ impl SessionCounts {
         resumes: bool,
     ) -> Result<CountGuard, Full> {
         let source = Source::of(peer);
-        let mut c = self.counts();
+        let mut c = self.lock();
         let here = c.sources.get(&source).copied().unwrap_or_default();
         let full = if here.is_full(settings.max_sessions_per_source) {
             Some((Full::Source, here.has_spare()))
@@ -187,7 +187,7 @@ impl SessionCounts {
         c.change(source, what, true);
         c.last += 1;
         Ok(CountGuard {
-            of: self.clone(),
+            counts: self.clone(),
             taken: Taken::By(c.last, source, what),
             room: Room::Never,
             taken_out: Arc::default(),
@@ -197,23 +197,23 @@ impl SessionCounts {
     /// No descriptor is left for a client of this address: an idle session makes room for whoever
     /// comes next.
     pub fn free_descriptors(&self, peer: Peer, settings: &Settings) {
-        self.counts().make_room(Source::of(peer), settings);
+        self.lock().make_room(Source::of(peer), settings);
     }
 
     /// Counts a stream of the session `of` with a thread of its own. Its session counts the holders
     /// of `session`.
     pub fn branch(&self, session: &Arc<()>, of: &CountGuard) -> CountGuard {
-        self.counts().branches += 1;
-        let taken = Taken::ByBranch { _session: session.clone(), of: of.number() };
+        self.lock().branches += 1;
+        let taken = Taken::ByBranch { _session: session.clone(), number: of.number() };
         let taken_out = of.taken_out.clone();
-        CountGuard { of: self.clone(), taken, room: Room::Never, taken_out }
+        CountGuard { counts: self.clone(), taken, room: Room::Never, taken_out }
     }
 }
 
 /// A session, or a stream with a thread of its own, is counted until this is dropped.
 #[derive(Debug)]
 pub struct CountGuard {
-    of: SessionCounts,
+    counts: SessionCounts,
     taken: Taken,
     room: Room,
     /// A stream's thread has taken the session out of those that make room: shared with it.
@@ -235,7 +235,8 @@ enum Taken {
     /// A stream with a thread of its own.
     ByBranch {
         _session: Arc<()>,
-        of: Slot,
+        /// The session's.
+        number: Slot,
     },
 }
 
@@ -251,7 +252,7 @@ impl CountGuard {
     /// The session's.
     fn number(&self) -> Slot {
         match self.taken {
-            Taken::By(number, ..) | Taken::ByBranch { of: number, .. } => number,
+            Taken::By(number, ..) | Taken::ByBranch { number, .. } => number,
         }
     }
 
@@ -263,7 +264,7 @@ impl CountGuard {
         }
         if let Taken::By(number, source, what) = self.taken {
             self.room = Room::IfItMust;
-            self.of.counts().idle.insert(number, source, noticed, what);
+            self.counts.lock().idle.insert(number, source, noticed, what);
         }
     }
 
@@ -272,7 +273,7 @@ impl CountGuard {
     pub fn stays(&mut self) -> bool {
         let is_stream = matches!(self.taken, Taken::ByBranch { .. });
         if is_stream || self.room == Room::IfItMust {
-            let (number, mut c) = (self.number(), self.of.counts());
+            let (number, mut c) = (self.number(), self.counts.lock());
             c.idle.remove(number);
             let had_to = c.evicted.contains(&number);
             self.room = if had_to { Room::Made } else { Room::Never };
@@ -284,7 +285,7 @@ impl CountGuard {
     /// Does it end because it had to make room?
     pub fn is_evicted(&self) -> bool {
         match (self.room, &self.taken) {
-            (Room::IfItMust, Taken::By(number, ..)) => self.of.counts().evicted.contains(number),
+            (Room::IfItMust, Taken::By(number, ..)) => self.counts.lock().evicted.contains(number),
             (room, _) => room == Room::Made,
         }
     }
@@ -313,7 +314,7 @@ impl CountGuard {
         let counts = self.stays();
         if let Taken::By(_, old, was) = &mut self.taken {
             if counts {
-                let mut c = self.of.counts();
+                let mut c = self.counts.lock();
                 c.change(*old, *was, false);
                 c.change(source, what, true);
             }
@@ -324,7 +325,7 @@ impl CountGuard {
 
 impl Drop for CountGuard {
     fn drop(&mut self) {
-        let mut c = self.of.counts();
+        let mut c = self.counts.lock();
         match self.taken {
             Taken::By(number, source, what) => {
                 c.idle.remove(number);

@@ -17,7 +17,7 @@ fn a_source_has_its_own_bound_and_all_have_one() {
     drop((places, other));
     assert!(!all.is_empty());
     drop(branch);
-    assert!(all.is_empty() && all.counts().sources.is_empty());
+    assert!(all.is_empty() && all.lock().sources.is_empty());
     assert!(all.admit(a(1), &settings, true).is_ok());
 }
 
@@ -49,7 +49,7 @@ fn a_lost_session_keeps_its_place_and_a_way_back() {
     drop((back, stands));
     assert!(all.admit(a(1), &settings, true).is_ok_and(|p| p.spare().is_none()));
     drop(lost);
-    assert!(all.is_empty() && all.counts().sources.is_empty());
+    assert!(all.is_empty() && all.lock().sources.is_empty());
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn an_idle_session_makes_room_for_a_source_with_fewer() {
     drop((second, busy, third));
     assert!(!all.is_empty());
     drop(first);
-    assert!(all.is_empty() && all.counts().sources.is_empty());
+    assert!(all.is_empty() && all.lock().sources.is_empty());
 }
 
 #[test]
