@@ -6,8 +6,8 @@ use super::error::{Error, reason};
 use super::target::Target;
 use super::trust::{Identity, Verifier};
 use super::{known_hosts, messages, paths};
-use crate::link::{BoundedLine, Error as LinkError, Link, Received, Wait};
-use crate::sys::poll::{self, Poll};
+use crate::link::{BoundedLine, Error as LinkError, Interest, Link, Received, Wait};
+use crate::sys::poll;
 use crate::sys::{clock, socket};
 use crate::wire::answer;
 use crate::wire::builtins::Builtin;
@@ -49,8 +49,7 @@ impl Wait for UntilReady {
     fn wait(
         &self,
         socket: BorrowedFd,
-        read: bool,
-        write: bool,
+        interest: Interest,
         until: Duration,
     ) -> Result<(), LinkError> {
         loop {
@@ -58,7 +57,7 @@ impl Wait for UntilReady {
             if left.is_zero() {
                 return Err(LinkError::Timeout);
             }
-            let mut polls = [Poll::new(socket, read, write)];
+            let mut polls = [interest.of(socket)];
             if poll::wait(&mut polls, Some(left)).map_err(LinkError::System)? > 0 {
                 return Ok(());
             }
@@ -253,7 +252,7 @@ impl Server {
                 Ok(n) => n,
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
                     UntilReady
-                        .wait(self.link.socket(), true, false, until)
+                        .wait(self.link.socket(), Interest::Read, until)
                         .map_err(|e| self.error(e))?;
                     continue;
                 }
@@ -331,7 +330,7 @@ impl Server {
             // Prompts usually end so: a short silence is enough.
             let pause = if text.ends_with(b": ") { pause / 10 } else { pause };
             let until = if text.is_empty() { deadline } else { clock::monotonic() + pause };
-            match UntilReady.wait(self.link.socket(), true, false, until) {
+            match UntilReady.wait(self.link.socket(), Interest::Read, until) {
                 Ok(()) => drop(self.link.receive().map_err(|e| self.error(e))?),
                 Err(LinkError::Timeout) if !text.is_empty() => {
                     return Ok((answer::words(&text), false));

@@ -19,6 +19,22 @@ pub const LINGER_TIME: Duration = Duration::from_secs(2);
 /// How many bytes of a line that is too long are returned, for the caller's message.
 const TOO_LONG: usize = 512;
 
+/// What a dialogue waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interest {
+    /// Something to read, or its end.
+    Read,
+    /// Room for something to write.
+    Write,
+}
+
+impl Interest {
+    /// As poll(2) has it.
+    pub fn of(self, socket: BorrowedFd) -> Poll {
+        Poll::new(socket, self == Interest::Read, self == Interest::Write)
+    }
+}
+
 /// How a dialogue waits for its socket.
 pub trait Wait {
     /// Why a dialogue ends.
@@ -29,8 +45,7 @@ pub trait Wait {
     fn wait(
         &self,
         socket: BorrowedFd,
-        read: bool,
-        write: bool,
+        interest: Interest,
         until: Duration,
     ) -> Result<(), Self::End>;
 }
@@ -89,7 +104,7 @@ impl Link {
     /// Waits until there is something for [`Link::read_line`]; returns at once if it is here
     /// already. Err: the wait ended otherwise; also when the deadline has passed.
     pub fn await_more<W: Wait>(&mut self, by: &W, until: Duration) -> Result<(), W::End> {
-        if self.holds() { Ok(()) } else { by.wait(self.socket(), true, false, until) }
+        if self.holds() { Ok(()) } else { by.wait(self.socket(), Interest::Read, until) }
     }
 
     /// Reads the next line, of at most `max` bytes.
@@ -105,7 +120,7 @@ impl Link {
                 Part::Whole(line) => return Ok(line),
                 Part::More => {}
                 Part::Nothing => {
-                    by.wait(self.socket(), true, false, until)?;
+                    by.wait(self.socket(), Interest::Read, until)?;
                     self.receive()?;
                     self.flush(by, until)?;
                 }
@@ -136,7 +151,7 @@ impl Link {
     ) -> Result<(), W::End> {
         while !bytes.is_empty() {
             match self.send_parts(&[IoSlice::new(bytes)])? {
-                0 => by.wait(self.socket(), false, true, until)?,
+                0 => by.wait(self.socket(), Interest::Write, until)?,
                 n => bytes = &bytes[n..],
             }
         }
@@ -146,7 +161,7 @@ impl Link {
     /// Sends all that TLS has encrypted.
     pub fn flush<W: Wait>(&mut self, by: &W, until: Duration) -> Result<(), W::End> {
         while !self.send_queued()? {
-            by.wait(self.socket(), false, true, until)?;
+            by.wait(self.socket(), Interest::Write, until)?;
         }
         Ok(())
     }
@@ -159,7 +174,7 @@ impl Link {
             if self.eof() {
                 return Err(Error::Closed.into());
             }
-            by.wait(self.socket(), true, false, until)?;
+            by.wait(self.socket(), Interest::Read, until)?;
             self.receive()?;
         }
         Ok(())

@@ -43,7 +43,7 @@ mod tally;
 mod tests;
 
 pub use breaks::Breaks;
-pub use dialogue::{BoundedLine, LINGER_BYTES, LINGER_TIME, Wait};
+pub use dialogue::{BoundedLine, Interest, LINGER_BYTES, LINGER_TIME, Wait};
 pub use error::Error;
 pub use queue::SendQueue;
 pub use records::Records;

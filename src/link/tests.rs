@@ -1,6 +1,6 @@
 use super::copy::{Copied, bytes::State};
 use super::*;
-use crate::sys::poll::{self, Poll};
+use crate::sys::poll;
 use crate::sys::{clock, socket};
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
@@ -15,9 +15,9 @@ struct Alone;
 impl Wait for Alone {
     type End = Error;
 
-    fn wait(&self, fd: BorrowedFd, read: bool, write: bool, until: Duration) -> Result<(), Error> {
+    fn wait(&self, fd: BorrowedFd, interest: Interest, until: Duration) -> Result<(), Error> {
         let left = until.saturating_sub(clock::monotonic());
-        match poll::wait(&mut [Poll::new(fd, read, write)], Some(left)) {
+        match poll::wait(&mut [interest.of(fd)], Some(left)) {
             Ok(0) => Err(Error::Timeout),
             Ok(_) => Ok(()),
             Err(e) => Err(Error::System(e)),
@@ -121,7 +121,7 @@ fn the_end_of_tls_that_comes_with_the_last_bytes_is_still_to_be_handled() {
                 assert!(a.may_have_more());
             }
             Received::Nothing => {
-                Alone.wait(a.socket(), true, false, soon()).expect("more");
+                Alone.wait(a.socket(), Interest::Read, soon()).expect("more");
                 a.receive().expect("a read");
             }
             Received::End => {}

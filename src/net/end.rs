@@ -1,7 +1,7 @@
 //! Why a session ends, and what ends its waits: its client, the deadline, or the parent.
 
 use super::channel::{Channel, ChannelError};
-use crate::link::{Error, Wait};
+use crate::link::{Error, Interest, Wait};
 use crate::sys::clock;
 use crate::sys::poll::{self, Poll};
 use crate::wire::orders::Data;
@@ -92,13 +92,7 @@ impl From<Error> for End {
 impl Wait for Channel {
     type End = End;
 
-    fn wait(
-        &self,
-        socket: BorrowedFd,
-        read: bool,
-        write: bool,
-        until: Duration,
-    ) -> Result<(), End> {
+    fn wait(&self, socket: BorrowedFd, interest: Interest, until: Duration) -> Result<(), End> {
         loop {
             if self.exits() {
                 return Err(End::Drained);
@@ -107,7 +101,7 @@ impl Wait for Channel {
             if left.is_zero() {
                 return Err(End::Timeout);
             }
-            let mut polls = [Poll::new(socket, read, write), Poll::new(self.as_fd(), true, false)];
+            let mut polls = [interest.of(socket), Poll::new(self.as_fd(), true, false)];
             poll::wait(&mut polls, Some(left)).map_err(|_| End::System)?;
             let [ready, channel] = polls;
             if channel.readable() {

@@ -51,7 +51,7 @@ impl State {
     }
 }
 
-struct Copy<'a> {
+struct ByteCopy<'a> {
     link: &'a mut Link,
     local: BorrowedFd<'a>,
     state: &'a mut State,
@@ -72,7 +72,8 @@ pub fn copy(
     idle: Option<Duration>,
 ) -> Result<Copied, Error> {
     link.read_ahead();
-    let done = Copy { link, local, state, buffer: Vec::new(), unsent: 0..0, more: false }.run(idle);
+    let done =
+        ByteCopy { link, local, state, buffer: Vec::new(), unsent: 0..0, more: false }.run(idle);
     if done.is_err() {
         // What has come before the error goes before the reset.
         let _ = socket::push(local);
@@ -81,7 +82,7 @@ pub fn copy(
     done
 }
 
-impl Copy<'_> {
+impl ByteCopy<'_> {
     fn run(&mut self, idle: Option<Duration>) -> Result<Copied, Error> {
         // What was received before may be all that ever comes.
         self.deliver()?;

@@ -80,7 +80,7 @@ impl State {
     }
 }
 
-struct Copy<'a> {
+struct RecordCopy<'a> {
     link: &'a mut Link,
     state: &'a mut State,
 }
@@ -94,7 +94,7 @@ pub fn copy(
     idle: Option<Duration>,
 ) -> Result<Copied, Error> {
     link.read_ahead();
-    let mut copy = Copy { link, state };
+    let mut copy = RecordCopy { link, state };
     let done = copy.run(other, idle);
     if done.is_err() {
         copy.state.abort();
@@ -102,7 +102,7 @@ pub fn copy(
     done
 }
 
-impl Copy<'_> {
+impl RecordCopy<'_> {
     fn run(&mut self, other: Option<BorrowedFd>, idle: Option<Duration>) -> Result<Copied, Error> {
         loop {
             self.deliver()?;
