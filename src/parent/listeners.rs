@@ -88,27 +88,7 @@ impl Listeners {
         }
         let (mut fresh, mut wrong) = (Vec::<OwnListener>::new(), Vec::new());
         for &address in wanted {
-            if self
-                .now
-                .iter()
-                .chain(&fresh)
-                .any(|l| l.wanted == Some(address) && address.port() != 0)
-            {
-                continue;
-            }
-            // A free port (0) was chosen at the start, and a reload does not choose another.
-            if address.port() == 0 && self.now.iter().any(|l| l.wanted == Some(address)) {
-                continue;
-            }
-            // `[::]` includes it. Many configurations name both, as sshd_config does.
-            let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, address.port()));
-            if address.ip() == Ipv4Addr::UNSPECIFIED
-                && wanted.contains(&both)
-                && address.port() != 0
-            {
-                continue;
-            }
-            if self.given_up.iter().any(|l| l.wanted == Some(address)) {
+            if self.is_served(address, wanted, &fresh) {
                 continue;
             }
             let new = fresh.iter().map(|l| (l.address, l.socket()));
@@ -126,6 +106,19 @@ impl Listeners {
             }
         }
         if wrong.is_empty() { Ok(Fresh(fresh)) } else { Err(wrong) }
+    }
+
+    /// Has this address, one of those `wanted`, a listener already, or does another's take its
+    /// clients? A free port (0) was chosen at the start, and a reload does not choose another.
+    fn is_served(&self, address: SocketAddr, wanted: &[SocketAddr], fresh: &[OwnListener]) -> bool {
+        let is_its = |l: &OwnListener| l.wanted == Some(address);
+        if self.now.iter().chain(&self.given_up).any(is_its) {
+            return true;
+        }
+        // `[::]` includes it. Many configurations name both, as sshd_config does.
+        let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, address.port()));
+        let included = address.ip() == Ipv4Addr::UNSPECIFIED && wanted.contains(&both);
+        address.port() != 0 && (included || fresh.iter().any(is_its))
     }
 
     /// Listens on these addresses and no others, from now on. Returns those that the table before
