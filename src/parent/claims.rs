@@ -8,8 +8,8 @@ use crate::sys::unix_listener::{self, Identity};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-/// A listener.
-pub struct Bound<'a> {
+/// A listener that a port may go on with.
+pub struct Claimable<'a> {
     /// That of the table for which it was bound.
     pub port: &'a Port,
     /// Where it is. None: at a path.
@@ -29,8 +29,8 @@ enum Place {
 }
 
 /// For each port the number of its listener: one port's each. Those that come first go before.
-pub fn of(all: Vec<(usize, Bound)>, wanted: &[Port]) -> Vec<Option<usize>> {
-    let mut unclaimed: HashMap<_, Vec<&(usize, Bound)>> = HashMap::new();
+pub fn of(all: Vec<(usize, Claimable)>, wanted: &[Port]) -> Vec<Option<usize>> {
+    let mut unclaimed: HashMap<_, Vec<&(usize, Claimable)>> = HashMap::new();
     for l in all.iter().rev().filter(|l| !l.1.lost) {
         unclaimed.entry(l.1.port.key()).or_default().push(l);
     }
@@ -49,7 +49,7 @@ pub fn of(all: Vec<(usize, Bound)>, wanted: &[Port]) -> Vec<Option<usize>> {
     claimed
 }
 
-impl Bound<'_> {
+impl Claimable<'_> {
     /// None: where fived itself has a Unix socket. Its clients are told from those of others by the
     /// path that it was bound to, as it is written.
     fn place(&self) -> Option<Place> {

@@ -2,7 +2,7 @@
 //! accepted from.
 
 use super::addresses::Addresses;
-use super::claims::Bound;
+use super::claims::Claimable;
 use super::row_ports::{At, Port};
 use super::waits::{Found, State, Wait, look};
 use crate::log;
@@ -129,11 +129,11 @@ impl PortListener {
         io::Error::new(e.kind(), format!("{}: poll: {e}", self.name()))
     }
 
-    pub fn as_bound(&self) -> Bound<'_> {
+    pub fn claimable(&self) -> Claimable<'_> {
         // Without a file of ours it is the service manager's.
         let theirs = || self.port.path().and_then(unix_listener::identity_at);
         let file = self.file.as_ref().map(|file| file.identity()).or_else(theirs);
-        Bound { port: &self.port, real: self.real, file, lost: self.lost }
+        Claimable { port: &self.port, real: self.real, file, lost: self.lost }
     }
 
     /// Where it is bound, if not at a path.

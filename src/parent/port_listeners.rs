@@ -102,7 +102,7 @@ impl PortListeners {
     /// then those that are kept: one port's each.
     fn claimed(&self, wanted: &[Port]) -> Vec<Option<usize>> {
         let all = self.now.iter().chain(&self.kept).enumerate().filter(|(_, l)| !l.replaced);
-        claims::of(all.map(|(n, l)| (n, l.as_bound())).collect(), wanted)
+        claims::of(all.map(|(n, l)| (n, l.claimable())).collect(), wanted)
     }
 
     /// The listeners beside which others may be bound: not those that a program has and no port
