@@ -2,7 +2,7 @@
 //! start and kept in the state directory. Where they cannot be kept there they stay in memory, so
 //! that a reload does not make new ones: clients have pinned the key.
 
-use super::certificate::{Pair, Secret, mode_that_allows};
+use super::certificate::{Pair, Secret, Wrong, mode_that_allows};
 use super::inspector::Inspector;
 use crate::policy::Table;
 use crate::sys::file;
@@ -79,8 +79,10 @@ pub fn read(
     match (file::read(&certificate), file::read(&key)) {
         (Ok(c), Ok(k)) => {
             let secret = Zeroizing::new(k);
-            let pair = Pair::new(&c, &secret, inspector)
-                .map_err(|e| format!("{}: {e}", certificate.display()))?;
+            let pair = Pair::new(&c, &secret, inspector).map_err(|wrong| match wrong {
+                Wrong::Certificate(e) => format!("{}: {e}", certificate.display()),
+                Wrong::Key(e) => format!("{}: {e}", key.display()),
+            })?;
             let note = mode_that_allows(&key, 0o077).map(|mode| {
                 format!(
                     "{}: expected mode 0600, found {mode:04o}: users other than its owner can open it",
@@ -111,7 +113,9 @@ fn keep_or_make(
         None => make().map_err(|e| format!("certificate: {e}"))?,
     };
     let secret = Zeroizing::new(k.as_bytes().to_vec());
-    let pair = Pair::new(c.as_bytes(), &secret, inspector)?;
+    let pair = Pair::new(c.as_bytes(), &secret, inspector).map_err(|wrong| match wrong {
+        Wrong::Certificate(e) | Wrong::Key(e) => e,
+    })?;
     let print = pair.fingerprint();
     Ok(match keep(directory, &c, &k) {
         Ok(()) => {
