@@ -380,8 +380,14 @@ fn the_key_is_made_once_and_its_fingerprint_logged() {
         ) & 0o777
     };
     assert_eq!(mode("state/key.pem"), 0o600);
-    let (code, out, _) = run(&["-f", &d.place.at("fived.conf"), "--fingerprint"]);
+    let conf = d.place.at("fived.conf");
+    let (code, out, _) = run(&["-f", &conf, "--fingerprint"]);
     assert_eq!((code, out), (0, format!("{fingerprint}\n")));
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o640);
+    std::fs::set_permissions(d.place.at("state/key.pem"), open).expect("a mode");
+    let (code, _, err) = run(&["-f", &conf, "-t"]);
+    let wanted = "key.pem: expected mode 0600, found 0640";
+    assert!(code == 0 && err.starts_with("warning: ") && err.contains(wanted), "{err}");
     if installed("openssl") {
         let script = format!(
             "openssl x509 -in {} -pubkey -noout | openssl pkey -pubin -outform der | openssl dgst -sha256 -binary | base64",

@@ -132,6 +132,9 @@ impl Reading<'_> {
             Ok(Some(found)) => {
                 self.keys.unkept = found.unkept;
                 self.keys.notes.extend(found.note);
+                let place = self.table.place(HostId::DEFAULT, "state_directory");
+                let warning = found.warning.map(|w| format!("{place}: state_directory: {w}"));
+                self.keys.warnings.extend(warning);
                 let path = self_signed::certificate(self.table).display().to_string();
                 let at = ("state_directory", path.as_str());
                 self.add(HostId::DEFAULT, at, found.pair, found.secret);

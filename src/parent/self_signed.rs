@@ -50,6 +50,8 @@ pub struct FoundPair {
     pub made: Option<String>,
     /// Another line about it for the log.
     pub note: Option<String>,
+    /// What should be changed about its files.
+    pub warning: Option<String>,
     pub unkept: Option<Unkept>,
 }
 
@@ -83,13 +85,13 @@ pub fn read(
                 Wrong::Certificate(e) => format!("{}: {e}", certificate.display()),
                 Wrong::Key(e) => format!("{}: {e}", key.display()),
             })?;
-            let note = mode_that_allows(&key, 0o077).map(|mode| {
+            let warning = mode_that_allows(&key, 0o077).map(|mode| {
                 format!(
                     "{}: expected mode 0600, found {mode:04o}: users other than its owner can open it",
                     key.display()
                 )
             });
-            Ok(Some(FoundPair { pair, secret, made: None, note, unkept: None }))
+            Ok(Some(FoundPair { pair, secret, made: None, note: None, warning, unkept: None }))
         }
         // A pair is never replaced while either of its files may exist: clients have pinned it.
         (Err(c), Err(k)) if is_missing(&c) && is_missing(&k) && make_it => {
@@ -120,14 +122,14 @@ fn keep_or_make(
     Ok(match keep(directory, &c, &k) {
         Ok(()) => {
             let made = format!("made {} with key {print}", directory.join(CERTIFICATE).display());
-            FoundPair { pair, secret, made: Some(made), note: None, unkept: None }
+            FoundPair { pair, secret, made: Some(made), note: None, warning: None, unkept: None }
         }
         Err(e) => {
             let why = format!("{}: {e}", directory.display());
             let what = "the certificate is kept for this run only";
             let note = Some(format!("{why}: {what}, with key {print}"));
             let unkept = Some(Unkept { pair: SelfSigned(c, k), why });
-            FoundPair { pair, secret, made: None, note, unkept }
+            FoundPair { pair, secret, made: None, note, warning: None, unkept }
         }
     })
 }
