@@ -92,6 +92,7 @@ fn the_package_is_as_debian_wants_it() {
     let in_etc = files.iter().filter(|(mode, f)| f.starts_with("/etc/") && mode.starts_with('-'));
     assert_eq!(conffiles, in_etc.map(|(_, f)| f.to_string()).collect());
     configuration(&package);
+    what_the_scripts_ask(&package);
     let pages = ["man8/fived.8", "man1/five.1"].map(|page| {
         output(Command::new("zcat").arg(package.place.at(&format!("root/usr/share/man/{page}.gz"))))
     });
@@ -116,6 +117,24 @@ fn configuration(package: &Package) {
     assert!(decide("daytime").starts_with("allow daytime "));
     for name in ["echo", "shell", "status", "git"] {
         assert!(decide(name).starts_with(&format!("deny {name} - unknown")), "{}", decide(name));
+    }
+}
+
+/// Before they end the old fived the scripts ask whether the new one would start. It would with a
+/// row of inetd.conf that it leaves out, and would not with a mistake in its own file.
+fn what_the_scripts_ask(package: &Package) {
+    for script in ["control/postinst", "root/etc/init.d/fived"] {
+        let text = package.text(script);
+        let mut code = text.lines().map(str::trim).filter(|l| !l.starts_with('#'));
+        assert!(code.clone().any(|l| l.contains("\"$DAEMON\" -T ") || l.contains("fived -T ")));
+        assert!(!code.any(|l| l.contains("\"$DAEMON\" -t ") || l.contains("fived -t ")), "{text}");
+    }
+    let place = &package.place;
+    let inetd = place.write("inetd.broken", "no-such-service stream tcp\n", 0o644);
+    for (more, wanted) in [("", [0, 1]), ("no-such-setting = 1\n", [1, 1])] {
+        let conf = place.write("conf", &format!("inetd = {inetd}\n{more}"), 0o644);
+        let ask = |option: &str| run(&[option, "-f", &conf]).0;
+        assert_eq!(["-T", "-t"].map(ask), wanted, "{more}");
     }
 }
 

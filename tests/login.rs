@@ -478,6 +478,10 @@ fn passwd_prints_a_line_that_logs_in() {
     let (code, out, err) = run_with(&["--passwd", "new"], b"one\nother\n");
     assert!(code == 1 && out.is_empty() && !err.is_empty(), "{out}{err}");
     assert_eq!(run_with(&["--passwd", "a:b"], b"x\nx\n").0, 1);
+    for bytes in [512, 513] {
+        let (code, out, err) = run_with(&["--passwd", "new"], &vec![b'x'; bytes]);
+        assert!(code == 1 && out.is_empty() && err.contains("of at most 511 bytes"), "{err}");
+    }
 }
 
 #[test]

@@ -316,7 +316,7 @@ fn decisions_are_as_shown() {
         let table = &tables[block.rest.parse::<usize>().expect("a number")];
         let (place, conf) = (Place::new(), mine(&table.body));
         let (question, answer) = block.body.split_once('\n').expect("two lines");
-        let query = question.strip_prefix("$ fived -T -C ").expect("a query");
+        let query = question.strip_prefix("# fived -T -C ").expect("a query");
         let answer = answer.trim_end().replace("/etc/fived.conf", &place.at("fived.conf"));
         assert_eq!(place.decide(&conf, query), answer, "{file}: {query}");
     }

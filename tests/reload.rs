@@ -551,6 +551,24 @@ fn in_the_background_a_failure_is_still_reported() {
     assert!(err.contains(&address), "{err}");
 }
 
+#[test]
+fn a_log_that_cannot_be_opened_again_is_told_to_whoever_asks_for_the_reload() {
+    let place = Place::new();
+    std::fs::create_dir(place.at("logs")).expect("a directory");
+    place.write(
+        "fived.conf",
+        &format!("state_directory = @DIR@\nlog_type = FILE @DIR@/logs/log\n{CONF}"),
+        0o644,
+    );
+    let _detached = Detached(place.at("pid"));
+    let (conf, pid) = (place.at("fived.conf"), place.at("pid"));
+    let (code, _, err) = run(&["-b", "-f", &conf, "-p", &pid, "-l", "127.0.0.1:0"]);
+    assert_eq!(code, 0, "{err}");
+    std::fs::rename(place.at("logs"), place.at("old")).expect("rename");
+    let (code, _, err) = run(&["--reload", "-p", &pid]);
+    assert!(code == 0 && err.starts_with("warning: ") && err.contains(":2: log_type: "), "{err}");
+}
+
 /// `fived --reload`, with the daemon's pidfile.
 fn ask_to_reload(d: &Daemon) -> (i32, String) {
     let (code, out, err) = run(&["--reload", "-p", &d.place.at("pid")]);

@@ -76,6 +76,27 @@ fn it_needs_no_proc() {
         .under(&["unshare", "-m", "sh", "-c", "umount -l /proc; exec \"$@\"", "sh"])
         .start();
     serves(&d);
+    assert!(!d.log().contains("WARN "), "{}", d.log());
+}
+
+/// In a user namespace of its own, whose root is not root over the network that it is in: that of a
+/// container without root that shares its host's network.
+const IN_THE_HOST_S_NETWORK: &str = "
+unshare -U sleep 100 </dev/null >/dev/null 2>&1 &
+until [ \"$(readlink /proc/$!/ns/user)\" != \"$(readlink /proc/self/ns/user)\" ]; do sleep 0.02; done
+echo 0 0 65536 >/proc/$!/uid_map && echo 0 0 65536 >/proc/$!/gid_map || exit
+exec nsenter -t $! -U -S 0 -G 0 \"$@\"";
+
+#[test]
+fn a_root_without_rights_over_its_network_serves() {
+    if !(root() && installed("unshare") && installed("nsenter")) {
+        return skip("needs root, unshare and nsenter");
+    }
+    let d = Daemon::with(CONF).under(&["sh", "-c", IN_THE_HOST_S_NETWORK, "sh"]).start();
+    serves(&d);
+    let log = d.log();
+    assert_eq!(log.lines().filter(|l| l.starts_with("WARN ")).count(), 1, "{log}");
+    assert!(log.contains("WARN network namespace: ") && log.contains("get Unix sockets"), "{log}");
 }
 
 #[test]

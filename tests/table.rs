@@ -855,6 +855,11 @@ fn what_a_row_lacks_is_told_at_the_line_that_names_it() {
             .collect();
         assert_eq!((code, out.as_str(), err), (0, "configuration OK\n", wanted), "{conf}");
     }
+    let place = Place::new();
+    let plain = place.write("plain", "#!/bin/sh\n", 0o644);
+    let (code, _, err) = place.fived(&format!("a stream tcp nowait @USER@ {plain}\n"), &["-t"]);
+    let wanted = format!("fived.conf:1: {plain}: Permission denied (os error 13): this service");
+    assert!(code == 0 && err.contains(&wanted), "{err}");
     let offer = "web stream tcp nowait - offer\n offered_by = @nosuch\n";
     let (_, _, err) = Place::new().fived(offer, &["-t"]);
     assert!(err.contains(&format!("fived.conf:2: @nosuch: {rule}")), "{err}");

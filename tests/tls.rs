@@ -380,8 +380,14 @@ fn the_key_is_made_once_and_its_fingerprint_logged() {
         ) & 0o777
     };
     assert_eq!(mode("state/key.pem"), 0o600);
-    let (code, out, _) = run(&["-f", &d.place.at("fived.conf"), "--fingerprint"]);
+    let conf = d.place.at("fived.conf");
+    let (code, out, _) = run(&["-f", &conf, "--fingerprint"]);
     assert_eq!((code, out), (0, format!("{fingerprint}\n")));
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o640);
+    std::fs::set_permissions(d.place.at("state/key.pem"), open).expect("a mode");
+    let (code, _, err) = run(&["-f", &conf, "-t"]);
+    let wanted = "key.pem: expected mode 0600, found 0640";
+    assert!(code == 0 && err.starts_with("warning: ") && err.contains(wanted), "{err}");
     if installed("openssl") {
         let script = format!(
             "openssl x509 -in {} -pubkey -noout | openssl pkey -pubin -outform der | openssl dgst -sha256 -binary | base64",
@@ -437,7 +443,8 @@ fn a_key_that_everybody_may_read_or_of_another_certificate_is_refused() {
     assert!(make(&place, "a.example") && make(&place, "b.example"));
     let (code, _, err) =
         place.fived("certificate = @DIR@/a.example.crt\nkey = @DIR@/b.example.key\n", &["-t"]);
-    assert!(code == 1 && err.contains("not this certificate's"), "{err}");
+    assert!(code == 1 && err.contains(":2: key: "), "{err}");
+    assert!(err.contains("b.example.key: expected the certificate's private key"), "{err}");
     place.write(
         "open.key",
         &std::fs::read_to_string(place.at("a.example.key")).expect("key"),
@@ -456,6 +463,9 @@ fn a_key_that_everybody_may_read_or_of_another_certificate_is_refused() {
     }
 }
 
+/// PEM around what is no certificate.
+const DAMAGED: &str = "-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----\n";
+
 #[test]
 fn what_is_wrong_with_a_certificate_or_a_key_is_said_in_words() {
     if !installed("openssl") {
@@ -469,18 +479,17 @@ fn what_is_wrong_with_a_certificate_or_a_key_is_said_in_words() {
         openssl ecparam -name secp521r1 -genkey -noout -out large.key";
     let sh = std::process::Command::new("sh").args(["-c", keys]).current_dir(place.at("")).output();
     assert!(sh.is_ok_and(|o| o.status.success()));
-    for (certificate, key, wanted) in [
-        ("cut.crt", "a.example.key", "whole certificates, found one that is damaged or cut off"),
-        ("a.example.crt", "locked.key", "found no private key, or an encrypted one"),
-        (
-            "a.example.crt",
-            "large.key",
-            "ECDSA (P-256 or P-384), Ed25519 or RSA (2048 bits and more)",
-        ),
+    place.write("damaged.crt", DAMAGED, 0o644);
+    for (certificate, key, place_of, wanted) in [
+        ("cut.crt", "a.example.key", ":1: certificate: ", "cut.crt: expected whole certificates"),
+        ("damaged.crt", "a.example.key", ":1: certificate: ", "damaged.crt: cannot be read"),
+        ("a.example.crt", "locked.key", ":2: key: ", "locked.key: expected a PEM file with BEGIN"),
+        ("a.example.crt", "large.key", ":2: key: ", "large.key: expected a private key of ECDSA"),
     ] {
         let conf = format!("certificate = @DIR@/{certificate}\nkey = @DIR@/{key}\n");
         let (code, _, err) = place.fived(&conf, &["-t"]);
-        assert!(code == 1 && err.contains(wanted) && err.lines().count() == 1, "{err}");
+        assert!(code == 1 && err.lines().count() == 1, "{err}");
+        assert!(err.contains(place_of) && err.contains(wanted), "{err}");
     }
 }
 

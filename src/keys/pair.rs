@@ -1,12 +1,12 @@
 //! One private key, and what it signs.
 
 use ring::digest;
+use rustls::Error;
 use rustls::SignatureScheme;
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
-use rustls::{CertificateError, Error};
 use std::sync::Arc;
 
 /// A server signs 64 blanks, this text, and the handshake's hash (RFC 8446, 4.4.3).
@@ -29,7 +29,8 @@ const UNSUPPORTED: &str = "expected a private key of ECDSA (P-256 or P-384), Ed2
 pub struct Pair(Arc<dyn SigningKey>);
 
 impl Pair {
-    /// The key (PEM) of this certificate (DER). Err: what is wrong, in one sentence.
+    /// The key (PEM) of this certificate (DER), which the parent has read already. Err: what is
+    /// wrong with the key, in one sentence.
     pub fn new(certificate: &[u8], key: &[u8]) -> Result<Pair, String> {
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| {
             "expected a PEM file with BEGIN PRIVATE KEY, found no private key, or an encrypted one"
@@ -38,8 +39,10 @@ impl Pair {
         let certified =
             CertifiedKey::new(vec![CertificateDer::from(certificate.to_vec())], key.clone());
         certified.keys_match().map_err(|e| match e {
-            Error::InconsistentKeys(_) => "the key is not this certificate's".to_string(),
-            e => unreadable(&e),
+            Error::InconsistentKeys(_) => {
+                "expected the certificate's private key, found another".to_string()
+            }
+            e => format!("the certificate cannot be read: {e}"),
         })?;
         Ok(Pair(key))
     }
@@ -66,17 +69,6 @@ impl Pair {
             return None;
         }
         self.0.choose_scheme(&[SignatureScheme::from(scheme)])?.sign(message).ok()
-    }
-}
-
-/// Why a certificate cannot be read.
-fn unreadable(e: &Error) -> String {
-    match e {
-        // webpki has a word of its own for it, which rustls passes on.
-        Error::InvalidCertificate(CertificateError::Other(other)) if other.to_string().contains("UnsupportedCertVersion") => {
-            "an X.509 certificate of version 1, expected version 3: `openssl x509 -req` makes that with -extfile FILE".into()
-        }
-        e => format!("cannot be read: {e}"),
     }
 }
 
@@ -123,8 +115,6 @@ mod tests {
     #[test]
     fn a_key_of_another_certificate_is_refused() {
         let ((c, _), (_, k)) = (made(), made());
-        assert!(
-            Pair::new(&c, k.as_bytes()).err().is_some_and(|e| e.contains("not this certificate's"))
-        );
+        assert!(Pair::new(&c, k.as_bytes()).err().is_some_and(|e| e.contains("found another")));
     }
 }

@@ -11,6 +11,7 @@ use crate::wire::login::LoginResult;
 use ring::digest;
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 
 /// Bytes of the password file at most.
@@ -260,7 +261,11 @@ pub fn passwd_line(name: &str) -> Result<String, String> {
             "{name:?}: expected a name of 1 to 255 bytes that has no colon and no control character, and does not begin with #"
         ));
     }
-    let read = |prompt: &str| terminal::read_password(prompt).map_err(|e| format!("password: {e}"));
+    let too_long = || format!("expected a password of at most {PASSWORD_MAX} bytes, found more");
+    let read = |prompt: &str| match terminal::read_password(prompt) {
+        Err(e) if e.kind() == ErrorKind::InvalidData => Err(too_long()),
+        read => read.map_err(|e| format!("password: {e}")),
+    };
     let first = read("Password: ")?;
     let again = match terminal::is_input() {
         true => Some(read("Once more: ")?),
@@ -271,6 +276,9 @@ pub fn passwd_line(name: &str) -> Result<String, String> {
     }
     if first.is_empty() {
         return Err("an empty password".into());
+    }
+    if first.len() > PASSWORD_MAX {
+        return Err(too_long());
     }
     let crypt = Crypt::open()?;
     let setting = crypt.setting().ok_or("crypt(3) of this system makes no settings")?;

@@ -8,7 +8,7 @@ use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, RootCertStore};
+use rustls::{CertificateError, Error, RootCertStore};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -28,18 +28,19 @@ pub struct Pair {
     hash: [u8; 32],
 }
 
+/// What is wrong with a pair, in one sentence, by the file that has to be changed.
+#[derive(Debug)]
+pub enum Wrong {
+    Certificate(String),
+    Key(String),
+}
+
 impl Pair {
-    /// Reads the certificates (PEM), and has a keys process check the key. Err: what is wrong, in
-    /// one sentence.
-    pub fn new(chain: &[u8], key: &Secret, inspector: &mut Inspector) -> Result<Pair, String> {
-        let chain: Vec<CertificateDer> = CertificateDer::pem_slice_iter(&certificates(chain))
-            .collect::<Result<_, _>>()
-            .map_err(|_| "expected whole certificates, found one that is damaged or cut off")?;
-        let Some(first) = chain.first() else {
-            return Err("expected a PEM file with BEGIN CERTIFICATE, found no certificate".into());
-        };
-        let (hash, schemes) = inspector.inspect(first, key)?;
-        Ok(Pair { chain: chain.iter().map(|c| c.to_vec()).collect(), schemes, hash })
+    /// Reads the certificates (PEM), and has a keys process check the key.
+    pub fn new(chain: &[u8], key: &Secret, inspector: &mut Inspector) -> Result<Pair, Wrong> {
+        let chain = certificates_of(chain).map_err(Wrong::Certificate)?;
+        let (hash, schemes) = inspector.inspect(&chain[0], key).map_err(Wrong::Key)?;
+        Ok(Pair { chain, schemes, hash })
     }
 
     /// What is wrong with the dates of its certificates now, in one sentence. None: nothing.
@@ -56,14 +57,14 @@ impl Pair {
                 UnixTime::now(),
                 &[],
             ) {
-                Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext {
+                Err(Error::InvalidCertificate(CertificateError::ExpiredContext {
                     not_after,
                     ..
                 })) => Some(format!(
                     "expired on {}: a client that does not know its key refuses it",
                     clock::date(not_after.as_secs())
                 )),
-                Err(rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext {
+                Err(Error::InvalidCertificate(CertificateError::NotValidYetContext {
                     not_before,
                     ..
                 })) => Some(format!(
@@ -78,6 +79,29 @@ impl Pair {
     /// `sha256//BASE64` of the public key, as curl pins it (and HPKP did, RFC 7469).
     pub fn fingerprint(&self) -> String {
         format!("sha256//{}", STANDARD.encode(self.hash))
+    }
+}
+
+/// The certificates (DER) of a PEM file, one at least, of which the first can be read.
+fn certificates_of(pem: &[u8]) -> Result<Vec<Vec<u8>>, String> {
+    let chain: Vec<CertificateDer> = CertificateDer::pem_slice_iter(&certificates(pem))
+        .collect::<Result<_, _>>()
+        .map_err(|_| "expected whole certificates, found one that is damaged or cut off")?;
+    let Some(first) = chain.first() else {
+        return Err("expected a PEM file with BEGIN CERTIFICATE, found no certificate".into());
+    };
+    ParsedCertificate::try_from(first).map_err(|e| unreadable(&e))?;
+    Ok(chain.iter().map(|c| c.to_vec()).collect())
+}
+
+/// Why a certificate cannot be read.
+fn unreadable(e: &Error) -> String {
+    match e {
+        // webpki has a word of its own for it, which rustls passes on.
+        Error::InvalidCertificate(CertificateError::Other(other)) if other.to_string().contains("UnsupportedCertVersion") => {
+            "an X.509 certificate of version 1, expected version 3: `openssl x509 -req` makes that with -extfile FILE".into()
+        }
+        e => format!("cannot be read: {e}"),
     }
 }
 

@@ -6,7 +6,7 @@
 //! Copies in the parent's memory are wiped. What the parent keeps is a key that the first one gives
 //! ([`Keys::mark`]) and that says nothing of it.
 
-use super::certificate::{Pair, Secret, mode_that_allows};
+use super::certificate::{Pair, Secret, Wrong, mode_that_allows};
 use super::config_error::ConfigError;
 use super::descriptors::own;
 use super::inspector::Inspector;
@@ -132,6 +132,9 @@ impl Reading<'_> {
             Ok(Some(found)) => {
                 self.keys.unkept = found.unkept;
                 self.keys.notes.extend(found.note);
+                let place = self.table.place(HostId::DEFAULT, "state_directory");
+                let warning = found.warning.map(|w| format!("{place}: state_directory: {w}"));
+                self.keys.warnings.extend(warning);
                 let path = self_signed::certificate(self.table).display().to_string();
                 let at = ("state_directory", path.as_str());
                 self.add(HostId::DEFAULT, at, found.pair, found.secret);
@@ -228,7 +231,9 @@ fn pair(
         let what = format!("{key}: expected mode 0600, found {mode:04o}: every user can open it");
         return Err(vec![(of_key, what)]);
     }
-    let pair = Pair::new(&c, &k, inspector)
-        .map_err(|e| vec![("certificate", format!("{certificate}: {e}"))])?;
+    let pair = Pair::new(&c, &k, inspector).map_err(|wrong| match wrong {
+        Wrong::Certificate(e) => vec![("certificate", format!("{certificate}: {e}"))],
+        Wrong::Key(e) => vec![(of_key, format!("{key}: {e}"))],
+    })?;
     Ok((pair, k))
 }

@@ -1,33 +1,33 @@
 //! What login children report. Warnings about files of keys that do not count are logged here, at
-//! most one a minute for each file.
+//! most one a minute for each file, unless the reason is another.
 
 use crate::log;
 use crate::wire::login::{HASH, Report};
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// Between two warnings about a file.
+/// Between two warnings about a file for one reason.
 const PAUSE: Duration = Duration::from_secs(60);
 /// Files remembered at most. Where more files than this are wrong within a minute, the log has
 /// nothing about the rest.
 const FILES_MAX: usize = 1024;
 
-/// When the last warning about a file was logged, by its path.
+/// When the last warning about a file was logged, and its reason, by the file's path.
 #[derive(Debug, Default)]
-pub struct Notices(HashMap<Vec<u8>, Duration>);
+pub struct Notices(HashMap<Vec<u8>, (Duration, Vec<u8>)>);
 
 impl Notices {
     /// May a warning about this file be logged now? If so, it counts as logged.
-    fn is_due(&mut self, path: &[u8], now: Duration) -> bool {
+    fn is_due(&mut self, path: &[u8], why: &[u8], now: Duration) -> bool {
         if self.0.len() >= FILES_MAX {
-            self.0.retain(|_, last| *last + PAUSE > now);
+            self.0.retain(|_, (last, _)| *last + PAUSE > now);
         }
         let due = match self.0.get(path) {
-            Some(last) => *last + PAUSE <= now,
+            Some((last, reason)) => *last + PAUSE <= now || reason != why,
             None => self.0.len() < FILES_MAX,
         };
         if due {
-            self.0.insert(path.into(), now);
+            self.0.insert(path.into(), (now, why.into()));
         }
         due
     }
@@ -40,7 +40,7 @@ impl Notices {
                 Report::Signed { text, key } => reported.signed = Some((text, key)),
                 Report::OtherKey { key } => reported.other_key = Some(key),
                 Report::Why(why) => reported.why = Some(String::from_utf8_lossy(&why).into_owned()),
-                Report::NotCounted { path, why } if self.is_due(&path, now) => {
+                Report::NotCounted { path, why } if self.is_due(&path, &why, now) => {
                     let path = String::from_utf8_lossy(&path);
                     let why = String::from_utf8_lossy(&why);
                     log::warn(&format!("{path}: this file of keys does not count: {why}"));
@@ -68,16 +68,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn once_a_minute_a_file() {
+    fn once_a_minute_a_file_and_reason() {
         let (mut n, s) = (Notices::default(), Duration::from_secs);
-        assert!(
-            n.is_due(b"/a", s(10))
-                && !n.is_due(b"/a", s(69))
-                && n.is_due(b"/b", s(69))
-                && n.is_due(b"/a", s(70))
-        );
-        let more = (0..FILES_MAX).filter(|i| n.is_due(format!("/{i}").as_bytes(), s(71))).count();
-        assert_eq!((more, n.0.len()), (FILES_MAX - 2, FILES_MAX));
-        assert!(!n.is_due(b"/new", s(72)) && n.is_due(b"/new", s(140)));
+        let mut due = |path: &str, why: &str, at| n.is_due(path.as_bytes(), why.as_bytes(), s(at));
+        assert!(due("/a", "mode", 10) && !due("/a", "mode", 69) && due("/b", "mode", 69));
+        assert!(due("/a", "mode", 70));
+        // Whoever has mended one thing must learn of the next.
+        assert!(due("/a", "owner", 71) && !due("/a", "owner", 130) && due("/a", "mode", 130));
+        let more = (0..FILES_MAX).filter(|i| due(&format!("/{i}"), "mode", 131)).count();
+        assert!(more == FILES_MAX - 1 && !due("/new", "mode", 132) && due("/new", "mode", 200));
+        assert!(n.0.len() <= FILES_MAX);
     }
 }

@@ -109,6 +109,7 @@ impl Parent {
         config.keys.notes.iter().for_each(|n| log::say(n));
         if let Err(e) = log_file::open(&config.table, self.cx.options.background) {
             log::warn(&e);
+            warnings.push(e);
         }
         lines::reload(&origin.to_string(), Ok(now));
         self.cx.counters.reloads += 1;

@@ -2,7 +2,7 @@
 //! start and kept in the state directory. Where they cannot be kept there they stay in memory, so
 //! that a reload does not make new ones: clients have pinned the key.
 
-use super::certificate::{Pair, Secret, mode_that_allows};
+use super::certificate::{Pair, Secret, Wrong, mode_that_allows};
 use super::inspector::Inspector;
 use crate::policy::Table;
 use crate::sys::file;
@@ -50,6 +50,8 @@ pub struct FoundPair {
     pub made: Option<String>,
     /// Another line about it for the log.
     pub note: Option<String>,
+    /// What should be changed about its files.
+    pub warning: Option<String>,
     pub unkept: Option<Unkept>,
 }
 
@@ -79,15 +81,17 @@ pub fn read(
     match (file::read(&certificate), file::read(&key)) {
         (Ok(c), Ok(k)) => {
             let secret = Zeroizing::new(k);
-            let pair = Pair::new(&c, &secret, inspector)
-                .map_err(|e| format!("{}: {e}", certificate.display()))?;
-            let note = mode_that_allows(&key, 0o077).map(|mode| {
+            let pair = Pair::new(&c, &secret, inspector).map_err(|wrong| match wrong {
+                Wrong::Certificate(e) => format!("{}: {e}", certificate.display()),
+                Wrong::Key(e) => format!("{}: {e}", key.display()),
+            })?;
+            let warning = mode_that_allows(&key, 0o077).map(|mode| {
                 format!(
                     "{}: expected mode 0600, found {mode:04o}: users other than its owner can open it",
                     key.display()
                 )
             });
-            Ok(Some(FoundPair { pair, secret, made: None, note, unkept: None }))
+            Ok(Some(FoundPair { pair, secret, made: None, note: None, warning, unkept: None }))
         }
         // A pair is never replaced while either of its files may exist: clients have pinned it.
         (Err(c), Err(k)) if is_missing(&c) && is_missing(&k) && make_it => {
@@ -111,19 +115,21 @@ fn keep_or_make(
         None => make().map_err(|e| format!("certificate: {e}"))?,
     };
     let secret = Zeroizing::new(k.as_bytes().to_vec());
-    let pair = Pair::new(c.as_bytes(), &secret, inspector)?;
+    let pair = Pair::new(c.as_bytes(), &secret, inspector).map_err(|wrong| match wrong {
+        Wrong::Certificate(e) | Wrong::Key(e) => e,
+    })?;
     let print = pair.fingerprint();
     Ok(match keep(directory, &c, &k) {
         Ok(()) => {
             let made = format!("made {} with key {print}", directory.join(CERTIFICATE).display());
-            FoundPair { pair, secret, made: Some(made), note: None, unkept: None }
+            FoundPair { pair, secret, made: Some(made), note: None, warning: None, unkept: None }
         }
         Err(e) => {
             let why = format!("{}: {e}", directory.display());
             let what = "the certificate is kept for this run only";
             let note = Some(format!("{why}: {what}, with key {print}"));
             let unkept = Some(Unkept { pair: SelfSigned(c, k), why });
-            FoundPair { pair, secret, made: None, note, unkept }
+            FoundPair { pair, secret, made: None, note, warning: None, unkept }
         }
     })
 }

@@ -204,8 +204,8 @@ fn open_pairs(parent: &mut Parent, missing: &[Right]) {
             let matters = wants_inet || identity::effective_uid() == 0;
             if matters && !missing.iter().any(Right::makes_namespaces) {
                 log::warn(&format!(
-                    "network namespace: {e}: network processes have none of their own, and \
-                     services of encrypted and multiplexed connections get Unix sockets"
+                    "network namespace: {e}: services of encrypted and multiplexed connections \
+                     get Unix sockets"
                 ));
             }
         }

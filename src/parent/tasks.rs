@@ -163,8 +163,10 @@ fn decide(config: &config::Config, text: &str) -> Result<String, String> {
             .host_named(name.as_bytes())
             .ok_or_else(|| format!("host={name}: no such host"))?,
     };
+    let own = || Peer::Address(config.table.own_address(&query, host));
+    let peer = query.peer.unwrap_or_else(own);
     // Who connects to a Unix socket counts as encrypted, and is logged in as the process's user.
-    let (here, account) = match query.peer {
+    let (here, account) = match peer {
         Peer::User(uid) => (true, identity::by_uid(uid).map(|u| u.name)),
         Peer::Nobody | Peer::Address(_) => (false, None),
     };
@@ -173,7 +175,7 @@ fn decide(config: &config::Config, text: &str) -> Result<String, String> {
         config.login(name, account.as_deref())
     });
     let facts = Facts {
-        peer: query.peer,
+        peer,
         host,
         encrypted: query.tls || here,
         login,

@@ -1,23 +1,25 @@
 //! `-C`: what fived would decide about a client.
 
 use super::client_pattern;
-use super::ids::{HostScope, ServiceId};
+use super::endpoint::Family;
+use super::ids::{HostId, HostScope, ServiceId};
 use super::places::Place;
 use super::service::Service;
 use super::subject::{Facts, Reached};
 use super::table::{Denied, Table};
 use super::text::parse::expected;
 use crate::wire::peer::Peer;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// `service=NAME,host=NAME,addr=ADDRESS,user=NAME,tls=yes`. All except the service may be left out,
-/// and mean the default host, 127.0.0.1, not logged in, not encrypted then; whoever comes to a Unix
-/// socket (`addr=uid:NUMBER`) is logged in and counts as encrypted.
+/// and mean the default host, 127.0.0.1 (::1 for a row of IPv6 alone), not logged in, not encrypted
+/// then; whoever comes to a Unix socket (`addr=uid:NUMBER`) is logged in and counts as encrypted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
     pub service: String,
     pub host: Option<String>,
-    pub peer: Peer,
+    /// None: an address of this computer.
+    pub peer: Option<Peer>,
     pub user: Option<String>,
     pub tls: bool,
 }
@@ -28,13 +30,8 @@ const WORDS: &str = "service=, host=, addr=, user= or tls=";
 impl Query {
     /// Reads a query. Err: the word that is wrong, and what was expected.
     pub fn read(text: &str) -> Result<Query, String> {
-        let mut q = Query {
-            service: String::new(),
-            host: None,
-            peer: Peer::Address(Ipv4Addr::LOCALHOST.into()),
-            user: None,
-            tls: false,
-        };
+        let mut q =
+            Query { service: String::new(), host: None, peer: None, user: None, tls: false };
         for part in text.trim().split(',') {
             let wrong = |what: &str| format!("{part}: {}", expected(what, part));
             let (key, value) = part.split_once('=').ok_or_else(|| wrong(WORDS))?;
@@ -42,7 +39,8 @@ impl Query {
                 "service" => q.service = value.into(),
                 "host" => q.host = Some(value.into()).filter(|v: &String| !v.is_empty()),
                 "addr" => {
-                    q.peer = value.parse().map_err(|_| wrong("addr=ADDRESS or addr=uid:NUMBER"))?;
+                    let peer = value.parse();
+                    q.peer = Some(peer.map_err(|_| wrong("addr=ADDRESS or addr=uid:NUMBER"))?);
                 }
                 "user" => q.user = Some(value.into()).filter(|v: &String| !v.is_empty()),
                 "tls" if matches!(value, "yes" | "no") => q.tls = value == "yes",
@@ -55,20 +53,33 @@ impl Query {
 }
 
 impl Table {
+    /// The rows of that name that this host has.
+    fn named(&self, name: &str, host: HostId) -> impl Iterator<Item = (ServiceId, &Service)> {
+        let here = move |s: &Service| match s.host {
+            HostScope::All => true,
+            HostScope::Host(own) => own == host,
+        };
+        let all = self.services().iter().enumerate().map(|(n, s)| (ServiceId(n as u32), s));
+        all.filter(move |(_, s)| here(s) && s.name.eq_ignore_ascii_case(name))
+    }
+
+    /// The address of a client on this computer, for whom the query names none: of IPv6 where all
+    /// rows of the name are of IPv6 alone.
+    pub fn own_address(&self, query: &Query, host: HostId) -> IpAddr {
+        let mut rows = self.named(&query.service, host).peekable();
+        let v6 = rows.peek().is_some() && rows.all(|(_, s)| s.endpoint.family == Family::V6);
+        if v6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() }
+    }
+
     /// The first row of that name that is reached at ports alone and that the client may use there;
     /// else the first of them, and why not.
     fn decide_at_ports(&self, query: &Query, facts: &Facts) -> (Option<ServiceId>, Option<Denied>) {
         let mut denied = (None, None);
-        for (n, s) in self.services().iter().enumerate() {
+        for (id, s) in self.named(&query.service, facts.host) {
             let a = &s.attributes;
-            let here = match s.host {
-                HostScope::All => true,
-                HostScope::Host(host) => host == facts.host,
-            };
-            if a.tcpmux || !here || !s.name.eq_ignore_ascii_case(&query.service) {
+            if a.tcpmux {
                 continue;
             }
-            let id = ServiceId(n as u32);
             let tls = !a.tls_port.is_empty() && (facts.encrypted || a.port.is_empty());
             let reached = if tls { Reached::AtTlsPort } else { Reached::AtPort };
             let there = match facts.peer {
@@ -321,6 +332,23 @@ mod tests {
         (0..2).for_each(|n| t.switch_off(ServiceId(n)));
         assert_eq!(ask(&t, "a", &from("::1")), "deny a /c:1 disabled");
         assert_eq!(ask(&t, "b", &from("::1")), "deny b /c:2 disabled");
+    }
+
+    #[test]
+    fn without_an_address_the_client_is_where_the_rows_are() {
+        let t = fived(
+            "a stream tcp6 nowait u /p\nb stream tcp6 nowait u /p\n tcpmux = no\n port = 7\n\
+             c stream tcp4 nowait u /p\nc stream tcp6 nowait u /p\nd stream tcp nowait u /p\n\
+             [h]\nd stream tcp6 nowait u /p\n",
+        );
+        let h = t.host_named(b"h").expect("a host");
+        let own = |name: &str, host| {
+            let query = Query::read(&format!("service={name}")).expect("a query");
+            t.own_address(&query, host).to_string()
+        };
+        let all = ["a", "b", "c", "d", "none"].map(|name| own(name, HostId::DEFAULT));
+        assert_eq!(all, ["::1", "::1", "127.0.0.1", "127.0.0.1", "127.0.0.1"]);
+        assert_eq!(own("d", h), "::1");
     }
 
     #[test]

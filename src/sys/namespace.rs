@@ -15,7 +15,6 @@ use super::shared::Shared;
 use super::socket::{self, connect};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, setsockopt, sockopt};
-use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -37,17 +36,20 @@ const WINDOWS: [libc::c_int; 5] = [0, WINDOW, WINDOW, WINDOW, 0];
 /// A network namespace of this process's own.
 #[derive(Debug)]
 pub struct Namespace {
-    outside: File,
-    inside: File,
+    outside: OwnedFd,
+    inside: OwnedFd,
 }
 
 impl Namespace {
-    /// Makes one. For a process of one thread with CAP_SYS_ADMIN and CAP_NET_ADMIN; /proc must be
-    /// mounted. Err also where no pair can be made in it.
+    /// Makes one. For a process of one thread with CAP_SYS_ADMIN and CAP_NET_ADMIN. Err also where
+    /// no pair can be made in it.
     pub fn new() -> io::Result<Namespace> {
-        let outside = File::open("/proc/thread-self/ns/net")?;
+        let outside = current()?;
+        // Whoever has these rights over new namespaces alone may leave this one, but not come back:
+        // a container without root that shares its host's network.
+        setns(&outside, CloneFlags::CLONE_NEWNET)?;
         unshare(CloneFlags::CLONE_NEWNET)?;
-        let made = File::open("/proc/thread-self/ns/net").and_then(|inside| {
+        let made = current().and_then(|inside| {
             configure()?;
             let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
             pair([unconnected(false)?, unconnected(false)?], local(0), local(1))?;
@@ -71,10 +73,25 @@ impl Namespace {
 }
 
 /// A process that cannot go back must not go on: nobody could reach its listeners.
-fn go_back(outside: &File) {
+fn go_back(outside: &OwnedFd) {
     if setns(outside, CloneFlags::CLONE_NEWNET).is_err() {
         std::process::abort();
     }
+}
+
+/// The network namespace that this process is in, to which every socket leads; so /proc need not be
+/// mounted.
+fn current() -> io::Result<OwnedFd> {
+    /// Since Linux 4.9; libc does not have it.
+    const SIOCGSKNS: libc::c_ulong = 0x894c;
+    let socket = any_socket()?;
+    // SAFETY: the call takes no memory, and returns a descriptor that is nobody's yet.
+    unsafe { Ok(OwnedFd::from_raw_fd(check(libc::ioctl(socket.as_raw_fd(), SIOCGSKNS as _))?)) }
+}
+
+fn any_socket() -> io::Result<OwnedFd> {
+    let (kind, flags) = (SockType::Datagram, SockFlag::SOCK_CLOEXEC);
+    Ok(nix::sys::socket::socket(AddressFamily::Inet, kind, flags, None)?)
 }
 
 fn unconnected(v6: bool) -> io::Result<OwnedFd> {
@@ -151,14 +168,7 @@ fn here(address: SocketAddr) -> SocketAddr {
 
 /// Brings the loopback up and gives it all addresses.
 fn configure() -> io::Result<()> {
-    // SAFETY: no memory is handed over; the descriptor is this function's own.
-    let fd = unsafe {
-        OwnedFd::from_raw_fd(check(libc::socket(
-            libc::AF_INET,
-            libc::SOCK_DGRAM | libc::SOCK_CLOEXEC,
-            0,
-        ))?)
-    };
+    let fd = any_socket()?;
     // SAFETY: all zeros is a valid request; the name is shorter than its place; the call reads the
     // name and the flags.
     unsafe {

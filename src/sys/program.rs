@@ -10,7 +10,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use std::ffi::CStr;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 
 /// Bytes of a file that are examined: as many as a path may have (PATH_MAX), and enough for the
 /// program headers of most files.
@@ -79,7 +79,7 @@ pub(super) fn path(buffer: &[u8; BUFFER], at: usize) -> Result<&CStr, i32> {
 
 /// Examines a program and what runs it, as far as this process can. Whether a user may execute them
 /// is seen only when one is started. Paths are as a process in `root` sees them. Err: a message; it
-/// is that of EACCES if the file is not a regular one.
+/// is that of EACCES if the file is not a regular one, or nobody may execute it.
 pub fn inspect(root: Option<&str>, program: &str) -> Result<(), String> {
     let mut buffer = [0; BUFFER];
     let mut at = program.to_string();
@@ -130,8 +130,9 @@ fn open_at(root: Option<&str>, path: &str, how: OFlag) -> io::Result<File> {
 fn open(root: Option<&str>, path: &str) -> Result<Option<File>, i32> {
     let open = |how: OFlag| open_at(root, path, how);
     let number = |e: io::Error| e.raw_os_error().unwrap_or(libc::EIO);
-    // A device must not even be opened.
-    if !open(OFlag::O_PATH).and_then(|f| f.metadata()).map_err(number)?.is_file() {
+    // A device must not even be opened, and without these bits not even root can execute a file.
+    let found = open(OFlag::O_PATH).and_then(|f| f.metadata()).map_err(number)?;
+    if !found.is_file() || found.mode() & 0o111 == 0 {
         return Err(libc::EACCES);
     }
     match open(OFlag::from_bits_truncate(OPEN)) {

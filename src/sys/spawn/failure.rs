@@ -53,7 +53,7 @@ impl Stage {
             Stage::IdentityCheck => "identity-check",
             Stage::Directory => "directory",
             Stage::NoNewPrivs => "no-new-privs",
-            Stage::Check => "check",
+            Stage::Check => "program",
             Stage::Interpreter => "interpreter or loader",
             Stage::Greeting => "greeting",
             Stage::Exec => "exec",
