@@ -7,6 +7,7 @@ mod support;
 #[path = "support/tls.rs"]
 mod tls;
 
+use fived::wire::orders::phases::kind;
 use fived::wire::orders::{Ask, Data, FromNet, Message, Method};
 use fived::wire::run::Way;
 use nix::sys::signal::Signal;
@@ -435,5 +436,174 @@ fn a_connection_of_another_network_is_no_client() {
     until("it is ended", || d.log().contains(": a forbidden order; fived ends it"));
     until("another net serves", || matches!(d.nets()[..], [other] if other != net));
     assert!(!d.log().contains("START service=hidden "), "{}", d.log());
+    same(d.ask("hello\r\n"), HELLO);
+}
+
+/// Arguments: the pid of a net process, and steps. A connection comes to this program (`client`),
+/// or to one of that process's listeners (`at:PORT`); it is handed over with one end of a channel
+/// (`session:ORDER`), on which orders follow: without descriptors (`says:ORDER`), with that
+/// connection (`with-client:ORDER`), or with a channel that has ended (`with-channel:ORDER`).
+/// `hears` waits for an answer and prints its kind; 0: none came.
+const SAYS: &str = r"
+import array, ctypes, os, socket, sys, time
+pid, steps = int(sys.argv[1]), sys.argv[2:]
+libc, pidfd = ctypes.CDLL(None), os.pidfd_open(pid)
+get = lambda n: socket.socket(fileno=libc.syscall(438, pidfd, n, 0))
+def send(to, order, *fds):
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [f.fileno() for f in fds]))]
+    to.sendmsg([bytes.fromhex(order)], rights if fds else [])
+def channel_ends():
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+def is_from(s, address):
+    try:
+        return s.family == socket.AF_INET and s.getpeername() == address
+    except OSError:
+        return False
+def sockets():
+    for n in os.listdir(f'/proc/{pid}/fd'):
+        try:
+            if os.readlink(f'/proc/{pid}/fd/{n}').startswith('socket:'):
+                yield get(int(n))
+        except (OSError, ValueError):
+            pass
+def taken_from_net(address):
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        for s in sockets():
+            if is_from(s, address):
+                return s
+    sys.exit('it has accepted nobody')
+def heard():
+    try:
+        return int.from_bytes(channel.recv(4096)[2:4], 'little')
+    except OSError:
+        return 0
+own, l, kept = get(3), socket.create_server(('127.0.0.1', 0)), []
+for step in steps:
+    what, _, order = step.partition(':')
+    if what == 'client':
+        kept.append(socket.create_connection(l.getsockname()))
+        client = l.accept()[0]
+    elif what == 'at':
+        kept.append(socket.create_connection(('127.0.0.1', int(order))))
+        client = taken_from_net(kept[-1].getsockname())
+    elif what == 'session':
+        channel, theirs = channel_ends()
+        send(own, order, client, theirs)
+        theirs.close()
+        channel.settimeout(60)
+    elif what == 'says':
+        send(channel, order)
+    elif what == 'with-client':
+        send(channel, order, client)
+    elif what == 'with-channel':
+        ours, theirs = channel_ends()
+        send(channel, order, theirs)
+        ours.close()
+        theirs.close()
+    else:
+        print(heard())
+";
+
+/// The orders of such steps.
+struct Steps(Vec<String>);
+
+impl Steps {
+    fn new(client: &str, tls_port: Option<u32>) -> Steps {
+        let session = FromNet::Session { tls_port, proxied: None };
+        Steps(vec![client.into(), format!("session:{}", hex(&session.encode()))])
+    }
+
+    fn then(mut self, how: &str, order: &Ask) -> Steps {
+        self.0.push(format!("{how}:{}", hex(&order.encode())));
+        self
+    }
+
+    fn hears(mut self) -> Steps {
+        self.0.push("hears".into());
+        self
+    }
+
+    /// A handshake, of which net alone says that it was one.
+    fn encrypted(self) -> Steps {
+        let text = [&[b' '; 64][..], b"TLS 1.3, server CertificateVerify\0", &[7; 32]].concat();
+        let message = Data::new(&text).expect("it fits");
+        let sign = Ask::Sign { chain: 0, scheme: 0x403, message };
+        let done = Ask::Encrypted { suite: 0x1301, name: Data::default() };
+        self.then("says", &sign).hears().then("says", &done)
+    }
+}
+
+fn hex(order: &[u8]) -> String {
+    order.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn start(service: u32, way: Way) -> Ask {
+    Ask::Start { service, host: 0, tag: u32::from(way != Way::Plain), way }
+}
+
+/// The rules that net keeps are kept by the parent, too.
+#[test]
+fn it_gets_nothing_that_its_client_may_not_have() {
+    if !root() || !installed("python3") {
+        return skip("needs root and python3");
+    }
+    let d = Daemon::with(&format!(
+        "{CONF}here stream tcp nowait @USER@ /bin/echo echo here\n tls_port = 127.0.0.1:0\n\
+         there stream tcp nowait @USER@ /bin/echo echo there\n tls_port = 127.0.0.1:0\n"
+    ))
+    .start();
+    let [here, _] = d.ports::<2>().map(|at| format!("at:{}", at.port()));
+    let says = |steps: Steps| {
+        Command::new("python3")
+            .args(["-c", SAYS, &d.net_pid().to_string()])
+            .args(steps.0)
+            .stdin(Stdio::null())
+            .output()
+            .expect("python3")
+    };
+    let mut refused = Steps::new("client", None);
+    for service in 1..=3 {
+        refused = refused.then("says", &start(service, Way::Plain)).hears();
+    }
+    same(says(refused).stdout, format!("{}\n", kind::NOT_STARTED).repeat(3));
+    let verify = Ask::Verify { method: Method::Password, user: Data::default() };
+    let mut tries = Steps::new("client", None);
+    for _ in 0..3 {
+        tries = tries.then("with-channel", &verify).hears();
+    }
+    let forbidden = [
+        ("a fourth try to log in", tries.then("with-channel", &verify).hears()),
+        (
+            "RUN on its own socket",
+            Steps::new("client", None).then("with-client", &start(0, Way::Run)).hears(),
+        ),
+        (
+            "its own socket inside TLS",
+            Steps::new("client", None)
+                .encrypted()
+                .then("with-client", &start(0, Way::Plain))
+                .hears(),
+        ),
+        ("a port that it did not come to", Steps::new("client", Some(0)).hears()),
+        ("no port, but it came to one", Steps::new(&here, None).hears()),
+        (
+            "a service before TLS",
+            Steps::new(&here, Some(0)).then("says", &start(4, Way::Plain)).hears(),
+        ),
+        (
+            "another port's service",
+            Steps::new(&here, Some(0)).encrypted().then("says", &start(5, Way::Plain)).hears(),
+        ),
+    ];
+    for (n, (what, steps)) in forbidden.into_iter().enumerate() {
+        let net = d.net_pid();
+        let said = says(steps);
+        let ended = |log: &str| log.matches(": a forbidden order; fived ends it").count() == n + 1;
+        assert!(said.status.success(), "{what}: {said:?}");
+        until(what, || ended(&d.log()));
+        until("another net serves", || matches!(d.nets()[..], [other] if other != net));
+    }
+    assert!(!d.log().contains("START "), "{}", d.log());
     same(d.ask("hello\r\n"), HELLO);
 }

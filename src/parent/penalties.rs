@@ -100,6 +100,14 @@ mod tests {
     }
 
     #[test]
+    fn a_shorter_one_ends_no_longer_one() {
+        let (mut p, a) = (Penalties::default(), "192.0.2.1".parse().expect("address"));
+        assert_eq!(p.bar(a, S(100), S(0)), S(100));
+        assert_eq!(p.bar(a, S(5), S(10)), S(90));
+        assert!(p.lasts(a, S(99)) && !p.lasts(a, S(100)));
+    }
+
+    #[test]
     fn an_ipv6_source_is_its_network() {
         let (mut p, a) = (Penalties::default(), |s: &str| s.parse().expect("address"));
         p.add(a("2001:db8::1"), 1, S(0));

@@ -169,6 +169,18 @@ fn so_many_a_minute_also_when_nothing_runs() {
 }
 
 #[test]
+fn who_starts_too_often_takes_no_place() {
+    let t = table("a stream tcp nowait/0/1 u /p\n instances = 2\n");
+    let mut limits = Limits::new();
+    start(&mut limits, &t, "192.0.2.1", 100).expect("a permit");
+    for _ in 0..3 {
+        assert_eq!(busy(start(&mut limits, &t, "192.0.2.1", 100)), Busy::PerSource);
+    }
+    start(&mut limits, &t, "192.0.2.2", 100).expect("a permit");
+    assert_eq!(busy(start(&mut limits, &t, "192.0.2.3", 100)), Busy::Instances);
+}
+
+#[test]
 fn the_load_is_asked_only_where_it_matters() {
     let t = table("a stream tcp nowait u /p\n max_load = 2\nb stream tcp nowait u /p\n");
     let (mut limits, facts) = (Limits::new(), from("192.0.2.1"));

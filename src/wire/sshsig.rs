@@ -253,6 +253,15 @@ mod tests {
         assert!(read(&blob(&ed, b"fived", &[b"ssh-rsa", &[1; 64]], b"")).is_none());
         assert!(read(&blob(&ed, b"fived", &[b"ssh-ed25519", &[1; 64]], b"x")).is_none());
         assert!(read(&[good.clone(), vec![0]].concat()).is_none());
+        let mut version_2 = good.clone();
+        version_2[MAGIC.len() + 3] = 2;
+        assert!(read(&version_2).is_none());
+        let p256 = |length: usize| {
+            let (kind, point) = (&b"ecdsa-sha2-nistp256"[..], vec![4; length]);
+            let numbers = [string(&[1]), string(&[1])].concat();
+            read(&blob(&[kind, b"nistp256", &point], b"fived", &[kind, &numbers], b"")).is_some()
+        };
+        assert!(p256(65) && !p256(64) && !p256(97));
         let rsa = |bits: usize, algorithm: &[u8]| {
             read(&blob(
                 &[b"ssh-rsa", &[1, 0, 1], &[&[0], &vec![0xff; bits / 8][..]].concat()],

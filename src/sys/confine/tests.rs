@@ -25,6 +25,18 @@ fn inside() {
             answers_only();
             None
         }
+        "keys" => {
+            let confined = keys().unwrap();
+            if confined.filtered {
+                nothing_but_memory_and_its_channel();
+            }
+            Some(confined)
+        }
+        "foreign" => {
+            foreign_code().unwrap();
+            what_no_login_needs();
+            None
+        }
         _ => login(WHO.0, WHO.1).map(|()| None).unwrap(),
     };
     println!("reached {reached:?}");
@@ -123,7 +135,17 @@ fn denied_calls(listener: libc::c_int) {
         refused(libc::syscall(libc::SYS_ptrace, 0, 0, 0, 0));
         refused(libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0));
         refused(libc::syscall(libc::SYS_mmap, none, size, exec, kind, -1, 0));
+        refused(libc::syscall(libc::SYS_mprotect, none, size, exec));
         refused(libc::syscall(libc::SYS_setuid, 0));
+        refused(libc::syscall(libc::SYS_prctl, libc::PR_SET_DUMPABLE, 1, 0, 0, 0));
+        let mut two = [0 as libc::c_int; 2];
+        let stream = libc::SOCK_STREAM;
+        refused(libc::syscall(libc::SYS_socketpair, libc::AF_TIPC, stream, 0, two.as_mut_ptr()));
+        refused(libc::syscall(libc::SYS_pipe2, two.as_mut_ptr(), libc::O_DIRECT));
+        let offset = &raw const two;
+        refused(libc::syscall(libc::SYS_splice, listener, offset, listener, none, 1, 0));
+        refused(libc::syscall(libc::SYS_splice, listener, none, listener, offset, 1, 0));
+        at_a_path();
         let head: libc::msghdr = std::mem::zeroed();
         let nowhere: libc::sockaddr_in = std::mem::zeroed();
         let (to, len, fast) =
@@ -142,6 +164,71 @@ fn denied_calls(listener: libc::c_int) {
         refused(libc::syscall(libc::SYS_prlimit64, 0, libc::RLIMIT_NOFILE, limit.as_ptr(), none));
         assert_eq!(libc::syscall(libc::SYS_clone3, none, 0), -1);
         assert_eq!(io::Error::last_os_error().raw_os_error(), Some(libc::ENOSYS));
+    }
+}
+
+/// The calls that look at an open file look at no other one.
+fn at_a_path() {
+    let (here, root, mut found) = (libc::AT_FDCWD, c"/".as_ptr(), [0u64; 64]);
+    // SAFETY: what is written fits.
+    unsafe {
+        refused(libc::syscall(libc::SYS_newfstatat, here, root, found.as_mut_ptr(), 0));
+        refused(libc::syscall(libc::SYS_statx, here, root, 0, 0, found.as_mut_ptr()));
+    }
+}
+
+/// What the process with the private keys cannot do.
+fn nothing_but_memory_and_its_channel() {
+    let (size, none) = (4096usize, std::ptr::null_mut::<libc::c_void>());
+    let exec = libc::PROT_READ | libc::PROT_EXEC;
+    let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: calls that the filter refuses before they do anything; a child that came to be would
+    // end at once.
+    unsafe {
+        refused(libc::syscall(libc::SYS_openat, libc::AT_FDCWD, c"/".as_ptr(), 0));
+        refused(libc::syscall(libc::SYS_socket, libc::AF_UNIX, libc::SOCK_STREAM, 0));
+        refused(libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0));
+        refused(libc::syscall(libc::SYS_execve, c"/".as_ptr(), none, none));
+        refused(libc::syscall(libc::SYS_kill, libc::getppid(), 0));
+        refused(libc::syscall(libc::SYS_ptrace, 0, 0, 0, 0));
+        refused(libc::syscall(libc::SYS_mmap, none, size, exec, kind, -1, 0));
+        refused(libc::syscall(libc::SYS_mprotect, none, size, exec));
+        refused(libc::syscall(libc::SYS_prctl, libc::PR_SET_DUMPABLE, 1, 0, 0, 0));
+        refused(libc::syscall(libc::SYS_fcntl, 0, libc::F_SETFL, 0));
+        at_a_path();
+    }
+}
+
+/// Calls with arguments that none of them takes, so that one which is not refused does nothing.
+fn what_no_login_needs() {
+    let forbidden = [
+        libc::SYS_ptrace,
+        libc::SYS_process_vm_readv,
+        libc::SYS_process_vm_writev,
+        libc::SYS_pidfd_getfd,
+        libc::SYS_unshare,
+        libc::SYS_setns,
+        libc::SYS_mount,
+        libc::SYS_umount2,
+        libc::SYS_move_mount,
+        libc::SYS_pivot_root,
+        libc::SYS_open_by_handle_at,
+        libc::SYS_bpf,
+        libc::SYS_finit_module,
+        libc::SYS_kexec_load,
+        libc::SYS_io_uring_setup,
+        libc::SYS_keyctl,
+        libc::SYS_add_key,
+        libc::SYS_request_key,
+    ];
+    for call in forbidden {
+        // SAFETY: no address is one of this process's memory.
+        unsafe { refused(libc::syscall(call, -1, -1, -1, -1, -1, -1)) };
+        if cfg!(target_arch = "x86_64") {
+            // The same call of x32.
+            // SAFETY: the same.
+            unsafe { refused(libc::syscall(call | 0x4000_0000, -1, -1, -1, -1, -1, -1)) };
+        }
     }
 }
 
@@ -286,4 +373,27 @@ fn a_login_has_the_users_rights_alone() {
     has(&status, "Groups", "");
     has(&status, "NoNewPrivs", "1");
     has(&status, "CapPrm", "0000000000000000");
+}
+
+#[test]
+fn the_keys_are_with_nothing() {
+    if !root() {
+        return eprintln!("skipped: needs root");
+    }
+    let (printed, status, home) = inspected("keys", true);
+    assert!(printed.contains("apart: true, unconnected: true, filtered: true"), "{printed}");
+    has(&status, "Groups", "");
+    has(&status, "NoNewPrivs", "1");
+    NOTHING.iter().for_each(|c| has(&status, c, "0000000000000000"));
+    assert!(home.ends_with(" (deleted)"), "{home}");
+}
+
+#[test]
+fn foreign_code_has_no_call_that_no_login_needs() {
+    if !root() {
+        return eprintln!("skipped: needs root");
+    }
+    let (_, status, _) = inspected("foreign", true);
+    has(&status, "Seccomp", "2");
+    has(&status, "NoNewPrivs", "0");
 }
