@@ -299,12 +299,7 @@ impl<'a> Caller<'a> {
             Notice::Waiting { .. } => {
                 return messages::step("the server takes no more streams: waiting for one to end");
             }
-            Notice::Away { .. } => {
-                let place = self.target.place();
-                return messages::info(&format!(
-                    "{place}: no answer: waiting until the network is back"
-                ));
-            }
+            Notice::Away { distrust, text, .. } => return messages::outage(&text, distrust),
             Notice::Step { text } => return messages::step(&text),
             Notice::Input { tag, bytes } => {
                 if let Some(call) = self.calls.get_mut(&tag) {

@@ -132,7 +132,9 @@ impl Holder {
         let answers = self.liveness.tick(self.pump.mux_mut(), (open, waits), self.now);
         answers.map_err(Over::Lost)?;
         if self.liveness.network_is_down() {
-            self.report_outage();
+            let place = self.target.place();
+            let text = format!("{place}: no answer: waiting until the network is back");
+            self.report_outage(false, &text);
         }
         if self.mux().is_going_away() {
             // The next caller makes a new session, whose holder listens for the configuration's.
