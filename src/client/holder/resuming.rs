@@ -162,8 +162,6 @@ impl Holder {
 
     /// Tells everybody who has a call on the session, for -v.
     fn step(&self, text: &str) {
-        for id in self.callers.ids() {
-            self.callers.send(id, &Notice::Step { text: text.into() });
-        }
+        self.callers.send_to_all(&Notice::Step { text: text.into() });
     }
 }
