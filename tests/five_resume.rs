@@ -9,7 +9,7 @@ mod support;
 use cutter::{Cut, Cutter};
 use dialogue::Dialogue;
 use std::io::{Read, Write};
-use std::process::{ChildStdin, ChildStdout};
+use std::process::{Child, ChildStdin, ChildStdout};
 use std::thread;
 use std::time::Duration;
 use support::five::{ended, finish};
@@ -289,4 +289,75 @@ fn a_session_goes_on_through_gates_too() {
     let mut exit = f.command(&["-q", "-p", &port, "-O", "exit", H]);
     assert!(exit.status().expect("five").success());
     dialogue.echo("the gate's session is made again");
+}
+
+/// Waits until a call has printed this; what it has printed since.
+fn told(call: &mut Child, part: &str) -> String {
+    let (mut text, mut byte) = (String::new(), [0]);
+    let err = call.stderr.as_mut().expect("piped");
+    while !text.contains(part) {
+        assert_eq!(err.read(&mut byte).expect("read"), 1, "{text}");
+        text.push(byte[0].into());
+    }
+    text
+}
+
+#[test]
+fn a_call_that_waits_is_told_why_and_how_to_end_that() {
+    let (d, cutter) = world("");
+    let f = five(&d, &cutter);
+    let _dialogue = start(&f, &["-q", H, "cat"]);
+    cutter.refuse_new(true);
+    cutter.cut(Cut::Reset);
+    until("it is noticed", || state(&f) == "away");
+    let mut call = f.start(&["-n", H, "hello"]);
+    let told = told(&mut call, "\n");
+    let expected = "waiting until the session can be resumed (five -O exit ends it): ";
+    let (before, why) = told.split_once(expected).unwrap_or_else(|| panic!("{told}"));
+    assert_eq!(before, format!("five: {H}:{}: ", f.port()));
+    assert!(why.len() > 10 && !why.contains(H), "{told}");
+    cutter.refuse_new(false);
+    assert_eq!(ended(call).1, "hello\n");
+}
+
+/// It is no server that was switched off: nobody waits for it without knowing that.
+#[test]
+fn a_server_that_comes_back_with_another_key_is_reported() {
+    let at = free_address();
+    let mut d = Daemon::with(CONF).file("passwd", PASSWD).listen(&at.to_string()).start();
+    let f = Five::new(&d);
+    let _dialogue = start(&f, &["-q", H, "cat"]);
+    d.signal(nix::sys::signal::Signal::SIGINT);
+    d.wait();
+    until("it is noticed", || state(&f) == "away");
+    // It hears first that there is no server, then what the server is.
+    let mut call = f.start(&["-n", H, "hello"]);
+    told(&mut call, "(five -O exit ends it): no connection (");
+    let _other = Daemon::with(CONF).file("passwd", PASSWD).listen(&at.to_string()).start();
+    told(&mut call, "HAS CHANGED");
+    let mut quiet = f.start(&["-q", "-n", H, "hello"]);
+    told(&mut quiet, "HAS CHANGED");
+    assert_eq!(f.run(&["-O", "exit", H]).0, 0);
+    for call in [call, quiet] {
+        let (code, out, err) = ended(call);
+        assert_eq!((code, out.as_str()), (255, ""), "{err}");
+    }
+}
+
+#[test]
+fn a_server_that_keeps_no_sessions_any_more_has_lost_this_one() {
+    let at = free_address();
+    let mut d = Daemon::with(CONF).file("passwd", PASSWD).listen(&at.to_string()).start();
+    let f = Five::new(&d);
+    let call = f.standing_call(&[]);
+    d.signal(nix::sys::signal::Signal::SIGINT);
+    d.wait();
+    // With the same key.
+    let conf = format!("state_directory = {}\nresume_timeout = 0\n{CONF}", d.place.at("state"));
+    let again = Daemon::with(&conf).file("passwd", PASSWD).stateless().listen(&at.to_string());
+    let _again = again.start();
+    let (code, _, err) = finish(call, b"");
+    assert_eq!(code, 255);
+    assert!(err.contains("the session was lost: the server has it no longer"), "{err}");
+    assert_eq!(f.run(&["-q", H, "hello"]).1, "hello\n");
 }

@@ -15,7 +15,7 @@ use std::process::{Child, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use support::five::{ended, finish};
-use support::{Daemon, Five, Place, TIMEOUT, kill_and_wait, until};
+use support::{Daemon, Five, Place, TIMEOUT, free_port, kill_and_wait, until};
 
 const CONF: &str = "
 cat    stream tcp nowait @USER@ /bin/cat  cat
@@ -132,6 +132,33 @@ fn a_standing_session_can_be_asked_and_ended() {
     assert_eq!(f.run(&["-O", "check", H]), none);
     assert_eq!(ended(call).0, 255);
     assert!(f.sessions().is_empty());
+}
+
+#[test]
+fn a_session_is_found_again_after_its_socket_was_removed() {
+    let d = Daemon::with(CONF).start();
+    let port = free_port();
+    let f = Five::new(&d).config(&format!("forward = {port}:cat\n"));
+    // Something happens in the holder.
+    let mut call = f.standing_call(&["-q"]);
+    let mut goes_on = || {
+        call.stdin.as_mut().expect("piped").write_all(b"x").expect("written");
+        call.stdout.as_mut().expect("piped").read_exact(&mut [0]).expect("an answer");
+    };
+    let pid = f.holder();
+    let directory = format!("{}/run/five", f.home);
+    std::fs::remove_dir_all(&directory).expect("removed");
+    assert_eq!(f.run(&["-O", "check", H]).0, 255);
+    until("it is found", || {
+        goes_on();
+        f.run(&["-O", "check", H]).0 == 0
+    });
+    assert_eq!(f.holder(), pid);
+    let (code, out, err) = f.run(&["-q", H, "hello"]);
+    assert_eq!((code, out.as_str(), err.as_str()), (0, "hello\n", ""), "and no port is in use");
+    assert_eq!(f.run(&["-O", "exit", H]).0, 0);
+    assert!(ended(call).2.is_empty());
+    assert_eq!(f.run(&["-q", H, "hello"]).1, "hello\n", "its own end is as before");
 }
 
 #[test]

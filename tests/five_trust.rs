@@ -17,7 +17,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use support::five::{ended, finish, piped};
-use support::{Daemon, Five, Place, installed, read, root, run, skip};
+use support::{Daemon, Five, Place, installed, read, root, run, skip, until};
 
 const CONF: &str = "hello stream tcp nowait @USER@ /bin/echo echo hello\n";
 const H: &str = "127.0.0.1";
@@ -183,11 +183,30 @@ fn who_adds_a_line_waits_for_others_that_do() {
     let other = std::fs::File::options().append(true).open(&file).expect("known_hosts");
     other.lock().expect("locked");
     let call = f.start(&["--accept-new", "-q", H, "hello"]);
-    std::thread::sleep(std::time::Duration::from_millis(700));
+    let has_opened = || {
+        let all = std::fs::read_dir(format!("/proc/{}/fd", call.id())).expect("descriptors");
+        all.flatten().any(|fd| std::fs::read_link(fd.path()).is_ok_and(|to| to == Path::new(&file)))
+    };
+    until("it would add a line", has_opened);
+    // If it did not wait, it would do that now.
+    std::thread::sleep(std::time::Duration::from_millis(100));
     assert_eq!(read(&file), before);
     drop(other);
     assert_eq!(finish(call, b"").0, 0);
     assert!(read(&file).starts_with(&format!("{before}{H}")));
+}
+
+#[test]
+fn a_key_that_several_accept_at_once_is_added_once() {
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    let calls: Vec<_> =
+        (0..8).map(|_| f.start(&["--accept-new", "-q", "-x", H, "hello"])).collect();
+    for call in calls {
+        assert_eq!(finish(call, b"").0, 0);
+    }
+    let text = read(&f.config_path("known_hosts"));
+    assert_eq!(text.lines().count(), 1, "{text}");
 }
 
 #[test]

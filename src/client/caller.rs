@@ -5,7 +5,8 @@
 //! service. A holder that has ended may have sent messages that were not received yet: its channel
 //! is read to the end before anything counts as not done.
 
-use super::channel::{Channel, NO_ANSWER};
+use super::channel::NO_ANSWER;
+use super::conversation::{Conversation, Report};
 use super::ended::Ended;
 use super::error::Error;
 use super::messages;
@@ -13,25 +14,23 @@ use super::offer::{Offer, Offered, Origin};
 use super::rendezvous;
 use super::request::Request;
 use super::target::Target;
-use crate::sys::poll::{self, Poll};
-use crate::sys::{clock, message};
-use crate::wire::handover::{Ask, INPUT_MAX, MESSAGE_MAX, Notice, OverWhen};
+use crate::sys::clock;
+use crate::sys::poll::Poll;
+use crate::wire::handover::{Ask, INPUT_MAX, Notice, OverWhen};
 use crate::wire::run::{Size, Way};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 /// How often a call is made again: each time that the server reloads its configuration, its
 /// sessions end.
 const TRIES_MAX: u32 = 20;
-/// The pause before each try, from the fourth on.
+/// The pause before a session is looked for, from a call's fourth try on.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How often a holder that has not taken a call is checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
-/// How soon a holder that returns calls goes on with it.
-const RETURNED_WITHIN: Duration = Duration::from_millis(20);
 
 struct Call {
     request: Request,
@@ -56,7 +55,7 @@ pub enum CallEvent {
 
 pub struct Caller<'a> {
     target: &'a Target,
-    channels: BTreeMap<u32, Channel>,
+    channels: BTreeMap<u32, Conversation>,
     /// The one on which new calls are made.
     current: Option<u32>,
     calls: BTreeMap<u32, Call>,
@@ -89,7 +88,7 @@ impl<'a> Caller<'a> {
         }
         let channel = rendezvous::channel(self.target, first)?;
         self.next += 1;
-        self.channels.insert(self.next, channel);
+        self.channels.insert(self.next, Conversation::new(channel));
         self.current = Some(self.next);
         Ok(self.next)
     }
@@ -119,9 +118,7 @@ impl<'a> Caller<'a> {
     pub fn resized(&self, tag: u32, size: Size) {
         let channel = self.calls.get(&tag).and_then(|call| self.channels.get(&call.channel));
         if let Some(channel) = channel {
-            let ask = Ask::Resized { tag, size }.encode();
-            // A holder that has ended or was stopped is noticed elsewhere.
-            let _ = message::send_message(channel.fd.as_fd(), &ask, &[], false);
+            channel.tell(&Ask::Resized { tag, size });
         }
     }
 
@@ -131,7 +128,7 @@ impl<'a> Caller<'a> {
             if call.tries > TRIES_MAX {
                 return Err(self.lost("every session breaks as soon as it is made".into()));
             }
-            if call.tries > 3 {
+            if call.tries > 3 && self.current.is_none() {
                 std::thread::sleep(RETRY_INTERVAL);
             }
             let first = Some(&call.request).filter(|request| request.offered.is_none());
@@ -139,7 +136,7 @@ impl<'a> Caller<'a> {
             call.channel = id;
             // A stopped process would keep open the descriptors that it was given, and nobody would
             // see their end.
-            if let Some(why) = self.channels.get(&id).and_then(Channel::stopped) {
+            if let Some(why) = self.channels.get(&id).and_then(Conversation::stopped) {
                 return Err(self.lost(why));
             }
             match self.hand_over(tag, &call) {
@@ -161,7 +158,7 @@ impl<'a> Caller<'a> {
                     self.stop_using(id)
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                    let stopped = self.channels.get(&id).and_then(Channel::stopped);
+                    let stopped = self.channels.get(&id).and_then(Conversation::stopped);
                     return Err(self.lost(stopped.unwrap_or_else(|| NO_ANSWER.into())));
                 }
                 Err(e) => return Err(Error::system("the session's holder")(e)),
@@ -169,19 +166,16 @@ impl<'a> Caller<'a> {
         }
     }
 
-    fn hand_over(&self, tag: u32, call: &Call) -> std::io::Result<()> {
-        let Some(channel) = self.channels.get(&call.channel) else {
+    fn hand_over(&mut self, tag: u32, call: &Call) -> std::io::Result<()> {
+        let Some(channel) = self.channels.get_mut(&call.channel) else {
             return Err(ErrorKind::NotConnected.into());
-        };
-        let send = |ask: &Ask, fds: &[BorrowedFd]| {
-            message::send_message(channel.fd.as_fd(), &ask.encode(), fds, true)
         };
         if let Some(offered) = &call.request.offered {
             let (host, offer) = (call.request.host.clone(), offered.offer.text());
-            return send(&Ask::Offer { tag, host, offer }, &[]);
+            return channel.send(&Ask::Offer { tag, host, offer }, &[]);
         }
         for bytes in call.ahead.chunks(INPUT_MAX) {
-            send(&Ask::Input { tag, bytes: bytes.to_vec() }, &[])?;
+            channel.send(&Ask::Input { tag, bytes: bytes.to_vec() }, &[])?;
         }
         let open = Ask::Open {
             tag,
@@ -191,7 +185,7 @@ impl<'a> Caller<'a> {
             service: call.request.service.clone().unwrap_or_default(),
             way: call.request.way.clone(),
         };
-        send(&open, &call.fds.iter().map(AsFd::as_fd).collect::<Vec<_>>())
+        channel.send(&open, &call.fds.iter().map(AsFd::as_fd).collect::<Vec<_>>())
     }
 
     fn lost(&self, why: String) -> Error {
@@ -205,11 +199,14 @@ impl<'a> Caller<'a> {
 
     /// What to poll for, before [`Caller::events`].
     pub fn polls(&self) -> impl Iterator<Item = Poll<'_>> {
-        self.channels.values().map(|c| Poll::new(c.fd.as_fd(), true, false))
+        self.channels.values().map(Conversation::poll)
     }
 
     /// How long to poll at most, before [`Caller::events`].
     pub fn timeout(&self) -> Option<Duration> {
+        if self.channels.values().any(Conversation::has_kept) {
+            return Some(Duration::ZERO);
+        }
         self.unaccepted.values().min().map(|at| at.saturating_sub(clock::monotonic()))
     }
 
@@ -234,7 +231,7 @@ impl<'a> Caller<'a> {
             self.unaccepted.iter().filter(|(_, at)| **at <= now).map(|(tag, _)| *tag).collect();
         for tag in due {
             let channel = self.calls.get(&tag).and_then(|c| self.channels.get(&c.channel));
-            match channel.and_then(Channel::stopped) {
+            match channel.and_then(Conversation::stopped) {
                 None => drop(self.unaccepted.insert(tag, now + CHECK_INTERVAL)),
                 Some(why) => {
                     events.push((tag, Err(self.lost(why))));
@@ -260,25 +257,16 @@ impl<'a> Caller<'a> {
     }
 
     fn receive_from(&mut self, id: u32, events: &mut Vec<(u32, Result<CallEvent, Error>)>) {
-        let (mut bytes, mut gone) = ([0; MESSAGE_MAX], Vec::new());
-        while let Some(channel) = self.channels.get(&id) {
-            let notice = match message::receive_message(channel.fd.as_fd(), &mut bytes, false) {
-                Ok((n @ 1.., _)) => Notice::decode(&bytes[..n]),
-                Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                    if !gone.is_empty() && more_comes(&channel.fd) {
-                        continue;
-                    }
-                    break;
+        let mut gone = Vec::new();
+        while let Some(channel) = self.channels.get_mut(&id) {
+            match channel.next() {
+                Report::Notice(Notice::Gone { tag }) => {
+                    gone.extend(self.remove(tag).map(|c| (tag, c)));
                 }
-                // This comes once, if the holder ended before it had read everything; what it sent
-                // comes after that (unix(7)).
-                Err(e) if e.kind() == ErrorKind::ConnectionReset => continue,
-                _ => None,
-            };
-            match notice {
-                None => self.channel_gone(id, events),
-                Some(Notice::Gone { tag }) => gone.extend(self.remove(tag).map(|c| (tag, c))),
-                Some(notice) => self.handle(notice, events),
+                Report::Notice(notice) => self.handle(notice, events),
+                Report::Nothing if !gone.is_empty() && channel.more_comes() => {}
+                Report::Nothing => break,
+                Report::Gone => self.channel_gone(id, events),
             }
         }
         for (tag, call) in gone {
@@ -299,12 +287,7 @@ impl<'a> Caller<'a> {
             Notice::Waiting { .. } => {
                 return messages::step("the server takes no more streams: waiting for one to end");
             }
-            Notice::Away { .. } => {
-                let place = self.target.place();
-                return messages::info(&format!(
-                    "{place}: no answer: waiting until the network is back"
-                ));
-            }
+            Notice::Away { distrust, text, .. } => return messages::outage(&text, distrust),
             Notice::Step { text } => return messages::step(&text),
             Notice::Input { tag, bytes } => {
                 if let Some(call) = self.calls.get_mut(&tag) {
@@ -377,11 +360,4 @@ impl<'a> Caller<'a> {
             }
         }
     }
-}
-
-/// A holder that ends has more to return than its channel takes at once, and waits only for a
-/// moment; a new session may take long to make, so all that comes is received before.
-fn more_comes(channel: &OwnedFd) -> bool {
-    let mut polls = [Poll::new(channel.as_fd(), true, false)];
-    poll::wait(&mut polls, Some(RETURNED_WITHIN)).is_ok() && polls[0].readable()
 }

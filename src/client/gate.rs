@@ -89,10 +89,7 @@ fn started(
                 "{}: the server takes no more streams: waiting for one to end",
                 gate.who()
             )),
-            Some(Notice::Away { .. }) => {
-                let place = gate.place();
-                messages::info(&format!("{place}: no answer: waiting until the network is back"));
-            }
+            Some(Notice::Away { distrust, text, .. }) => messages::outage(&text, distrust),
             Some(Notice::Refused { text, .. }) => {
                 let (gate, service) = (gate.who(), request.name().into());
                 return Err(Error::Gate { gate, service, reply: text });

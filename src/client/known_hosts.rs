@@ -79,6 +79,10 @@ fn add(t: &Target, what: &str) -> Result<(), Error> {
         let mut to = file::append(&file)?;
         let locked = lock(&to);
         let before = file::read_any(&file).unwrap_or_default();
+        if has(&String::from_utf8_lossy(&before), &t.place(), what) {
+            // Another five has added it meanwhile.
+            return Ok(());
+        }
         // Somebody may have edited the file and left the last line without a newline.
         let end = if before.last().is_none_or(|b| *b == b'\n') { "" } else { "\n" };
         let length = to.metadata()?.len();
@@ -93,6 +97,14 @@ fn add(t: &Target, what: &str) -> Result<(), Error> {
         paths::make_private(directory).map_err(failed)?;
     }
     written().map_err(Error::system(file.display().to_string()))
+}
+
+/// Does the file say that already?
+fn has(text: &str, place: &str, what: &str) -> bool {
+    of("", text, place).is_ok_and(|known| match what {
+        VOUCHED => known.vouched.is_some(),
+        key => known.keys.iter().any(|(k, _)| k == key),
+    })
 }
 
 /// Locks the file as long as it is open: others that add a line wait. False: it is not locked,
@@ -130,6 +142,16 @@ mod tests {
             Known { keys: vec![(b, "f:4".into())], vouched: Some("f:6".into()) }
         );
         assert_eq!(of("f", &text, "a:2").unwrap(), Known::default());
+    }
+
+    #[test]
+    fn what_is_known_already_is_not_added_again() {
+        let key = format!("sha256//{}A=", "A".repeat(42));
+        let text = format!("a:1 {key}\nb:1 vouched\n");
+        assert!(has(&text, "A:1", &key) && has(&text, "b:1", VOUCHED));
+        assert!(
+            !has(&text, "b:1", &key) && !has(&text, "a:1", VOUCHED) && !has(&text, "a:2", &key)
+        );
     }
 
     #[test]

@@ -40,6 +40,12 @@ pub fn always(text: &str) {
     write(text);
 }
 
+/// Prints why a call waits for its session's connection; `distrust`: what answers there is not
+/// trusted.
+pub fn outage(text: &str, distrust: bool) {
+    if distrust { always(text) } else { info(text) }
+}
+
 /// Prints a step, with -v only.
 pub fn step(text: &str) {
     if is_on(Level::Verbose) {

@@ -21,7 +21,8 @@
 //! | `keys`, `login`, `open` | keys and agents; logging in; the whole way to a session |
 //! | `resume` | how a session that has lost its connection goes on |
 //! | `channel`, `rendezvous`, `holder` | one session for all calls, and the process that has it |
-//! | `request`, `caller`, `ended`, `stdio`, `forward` | calls on it, from this process and from applications |
+//! | `request`, `caller`, `conversation` | calls on it, and how they are made with its holder |
+//! | `ended`, `stdio`, `forward` | how a call ends; whose it is: this process's, or an application's |
 //! | `offer`, `offering` | services that this computer serves (-R) |
 //! | `terminal`, `escapes` | a terminal for the service: whether it is asked for, raw mode, job control; what is typed for five itself |
 //! | `serve`, `list`, `order` | what the command line asks for: a service, a list, `-O` |
@@ -30,6 +31,7 @@
 mod caller;
 mod channel;
 mod config;
+mod conversation;
 mod dial;
 mod ended;
 pub mod error;

@@ -6,6 +6,7 @@ use super::forward::{self, Forward, Listener};
 use super::offer::Offer;
 use super::options::{Options, Order};
 use super::stdio::print_answer;
+use super::syntax::without_place;
 use super::target::Target;
 use crate::sys::message;
 use crate::sys::poll::{self, Poll};
@@ -160,8 +161,7 @@ pub fn send(
             Some(Notice::Waiting { .. }) => {}
             Some(Notice::Refused { text, .. }) => {
                 // What comes from an attempt to connect says the place itself.
-                let own = format!("{}: ", t.place());
-                return no_answer(text.strip_prefix(&own).map(String::from).unwrap_or(text));
+                return no_answer(without_place(&text, &t.place()).to_string());
             }
             // The end of the channel is the answer to `exit`.
             None => return Ok(*ask == Ask::Exit),

@@ -6,10 +6,13 @@ use super::messages;
 use crate::sys::{file, identity, local};
 use crate::wire::handover;
 use ring::digest::{SHA256, digest};
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+/// How the name of a session's lock ends.
+const LOCK: &str = "lock";
 
 /// This user's home directory.
 pub fn home() -> PathBuf {
@@ -95,6 +98,14 @@ pub fn socket(session: &str) -> Result<PathBuf, Error> {
     Ok(directory.join(name))
 }
 
+/// The lock of a session's socket: whoever has it may make that socket, and nobody else.
+pub fn lock_of(socket: &Path) -> Result<File, Error> {
+    let lock = socket.with_extension(LOCK);
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options.open(&lock).map_err(Error::system(lock.display().to_string()))
+}
+
 /// The path of a session's socket after its holder (`pid`) has stopped taking new calls.
 pub fn retired(socket: &Path, pid: u32) -> PathBuf {
     socket.with_extension(pid.to_string())
@@ -105,7 +116,7 @@ pub fn all_retired(socket: &Path) -> Vec<PathBuf> {
     let entries =
         socket.parent().and_then(|d| fs::read_dir(d).ok()).into_iter().flatten().flatten();
     let of_it = |p: &PathBuf| {
-        p.file_stem() == socket.file_name() && p.extension().is_some_and(|e| e != "lock")
+        p.file_stem() == socket.file_name() && p.extension().is_some_and(|e| e != LOCK)
     };
     let mut all: Vec<PathBuf> = entries.map(|e| e.path()).filter(of_it).collect();
     all.sort();

@@ -12,11 +12,11 @@ use super::offer;
 use super::open;
 use super::request::Request;
 use super::target::Target;
-use super::{forward, gate, messages};
+use super::{forward, gate, messages, paths};
 use crate::sys::{clock, local, process, socket};
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -50,16 +50,7 @@ pub fn channel(t: &Target, first: Option<&Request>) -> Result<Channel, Error> {
         );
         return create(t, first, None);
     }
-    let lock = path.with_extension("lock");
-    let failed = || Error::system(lock.display().to_string());
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&lock)
-        .map_err(failed())?;
+    let file = paths::lock_of(&path)?;
     match turn(&file, &path, t)? {
         Turn::Found(found) => {
             messages::step(&format!("using the session to {} ({})", t.who(), path.display()));

@@ -53,8 +53,22 @@ pub enum Outcome {
     Resumed(Box<Resumed>),
     /// The server has the session no longer.
     Gone,
-    /// It may succeed later; why it failed.
-    Failed(String),
+    /// It may succeed later; why it failed. `distrust`: what answers there is not the server that
+    /// was meant.
+    Failed {
+        why: String,
+        distrust: bool,
+    },
+}
+
+impl Outcome {
+    pub fn failed(why: &str) -> Outcome {
+        Outcome::Failed { why: why.into(), distrust: false }
+    }
+
+    fn of(e: &Error) -> Outcome {
+        Outcome::Failed { why: e.to_string(), distrust: e.is_distrust() }
+    }
 }
 
 /// How far an attempt is. Only one may claim the session at a time: the server counts a claim that
@@ -97,11 +111,9 @@ impl Resumable {
     pub fn attempt(&self, received: u64, resolve: bool, state: &AttemptState) -> Outcome {
         let connect = || self.connect(resolve);
         match server::open_again(&self.target, &connect, ANSWER_TIMEOUT, &self.server_key) {
-            Ok(_) if !state.leave_for(CLAIMING) => Outcome::Failed("it was given up".into()),
-            Ok(server) => {
-                self.claim(server, received).unwrap_or_else(|e| Outcome::Failed(e.to_string()))
-            }
-            Err(e) => Outcome::Failed(e.to_string()),
+            Ok(_) if !state.leave_for(CLAIMING) => Outcome::failed("it was given up"),
+            Ok(server) => self.claim(server, received).unwrap_or_else(|e| Outcome::of(&e)),
+            Err(e) => Outcome::of(&e),
         }
     }
 
@@ -126,14 +138,18 @@ impl Resumable {
         let claim = Claim { id: self.id, received, proof };
         let word = request::line(Builtin::Resume.as_str());
         server.send(&[&word[..], claim.line().as_bytes()].concat())?;
-        let refused = |reply: String| Outcome::Failed(format!("the server says {reply:?}"));
+        let refused = |reply: String| Outcome::failed(&format!("the server says {reply:?}"));
+        let elsewhere =
+            self.server.is_some() && self.server != socket::peer(server.link.socket()).ok();
         let reply = server.read_line()?;
+        if reply::is(reply.as_bytes(), reply::NOT_AVAILABLE) && !elsewhere {
+            // It keeps no lost sessions any more.
+            return Ok(Outcome::Gone);
+        }
         if !reply::is(reply.as_bytes(), reply::SUCCESS) {
             return Ok(refused(reply));
         }
         let reply = server.read_line()?;
-        let elsewhere =
-            self.server.is_some() && self.server != socket::peer(server.link.socket()).ok();
         Ok(match resume::read_resumed(reply.as_bytes()) {
             Some(received) => {
                 let Server { link, gate, .. } = server;

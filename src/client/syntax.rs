@@ -30,6 +30,11 @@ pub fn place(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
+/// A message about a place, without that place before it.
+pub fn without_place<'a>(text: &'a str, place: &str) -> &'a str {
+    text.strip_prefix(place).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(text)
+}
+
 /// May this be the name or the address of a host? Names that DNS does not have may be in
 /// /etc/hosts.
 pub fn is_host(text: &str) -> bool {

@@ -10,7 +10,7 @@ use super::run::{self, Size, Status, Way};
 
 /// The version of these messages; part of the socket's name, so that programs of different versions
 /// do not meet.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 /// The most bytes of a message.
 pub const MESSAGE_MAX: usize = 20 * 1024;
 /// The most bytes of input in one message.
@@ -80,10 +80,12 @@ pub enum Notice {
     Waiting {
         tag: u32,
     },
-    /// The server does not answer, and a new connection to it cannot be made either: the call waits
-    /// for the network.
+    /// The session has no connection that works: the call waits until it has one. The text says
+    /// why. `distrust`: what answers there is not the server that was meant.
     Away {
         tag: u32,
+        distrust: bool,
+        text: String,
     },
     /// The service was refused, or an order that has no tag; why.
     Refused {
@@ -236,7 +238,9 @@ impl Notice {
             Notice::State { text } => message(9, 0, 0, &[], text.as_bytes()),
             Notice::Done => message(10, 0, 0, &[], &[]),
             Notice::Taken { tag } => message(11, *tag, 0, &[], &[]),
-            Notice::Away { tag } => message(12, *tag, 0, &[], &[]),
+            Notice::Away { tag, distrust, text } => {
+                message(12, *tag, u8::from(*distrust), &[], text.as_bytes())
+            }
             Notice::Terminal { tag, banner: 0 } => message(14, *tag, 0, &[], &[]),
             Notice::Terminal { tag, banner } => message(14, *tag, 0, &[], &banner.to_le_bytes()),
             Notice::Step { text } => message(13, 0, 0, &[], text.as_bytes()),
@@ -261,7 +265,9 @@ impl Notice {
             (9, 0, 0, [], line) => Notice::State { text: text(line)? },
             (10, 0, 0, [], []) => Notice::Done,
             (11, tag, 0, [], []) => Notice::Taken { tag },
-            (12, tag, 0, [], []) => Notice::Away { tag },
+            (12, tag, flags @ 0..2, [], why) => {
+                Notice::Away { tag, distrust: flags != 0, text: text(why)? }
+            }
             (14, tag, 0, [], []) => Notice::Terminal { tag, banner: 0 },
             (14, tag, 0, [], number) => {
                 Notice::Terminal { tag, banner: u32::from_le_bytes(number.try_into().ok()?) }
@@ -322,7 +328,8 @@ mod tests {
             Notice::Terminal { tag: 1, banner: 0 },
             Notice::Terminal { tag: 1, banner: 300 },
             Notice::Waiting { tag: 2 },
-            Notice::Away { tag: 2 },
+            Notice::Away { tag: 2, distrust: false, text: "no answer".into() },
+            Notice::Away { tag: 2, distrust: true, text: "another key".into() },
             Notice::Refused { tag: 3, text: "busy".into() },
             Notice::Ended { tag: 4, status: None },
             Notice::Ended { tag: 4, status: Some(Status::Killed(9)) },

@@ -39,7 +39,7 @@ impl Attempt {
 
     /// What came of it, once it is over.
     pub fn outcome(&self) -> Outcome {
-        self.outcome.try_recv().unwrap_or_else(|_| Outcome::Failed("it was broken off".into()))
+        self.outcome.try_recv().unwrap_or_else(|_| Outcome::failed("it was broken off"))
     }
 
     /// Gives it up. False: it goes on, because it claims the session already.

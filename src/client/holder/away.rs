@@ -30,6 +30,8 @@ pub struct Away {
     pub since: Duration,
     /// Why the connection was lost, or the last attempt failed.
     pub why: String,
+    /// That was because what answers there is not the server that was meant.
+    pub distrust: bool,
     pub attempt: Option<Attempt>,
     given_up: Vec<Attempt>,
     tries: u32,
@@ -56,6 +58,7 @@ impl Away {
             records,
             since: now,
             why,
+            distrust: false,
             attempt: None,
             given_up: Vec::new(),
             tries: 0,
@@ -123,13 +126,13 @@ impl Away {
         self.tries += 1;
         match Attempt::start(&self.resumable, self.records.received(), resolve) {
             Ok(attempt) => self.attempt = Some(attempt),
-            Err(e) => self.failed(e.to_string(), now),
+            Err(e) => self.failed(e.to_string(), false, now),
         }
     }
 
     /// It has failed; the next one is made after a pause.
-    pub fn failed(&mut self, why: String, now: Duration) {
-        self.why = why;
+    pub fn failed(&mut self, why: String, distrust: bool, now: Duration) {
+        (self.why, self.distrust) = (why, distrust);
         self.next = now + self.pause;
         self.pause = (self.pause * 2).min(PAUSE_MAX);
     }

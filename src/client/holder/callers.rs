@@ -140,6 +140,12 @@ impl Callers {
         }
     }
 
+    /// Sends a message that nobody waits for to each caller but those that leave too many unread.
+    pub fn send_to_all(&self, notice: &Notice) {
+        let all = self.all.values().filter(|c| c.is_heard());
+        all.for_each(|c| c.send(notice.encode()));
+    }
+
     /// Sends what there is room for now. Returns the callers that are gone.
     pub fn send_rest(&self) -> Vec<u32> {
         self.all.values().for_each(Caller::send_rest);
@@ -190,5 +196,25 @@ impl Callers {
         input
             .chunks(INPUT_MAX)
             .for_each(|piece| self.send(id, &Notice::Input { tag, bytes: piece.to_vec() }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::socket;
+
+    /// It may have been stopped while the session loses its connection again and again.
+    #[test]
+    fn what_nobody_waits_for_is_not_kept_without_end() {
+        let (ours, _theirs) = socket::seqpacket().expect("a channel");
+        let callers = Callers::new(ours);
+        let unsent = || callers.all[&FIRST].unsent().expect("it is there");
+        for _ in 0..2 * UNSENT_MAX {
+            callers.send_to_all(&Notice::Step { text: "lost".into() });
+        }
+        assert_eq!(unsent(), UNSENT_MAX);
+        callers.send(FIRST, &Notice::Done);
+        assert_eq!(unsent(), UNSENT_MAX + 1, "what it waits for is kept");
     }
 }

@@ -4,10 +4,12 @@
 //! again, with longer and longer pauses, as long as the server keeps the session.
 
 use super::away::Away;
+use super::call::OutageNotice;
 use super::over::Over;
 use super::state::Holder;
 use crate::client::open::KEEPS_NONE;
 use crate::client::resume::{Outcome, Resumed};
+use crate::client::syntax::without_place;
 use crate::sys::network::has_address;
 use crate::sys::socket;
 use crate::wire::handover::Notice;
@@ -44,9 +46,7 @@ impl Holder {
         if self.mux().is_going_away() {
             self.hand_on();
         }
-        if self.away.as_ref().is_some_and(|away| away.is_told(self.now)) {
-            self.report_outage();
-        }
+        self.report_away();
         self.callers.send_rest().into_iter().for_each(|id| self.caller_gone(id));
         let Some(away) = &mut self.away else { return Ok(()) };
         if self.now >= away.end() {
@@ -60,6 +60,17 @@ impl Holder {
             away.start(self.now);
         }
         Ok(())
+    }
+
+    /// Tells those that wait why there is no connection, once that has lasted.
+    fn report_away(&mut self) {
+        let Some(away) = self.away.as_ref().filter(|away| away.is_told(self.now)) else { return };
+        let (place, distrust) = (self.target.place(), away.distrust);
+        let why = without_place(&away.why, &place);
+        let text = format!(
+            "{place}: waiting until the session can be resumed (five -O exit ends it): {why}"
+        );
+        self.report_outage(distrust, &text);
     }
 
     /// An attempt is over.
@@ -76,8 +87,14 @@ impl Holder {
                 let why = "the session was lost: the server has it no longer".into();
                 return Err(Over::Ended(why));
             }
-            Outcome::Failed(why) => {
-                away.failed(why.clone(), self.now.max(self.last_attempt));
+            Outcome::Failed { why, distrust } => {
+                let news = distrust && !away.distrust;
+                away.failed(why.clone(), distrust, self.now.max(self.last_attempt));
+                if news {
+                    // Whoever was told something else, or nothing, is told that.
+                    let all = self.pump.owners();
+                    all.for_each(|(_, call)| call.outage = OutageNotice::NotSent);
+                }
                 Notice::Refused { tag: 0, text: why }
             }
         };
@@ -145,8 +162,6 @@ impl Holder {
 
     /// Tells everybody who has a call on the session, for -v.
     fn step(&self, text: &str) {
-        for id in self.callers.ids() {
-            self.callers.send(id, &Notice::Step { text: text.into() });
-        }
+        self.callers.send_to_all(&Notice::Step { text: text.into() });
     }
 }

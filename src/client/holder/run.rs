@@ -14,6 +14,9 @@ use std::time::Duration;
 
 /// How long sending the last frames may take, and the last messages to callers.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// It is checked whether new callers find the session, if the last time is so long ago and
+/// something happens: a ping at least, twice a minute.
+const FOUND_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Why the holder ends.
 enum End {
@@ -72,6 +75,10 @@ impl Holder {
         let signals = Signals::new(&[Signal::TERM, Signal::INT, Signal::HUP])
             .map_err(Error::system("signals"))?;
         loop {
+            if self.now >= self.found + FOUND_INTERVAL {
+                self.found = self.now;
+                self.socket.iter_mut().for_each(|socket| socket.restore(&self.target));
+            }
             let turned = if self.away.is_some() { self.turn_away() } else { self.turn() };
             if let Err(why) = turned.or_else(|over| self.lose(over)) {
                 return Ok(End::Broken(why));
@@ -132,7 +139,9 @@ impl Holder {
         let answers = self.liveness.tick(self.pump.mux_mut(), (open, waits), self.now);
         answers.map_err(Over::Lost)?;
         if self.liveness.network_is_down() {
-            self.report_outage();
+            let place = self.target.place();
+            let text = format!("{place}: no answer: waiting until the network is back");
+            self.report_outage(false, &text);
         }
         if self.mux().is_going_away() {
             // The next caller makes a new session, whose holder listens for the configuration's.

@@ -2,6 +2,7 @@
 
 use crate::client::error::Error;
 use crate::client::paths;
+use crate::client::target::Target;
 use crate::sys::undo::SocketPath;
 use crate::sys::{local, process};
 use std::io::ErrorKind;
@@ -50,6 +51,27 @@ impl SessionSocket {
     /// From now on this process, the holder, removes it.
     pub fn claim(&mut self) {
         self.file.claim();
+    }
+
+    /// Makes the socket again if its file was removed, with its directory perhaps: calls would not
+    /// find the session, and the next one could not have the ports of its forwards. For the holder
+    /// alone.
+    pub fn restore(&mut self, t: &Target) {
+        if self.users == Users::OrdersOnly || self.file.is_there() {
+            return;
+        }
+        // Where calls look for it now.
+        let Ok(path) = t.socket() else { return };
+        let Ok(lock) = paths::lock_of(&path) else { return };
+        // Another five may be making a session now, or have made one.
+        if path != self.file.path() || lock.try_lock().is_err() || path.exists() {
+            return;
+        }
+        if let Ok(made) = SessionSocket::open(&path) {
+            let _ = local::listen_again(made.as_fd());
+            self.file.disown();
+            *self = made;
+        }
     }
 
     /// Moves the socket, so that new calls do not find this session, and -O still does. For the

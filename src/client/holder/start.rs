@@ -96,9 +96,12 @@ impl Holder {
         self.pump.attach(id, local);
     }
 
-    /// Starts calls that wait, if it is time.
+    /// Starts calls that wait, if it is time. On a session that takes no more streams nobody waits
+    /// for one: they go to the next session.
     pub(super) fn start_waiting(&mut self) {
-        while self.waiting.front().is_some_and(|p| p.again.is_none_or(|at| at <= self.now)) {
+        let none = self.mux().is_going_away();
+        let due = |p: &Pending, now| none || p.again.is_none_or(|at| at <= now);
+        while self.waiting.front().is_some_and(|p| due(p, self.now)) {
             if let Some(p) = self.waiting.pop_front() {
                 self.start(p.call);
             }

@@ -64,6 +64,8 @@ pub struct Holder {
     pub(super) target: Target,
     /// None: the session is its one caller's alone, or takes no new callers any more.
     pub(super) socket: Option<SessionSocket>,
+    /// When it was checked last whether callers find that.
+    pub(super) found: Duration,
     pub(super) forwards: Forwards,
     /// Applications that the next session serves, in the order in which they came.
     pub(super) left: Vec<Left>,
@@ -122,6 +124,7 @@ impl Holder {
             persist: if socket.is_some() { target.persist } else { Duration::ZERO },
             target,
             socket,
+            found: now,
             forwards,
             left: Vec::new(),
             successor: None,

@@ -21,12 +21,13 @@ pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 const TRIES_MAX: u32 = 30;
 
 impl Holder {
-    /// Reports once to each caller that waits for an answer that the network is down.
-    pub(super) fn report_outage(&mut self) {
+    /// Reports once to each caller that waits for an answer that there is no connection, and why.
+    pub(super) fn report_outage(&mut self, distrust: bool, text: &str) {
         for (_, call) in self.pump.owners() {
             if !call.is_answered() && call.outage == OutageNotice::NotSent {
                 call.outage = OutageNotice::Sent;
-                self.callers.send(call.caller, &Notice::Away { tag: call.tag });
+                let notice = Notice::Away { tag: call.tag, distrust, text: text.into() };
+                self.callers.send(call.caller, &notice);
             }
         }
     }

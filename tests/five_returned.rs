@@ -1,0 +1,95 @@
+//! five: calls that wait for a stream of a session that ends, or takes no more of them. Its holder
+//! returns them, and they are made on the next session.
+
+mod support;
+
+use nix::sys::signal::Signal;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::process::Child;
+use std::time::{Duration, Instant};
+use support::*;
+
+const CONF: &str = "
+max_streams_anonymous = 2
+max_services_per_source = 1000
+cat    stream tcp nowait @USER@ /bin/cat cat
+";
+const H: &str = "127.0.0.1";
+/// Those that wait. One a second would take longer than a test waits.
+const WAITING: usize = 200;
+
+/// A connection through the forward, which says its number.
+fn application(address: &str, number: usize) -> TcpStream {
+    let mut app = TcpStream::connect(address).expect("the forward");
+    app.set_read_timeout(Some(TIMEOUT)).expect("timeout");
+    app.write_all(number.to_string().as_bytes()).expect("written");
+    app
+}
+
+/// They are served, in the time that each test has: what each has said comes back, whole and once.
+fn are_served(waiting: Vec<TcpStream>) {
+    let end = Instant::now() + TIMEOUT;
+    for (mut app, number) in waiting.into_iter().zip(2..) {
+        let left = end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        app.set_read_timeout(Some(left)).expect("timeout");
+        let mut all = String::new();
+        app.read_to_string(&mut all).unwrap_or_else(|e| panic!("application {number}: {e}"));
+        assert_eq!(all, number.to_string());
+    }
+}
+
+/// Two that have the two streams of the session, and those that wait; the five that forwards.
+fn world(d: &Daemon, f: &Five) -> (Child, Vec<TcpStream>, Vec<TcpStream>) {
+    let (child, addresses) = f.forwards(&["-L", "127.0.0.1:0:cat"]);
+    let mut served: Vec<_> = (0..2).map(|n| application(&addresses[0], n)).collect();
+    for (n, app) in served.iter_mut().enumerate() {
+        let mut said = [0];
+        app.read_exact(&mut said).expect("an answer");
+        assert_eq!(said[0], b'0' + n as u8);
+    }
+    let waiting: Vec<_> = (2..2 + WAITING).map(|n| application(&addresses[0], n)).collect();
+    // Whoever is served makes room for another one.
+    waiting.iter().for_each(|app| app.shutdown(Shutdown::Write).expect("its end"));
+    let all = format!(" streams=2 waiting={WAITING}\n");
+    until("they wait", || f.run(&["-O", "check", H]).1.ends_with(&all));
+    assert_eq!(d.services().len(), 2);
+    (child, served, waiting)
+}
+
+#[test]
+fn those_that_wait_leave_a_session_that_takes_no_more_streams_at_once() {
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    let (mut child, served, waiting) = world(&d, &f);
+    d.reload(CONF);
+    are_served(waiting);
+    for mut app in served {
+        app.write_all(b"!").expect("written");
+        let mut answer = [0];
+        app.read_exact(&mut answer).expect("the old session goes on");
+        assert_eq!(&answer, b"!");
+    }
+    kill_and_wait(&mut child);
+}
+
+#[test]
+fn those_that_wait_are_served_by_the_next_session() {
+    let at = free_address();
+    let mut d = Daemon::with(CONF).listen(&at.to_string()).start();
+    let f = Five::new(&d);
+    let (mut child, served, waiting) = world(&d, &f);
+    d.signal(Signal::SIGINT);
+    d.wait();
+    let conf = format!("state_directory = {}\n{CONF}", d.place.at("state"));
+    let _again = Daemon::with(&conf).stateless().listen(&at.to_string()).start();
+    are_served(waiting);
+    for mut app in served {
+        match app.read(&mut [0]) {
+            Ok(0) => {}
+            Err(e) if e.kind() == ErrorKind::ConnectionReset => {}
+            other => panic!("its service has ended: {other:?}"),
+        }
+    }
+    kill_and_wait(&mut child);
+}
