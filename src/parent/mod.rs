@@ -33,7 +33,7 @@
 //! | `handed` | clients' sockets that a net process is handed |
 //! | `net` `nets` `net_log` `net_gauges` `watchdog` | net processes, their lines for the log, what they count, and one that hangs |
 //! | `session` `sessions` `session_counts` | sessions, and how many a client address may have |
-//! | `signers` `starts` | the keys processes; how often a process may be started again |
+//! | `signers` `by_source` `starts` | the keys processes; sources take turns; how often a process may be started again |
 //! | `logins` `tries` `slots` | logins: one process for each try, and how many may run |
 //! | `penalties` `sensors` `replay` `notices` | how long sources are barred after failures, or because they touched a sensor, signatures that were accepted before, warnings about files of keys |
 //! | `names` | the names of clients' addresses, where a rule asks for them |
@@ -72,6 +72,7 @@ mod banners;
 mod bind_error;
 mod bound;
 mod by_name;
+mod by_source;
 mod catalog;
 mod certificate;
 mod channel;

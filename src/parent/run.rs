@@ -112,7 +112,7 @@ impl Parent {
             nets: Nets::default(),
             sessions: Sessions::default(),
             logins: Logins::new(),
-            signers: Signers::default(),
+            signers: Signers::new(),
             names: Names::default(),
             accounts: Accounts::new(),
             wrap: Wrap::default(),

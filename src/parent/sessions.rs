@@ -221,6 +221,11 @@ impl Sessions {
         self.all.get(&token).is_some_and(|s| !s.channel.is_behind() && !s.is_lost())
     }
 
+    /// The source of its client. None: that is no session's token.
+    pub fn source_of(&self, token: usize) -> Option<Source> {
+        self.all.get(&token).map(|s| Source::of(s.addresses.peer()))
+    }
+
     /// Has this session no connection now?
     pub fn is_lost(&self, token: usize) -> bool {
         self.all.get(&token).is_some_and(SessionRecord::is_lost)
