@@ -261,7 +261,7 @@ impl Parent {
             for port in self.services.freed() {
                 done = false;
                 if self.ports.program_ended(&mut self.cx, port) {
-                    self.ready.add(port);
+                    self.may_have_orders(port);
                 }
             }
             if self.services.started_outdated() {

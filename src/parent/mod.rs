@@ -16,7 +16,7 @@
 //! | `own_users` | the users that fived's own processes run as |
 //! | `programs` | which rows' programs cannot run, for warnings |
 //! | `banners` | which banners clients of RUN cannot tell from records, for warnings |
-//! | `run` `queue` | the loop, and whose order is served next |
+//! | `run` `ready` `queue` | the loop, and whose order is served next |
 //! | `context` | what every part uses: the clock, timers, tokens, the spawner |
 //! | `pipeline` `arrival` `addresses` | the way of each request, from its arrival to its end; between whom it is |
 //! | `dispatch` `ended` | orders, each routed to its part; what ends, and what ends with it |
@@ -131,6 +131,7 @@ mod programs;
 mod proxied;
 mod queue;
 mod reached;
+mod ready;
 mod redirect;
 mod refusals;
 mod relay_threads;

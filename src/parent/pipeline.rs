@@ -64,9 +64,13 @@ impl Parent {
         // What decides may have taken a moment, and its session may be over.
         let gone = match a.who.from {
             // Of a stream that has a service already a second one would take that one's line in
-            // the log: only a net process that somebody else controls asks for it.
+            // the log: only a net process that somebody else controls asks for it. Where net has
+            // closed the channel, the service's connection would break at once: the clients of a
+            // few hundred sessions can leave tens of thousands of requests behind.
             From::Session(stream) => {
-                self.sessions.root(stream.0).is_none() || self.services.has(stream)
+                self.sessions.root(stream.0).is_none()
+                    || self.services.has(stream)
+                    || a.client.is_none() && self.sessions.has_hung_up(stream.0)
             }
             From::Net(_) | From::Port | From::Wait(_) => false,
         };
