@@ -638,3 +638,78 @@ fn starts_that_nobody_answers_are_bounded() {
         c.stream(n).0.starts_with(GO.as_ref())
     });
 }
+
+const TRUE: &str = "max_services_per_source = 1000\nmax_sessions_per_source = 1000
+true stream tcp nowait @USER@ /bin/true true\nhello stream tcp nowait @USER@ /bin/echo echo hello\n";
+/// Sessions of one source, and streams of each.
+const SESSIONS: usize = 40;
+const STREAMS: usize = 8;
+
+/// Sessions of one source, each of which has asked for `true` so often, while the parent stands.
+fn asking(d: &Daemon) -> Vec<Raw<TcpStream>> {
+    let mut all: Vec<_> = (0..SESSIONS)
+        .map(|_| {
+            let mut c = d.connect_from("127.0.0.2");
+            c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+            Raw(c.0)
+        })
+        .collect();
+    d.wait_logs("SESSION from=127.0.0.2", SESSIONS);
+    d.signal(Signal::SIGSTOP);
+    until("it has stopped", || proc::stat(d.parent_pid()).is_some_and(|s| s[0] == "T"));
+    for r in &mut all {
+        for n in 0..STREAMS as u32 {
+            r.data(SYN, 2 * n + 1, "true\r\n");
+        }
+        // Net answers only when it has read, and ordered, all before.
+        r.frame(PING, SYN, 0, 7).until(PING, ACK, 0);
+    }
+    all
+}
+
+/// By many sessions, of which each asks for much, nobody keeps others waiting: neither those who
+/// come for one service, nor a session of another source.
+#[test]
+fn many_sessions_that_ask_for_much_keep_no_others_waiting() {
+    let d = Daemon::with(TRUE).start();
+    let mut other = raw(&d);
+    d.wait_log("SESSION from=127.0.0.1");
+    let _all = asking(&d);
+    let mut plain = d.connect();
+    plain.send("hello\r\n");
+    other.data(SYN | FIN, 1, "hello\r\n");
+    other.frame(PING, SYN, 0, 7).until(PING, ACK, 0);
+    // The same loop that answers this has ordered what came before.
+    same(d.ask("x\r\n"), NOT_AVAILABLE);
+    d.signal(Signal::SIGCONT);
+    plain.expect("+Go\r\nhello\n");
+    same(other.stream(1).0, "+Go\r\nhello\n");
+    d.wait_logs("START service=true", SESSIONS * STREAMS);
+    let log = d.log();
+    let starts = log.lines().filter(|l| l.starts_with("START "));
+    let places: Vec<usize> = starts
+        .enumerate()
+        .filter_map(|(n, line)| line.contains("service=hello").then_some(n))
+        .collect();
+    // A turn for each session would be half of all.
+    assert!(places.len() == 2 && places[1] < SESSIONS * STREAMS / 4, "{places:?}");
+}
+
+/// What was asked for in sessions that have ended meanwhile is not started: its connection would
+/// break at once, and all others wait for it.
+#[test]
+fn what_sessions_that_are_gone_have_asked_for_is_not_started() {
+    let d = Daemon::with(TRUE).start();
+    same(d.ask("x\r\n"), NOT_AVAILABLE);
+    let idle = proc::descriptors(d.net_pid()).len();
+    let all = asking(&d);
+    all.iter().for_each(|r| reset(&r.0));
+    until("net has ended them", || proc::descriptors(d.net_pid()).len() <= idle);
+    d.signal(Signal::SIGCONT);
+    d.wait_logs("END session=", SESSIONS);
+    d.wait_logs("REFUSE service=true host= from=127.0.0.2 reason=gone", 1);
+    same(d.ask("hello\r\n"), "+Go\r\nhello\n");
+    d.wait_log("START service=hello");
+    let log = d.log();
+    assert!(!log.contains("START service=true"), "{log}");
+}

@@ -227,6 +227,17 @@ fn what_may_not_be_offered_is_as_what_is_not_there() {
     c.expect(GO).expect("hi");
 }
 
+/// An offer that its user may make, and that cannot be made all the same.
+#[test]
+fn an_offer_too_many_is_in_the_log() {
+    let d = daemon(&row("web", "alice", ""));
+    let mut a = Computer::offering(&d, "alice", "web");
+    let id = a.ask("OFFER\r\nweb\r\n");
+    a.hears(id, NOT_OFFERED);
+    let line = d.wait_log("REFUSE service=web ");
+    assert!(line.contains(" reason=offer "), "{line}");
+}
+
 #[test]
 fn run_of_an_offered_service_ends_with_0() {
     let d = daemon(&row("web", "alice", ""));

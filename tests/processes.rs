@@ -31,14 +31,47 @@ fn three_processes_and_the_parent_is_single_threaded() {
     assert_eq!(proc::arguments(net)[0], "fived-net");
 }
 
+/// However many sessions are busy, clients do not wait for their threads.
+#[test]
+fn the_loop_that_accepts_goes_before_the_threads_of_sessions() {
+    if !root() {
+        skip("needs root");
+        return;
+    }
+    let d = Daemon::with(CONF).start();
+    let mut c = d.connect();
+    c.send("HOST\r\n").expect("+ Success\r\nWhich VHOST? ");
+    let net = d.net_pid();
+    let nice = |task: &str| {
+        let text = read(&format!("/proc/{net}/task/{task}/stat"));
+        let (_, rest) = text.rsplit_once(')').expect("stat");
+        // Field 19 of proc(5).
+        rest.split_whitespace().nth(16).expect("nice").parse::<i32>().expect("a number")
+    };
+    let tasks = std::fs::read_dir(format!("/proc/{net}/task")).expect("tasks");
+    let others: Vec<i32> = tasks
+        .map(|t| t.expect("task").file_name().into_string().expect("a number"))
+        .filter(|t| *t != net.to_string())
+        .map(|t| nice(&t))
+        .collect();
+    let usual = proc::stat(d.parent_pid()).expect("stat")[16].parse::<i32>().expect("a number");
+    let first = if usual == 0 { -10 } else { usual };
+    assert_eq!(nice(&net.to_string()), first);
+    assert!(!others.is_empty() && others.iter().all(|n| *n == usual), "{others:?}");
+}
+
 #[test]
 fn ps_names_each_process_by_what_it_is() {
     let d = Daemon::with("chargen stream tcp nowait @USER@ internal\n").start();
     let mut c = d.connect();
     c.send("chargen\r\n").expect("+Go\r\n");
     let children = proc::children(d.parent_pid());
-    let names: Vec<String> = children.iter().map(|pid| proc::arguments(*pid)[0].clone()).collect();
-    assert!(names.iter().any(|name| name == "fived-service"), "{names:?}");
+    let mut names: Vec<String> = Vec::new();
+    // Its exec follows the reply.
+    until("the service has its name", || {
+        names = children.iter().map(|pid| proc::arguments(*pid)[0].clone()).collect();
+        names.iter().any(|name| name == "fived-service")
+    });
     let comm = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).expect("comm");
     until("each has its name", || {
         children.iter().zip(&names).all(|(pid, name)| comm(pid).trim_end() == name)

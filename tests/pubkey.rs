@@ -13,6 +13,7 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 use support::*;
 use tls::Tls;
 
@@ -357,6 +358,24 @@ fn a_key_that_is_not_the_users_costs_a_try_but_no_penalty() {
     d.wait_logs("result=not-a-key", 2);
     assert!(d.ask("PUBKEY\r\n").starts_with(b"+ "));
     assert!(!d.log().contains("PENALTY"));
+}
+
+/// How long it takes to look for a user's keys tells strangers who exists: all who do not log in
+/// wait for the same moment.
+#[test]
+fn a_key_that_logs_nobody_in_is_not_answered_sooner_than_another() {
+    let Some(d) = daemon(CONF, &["-t", "ed25519"], "") else { return };
+    d.place.write_keys("demo", "# nobody's\n");
+    for user in ["demo", "nosuchuser"] {
+        let mut c = d.connect();
+        for _ in 0..5 {
+            let nonce = challenge(&mut c);
+            let line = line(&d, user, &nonce);
+            let asked = Instant::now();
+            c.send(line).expect(FAILED_LOGIN);
+            assert!(asked.elapsed() >= Duration::from_millis(20), "{user}");
+        }
+    }
 }
 
 #[test]

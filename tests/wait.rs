@@ -243,10 +243,31 @@ fn a_program_is_started_so_often_a_minute_and_no_more() {
         c.send_to(text, at).expect("send");
         assert_eq!(answer(&c), text);
     }
-    // It stays in the queue, and fived asks again and again.
+    // It stays in the queue, and fived tries again every second: it was not refused so often.
     c.send_to(b"three", at).expect("send");
-    d.wait_logs("REFUSE service=own host= from=127.0.0.1 reason=cps", 2);
-    assert_eq!(d.log().matches("START service=own").count(), 2, "{}", d.log());
+    d.wait_log("REFUSE service=own host= from=127.0.0.1 reason=cps");
+    std::thread::sleep(Duration::from_millis(2500));
+    for (line, n) in [("START service=own", 2), ("REFUSE service=own", 1)] {
+        assert_eq!(d.log().matches(line).count(), n, "{}", d.log());
+    }
+}
+
+/// Each time that a limit keeps the program from being started there is one line.
+#[test]
+fn a_program_that_is_started_again_may_be_refused_again() {
+    let text = "b, a = s.recvfrom(99)\ns.sendto(b, a)\n";
+    let conf = row("own", "dgram udp wait", "own", " cps = 1 2\n");
+    let d = Daemon::with(&conf).file("own", &python("SOCK_DGRAM", text)).start();
+    let (at, c) = (d.port(0), udp());
+    let refused = || d.log().matches("REFUSE service=own host= from=127.0.0.1 reason=cps").count();
+    for n in 1..=2 {
+        // On a slow machine not even the second may come too soon.
+        until("one comes too soon", || {
+            c.send_to(b"x", at).expect("send");
+            assert_eq!(answer(&c), b"x");
+            refused() == n
+        });
+    }
 }
 
 #[test]

@@ -96,6 +96,8 @@ fn serve(ids: Option<roles::Ids>) -> Result<(), String> {
     // The file of the time zone is read now: the empty root has none.
     clock::load_zone();
     local::can_refuse_rights();
+    // Clients wait for this thread alone, however many sessions are busy.
+    process::go_first();
     confine::net(ids).map_err(|e| e.to_string())?;
     let archive = memfd::read(archive.as_fd()).map_err(context("configuration"))?;
     let world = World::read(&archive, descriptors)?;

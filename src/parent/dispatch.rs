@@ -149,7 +149,10 @@ impl Parent {
         match request {
             sessions::Request::Done => {}
             sessions::Request::Sign { config, pair, scheme, message } => {
-                self.signers.sign(&mut self.cx, &config, token, (pair, scheme, message));
+                if let Some(source) = self.sessions.source_of(token) {
+                    let what = (pair, scheme, message);
+                    self.signers.sign(&mut self.cx, &config, (token, source), what);
+                }
             }
             sessions::Request::MayLogin { method } => {
                 if let Some(s) = self.sessions.get_mut(token) {
@@ -258,7 +261,7 @@ impl Parent {
             for port in self.services.freed() {
                 done = false;
                 if self.ports.program_ended(&mut self.cx, port) {
-                    self.ready.add(port);
+                    self.may_have_orders(port);
                 }
             }
             if self.services.started_outdated() {

@@ -16,7 +16,7 @@
 //! | `own_users` | the users that fived's own processes run as |
 //! | `programs` | which rows' programs cannot run, for warnings |
 //! | `banners` | which banners clients of RUN cannot tell from records, for warnings |
-//! | `run` `queue` | the loop, and whose order is served next |
+//! | `run` `ready` `queue` | the loop, and whose order is served next |
 //! | `context` | what every part uses: the clock, timers, tokens, the spawner |
 //! | `pipeline` `arrival` `addresses` | the way of each request, from its arrival to its end; between whom it is |
 //! | `dispatch` `ended` | orders, each routed to its part; what ends, and what ends with it |
@@ -33,7 +33,7 @@
 //! | `handed` | clients' sockets that a net process is handed |
 //! | `net` `nets` `net_log` `net_gauges` `watchdog` | net processes, their lines for the log, what they count, and one that hangs |
 //! | `session` `sessions` `session_counts` | sessions, and how many a client address may have |
-//! | `signers` `starts` | the keys processes; how often a process may be started again |
+//! | `signers` `by_source` `starts` | the keys processes; sources take turns; how often a process may be started again |
 //! | `logins` `tries` `slots` | logins: one process for each try, and how many may run |
 //! | `penalties` `sensors` `replay` `notices` | how long sources are barred after failures, or because they touched a sensor, signatures that were accepted before, warnings about files of keys |
 //! | `names` | the names of clients' addresses, where a rule asks for them |
@@ -72,6 +72,7 @@ mod banners;
 mod bind_error;
 mod bound;
 mod by_name;
+mod by_source;
 mod catalog;
 mod certificate;
 mod channel;
@@ -132,6 +133,7 @@ mod programs;
 mod proxied;
 mod queue;
 mod reached;
+mod ready;
 mod redirect;
 mod refusals;
 mod relay_threads;

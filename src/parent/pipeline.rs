@@ -64,7 +64,7 @@ impl Parent {
     /// `asked`: this name was looked up for it already.
     pub fn arrive(&mut self, a: Arrival, asked: Option<&Missing>) {
         // What decides may have taken a moment, and its session may be over.
-        if self.is_gone(a.who.from) {
+        if self.is_gone(&a) {
             return self.refuse(a, StartError::gone());
         }
         if let Some(no) = self.sensors.refuse(&a, self.cx.now) {
@@ -96,12 +96,16 @@ impl Parent {
     }
 
     /// Is nobody left who waits for a service?
-    fn is_gone(&self, from: Requester) -> bool {
-        match from {
+    fn is_gone(&self, a: &Arrival) -> bool {
+        match a.who.from {
             // Of a stream that has a service already a second one would take that one's line in
-            // the log: only a net process that somebody else controls asks for it.
+            // the log: only a net process that somebody else controls asks for it. Where net has
+            // closed the channel, the service's connection would break at once: the clients of a
+            // few hundred sessions can leave tens of thousands of requests behind.
             Requester::Session(stream) => {
-                self.sessions.root(stream.0).is_none() || self.services.has(stream)
+                self.sessions.root(stream.0).is_none()
+                    || self.services.has(stream)
+                    || a.client.is_none() && self.sessions.has_hung_up(stream.0)
             }
             // Its program would keep the port from the fived that comes next.
             Requester::Wait(_) => self.cx.is_ending(),
@@ -216,7 +220,7 @@ impl Parent {
                 let Some(start) = self.deferred.next(uid) else { break };
                 if turn == Turn::Never {
                     self.refuse_start(start);
-                } else if self.is_gone(start.arrival.who.from) {
+                } else if self.is_gone(&start.arrival) {
                     self.services.release(start.permit);
                     self.refuse(start.arrival, StartError::gone());
                 } else {

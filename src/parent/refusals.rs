@@ -2,12 +2,15 @@
 //! many as the network carries, and one session can make as many requests; so such lines are
 //! bounded. Each port of datagrams, and the sessions of each source, have a few of them for each
 //! reason in each [`WINDOW`], and then one that counts those that were left out. A client that
-//! needs a connection for each request has a line for each.
+//! needs a connection for each request has a line for each. Where a `wait` port's program may not
+//! be started for now, what waits there is tried again every second, and served in the end: that is
+//! one refusal until the program is started.
 
 use super::arrival::{Record, Requester, StartError};
 use super::context::{Context, Timer};
 use super::lines;
 use crate::policy::{Peer, Service, Source};
+use crate::wire::orders::Why;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -43,7 +46,12 @@ struct Count {
 
 /// See the module.
 #[derive(Default)]
-pub struct Refusals(BTreeMap<(Whose, &'static str), Count>);
+pub struct Refusals {
+    counts: BTreeMap<(Whose, &'static str), Count>,
+    /// The ports where a limit keeps the program from being started, and the reason that was
+    /// logged.
+    waiting: BTreeMap<usize, &'static str>,
+}
 
 impl Refusals {
     /// Counts and logs an arrival that is refused.
@@ -54,6 +62,11 @@ impl Refusals {
         record: &Record,
         no: &StartError,
     ) {
+        if let (From::Wait(port), Some(Why::Busy)) = (record.from, no.reply)
+            && self.still_waits(port, no.reason)
+        {
+            return;
+        }
         let names = service.map(|s| (s.name.as_str(), record.host.as_str()));
         cx.counters.refuse(names, no.reason);
         let Some(s) = service else { return };
@@ -64,6 +77,23 @@ impl Refusals {
         };
         if logged {
             lines::refused(s, record, no);
+        }
+    }
+
+    /// What waits at a port is refused for a limit. True: so it was before, and no program has been
+    /// started since.
+    fn still_waits(&mut self, port: usize, reason: &'static str) -> bool {
+        if self.waiting.len() >= COUNTS_MAX {
+            // Of ports that are not there any more.
+            self.waiting.clear();
+        }
+        self.waiting.insert(port, reason) == Some(reason)
+    }
+
+    /// A program was started.
+    pub fn started(&mut self, record: &Record) {
+        if let From::Wait(port) = record.from {
+            self.waiting.remove(&port);
         }
     }
 
@@ -86,14 +116,14 @@ impl Refusals {
         names: Option<(&str, &str)>,
         from: Option<Peer>,
     ) -> bool {
-        if self.0.is_empty() {
+        if self.counts.is_empty() {
             cx.after(WINDOW, Timer::RefusalsOver);
         }
         let (whose, reason) = key;
-        let known = self.0.len() < COUNTS_MAX || self.0.contains_key(&key);
+        let known = self.counts.len() < COUNTS_MAX || self.counts.contains_key(&key);
         let whose = if known { whose } else { Whose::Others };
         let most = if let Whose::Port(_) = whose { LINES_OF_PORT } else { LINES_OF_SOURCE };
-        let count = self.0.entry((whose, reason)).or_default();
+        let count = self.counts.entry((whose, reason)).or_default();
         if count.logged < most {
             count.logged += 1;
             return true;
@@ -109,7 +139,8 @@ impl Refusals {
 
     /// The window is over: logs how many lines were left out.
     pub fn over(&mut self) {
-        for ((_, reason), c) in std::mem::take(&mut self.0).iter().filter(|(_, c)| c.more > 0) {
+        for ((_, reason), c) in std::mem::take(&mut self.counts).iter().filter(|(_, c)| c.more > 0)
+        {
             lines::refused_more((&c.service, &c.host), c.from, reason, c.more);
         }
     }

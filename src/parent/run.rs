@@ -15,7 +15,7 @@ use super::names::Names;
 use super::nets::Nets;
 use super::offers::Offers;
 use super::ports::Ports;
-use super::queue::Queue;
+use super::ready::Ready;
 use super::relay_threads::RelayThreads;
 use super::relays::Relays;
 use super::reloads::Reloads;
@@ -92,7 +92,7 @@ pub struct Parent {
     pub signalled: bool,
     watchdog: Watchdog,
     /// Channels that may have orders.
-    pub ready: Queue,
+    pub ready: Ready,
     /// The service manager's main process meanwhile.
     pub stand_in: Option<StandIn>,
 }
@@ -115,7 +115,7 @@ impl Parent {
             nets: Nets::default(),
             sessions: Sessions::default(),
             logins: Logins::new(),
-            signers: Signers::default(),
+            signers: Signers::new(),
             names: Names::default(),
             accounts: Accounts::new(),
             wrap: Wrap::default(),
@@ -126,7 +126,7 @@ impl Parent {
             signals,
             signalled: false,
             watchdog: Watchdog::default(),
-            ready: Queue::default(),
+            ready: Ready::default(),
             stand_in: None,
         })
     }
@@ -167,7 +167,10 @@ impl Parent {
                         if event.is_writable() {
                             self.flush(t);
                         }
-                        self.ready.add(t);
+                        if event.is_read_closed() && event.is_write_closed() {
+                            self.sessions.hung_up(t);
+                        }
+                        self.may_have_orders(t);
                     }
                 }
             }
@@ -176,7 +179,7 @@ impl Parent {
             }
             for t in self.cx.retries.take() {
                 self.flush(t);
-                self.ready.add(t);
+                self.may_have_orders(t);
             }
             self.turn();
             self.settle_offers();
@@ -252,7 +255,7 @@ impl Parent {
         [timer, login, log, retry, connect, start].into_iter().flatten().min()
     }
 
-    /// Serves the channels that may have orders, the one that has waited longest first.
+    /// Serves the channels that may have orders, in turn.
     fn turn(&mut self) {
         let mut left = TURN;
         while let Some(token) = self.ready.next() {
@@ -296,8 +299,13 @@ impl Parent {
                 }
             }
         }
-        self.ready.add(token);
+        self.may_have_orders(token);
         batch
+    }
+
+    /// This channel is served when it has its turn.
+    pub fn may_have_orders(&mut self, token: usize) {
+        self.ready.add(token, self.sessions.source_of(token));
     }
 
     pub fn flush(&mut self, token: usize) {
@@ -347,7 +355,7 @@ impl Parent {
                 Timer::UnboundAgain => self.bind_again(),
                 Timer::PortAgain { token } => {
                     if self.ports.again(cx, token) {
-                        self.ready.add(token);
+                        self.may_have_orders(token);
                     }
                 }
                 Timer::WrapLate { pid } => {

@@ -249,6 +249,7 @@ impl Services {
         let counted = cx.counters.started(&service.name, &record.host);
         cx.counters.tallies.took(took);
         lines::start(service, pid, &record);
+        self.refusals.started(&record);
         let until = service.attributes.server_timeout.map(|s| {
             let until = started + Duration::from_secs(s.into());
             cx.at(until, Timer::Terminate { pid, started });

@@ -39,6 +39,8 @@ const PEER: &str = "peer";
 /// What the parent knows about a session, or about a stream that has facts of its own.
 pub struct SessionRecord {
     pub channel: Channel,
+    /// Net has closed its end of the channel: nobody hears an answer to the orders that are left.
+    pub hung_up: bool,
     pub config: Rc<Config>,
     /// The net process that serves it, by its token.
     pub net: usize,
@@ -118,6 +120,7 @@ impl SessionRecord {
         let user = local_user(&config, new.addresses.peer()).map(Rc::new);
         SessionRecord {
             channel,
+            hung_up: false,
             config,
             net: new.net,
             number: new.number,

@@ -224,6 +224,25 @@ impl Sessions {
         self.all.get(&token).is_some_and(|s| !s.channel.is_behind() && !s.is_lost())
     }
 
+    /// Net has closed its end of this channel.
+    pub fn hung_up(&mut self, token: usize) {
+        if let Some(s) = self.all.get_mut(&token) {
+            s.hung_up = true;
+        }
+    }
+
+    /// Does nobody hear what becomes of this session's orders any more, or of the session whose
+    /// stream it is?
+    pub fn has_hung_up(&self, token: usize) -> bool {
+        let hung_up = |token| self.get(token).is_some_and(|s| s.hung_up);
+        hung_up(token) || self.root(token).is_some_and(hung_up)
+    }
+
+    /// The source of its client. None: that is no session's token.
+    pub fn source_of(&self, token: usize) -> Option<Source> {
+        self.all.get(&token).map(|s| Source::of(s.addresses.peer()))
+    }
+
     /// Has this session no connection now?
     pub fn is_lost(&self, token: usize) -> bool {
         self.all.get(&token).is_some_and(SessionRecord::is_lost)

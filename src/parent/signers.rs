@@ -2,12 +2,14 @@
 //! asked for signatures, replaced.
 //!
 //! The parent asks for a session's signature and does not wait; the session gets it when it comes.
-//! A session has one request at a time. A process is asked for at most [`ASKED_MAX`] signatures at
-//! a time, and the other requests wait here, so that none is ever held in the channel. Where a
-//! process ends, its open requests go to the next one; each request goes to at most [`TRIES_MAX`]
-//! processes. The parent ends a process that has not answered for [`ANSWER_TIMEOUT`]. The keys are
-//! in a sealed file that the parent never reads.
+//! A session has one request at a time. A process is asked for a few signatures at a time, and the
+//! other requests wait here, where the sources of their clients take turns: an RSA signature takes
+//! milliseconds, and one source may have a hundred handshakes. Where a process ends, its open
+//! requests go to the next one; each request goes to at most [`TRIES_MAX`] processes. The parent
+//! ends a process that has not answered for [`ANSWER_TIMEOUT`]. The keys are in a sealed file that
+//! the parent never reads.
 
+use super::by_source::BySource;
 use super::channel::{Broken, Channel};
 use super::children::Role;
 use super::config::Config;
@@ -15,18 +17,19 @@ use super::context::{Context, Timer};
 use super::inspector;
 use super::starts::{PAUSE, Starts};
 use crate::log;
+use crate::policy::Source;
 use crate::sys::process::Exit;
 use crate::sys::spawn::{Child, Stderr};
 use crate::wire::orders::{Answer, Data, KeysPhase};
 use crate::wire::signing::{FromKeys, ToKeys};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Signatures that one process is asked for at a time: enough to keep any number of processors
-/// busy.
-const ASKED_MAX: usize = 64;
+/// Signatures that one process is asked for at a time, for each processor: enough to keep it busy
+/// while the parent does something else. What was asked for is before everybody who comes later.
+const ASKED_PER_PROCESSOR: usize = 8;
 /// How many processes a request goes to, one after another.
 const TRIES_MAX: u32 = 3;
 /// How long a process that was asked may take for an answer.
@@ -37,6 +40,7 @@ const WAIT_TIMEOUT: Duration = Duration::from_secs(15);
 /// A signature that a session waits for.
 pub struct Request {
     session: usize,
+    source: Source,
     pair: u32,
     scheme: u16,
     message: Data,
@@ -60,20 +64,27 @@ struct Signer {
     asked: BTreeMap<u64, Request>,
     /// The process has owed an answer since then.
     since: Duration,
-    waiting: VecDeque<Request>,
+    waiting: BySource<Request>,
     /// Is a timer set to look after it?
     watched: bool,
 }
 
-#[derive(Default)]
 pub struct Signers {
     all: Vec<Signer>,
+    /// How many signatures one process is asked for at a time.
+    asked_max: usize,
     /// The number of the last request.
     number: u64,
     answers: Vec<(usize, Answer)>,
 }
 
 impl Signers {
+    pub fn new() -> Signers {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let asked_max = processors * ASKED_PER_PROCESSOR;
+        Signers { all: Vec::new(), asked_max, number: 0, answers: Vec::new() }
+    }
+
     fn with_token(&mut self, token: usize) -> Option<&mut Signer> {
         self.all.iter_mut().find(|s| s.process.as_ref().is_some_and(|p| p.token == token))
     }
@@ -100,7 +111,7 @@ impl Signers {
 
     /// A session has ended: its request is dropped if no process was asked yet.
     pub fn forget(&mut self, session: usize) {
-        self.all.iter_mut().for_each(|s| s.waiting.retain(|a| a.session != session));
+        self.all.iter_mut().for_each(|s| drop(s.waiting.take_if(|r| r.session == session)));
     }
 
     /// Ends all keys processes.
@@ -121,7 +132,7 @@ impl Signers {
                 starts: Starts::default(),
                 asked: BTreeMap::new(),
                 since: cx.now,
-                waiting: VecDeque::new(),
+                waiting: BySource::default(),
                 watched: false,
             });
         }
@@ -159,13 +170,15 @@ impl Signers {
         &mut self,
         cx: &mut Context,
         config: &Rc<Config>,
-        session: usize,
+        (session, source): (usize, Source),
         (pair, scheme, message): (u32, u16, Data),
     ) {
         let since = cx.now;
         match self.of(config) {
             Some(s) => {
-                s.waiting.push_back(Request { session, pair, scheme, message, tries: 0, since });
+                let tries = 0;
+                let request = Request { session, source, pair, scheme, message, tries, since };
+                s.waiting.add(source, request);
                 self.ask(cx, config);
             }
             None => self.answers.push((session, Answer::NotSigned)),
@@ -177,8 +190,8 @@ impl Signers {
         let number = &mut self.number;
         let Some(s) = self.all.iter_mut().find(|s| Rc::ptr_eq(&s.config, config)) else { return };
         let mut broken = None;
-        while let Some(p) = s.process.as_mut().filter(|_| s.asked.len() < ASKED_MAX)
-            && let Some(mut request) = s.waiting.pop_front()
+        while let Some(p) = s.process.as_mut().filter(|_| s.asked.len() < self.asked_max)
+            && let Some(mut request) = s.waiting.next()
         {
             if s.asked.is_empty() {
                 s.since = cx.now;
@@ -250,7 +263,7 @@ impl Signers {
         log::warn(&format!("keys: pid {} ended: {exit}", p.child.pid));
         let (again, given_up): (Vec<Request>, Vec<Request>) =
             std::mem::take(&mut s.asked).into_values().partition(|r| r.tries < TRIES_MAX);
-        again.into_iter().rev().for_each(|r| s.waiting.push_front(r));
+        again.into_iter().rev().for_each(|r| s.waiting.add_first(r.source, r));
         self.give_up(given_up);
         self.again(cx);
     }
@@ -279,12 +292,7 @@ impl Signers {
                 // Its end will be noticed soon; meanwhile the warning is not repeated.
                 s.since = now;
             }
-            let split = s
-                .waiting
-                .iter()
-                .position(|r| r.since + WAIT_TIMEOUT > now)
-                .unwrap_or(s.waiting.len());
-            late.extend(s.waiting.drain(..split));
+            late.extend(s.waiting.take_if(|r| r.since + WAIT_TIMEOUT <= now));
             s.watched = !(s.asked.is_empty() && s.waiting.is_empty());
             busy |= s.watched;
         }

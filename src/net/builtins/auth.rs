@@ -57,5 +57,5 @@ pub fn run(s: &mut Session) -> Result<(), End> {
         s.write(reply::ENTER_PASSWORD)?;
         s.line(DIALOGUE_MAX)?;
     }
-    login_result(s, answer, Method::Password, &user)
+    login_result(s, answer, (Method::Password, &user), None)
 }

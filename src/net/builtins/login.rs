@@ -5,15 +5,19 @@ use crate::net::end::End;
 use crate::net::session_state::Session;
 use crate::policy::{GroupSet, Login};
 use crate::sys::poll::{self, Poll};
-use crate::sys::{message, socket};
+use crate::sys::{clock, message, socket};
 use crate::wire::login::{LoginMessage, LoginResult, MESSAGE_MAX};
 use crate::wire::orders::{Answer, Ask, Data, May, Method};
 use crate::wire::reply;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 /// After how many seconds a client may try again for which no descriptor was left.
 const RETRY_SECONDS: u32 = 1;
+/// A key that logs nobody in is answered a whole number of these times after it has come: the files
+/// of a user who exists take a part of a millisecond more than those of one who does not.
+const KEY_STEP: Duration = Duration::from_millis(20);
 
 /// Asks the parent whether a try may begin; true: the password must be known first. Err: the client
 /// was told why not, and the session ends.
@@ -42,12 +46,13 @@ pub fn try_login(s: &mut Session, method: Method, user: &[u8]) -> Result<OwnedFd
     Ok(ours)
 }
 
-/// Waits for the parent's result, and tells the client.
+/// Waits for the parent's result, and tells the client. `key_came`: when its key came, if it is
+/// one.
 pub fn login_result(
     s: &mut Session,
     early: Option<Answer>,
-    method: Method,
-    user: &[u8],
+    (method, user): (Method, &[u8]),
+    key_came: Option<Duration>,
 ) -> Result<(), End> {
     let answer = match early {
         Some(answer) => answer,
@@ -64,6 +69,13 @@ pub fn login_result(
         s.write(&reply::logged_in(&name))?;
         s.state.facts.login = Some(Login { name, groups: GroupSet(groups), superuser });
         return Ok(());
+    }
+    if let Some(came) = key_came {
+        let taken = clock::monotonic().saturating_sub(came).as_nanos();
+        let left = KEY_STEP.as_nanos() - taken % KEY_STEP.as_nanos();
+        // At most that time: it fits.
+        let left = Duration::from_nanos(left as u64);
+        poll::wait(&mut [], Some(left)).map_err(|_| End::System)?;
     }
     let settings = &s.state.world.table.settings;
     let most = [settings.login_tries, settings.pubkey_tries][method as usize];

@@ -7,7 +7,7 @@ use crate::net::end::End;
 use crate::net::handover::Got;
 use crate::net::request::{Reason, Refusal};
 use crate::net::session_state::Session;
-use crate::policy::Denied;
+use crate::policy::{Denied, ServiceId};
 use crate::sys::shared::Shared;
 use crate::wire::orders::{Answer, Ask};
 use crate::wire::reply;
@@ -20,14 +20,13 @@ pub fn run(s: &mut Session) -> Result<Option<End>, End> {
     let (world, host) = (s.state.world.clone(), s.state.facts.host);
     let Some(service) = world.table.offerable(host, &name, s.state.facts.login.as_ref()) else {
         let service = world.table.find(host, &name, s.state.facts.peer);
-        let why = Refusal { service, reason: Reason::Denied(Denied::Offer) };
-        s.report_refusal(Some(why), &name)?;
-        return s.write(reply::NOT_OFFERED).map(|()| None);
+        return not_offered(s, service, &name);
     };
     let ask = Ask::Offer { service: service.0, host: host.0 };
     let offer = match s.channel.ask(&ask, &[])? {
         Answer::Offered { offer } => offer,
-        Answer::NotOffered => return s.write(reply::NOT_OFFERED).map(|()| None),
+        // This session offers it already, or there are too many offers.
+        Answer::NotOffered => return not_offered(s, Some(service), &name),
         _ => return Err(End::System),
     };
     let name = world.table.service(service).map_or("", |s| &s.name);
@@ -39,6 +38,17 @@ pub fn run(s: &mut Session) -> Result<Option<End>, End> {
             Err(end)
         }
     }
+}
+
+/// Refuses an offer of what was called so. The stream waits for the next request.
+fn not_offered(
+    s: &mut Session,
+    service: Option<ServiceId>,
+    name: &[u8],
+) -> Result<Option<End>, End> {
+    let why = Refusal { service, reason: Reason::Denied(Denied::Offer) };
+    s.report_refusal(Some(why), name)?;
+    s.write(reply::NOT_OFFERED).map(|()| None)
 }
 
 /// Leaves the stream to the multiplexer. Err: it has ended.

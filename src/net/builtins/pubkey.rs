@@ -3,6 +3,7 @@
 use super::login::{login_result, may_login, send, try_login};
 use crate::net::end::End;
 use crate::net::session_state::Session;
+use crate::sys::clock;
 use crate::wire::labels::EXPORTER;
 use crate::wire::login::LoginMessage;
 use crate::wire::orders::Method;
@@ -19,11 +20,12 @@ pub fn run(s: &mut Session) -> Result<(), End> {
     let challenge = challenge(s)?;
     s.write(&reply::challenge(&STANDARD.encode(challenge)))?;
     let line = s.line(SIGNATURE_MAX)?;
+    let came = clock::monotonic();
     let (user, text) = read_answer(&line);
     let child = try_login(s, Method::Pubkey, user)?;
     send(&child, &LoginMessage::Signature { challenge, text: text.to_vec() });
     drop(child);
-    login_result(s, None, Method::Pubkey, user)
+    login_result(s, None, (Method::Pubkey, user), Some(came))
 }
 
 /// With TLS, keying material that only the two ends of the connection know; a stream uses that of
