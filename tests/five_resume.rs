@@ -324,7 +324,8 @@ fn a_call_that_waits_is_told_why_and_how_to_end_that() {
 #[test]
 fn a_server_that_comes_back_with_another_key_is_reported() {
     let at = free_address();
-    let mut d = Daemon::with(CONF).file("passwd", PASSWD).listen(&at.to_string()).start();
+    let mut d =
+        Daemon::with(CONF).file("passwd", &passwords(&["demo"])).listen(&at.to_string()).start();
     let f = Five::new(&d);
     let _dialogue = start(&f, &["-q", H, "cat"]);
     d.signal(nix::sys::signal::Signal::SIGINT);
@@ -333,7 +334,8 @@ fn a_server_that_comes_back_with_another_key_is_reported() {
     // It hears first that there is no server, then what the server is.
     let mut call = f.start(&["-n", H, "hello"]);
     told(&mut call, "(five -O exit ends it): no connection (");
-    let _other = Daemon::with(CONF).file("passwd", PASSWD).listen(&at.to_string()).start();
+    let _other =
+        Daemon::with(CONF).file("passwd", &passwords(&["demo"])).listen(&at.to_string()).start();
     told(&mut call, "HAS CHANGED");
     let mut quiet = f.start(&["-q", "-n", H, "hello"]);
     told(&mut quiet, "HAS CHANGED");
@@ -347,14 +349,18 @@ fn a_server_that_comes_back_with_another_key_is_reported() {
 #[test]
 fn a_server_that_keeps_no_sessions_any_more_has_lost_this_one() {
     let at = free_address();
-    let mut d = Daemon::with(CONF).file("passwd", PASSWD).listen(&at.to_string()).start();
+    let mut d =
+        Daemon::with(CONF).file("passwd", &passwords(&["demo"])).listen(&at.to_string()).start();
     let f = Five::new(&d);
     let call = f.standing_call(&[]);
     d.signal(nix::sys::signal::Signal::SIGINT);
     d.wait();
     // With the same key.
     let conf = format!("state_directory = {}\nresume_timeout = 0\n{CONF}", d.place.at("state"));
-    let again = Daemon::with(&conf).file("passwd", PASSWD).stateless().listen(&at.to_string());
+    let again = Daemon::with(&conf)
+        .file("passwd", &passwords(&["demo"]))
+        .stateless()
+        .listen(&at.to_string());
     let _again = again.start();
     let (code, _, err) = finish(call, b"");
     assert_eq!(code, 255);

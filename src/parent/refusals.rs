@@ -62,7 +62,7 @@ impl Refusals {
         record: &Record,
         no: &StartError,
     ) {
-        if let (From::Wait(port), Some(Why::Busy)) = (record.from, no.reply)
+        if let (Requester::Wait(port), Some(Why::Busy)) = (record.from, no.reply)
             && self.still_waits(port, no.reason)
         {
             return;
@@ -92,7 +92,7 @@ impl Refusals {
 
     /// A program was started.
     pub fn started(&mut self, record: &Record) {
-        if let From::Wait(port) = record.from {
+        if let Requester::Wait(port) = record.from {
             self.waiting.remove(&port);
         }
     }
