@@ -326,7 +326,7 @@ impl Parent {
                     && socket::send(client.as_fd(), &a.text).is_ok()
                     && why != Why::NotAvailable
                 {
-                    self.nets.close_lingering(&self.cx, &client, false);
+                    self.nets.close_lingering(&self.cx, &client);
                 }
             }
             (From::Net(net), Err(Some(why))) => {

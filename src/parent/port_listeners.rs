@@ -8,11 +8,10 @@
 use super::bind_error::{self, Kept, Unbound};
 use super::claims;
 use super::context::Context;
-use super::descriptors::own;
 use super::given_paths::GivenPaths;
 use super::port_listener::PortListener;
 use super::row_ports::{At, Port};
-use super::waits::LOCKED;
+use super::waits::not_answered;
 use crate::log;
 use crate::policy::ProgramSocket;
 use crate::sys::bounded_calls::BoundedCalls;
@@ -20,7 +19,6 @@ use crate::sys::identity;
 use crate::sys::leftover::AsMade;
 use crate::sys::local;
 use crate::sys::port::{self, Wanted};
-use crate::sys::shared::Shared;
 use crate::sys::unix_listener::{self, SocketFile};
 use mio::unix::SourceFd;
 use std::collections::{HashMap, HashSet};
@@ -262,17 +260,12 @@ impl PortListeners {
                 if all.clone().any(|l| l.calls.guards()) {
                     calls.guard();
                 }
-                let own: io::Result<Vec<_>> = all.map(|l| own::copy(l.socket.as_fd())).collect();
+                let own: Vec<_> = all.map(|l| l.socket.as_fd()).collect();
                 let address = SocketAddr::new(wanted.address.ip(), real.port());
                 let wanted = Wanted { address, ..*wanted };
                 // Programs have the others, and perhaps the useless one.
-                let bound = own.and_then(|own| {
-                    let bind = move || {
-                        let own: Vec<_> = own.iter().map(Shared::as_fd).collect();
-                        port::listen_again(&wanted, &own)
-                    };
-                    calls.make(bind).unwrap_or_else(|| Err(io::Error::other(LOCKED)))
-                });
+                let made = calls.make_socket(&own, move |own| port::listen_again(&wanted, own));
+                let bound = made.unwrap_or_else(|| Err(not_answered(calls)));
                 let line = |e| bind_error::line(&l.port.place, "port", real, &e, true);
                 bound.map(|socket| Some((socket, None))).map_err(line)
             }

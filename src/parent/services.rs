@@ -195,7 +195,7 @@ impl Services {
                 (config, service, ticket),
                 record,
                 child,
-                connection,
+                (connection, plan.uid),
                 (net_ends, text),
             ),
             Err(no) => {
@@ -238,7 +238,7 @@ impl Services {
         (config, id, ticket): (Rc<Config>, ServiceId, Ticket),
         record: Record,
         child: Child,
-        connection: Shared,
+        (connection, uid): (Shared, u32),
         (net_ends, text): (NetEnds, Vec<u8>),
     ) {
         let (pid, started) = (child.pid, record.at);
@@ -262,7 +262,7 @@ impl Services {
             }
             From::Session(s) => (Some(s), None),
             From::Net(_) | From::Port if service.attributes.lingering_close => {
-                (None, undelivered::copy(cx, &connection))
+                (None, undelivered::copy(cx, &connection).map(|copy| (copy, uid)))
             }
             From::Net(_) | From::Port | From::Wait(_) => (None, None),
         };
@@ -292,8 +292,8 @@ impl Services {
     }
 
     /// A service has ended, so its place is free. Returns the client's own socket, where that is to
-    /// get a lingering close.
-    pub fn ended(&mut self, cx: &mut Context, pid: i32, exit: Exit) -> Option<Shared> {
+    /// get a lingering close, and the user who has had it.
+    pub fn ended(&mut self, cx: &mut Context, pid: i32, exit: Exit) -> Option<(Shared, u32)> {
         let mut running = self.running.remove(pid)?;
         if let From::Wait(port) = running.record.from {
             self.freed.push(port);
