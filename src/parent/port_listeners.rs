@@ -11,10 +11,9 @@ use super::context::Context;
 use super::given_paths::GivenPaths;
 use super::port_listener::PortListener;
 use super::row_ports::{At, Port};
-use super::waits::not_answered;
 use crate::log;
 use crate::policy::ProgramSocket;
-use crate::sys::bounded_calls::BoundedCalls;
+use crate::sys::beside;
 use crate::sys::identity;
 use crate::sys::leftover::AsMade;
 use crate::sys::local;
@@ -230,26 +229,23 @@ impl PortListeners {
             && uid != identity::effective_uid()
         {
             l.calls.guard();
+            beside::guard();
         }
     }
 
     /// Binds another socket in place of one that a program has made useless. Err: one line.
     pub fn bind_again(&mut self, token: usize) -> Result<(), String> {
-        let Some(l) = self.get_mut(token) else { return Ok(()) };
-        let mut calls = std::mem::take(&mut l.calls);
-        let bound = self.bound_again(token, &mut calls);
-        if let Some(l) = self.get_mut(token) {
-            l.calls = calls;
-            if let Some((socket, file)) = bound? {
-                l.made = Some(AsMade::of(socket.as_fd()).into());
-                (l.socket, l.file, l.useless) = (socket, file, false);
-            }
+        if let Some((socket, file)) = self.bound_again(token)?
+            && let Some(l) = self.get_mut(token)
+        {
+            l.made = Some(AsMade::of(socket.as_fd()).into());
+            (l.socket, l.file, l.useless) = (socket, file, false);
         }
         Ok(())
     }
 
     /// None: the service manager has bound the one before.
-    fn bound_again(&self, token: usize, calls: &mut BoundedCalls) -> Result<Option<Made>, String> {
+    fn bound_again(&self, token: usize) -> Result<Option<Made>, String> {
         let Some(l) = self.places.get(&token).and_then(|at| self.now.get(*at)) else {
             return Ok(None);
         };
@@ -257,15 +253,10 @@ impl PortListeners {
             (At::Port(wanted), Some(real)) => {
                 let same = |other: &&PortListener| other.has_port(wanted.protocol, real.port());
                 let all = self.now.iter().chain(&self.kept).filter(same);
-                if all.clone().any(|l| l.calls.guards()) {
-                    calls.guard();
-                }
                 let own: Vec<_> = all.map(|l| l.socket.as_fd()).collect();
                 let address = SocketAddr::new(wanted.address.ip(), real.port());
                 let wanted = Wanted { address, ..*wanted };
-                // Programs have the others, and perhaps the useless one.
-                let made = calls.make_socket(&own, move |own| port::listen_again(&wanted, own));
-                let bound = made.unwrap_or_else(|| Err(not_answered(calls)));
+                let bound = port::listen_again(&wanted, &own);
                 let line = |e| bind_error::line(&l.port.place, "port", real, &e, true);
                 bound.map(|socket| Some((socket, None))).map_err(line)
             }

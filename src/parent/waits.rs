@@ -286,7 +286,7 @@ pub fn look<T: Send + 'static>(
 }
 
 /// What is said of a call that was not answered in time.
-pub fn not_answered(calls: &BoundedCalls) -> io::Error {
+fn not_answered(calls: &BoundedCalls) -> io::Error {
     let locked = calls.held_up_for() >= HELD_UP;
     io::Error::new(ErrorKind::TimedOut, if locked { LOCKED } else { SLOW })
 }
@@ -313,6 +313,19 @@ mod tests {
         }
         assert!(all > ms(350) && all <= 2 * MAX_WAIT, "{all:?}");
         assert_eq!(w.max_wait(ms(11_000)), MAX_WAIT);
+    }
+
+    #[test]
+    fn that_it_cannot_be_looked_at_is_said_when_it_could_not_for_a_while() {
+        let (mut w, s) = (Wait::new(), Duration::from_secs);
+        let found = || Found { left: false, seen: None };
+        // A busy computer.
+        for at in [0, 10, 20] {
+            assert_eq!(w.unexamined(s(at)), (EXAMINE_AGAIN, false));
+            w.ended(found(), s(at + 1));
+        }
+        let warned = (30..100).filter(|at| w.unexamined(s(*at)).1).collect::<Vec<_>>();
+        assert_eq!(warned, [33, 93]);
     }
 
     #[test]

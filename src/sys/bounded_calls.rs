@@ -25,8 +25,8 @@ const WAIT_AGAIN: Duration = Duration::from_secs(60);
 type Call = Box<dyn FnOnce(&[BorrowedFd]) -> Option<OwnedFd> + Send>;
 type Answer<T> = Arc<Mutex<Option<T>>>;
 
-/// What makes the calls on one socket, one after the other: one process at most, from the first
-/// call on. It ends with this, or when the call ends that it makes then.
+/// What makes the calls on one socket, or for one purpose, one after the other: one process at
+/// most, from the first call on. It ends with this, or when the call ends that it makes then.
 #[derive(Debug, Default)]
 pub struct BoundedCalls {
     /// Somebody may have the socket who could make the calls wait.
