@@ -71,9 +71,10 @@ impl Services {
         })
     }
 
-    /// Does nothing run or start, and is no process left of a service that was asked to end?
+    /// Does nothing run or start, and is no process left of a service that was asked to end? What
+    /// cannot be killed on its way to its start does not count: it may never end.
     pub fn is_empty(&self) -> bool {
-        self.starting.is_empty() && self.running.is_empty()
+        self.starting.iter().all(PendingStart::cannot_be_killed) && self.running.is_empty()
     }
 
     /// The answers to arrivals, since the last call.

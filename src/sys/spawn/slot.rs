@@ -17,9 +17,25 @@ pub(super) struct Slot {
     pub stack: Stack,
 }
 
+/// What a start has of a slot.
+#[derive(Debug)]
+pub(super) enum Place {
+    Slot(Slot),
+    /// The stack alone: another start has the rest, with a new one.
+    Stack(#[expect(dead_code, reason = "the child is on it")] Stack),
+}
+
 impl Slot {
     pub fn new([fd, errors]: [OwnedFd; 2]) -> io::Result<Slot> {
         Ok(Slot { fd, errors, holds_errors: false, stack: Stack::new()? })
+    }
+
+    /// The slot with a new stack, for another start, and the stack of the child that is here. Err:
+    /// there is no memory, and nothing has changed.
+    pub fn split(self) -> Result<(Slot, Stack), Slot> {
+        let Ok(new) = Stack::new() else { return Err(self) };
+        let Slot { fd, errors, holds_errors, stack } = self;
+        Ok((Slot { fd, errors, holds_errors, stack: new }, stack))
     }
 
     /// Where the connection is for the child.
