@@ -39,7 +39,10 @@
 //! it is parked (`net::parked`), and one thread waits for all parked ones. The new process writes
 //! `+Go` when nothing but exec is left to do. Meanwhile the parent serves the next order
 //! (`sys::spawn::PendingStart`), so a start that hangs before its exec holds up no other. While
-//! services start often, the process of the next one is made in advance (`sys::spawn::spare`).
+//! services start often, the process of the next one is made in advance
+//! (`sys::spawn::spare`). Calls that a service could make wait for as long as it likes are made by
+//! processes beside the parent that share its memory, and for which nobody waits
+//! (`sys::side_process`).
 //!
 //! # The client
 //!

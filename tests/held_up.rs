@@ -150,13 +150,14 @@ fn starts_that_are_slow_hold_up_nobody_but_their_user() {
 }
 
 #[test]
-fn three_users_whose_starts_hang_for_ever_leave_places_for_others() {
+fn users_whose_starts_hang_for_ever_leave_places_for_others() {
+    const USERS: [&str; 8] = ["daemon", "bin", "sys", "games", "man", "lp", "mail", "news"];
     let Some(hung) = hung() else { return };
     answers_after(&hung.device, None);
-    let rows = ["daemon", "bin", "sys"].map(|user| row(user, user, &hung)).concat();
+    let rows = USERS.map(|user| row(user, user, &hung)).concat();
     let d = Daemon::with(&format!("{OTHER}{rows}")).start();
     let mut stuck = Vec::new();
-    for user in ["daemon", "bin", "sys"] {
+    for user in USERS {
         for _ in 0..14 {
             let mut c = d.connect();
             c.send(format!("{user}\r\n"));
@@ -181,6 +182,20 @@ fn it_ends_although_a_start_hangs() {
     d.wait_log("stopping");
     d.signal(Signal::SIGTERM);
     assert_eq!(d.wait(), 0);
+    stuck.end();
+}
+
+#[test]
+fn it_ends_although_starts_cannot_be_killed() {
+    let Some((mut d, hung)) = daemon("shutdown_timeout = 600\n") else { return };
+    answers_after(&hung.device, None);
+    let mut stuck = d.connect();
+    stuck.send(STUCK);
+    until("it is on its way", || !d.services().is_empty());
+    d.signal(Signal::SIGTERM);
+    assert_eq!(d.wait(), 0);
+    d.wait_log("1 starts hang before their exec");
+    let _ = umount2(&*hung.at, MntFlags::MNT_FORCE);
     stuck.end();
 }
 

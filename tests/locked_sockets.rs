@@ -5,12 +5,14 @@
 
 mod support;
 
+use nix::sys::signal::Signal;
 use std::net::{TcpStream, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
 use support::*;
 
-/// At its first start it leaves a process that keeps the lock for 20 s, and ends when that has it.
+/// At its first start it leaves a process that keeps the lock, for 90 s at most or until the test
+/// releases it, and ends when that has it.
 const LOCKS: &str = r#"
     #define _GNU_SOURCE
     #include <fcntl.h>
@@ -65,13 +67,16 @@ const LOCKS: &str = r#"
         struct pollfd fault = { faults, POLLIN };
         poll(&fault, 1, -1);
         write(told[1], "x", 1);
-        sleep(20);
+        for (int n = 0; n < 900 && !access(words[2], F_OK) && access(words[3], F_OK); n++) usleep(100000);
         _exit(0);
     }"#;
 
 fn conf(attributes: &str, what: &str) -> String {
-    let attributes = attributes.replace("PROGRAM", &format!("nobody @DIR@/x x {what} @DIR@/once"));
-    format!("hello stream tcp nowait @USER@ /bin/echo echo hello\nx {attributes}")
+    let attributes =
+        attributes.replace("PROGRAM", &format!("nobody @DIR@/x x {what} @DIR@/once @DIR@/release"));
+    format!(
+        "shutdown_timeout = 600\nhello stream tcp nowait @USER@ /bin/echo echo hello\nx {attributes}"
+    )
 }
 
 /// The service `x`, beside `hello`. None: it cannot be tried here.
@@ -94,6 +99,23 @@ fn locks(attributes: &str, what: &str) -> Option<Daemon> {
     Some(d.start())
 }
 
+/// A client of `x`: by name, or at its port.
+fn come(d: &Daemon, what: &str) -> Option<Client> {
+    match what {
+        "datagram" => {
+            let from = UdpSocket::bind("127.0.0.1:0").expect("bind");
+            from.send_to(b"x", d.port(0)).expect("send");
+        }
+        "listener" => drop(TcpStream::connect(d.port(0)).expect("connect")),
+        _ => {
+            let mut c = d.connect();
+            c.send("x\r\n").expect("+Go\r\n");
+            return Some(c);
+        }
+    }
+    None
+}
+
 /// Everybody else is served while the lock is kept.
 fn others_are_served(d: &Daemon) {
     let began = Instant::now();
@@ -101,7 +123,7 @@ fn others_are_served(d: &Daemon) {
     for _ in 0..4 {
         same(d.ask("hello\r\n"), "+Go\r\nhello\n");
     }
-    assert!(began.elapsed() < Duration::from_secs(10), "the lock is kept for 20 s\n{}", d.log());
+    assert!(began.elapsed() < Duration::from_secs(10), "the lock is kept for longer\n{}", d.log());
 }
 
 #[test]
@@ -131,12 +153,7 @@ fn of_a_socket_that_a_program_has_whole() {
     for (row, what) in [("dgram udp", "datagram"), ("stream tcp", "listener")] {
         let row = format!("{row} wait PROGRAM\n port = 127.0.0.1:0\n");
         let Some(d) = locks(&row, what) else { return };
-        let [at] = d.ports();
-        let come = || match what {
-            "datagram" => drop(UdpSocket::bind("127.0.0.1:0").expect("bind").send_to(b"x", at)),
-            _ => drop(TcpStream::connect(at).expect("connect")),
-        };
-        come();
+        come(&d, what);
         others_are_served(&d);
         d.wait_log("a process keeps the lock of this socket");
         if what == "listener" {
@@ -145,8 +162,66 @@ fn of_a_socket_that_a_program_has_whole() {
             same(d.ask("hello\r\n"), "+Go\r\nhello\n");
             assert!(began.elapsed() < Duration::from_secs(10), "{}", d.log());
         }
-        come();
+        come(&d, what);
+        d.place.write("release", "", 0o600);
         // Whoever comes when it has been given back is served.
         d.wait_logs("EXIT service=x", 2);
     }
+}
+
+/// fived ends while the lock is kept, which is for longer than `wait` waits.
+fn it_ends(row: &str, what: &str) {
+    for signal in [Signal::SIGTERM, Signal::SIGUSR2] {
+        let Some(mut d) = locks(row, what) else { return };
+        let _client = come(&d, what);
+        others_are_served(&d);
+        if what != "service" {
+            d.wait_log("a process keeps the lock of this socket");
+        }
+        d.signal(signal);
+        assert_eq!(d.wait(), 0);
+    }
+}
+
+#[test]
+fn of_a_fived_that_ends_after_a_close_that_lingers() {
+    it_ends("stream tcp nowait PROGRAM\n lingering_close = yes\n", "service");
+}
+
+#[test]
+fn of_a_fived_that_ends_after_a_program_of_datagrams() {
+    it_ends("dgram udp wait PROGRAM\n port = 127.0.0.1:0\n", "datagram");
+}
+
+#[test]
+fn of_a_fived_that_ends_after_a_program_that_listens() {
+    it_ends("stream tcp wait PROGRAM\n port = 127.0.0.1:0\n", "listener");
+}
+
+#[test]
+fn of_a_user_whose_closes_linger_beside_those_of_others() {
+    let row = "stream tcp nowait PROGRAM\n lingering_close = yes\ny stream tcp nowait daemon /bin/echo echo hello\n lingering_close = yes\n";
+    let Some(d) = locks(row, "service") else { return };
+    let _client = come(&d, "service");
+    others_are_served(&d);
+    for _ in 0..4 {
+        // It is reset where what the service does not read is not discarded.
+        same(d.ask("y\r\nwhat nobody reads"), "+Go\r\nhello\n");
+    }
+}
+
+#[test]
+fn of_a_port_that_a_reload_gives_to_a_second_row() {
+    let row = "stream tcp wait PROGRAM\n port = 127.0.0.1:0\n";
+    let Some(d) = locks(row, "listener") else { return };
+    let port = d.port(0).port();
+    come(&d, "listener");
+    others_are_served(&d);
+    let second = "y stream tcp nowait daemon /bin/echo echo hello\n port = 0.0.0.0:";
+    let both = conf(&format!("{row}{second}{port}\n"), "listener");
+    assert!(d.reload(&both).contains("refused"), "{}", d.log());
+    d.wait_log("the system has not answered in time: a process may keep the lock of a socket");
+    same(d.ask("hello\r\n"), "+Go\r\nhello\n");
+    d.place.write("release", "", 0o600);
+    until("the lock was given back", || !d.reload(&both).contains("refused"));
 }

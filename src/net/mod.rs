@@ -27,8 +27,7 @@
 //! | `session_counts` | how many sessions there are, in all and from each source |
 //! | `idle_sessions` | those that make room for others |
 //! | `relays` | connections of plain clients to servers that are already running |
-//! | `lingering` | the lingering close of sockets that services have had |
-//! | `threads` | threads for sessions and lingering closes |
+//! | `threads` | threads for sessions |
 //! | `parked` | the sessions that only wait for their next request |
 //! | `descriptors` | how many descriptors are left, and which are reserved |
 
@@ -42,7 +41,6 @@ mod descriptors;
 mod end;
 mod handover;
 mod idle_sessions;
-mod lingering;
 mod lost;
 mod order_queue;
 mod parked;

@@ -1,4 +1,4 @@
-//! Threads for sessions and lingering closes. One whose session has ended, or was parked, takes the
+//! Threads for sessions. One whose session has ended, or was parked, takes the
 //! next work for a moment longer, which costs less than a new thread.
 
 use std::collections::VecDeque;

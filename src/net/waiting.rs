@@ -19,7 +19,6 @@ mod urgent;
 
 use super::answers::Answers;
 use super::clients::{AfterHeader, ClientState, Clients, NameLookup};
-use super::lingering;
 use super::order_queue::OrderQueue;
 use super::relays::Relays;
 use super::request::{self, Decision, Where};
@@ -182,7 +181,6 @@ impl Loop {
             && self.relays.is_empty()
             && !self.order_queue.has_backlog()
             && self.world.sessions.is_empty()
-            && !lingering::any(self.now)
     }
 
     /// How long the poll may wait.

@@ -48,8 +48,8 @@ impl Parent {
             let cx = &mut self.cx;
             match cx.children.remove(pid) {
                 Some(Role::Service) => {
-                    if let Some(socket) = self.services.ended(cx, pid, exit) {
-                        self.nets.close_lingering(cx, &socket, true);
+                    if let Some((socket, uid)) = self.services.ended(cx, pid, exit) {
+                        self.lingering.close(&socket, uid, cx.now);
                     }
                 }
                 Some(Role::Net(token)) => self.net_ended(token, exit),
@@ -102,5 +102,16 @@ impl Parent {
         self.signers.retire(|config| {
             Rc::ptr_eq(config, current) || nets.iter().any(|n| Rc::ptr_eq(config, &n.config))
         });
+    }
+
+    /// Ends what was made ahead or kept, and nobody has needed lately.
+    pub(super) fn tidy(&mut self) {
+        let cx = &mut self.cx;
+        self.services.tidy(cx.now);
+        self.pairs.tidy(cx.now);
+        self.connects.tidy(cx.now);
+        self.lingering.tidy();
+        cx.held_up.tidy(cx.now);
+        cx.spawner.tidy(cx.now);
     }
 }

@@ -106,6 +106,14 @@ impl Parent {
         self.services.running.warn_of_waits();
     }
 
+    /// The processes that close clients' sockets do so without this one. But where it is the first
+    /// of a container they end with it.
+    fn end_lingering(&self) {
+        while self.lingering.any(clock::monotonic()) {
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+
     /// Logs what net processes, which are killed, had refused before the parent read it. What else
     /// they had asked for is not carried out any more.
     fn last_refusals(&mut self) {
@@ -161,6 +169,7 @@ impl Parent {
         }
         self.connects.abandon();
         self.end_waits();
+        self.end_lingering();
         self.nets.end();
         self.last_refusals();
         self.cx.now = clock::monotonic();

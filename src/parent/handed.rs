@@ -41,11 +41,11 @@ impl Nets {
         self.tell(cx, token, &ToNet::Refuse { service, why }, client.map(AsFd::as_fd));
     }
 
-    /// Has a net process do the lingering close of a client's socket; `used`: a service that has
-    /// ended has had it. Where there is no such process now, the connection just ends.
-    pub fn close_lingering(&mut self, cx: &Context, socket: &Shared, used: bool) {
+    /// Has a net process do the lingering close of a client's socket that no service has had. Where
+    /// there is no such process now, the connection just ends.
+    pub fn close_lingering(&mut self, cx: &Context, socket: &Shared) {
         if let Some(token) = self.for_relay(None) {
-            self.tell(cx, token, &ToNet::Linger { used }, Some(socket.as_fd()));
+            self.tell(cx, token, &ToNet::Linger, Some(socket.as_fd()));
         }
     }
 

@@ -6,7 +6,7 @@ use super::listener::Listener;
 use super::tls_ports::TlsPorts;
 use crate::policy::LISTEN_MAX;
 use crate::sys::port::{self, Protocol, Wanted};
-use crate::sys::{origin_mark, socket};
+use crate::sys::{beside, origin_mark, socket};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -156,7 +156,7 @@ impl Listeners {
             .collect();
         match socket::listen(address, mptcp) {
             Err(e) if e.kind() == io::ErrorKind::AddrInUse && !own.is_empty() => {
-                socket::listen_beside(address, mptcp, &own)
+                beside::listen(address, mptcp, &own)
             }
             made => made,
         }

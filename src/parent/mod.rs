@@ -27,6 +27,7 @@
 //! | `backend` `environment` | the program that a connection is handed to, laid out |
 //! | `services` `starting` `running` | services: all of them, those that start, those that run |
 //! | `unbound` | ports of inetd.conf and xinetd.conf that could not be bound, until they can be |
+//! | `lingering` | the lingering close of sockets that services have had |
 //! | `undelivered` | sockets of services that have ended, until net has all of their output |
 //! | `turns` `deferred` `held_up` | how many may be starting, and who waits for them; those that wait for their turn; whose starts are held up |
 //! | `channel` | a channel on which orders come and answers go |
@@ -96,6 +97,7 @@ mod hosts;
 mod inspector;
 mod keys;
 mod lines;
+mod lingering;
 mod listener;
 mod listeners;
 mod local_clients;

@@ -325,7 +325,7 @@ impl Parent {
                     && socket::send(client.as_fd(), &a.text).is_ok()
                     && why != Why::NotAvailable
                 {
-                    self.nets.close_lingering(&self.cx, &client, false);
+                    self.nets.close_lingering(&self.cx, &client);
                 }
             }
             (Requester::Net(net), Err(Some(why))) => {

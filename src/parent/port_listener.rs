@@ -3,6 +3,7 @@
 
 use super::addresses::Addresses;
 use super::claims::Claimable;
+use super::context::{Context, Timer};
 use super::row_ports::{At, Port};
 use super::waits::{Found, State, Wait, look};
 use crate::log;
@@ -215,5 +216,31 @@ impl PortListener {
     pub fn watch(&self, registry: &Registry) -> io::Result<()> {
         let (fd, Some(token)) = (self.socket.as_raw_fd(), self.token) else { return Ok(()) };
         registry.register(&mut SourceFd(&fd), Token(token), Interest::READABLE)
+    }
+    pub fn watch_again(&self, cx: &Context) {
+        if let Err(e) = self.watch(cx.registry()) {
+            log::warn(&format!("{}: poll: {e}", self.name()));
+        }
+    }
+
+    /// From now on a program has the socket, or is about to get it: it is not watched.
+    pub fn give_away(&mut self, cx: &Context) {
+        let before = self.wait.as_mut().map(|w| std::mem::replace(&mut w.state, State::Taken));
+        let fd = self.socket.as_raw_fd();
+        if before == Some(State::Watched)
+            && let Err(e) = cx.registry().deregister(&mut SourceFd(&fd))
+        {
+            log::warn(&format!("{}: poll: {e}", self.name()));
+        }
+    }
+
+    /// There was no answer in time: it is looked at again after a pause.
+    pub fn look_again(&mut self, cx: &mut Context, e: &io::Error) {
+        let (Some(wait), Some(token)) = (self.wait.as_mut(), self.token) else { return };
+        let (pause, warns) = wait.unexamined(cx.now);
+        if warns {
+            log::warn(&format!("{}: port: {}: {e}", self.port.place, self.name()));
+        }
+        cx.after(pause, Timer::PortAgain { token });
     }
 }

@@ -8,19 +8,16 @@
 use super::bind_error::{self, Kept, Unbound};
 use super::claims;
 use super::context::Context;
-use super::descriptors::own;
 use super::given_paths::GivenPaths;
 use super::port_listener::{Condition, PortListener};
 use super::row_ports::{At, Port};
-use super::waits::LOCKED;
 use crate::log;
 use crate::policy::ProgramSocket;
-use crate::sys::bounded_calls::BoundedCalls;
+use crate::sys::beside;
 use crate::sys::identity;
 use crate::sys::leftover::AsMade;
 use crate::sys::local;
 use crate::sys::port::{self, Wanted};
-use crate::sys::shared::Shared;
 use crate::sys::unix_listener::{self, SocketFile};
 use mio::unix::SourceFd;
 use std::collections::{HashMap, HashSet};
@@ -232,26 +229,23 @@ impl PortListeners {
             && uid != identity::effective_uid()
         {
             l.calls.guard();
+            beside::guard();
         }
     }
 
     /// Binds another socket in place of one that a program has made useless. Err: one line.
     pub fn bind_again(&mut self, token: usize) -> Result<(), String> {
-        let Some(l) = self.get_mut(token) else { return Ok(()) };
-        let mut calls = std::mem::take(&mut l.calls);
-        let bound = self.bound_again(token, &mut calls);
-        if let Some(l) = self.get_mut(token) {
-            l.calls = calls;
-            if let Some((socket, file)) = bound? {
-                l.made = Some(AsMade::of(socket.as_fd()).into());
-                (l.socket, l.file, l.condition) = (socket, file, Condition::Good);
-            }
+        if let Some((socket, file)) = self.bound_again(token)?
+            && let Some(l) = self.get_mut(token)
+        {
+            l.made = Some(AsMade::of(socket.as_fd()).into());
+            (l.socket, l.file, l.condition) = (socket, file, Condition::Good);
         }
         Ok(())
     }
 
     /// None: the service manager has bound the one before.
-    fn bound_again(&self, token: usize, calls: &mut BoundedCalls) -> Result<Option<Made>, String> {
+    fn bound_again(&self, token: usize) -> Result<Option<Made>, String> {
         let Some(l) = self.places.get(&token).and_then(|at| self.now.get(*at)) else {
             return Ok(None);
         };
@@ -259,20 +253,10 @@ impl PortListeners {
             (At::Port(wanted), Some(real)) => {
                 let same = |other: &&PortListener| other.has_port(wanted.protocol, real.port());
                 let all = self.now.iter().chain(&self.kept).filter(same);
-                if all.clone().any(|l| l.calls.guards()) {
-                    calls.guard();
-                }
-                let own: io::Result<Vec<_>> = all.map(|l| own::copy(l.socket.as_fd())).collect();
+                let own: Vec<_> = all.map(|l| l.socket.as_fd()).collect();
                 let address = SocketAddr::new(wanted.address.ip(), real.port());
                 let wanted = Wanted { address, ..*wanted };
-                // Programs have the others, and perhaps the useless one.
-                let bound = own.and_then(|own| {
-                    let bind = move || {
-                        let own: Vec<_> = own.iter().map(Shared::as_fd).collect();
-                        port::listen_again(&wanted, &own)
-                    };
-                    calls.make(bind).unwrap_or_else(|| Err(io::Error::other(LOCKED)))
-                });
+                let bound = port::listen_again(&wanted, &own);
                 let line = |e| bind_error::line(&l.port.place, "port", real, &e, true);
                 bound.map(|socket| Some((socket, None))).map_err(line)
             }

@@ -16,11 +16,10 @@ use crate::sys::queue_head;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
 use crate::wire::orders::Why;
-use mio::unix::SourceFd;
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 /// Clients that wait for the name of their address at a time. A source has one more only while it
@@ -70,9 +69,13 @@ impl Ports {
         if l.wait.is_some() {
             let came = woken(l, cx, name);
             if let Err(e) = &came {
-                log::warn(&format!("{}: port: {}: {e}", l.port.place, l.name()));
-                taken(l, cx);
-                self.not_started(cx, token, NotStarted::Failed);
+                l.give_away(cx);
+                if e.kind() == ErrorKind::TimedOut {
+                    l.look_again(cx, e);
+                } else {
+                    log::warn(&format!("{}: port: {}: {e}", l.port.place, l.name()));
+                    self.not_started(cx, token, NotStarted::Failed);
+                }
             }
             return came.unwrap_or(Came::Nobody);
         }
@@ -146,20 +149,15 @@ impl Ports {
             return false;
         };
         let examined = l.examine();
-        let Some(wait) = l.wait.as_mut() else { return false };
-        l.condition = Condition::Good;
+        l.condition = if examined.is_err() { Condition::Unexamined } else { Condition::Good };
         let (found, undone) = match examined {
             Ok(examined) => examined,
             Err(e) => {
-                l.condition = Condition::Unexamined;
-                let (pause, warns) = wait.unexamined(cx.now);
-                if warns {
-                    log::warn(&format!("{}: port: {}: {e}", l.port.place, l.name()));
-                }
-                cx.after(pause, Timer::PortAgain { token });
+                l.look_again(cx, &e);
                 return false;
             }
         };
+        let Some(wait) = l.wait.as_mut() else { return false };
         let next = wait.ended(found, cx.now);
         if let Err(what) = undone
             && !self.replace(cx, token, what)
@@ -222,7 +220,7 @@ impl Ports {
         match pause {
             Some(pause) => cx.after(pause, Timer::PortAgain { token }),
             None if l.wait.as_ref().is_some_and(|w| w.state == State::Ready) => {}
-            None => watch_again(l, cx),
+            None => l.watch_again(cx),
         }
     }
 
@@ -241,7 +239,7 @@ impl Ports {
             && let Some(wait) = l.wait.as_mut().filter(|w| w.state == State::Paused)
         {
             wait.state = State::Watched;
-            watch_again(l, cx);
+            l.watch_again(cx);
         }
         false
     }
@@ -331,11 +329,11 @@ fn woken(
         Ok(None) if was_watched => return Ok(Came::Nobody),
         Ok(None) => {
             wait.state = State::Watched;
-            watch_again(l, cx);
+            l.watch_again(cx);
             return Ok(Came::Nobody);
         }
         // An error of an earlier answer, which comes once.
-        Err(_) if !failed_before => return Ok(Came::Gone),
+        Err(e) if e.kind() != ErrorKind::TimedOut && !failed_before => return Ok(Came::Gone),
         Err(e) => return Err(e),
     };
     let client = match cx.descriptors.copy(socket) {
@@ -347,26 +345,9 @@ fn woken(
     };
     let backend = cx.config.table.service(service).map(|s| &s.backend);
     wait.is_internal = matches!(backend, Some(Backend::Internal(_)));
-    taken(l, cx);
+    l.give_away(cx);
     let (name, place) = (name(addresses.peer()), (addresses, Requester::Wait(token)));
     Ok(Came::Client(Box::new(arrival(cx, service, client, place, name))))
-}
-
-/// From now on a program has the socket, or is about to get it: it is not watched.
-fn taken(l: &mut PortListener, cx: &Context) {
-    let before = l.wait.as_mut().map(|w| std::mem::replace(&mut w.state, State::Taken));
-    let fd = l.socket.as_raw_fd();
-    if before == Some(State::Watched)
-        && let Err(e) = cx.registry().deregister(&mut SourceFd(&fd))
-    {
-        log::warn(&format!("{}: poll: {e}", l.name()));
-    }
-}
-
-fn watch_again(l: &PortListener, cx: &Context) {
-    if let Err(e) = l.watch(cx.registry()) {
-        log::warn(&format!("{}: poll: {e}", l.name()));
-    }
 }
 
 /// A datagram is dropped, because its sender's name is not known in time.

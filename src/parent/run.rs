@@ -9,6 +9,7 @@ use super::channel::{Broken, Retries};
 use super::context::{Context, Phase, SIGNALS, Timer};
 use super::deferred::Deferred;
 use super::hosts::Hosts;
+use super::lingering::Lingering;
 use super::listeners::Listeners;
 use super::logins::{Logins, Proved};
 use super::names::Names;
@@ -66,6 +67,7 @@ pub struct Parent {
     pub deferred: Deferred,
     /// Likewise.
     pub connects: Connects,
+    pub lingering: Lingering,
     pub cx: Context,
     pub listeners: Listeners,
     pub pairs: SocketPairs,
@@ -104,6 +106,7 @@ impl Parent {
             services: Services::new()?,
             deferred: Deferred::default(),
             connects: Connects::default(),
+            lingering: Lingering::default(),
             cx,
             listeners,
             pairs: SocketPairs::default(),
@@ -220,10 +223,7 @@ impl Parent {
                 || relays.for_net(net)
                 || deferred.for_net(net)
         };
-        // Where none will serve any more, one stays for the sockets whose close is to linger.
-        let lingers = self.cx.is_ending() && services.running.has_lingering_close();
-        let stays = if lingers { self.nets.for_relay(None) } else { None };
-        self.nets.release(|net| services.starts_for_net(net) || waits(net) || stays == Some(net));
+        self.nets.release(|net| services.starts_for_net(net) || waits(net));
     }
 
     /// While starts are pending, or before the loop waits, makes a socket pair and a process that
@@ -387,16 +387,12 @@ impl Parent {
                 Timer::Over => cx.phase = Phase::Over,
                 Timer::Left { until } => self.left(until),
                 Timer::Watch => {
-                    let spares = self.pairs.has_spares() || cx.spawner.has_spare();
+                    let spares = self.pairs.has_spares()
+                        || cx.spawner.has_spare()
+                        || self.lingering.has_processes();
                     self.watchdog.check(cx, (&mut self.nets, &self.listeners), spares)
                 }
-                Timer::Tidy => {
-                    self.services.tidy(cx.now);
-                    self.pairs.tidy(cx.now);
-                    self.connects.tidy(cx.now);
-                    cx.held_up.tidy(cx.now);
-                    cx.spawner.tidy(cx.now);
-                }
+                Timer::Tidy => self.tidy(),
             }
         }
     }

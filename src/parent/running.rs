@@ -31,8 +31,9 @@ pub struct Running {
     pub until: Option<Duration>,
     /// Bytes to it and from it, once its relay has ended.
     pub traffic: Option<(u64, u64)>,
-    /// The client's own socket, if it gets a lingering close after the service's end.
-    pub lingering_close: Option<Shared>,
+    /// The client's own socket, if it gets a lingering close after the service's end, and the user
+    /// who has had it.
+    pub lingering_close: Option<(Shared, u32)>,
     pub ending: Ending,
     pub output: Output,
 }
@@ -227,11 +228,6 @@ impl Runs {
             // Usually because all processes of the group have ended.
             log::debug!("process group {pid}: {e}");
         }
-    }
-
-    /// Will a client's socket get a lingering close?
-    pub fn has_lingering_close(&self) -> bool {
-        self.all.values().any(|r| r.lingering_close.is_some())
     }
 
     /// A service has ended: logs its line, or keeps it until the relay's counts come.

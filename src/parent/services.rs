@@ -73,9 +73,10 @@ impl Services {
         })
     }
 
-    /// Does nothing run or start, and is no process left of a service that was asked to end?
+    /// Does nothing run or start, and is no process left of a service that was asked to end? What
+    /// cannot be killed on its way to its start does not count: it may never end.
     pub fn is_empty(&self) -> bool {
-        self.starting.is_empty() && self.running.is_empty()
+        self.starting.iter().all(PendingStart::cannot_be_killed) && self.running.is_empty()
     }
 
     /// The answers to arrivals, since the last call.
@@ -193,7 +194,7 @@ impl Services {
                 self.handed_over(cx, (config, service, ticket), (record, net_ends, text))
             }
             Ok(child) => {
-                let what = (config, service, ticket);
+                let (what, connection) = ((config, service, ticket), (connection, plan.uid));
                 self.runs(cx, what, record, child, connection, (net_ends, text))
             }
             Err(no) => {
@@ -238,7 +239,7 @@ impl Services {
         (config, id, ticket): (Rc<Config>, ServiceId, Ticket),
         record: Record,
         child: Child,
-        connection: Shared,
+        (connection, uid): (Shared, u32),
         (net_ends, text): (NetEnds, Vec<u8>),
     ) {
         let (pid, started) = (child.pid, record.at);
@@ -263,7 +264,7 @@ impl Services {
             }
             Requester::Session(s) => (Some(s), None),
             Requester::Net(_) | Requester::Port if service.attributes.lingering_close => {
-                (None, undelivered::copy(cx, &connection))
+                (None, undelivered::copy(cx, &connection).map(|copy| (copy, uid)))
             }
             Requester::Net(_) | Requester::Port | Requester::Wait(_) => (None, None),
         };
@@ -294,8 +295,8 @@ impl Services {
     }
 
     /// A service has ended, so its place is free. Returns the client's own socket, where that is to
-    /// get a lingering close.
-    pub fn ended(&mut self, cx: &mut Context, pid: i32, exit: Exit) -> Option<Shared> {
+    /// get a lingering close, and the user who has had it.
+    pub fn ended(&mut self, cx: &mut Context, pid: i32, exit: Exit) -> Option<(Shared, u32)> {
         let mut running = self.running.remove(pid)?;
         if let Requester::Wait(port) = running.record.from {
             self.freed.push(port);

@@ -8,18 +8,19 @@ use super::starting::Starting;
 use crate::sys::spawn::{LOOK_AFTER, PendingStart};
 use std::time::Duration;
 
-/// Pending starts at a time, late ones included, where descriptors are not scarce. One more waits
-/// for one of them, or is refused where all of them hang.
+/// Pending starts at a time but those that hang, where descriptors are not scarce. One more waits
+/// for one of them.
 pub const STARTING: usize = 32;
 /// Pending starts at a time that are not late. There is no gain in more of them than there are
 /// processors to run the children.
 const AWAITED: usize = 4;
-/// Pending starts of one user at a time, because it may be that user who keeps them from ending,
-/// for ever even, where a file system takes what it is asked and does not answer. A user never has
-/// as many as are left for all others: so a few users do not take all places. One more waits or is
-/// refused likewise.
+/// Pending starts of one user at a time, those that hang included, because it may be that user who
+/// keeps them from ending, for ever even, where a file system takes what it is asked and does not
+/// answer. Of places a user never has as many as are left for all others. One more waits, or is
+/// refused where all of them hang.
 const PER_USER_MAX: usize = 12;
-/// A start that is older than this hangs; a younger one may only be slow.
+/// A start that is older than this hangs; a younger one may only be slow. One that hangs gives its
+/// place to others: it costs its user, and nobody else.
 const HANGS_AFTER: Duration = Duration::from_millis(100);
 
 /// While starts are pending that nobody waits for, and that are not late yet, the loop looks as
@@ -48,10 +49,17 @@ impl Services {
     /// that are expected to be over in a moment.
     pub fn turn_of(&mut self, cx: &mut Context, uid: u32) -> Turn {
         loop {
+            let hang = |start: &&mut PendingStart<Starting>| {
+                start.has_place() && start.age() > HANGS_AFTER
+            };
+            self.starting.iter_mut().filter(hang).for_each(|start| cx.spawner.free_place(start));
             let of_user = |start: &&PendingStart<Starting>| start.payload().plan.uid == uid;
-            let left = cx.spawner.capacity().saturating_sub(self.starting.len());
+            let in_place = || self.starting.iter().filter(|start| start.has_place());
+            let left = cx.spawner.capacity().saturating_sub(in_place().count());
             let all_full = left == 0;
-            if self.starting.iter().filter(of_user).count() >= PER_USER_MAX.min(left) {
+            if self.starting.iter().filter(of_user).count() >= PER_USER_MAX
+                || in_place().filter(of_user).count() >= left
+            {
                 let in_the_way = |start: &&PendingStart<Starting>| all_full || of_user(start);
                 let mut in_the_way = self.starting.iter().filter(in_the_way);
                 if in_the_way.clone().all(|start| start.age() > HANGS_AFTER) {

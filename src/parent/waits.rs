@@ -7,14 +7,13 @@
 //! it does so. The pause grows likewise, and apart from that, where no program can be started at
 //! all; where a limit is reached it is [`BUSY_PAUSE`], and another start is tried then.
 
-use super::descriptors::own;
 use crate::sys::bounded_calls::BoundedCalls;
 use crate::sys::queue_head::{self, Datagram};
 use crate::sys::unix_queue;
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 /// The longest pause before a program is started again.
@@ -28,8 +27,12 @@ const MAX_WAIT: Duration = Duration::from_millis(200);
 const MAX_WAIT_AGAIN: Duration = Duration::from_secs(5);
 /// How soon it is tried again to look at what a program has left.
 const EXAMINE_AGAIN: Duration = Duration::from_secs(1);
-/// What is said of it.
-pub const LOCKED: &str = "a process keeps the lock of this socket (a call of it does not return)";
+/// That it cannot be looked at is said when it could not for this long: a busy computer may not
+/// answer in time once. A call that has not returned for that long waits for somebody.
+const WARN_AFTER: Duration = Duration::from_secs(3);
+const HELD_UP: Duration = Duration::from_secs(1);
+const LOCKED: &str = "a process keeps the lock of this socket (a call of it does not return)";
+const SLOW: &str = "the system has not answered in time";
 /// Between two warnings about one port.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
@@ -74,6 +77,8 @@ pub struct Wait {
     /// Datagrams that waited in vain, and since when they are counted.
     in_vain: (u32, Duration),
     warned: Option<Duration>,
+    /// Since when it cannot be looked at.
+    unexamined_since: Option<Duration>,
     /// The last look at the socket failed.
     pub look_failed: bool,
     /// The program is an internal service, which ends where a reload changes its row.
@@ -110,6 +115,7 @@ impl Wait {
             failed: 0,
             in_vain: Default::default(),
             warned: None,
+            unexamined_since: None,
             look_failed: false,
             is_internal: false,
         }
@@ -125,6 +131,7 @@ impl Wait {
             None => look(socket, calls, queue_head::datagram)??,
             seen => seen,
         };
+        self.unexamined_since = None;
         self.queue = head.map(Queue::Datagram);
         Ok(head.map(|d| d.from))
     }
@@ -137,6 +144,7 @@ impl Wait {
         calls: &mut BoundedCalls,
     ) -> io::Result<bool> {
         let count = look(socket, calls, queue_head::connections)??;
+        self.unexamined_since = None;
         // Where the system does not tell which ones wait, they are only counted.
         let known = if self.left > 0 { queue_head::unaccepted(port).ok() } else { None };
         self.queue = Some(known.map_or(Queue::Count(count), Queue::Connections));
@@ -179,15 +187,16 @@ impl Wait {
 
     /// The program has ended, and this was found at its socket.
     pub fn ended(&mut self, found: Found, now: Duration) -> Next {
+        self.unexamined_since = None;
         self.seen = found.seen;
         self.after(found.left, now)
     }
 
-    /// What its program has left cannot be looked at now. When it is tried again; and is a warning
-    /// due?
+    /// It cannot be looked at now. When it is tried again; and is a warning due?
     pub fn unexamined(&mut self, now: Duration) -> (Duration, bool) {
         self.state = State::Paused;
-        (EXAMINE_AGAIN, self.warns(now))
+        let since = *self.unexamined_since.get_or_insert(now);
+        (EXAMINE_AGAIN, since + WARN_AFTER <= now && self.warns(now))
     }
 
     /// A program has ended. `left`: what it was started for is still there.
@@ -269,19 +278,19 @@ impl Found {
     }
 }
 
-/// Looks at a socket that a program may have. Errors: a process keeps its lock, or there is no
-/// descriptor for a copy.
+/// Looks at a socket that a program may have. Errors: there is no answer in time.
 pub fn look<T: Send + 'static>(
     socket: BorrowedFd,
     calls: &mut BoundedCalls,
     at: impl FnOnce(BorrowedFd) -> T + Send + 'static,
 ) -> io::Result<T> {
-    if !calls.guards() {
-        return Ok(at(socket));
-    }
-    let copy = own::copy(socket)?;
-    let looked = calls.make(move || at(copy.as_fd()));
-    looked.ok_or_else(|| io::Error::new(ErrorKind::TimedOut, LOCKED))
+    calls.make(&[socket], move |with| at(with[0])).ok_or_else(|| not_answered(calls))
+}
+
+/// What is said of a call that was not answered in time.
+fn not_answered(calls: &BoundedCalls) -> io::Error {
+    let locked = calls.held_up_for() >= HELD_UP;
+    io::Error::new(ErrorKind::TimedOut, if locked { LOCKED } else { SLOW })
 }
 
 /// How long to wait after this many programs in a row that left what they were started for, or
@@ -306,6 +315,19 @@ mod tests {
         }
         assert!(all > ms(350) && all <= 2 * MAX_WAIT, "{all:?}");
         assert_eq!(w.max_wait(ms(11_000)), MAX_WAIT);
+    }
+
+    #[test]
+    fn that_it_cannot_be_looked_at_is_said_when_it_could_not_for_a_while() {
+        let (mut w, s) = (Wait::new(), Duration::from_secs);
+        let found = || Found { left: false, seen: None };
+        // A busy computer.
+        for at in [0, 10, 20] {
+            assert_eq!(w.unexamined(s(at)), (EXAMINE_AGAIN, false));
+            w.ended(found(), s(at + 1));
+        }
+        let warned = (30..100).filter(|at| w.unexamined(s(*at)).1).collect::<Vec<_>>();
+        assert_eq!(warned, [33, 93]);
     }
 
     #[test]

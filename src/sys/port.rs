@@ -1,5 +1,6 @@
 //! Services' own ports: listeners, and sockets of datagrams.
 
+use super::beside;
 use super::check;
 use super::socket::{self, BACKLOG};
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
@@ -60,7 +61,7 @@ pub fn of(address: SocketAddr, socket: BorrowedFd) -> Wanted {
 pub fn listen(wanted: &Wanted, own: &[BorrowedFd]) -> io::Result<OwnedFd> {
     match listen_on(wanted, false) {
         Err(e) if e.kind() == io::ErrorKind::AddrInUse && !own.is_empty() => {
-            socket::beside(own, || listen_on(wanted, true))
+            listen_again(wanted, own)
         }
         made => made,
     }
@@ -69,7 +70,8 @@ pub fn listen(wanted: &Wanted, own: &[BorrowedFd]) -> io::Result<OwnedFd> {
 /// The same once more, in place of a socket that has become useless while others may still have it.
 /// `own`: that socket, and this process's others on the same port.
 pub fn listen_again(wanted: &Wanted, own: &[BorrowedFd]) -> io::Result<OwnedFd> {
-    socket::beside(own, || listen_on(wanted, true))
+    let wanted = *wanted;
+    beside::bind(own, move || listen_on(&wanted, true))
 }
 
 fn listen_on(wanted: &Wanted, shared: bool) -> io::Result<OwnedFd> {

@@ -14,6 +14,7 @@
 
 use super::check;
 use super::interrupt::Interrupt;
+use nix::sys::socket::{setsockopt, sockopt};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -82,6 +83,17 @@ fn lingers(fd: RawFd) -> bool {
     answer.is_ok() && linger.l_onoff != 0 && linger.l_linger != 0
 }
 
+/// Closes a descriptor of this process's own, which services have had, so that it does not wait
+/// even if it lingers: the kernel sends the rest. This may take the socket's lock.
+pub fn close_at_once(fd: OwnedFd) {
+    if lingers(fd.as_raw_fd()) {
+        let off = libc::linger { l_onoff: 0, l_linger: 0 };
+        // An error leaves it as it was; then the close waits.
+        let _ = setsockopt(&fd, sockopt::Linger, &off);
+    }
+    drop(fd);
+}
+
 /// The thread that closes is started for the first one. Where none can be, this thread closes.
 fn close_elsewhere(fd: OwnedFd) {
     static CLOSER: Mutex<Option<Sender<OwnedFd>>> = Mutex::new(None);
@@ -119,6 +131,7 @@ pub(super) fn accepted(fd: libc::c_int) -> io::Result<Shared> {
 mod tests {
     use super::super::socket;
     use super::*;
+    use std::io::Read;
     use std::net::TcpStream;
     use std::time::{Duration, Instant};
 
@@ -142,14 +155,23 @@ mod tests {
     }
 
     #[test]
+    fn nor_does_one_that_may_take_the_lock_and_all_of_it_arrives() {
+        let (mut client, fd) = full(20);
+        let began = Instant::now();
+        close_at_once(fd.our_own());
+        assert!(began.elapsed() < Duration::from_secs(10));
+        assert!(client.read_to_end(&mut Vec::new()).unwrap() > 65536);
+    }
+
+    #[test]
     fn a_reset_stays_one() {
-        use std::io::Read;
-        let (mut client, fd) = full(0);
-        drop(fd);
-        let mut all = Vec::new();
-        assert_eq!(
-            client.read_to_end(&mut all).unwrap_err().kind(),
-            io::ErrorKind::ConnectionReset
-        );
+        for close in [drop, |fd: Shared| close_at_once(fd.our_own())] {
+            let (mut client, fd) = full(0);
+            close(fd);
+            assert_eq!(
+                client.read_to_end(&mut Vec::new()).unwrap_err().kind(),
+                io::ErrorKind::ConnectionReset
+            );
+        }
     }
 }

@@ -155,10 +155,17 @@ impl Spawner {
     ) -> (Box<T>, Result<Child, Failure>) {
         let (payload, begun) = start.finish(reaped);
         let result = begun.and_then(|(slot, extras, result)| {
-            self.take_back(slot, extras);
+            slot.into_iter().for_each(|slot| self.take_back(slot, extras));
             result
         });
         (payload, result)
+    }
+
+    /// Others may have the place of a start that hangs: its child needs only the stack of it.
+    pub fn free_place<T: 'static>(&mut self, start: &mut PendingStart<T>) {
+        if let Some(slot) = start.take_slot() {
+            self.take_back(slot, false);
+        }
     }
 
     /// Makes a spare where there is none and services are started often. To be called when there is

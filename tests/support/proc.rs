@@ -2,18 +2,21 @@
 
 use std::fs;
 
-/// Every process whose parent is this one, but for [`spares`].
+/// Every process whose parent is this one, but for [`spares`] and those beside it that share its
+/// memory and make calls for it.
 pub fn children(parent: i32) -> Vec<i32> {
-    all_children(parent).filter(|&pid| !is_spare(pid)).collect()
+    let ours = ["fived-spare\n", "fived-calls\n", "fived-closes\n"];
+    let is_ours = |pid: &i32| comm(*pid).is_some_and(|name| ours.contains(&name.as_str()));
+    all_children(parent).filter(|pid| !is_ours(pid)).collect()
 }
 
 /// The processes that fived's parent has made in advance, each for a service that is not there yet.
 pub fn spares(parent: i32) -> Vec<i32> {
-    all_children(parent).filter(|&pid| is_spare(pid)).collect()
+    all_children(parent).filter(|&pid| comm(pid).is_some_and(|n| n == "fived-spare\n")).collect()
 }
 
-fn is_spare(pid: i32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "fived-spare\n")
+fn comm(pid: i32) -> Option<String> {
+    fs::read_to_string(format!("/proc/{pid}/comm")).ok()
 }
 
 fn all_children(parent: i32) -> impl Iterator<Item = i32> {

@@ -2,7 +2,6 @@
 
 use super::{CHANNEL, DISCARD_BYTES, DISCARD_TIME, Loop, Phase};
 use crate::net::clients::ClientState;
-use crate::net::lingering;
 use crate::net::request::{self, Refusal};
 use crate::net::sources::Slot;
 use crate::policy::{Facts, GroupSet, Login, Peer, ServiceId};
@@ -98,10 +97,7 @@ impl Loop {
                 self.local_client(socket, uid, login.map(logged_in))
             }
             (ToNet::Header, Some(socket)) => self.read_header(socket),
-            (ToNet::Linger { used: true }, Some(socket)) => lingering::close(socket, self.now),
-            (ToNet::Linger { used: false }, Some(socket)) => {
-                self.answer_returned(socket, Vec::new());
-            }
+            (ToNet::Linger, Some(socket)) => self.answer_returned(socket, Vec::new()),
             (ToNet::Relays, Some(channel)) => self.relays(channel.our_own()),
             (ToNet::Gauges, Some(page)) => {
                 if let Err(e) = gauges::count_in(page.our_own()) {
@@ -110,7 +106,7 @@ impl Loop {
             }
             (
                 ToNet::Header
-                | ToNet::Linger { .. }
+                | ToNet::Linger
                 | ToNet::Refuse { .. }
                 | ToNet::Client { .. }
                 | ToNet::Relays

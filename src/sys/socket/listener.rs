@@ -18,29 +18,12 @@ pub fn listen(address: SocketAddr, mptcp: bool) -> io::Result<OwnedFd> {
     listen_sharing(address, mptcp, false)
 }
 
-/// As [`listen`], on a port that listeners of this process have already, for all addresses or for
-/// one of them (`[::]:1` and `127.0.0.1:1`). The port is shared for this moment only (SO_REUSEPORT,
-/// socket(7)), and with no other process.
-pub fn listen_beside(address: SocketAddr, mptcp: bool, own: &[BorrowedFd]) -> io::Result<OwnedFd> {
-    beside(own, || listen_sharing(address, mptcp, true))
-}
-
-/// Makes a listener that has SO_REUSEPORT while `own` have it, and takes the option from all of
-/// them again.
-pub(in crate::sys) fn beside(
-    own: &[BorrowedFd],
-    make: impl FnOnce() -> io::Result<OwnedFd>,
+/// The same; `shared`: with SO_REUSEPORT.
+pub(in crate::sys) fn listen_sharing(
+    address: SocketAddr,
+    mptcp: bool,
+    shared: bool,
 ) -> io::Result<OwnedFd> {
-    let share = |on: bool| own.iter().try_for_each(|fd| setsockopt(fd, sockopt::ReusePort, &on));
-    share(true)?;
-    let made = make();
-    share(false)?;
-    let made = made?;
-    setsockopt(&made, sockopt::ReusePort, &false)?;
-    Ok(made)
-}
-
-fn listen_sharing(address: SocketAddr, mptcp: bool, shared: bool) -> io::Result<OwnedFd> {
     match listen_on(address, mptcp, shared) {
         Err(e) if is_without_family(&e) && is_any_v6(address) => {
             listen_on((Ipv4Addr::UNSPECIFIED, address.port()).into(), mptcp, shared)

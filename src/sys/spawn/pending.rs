@@ -4,11 +4,12 @@ use super::child::Order;
 use super::entry;
 use super::failure::{Failure, Fault, Stage};
 use super::gate::Gate;
+use super::launch::Instead;
 use super::running::Child;
-use super::slot::Slot;
+use super::slot::{Place, Slot};
 use std::io;
 use std::ptr;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a child is waited for before it is looked after; a start takes some 0.1 ms. Not
@@ -21,6 +22,8 @@ const WAIT_MIN: Duration = Duration::from_millis(1);
 const YIELD_TIME: Duration = Duration::from_micros(50);
 /// A child that has not exec'd by then is killed.
 const START_MAX: Duration = Duration::from_secs(5);
+/// One that has not ended so long after that hangs where no signal reaches it.
+const KILL_MAX: Duration = Duration::from_secs(1);
 
 /// A start that is under way, with all that its child reads in a box of its own: nothing of it
 /// changes or goes before the child has left our memory, however it does. Dropped before that, it
@@ -43,7 +46,8 @@ const TAKEN: State = State::NotBegun(Failure { stage: Stage::Clone, errno: 0, gr
 
 #[derive(Debug)]
 pub(super) struct Begun {
-    slot: Slot,
+    /// None: it is being exchanged.
+    place: Option<Place>,
     /// From a Box; the child's alone until it has left.
     order: *mut Order<'static>,
     /// From a Box; shared with the child.
@@ -92,6 +96,25 @@ impl<T: 'static> PendingStart<T> {
             State::Begun(a) => a.begun.elapsed(),
             State::NotBegun(_) => Duration::ZERO,
         }
+    }
+
+    /// Does it take one of the places of starts?
+    pub fn has_place(&self) -> bool {
+        matches!(&self.state, State::Begun(Begun { place: Some(Place::Slot(_)), .. }))
+    }
+
+    /// Its place, which another start may have. None: it has none, or needs it.
+    pub(super) fn take_slot(&mut self) -> Option<Slot> {
+        match &mut self.state {
+            State::Begun(a) if a.is_ours() => a.take_slot(),
+            _ => None,
+        }
+    }
+
+    /// Was its child killed, and does it hang so that not even that ends it?
+    pub fn cannot_be_killed(&self) -> bool {
+        matches!(&self.state, State::Begun(a)
+            if a.killed && a.begun.elapsed() > START_MAX + KILL_MAX && a.is_ours())
     }
 
     /// It was waited for in vain, or nobody was to wait: ask [`PendingStart::is_over`], and call
@@ -144,8 +167,8 @@ impl<T: 'static> PendingStart<T> {
     }
 }
 
-/// The slot of a start, whether it had extras, and what became of it.
-pub(super) type Finished = (Slot, bool, Result<Child, Failure>);
+/// The slot of a start, if it has one still, whether it had extras, and what became of it.
+pub(super) type Finished = (Option<Slot>, bool, Result<Child, Failure>);
 
 impl<T: 'static> Drop for PendingStart<T> {
     fn drop(&mut self) {
@@ -186,8 +209,8 @@ impl Begun {
 
     /// Of a child that has its order. Order and gate come from Boxes.
     pub fn new(slot: Slot, order: *mut Order<'static>, gate: *mut Gate, pid: i32) -> Begun {
-        let begun = Instant::now();
-        Begun { slot, order, gate, pid, begun, looked: begun, late: false, killed: false }
+        let (place, begun) = (Some(Place::Slot(slot)), Instant::now());
+        Begun { place, order, gate, pid, begun, looked: begun, late: false, killed: false }
     }
 
     fn gate(&self) -> &Gate {
@@ -272,7 +295,40 @@ impl Begun {
                 Err(Failure { stage: f.stage, errno: f.errno, greeted: order.greeted.get() })
             }
         };
-        (self.slot, order.launch.extra.is_some() || order.launch.second.is_some(), result)
+        let extras = order.launch.extra.is_some() || order.launch.second.is_some();
+        let slot = match self.place {
+            Some(Place::Slot(slot)) => Some(slot),
+            Some(Place::Stack(_)) | None => None,
+        };
+        (slot, extras, result)
+    }
+
+    /// Gives up what others can use, once the child has a descriptor table of its own.
+    fn take_slot(&mut self) -> Option<Slot> {
+        // SAFETY: it lives as long as this does, and of this the child only reads.
+        let order = unsafe { &(*self.order) };
+        let (launch, own_table) = (&order.launch, order.has_no_copies.load(Ordering::Acquire));
+        let shares = matches!(launch.instead, Some(Instead::Connect(_)));
+        let extras = launch.extra.is_some() || launch.second.is_some();
+        if !own_table || shares || extras {
+            return None;
+        }
+        match self.place.take() {
+            Some(Place::Slot(slot)) => match slot.split() {
+                Ok((slot, stack)) => {
+                    self.place = Some(Place::Stack(stack));
+                    Some(slot)
+                }
+                Err(slot) => {
+                    self.place = Some(Place::Slot(slot));
+                    None
+                }
+            },
+            other => {
+                self.place = other;
+                None
+            }
+        }
     }
 }
 

@@ -2,9 +2,9 @@
 //! error, and a stack.
 
 use crate::sys::check;
+use crate::sys::stack::Stack;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::ptr;
 
 /// A start's own place and stack.
 #[derive(Debug)]
@@ -17,9 +17,25 @@ pub(super) struct Slot {
     pub stack: Stack,
 }
 
+/// What a start has of a slot.
+#[derive(Debug)]
+pub(super) enum Place {
+    Slot(Slot),
+    /// The stack alone: another start has the rest, with a new one.
+    Stack(#[expect(dead_code, reason = "the child is on it")] Stack),
+}
+
 impl Slot {
     pub fn new([fd, errors]: [OwnedFd; 2]) -> io::Result<Slot> {
         Ok(Slot { fd, errors, holds_errors: false, stack: Stack::new()? })
+    }
+
+    /// The slot with a new stack, for another start, and the stack of the child that is here. Err:
+    /// there is no memory, and nothing has changed.
+    pub fn split(self) -> Result<(Slot, Stack), Slot> {
+        let Ok(new) = Stack::new() else { return Err(self) };
+        let Slot { fd, errors, holds_errors, stack } = self;
+        Ok((Slot { fd, errors, holds_errors, stack: new }, stack))
     }
 
     /// Where the connection is for the child.
@@ -48,57 +64,6 @@ impl Slot {
             // It cannot fail: both are open.
             let _ = duplicate(null.as_raw_fd(), fd);
         }
-    }
-}
-
-/// The child's stack, with a page below it that faults.
-#[derive(Debug)]
-pub(super) struct Stack(*mut libc::c_void);
-
-// SAFETY: the memory is this value's alone.
-unsafe impl Send for Stack {}
-
-impl Stack {
-    /// Bytes; the child's calls are shallow. A multiple of any page size in use.
-    const SIZE: usize = 128 * 1024;
-    const GUARD: usize = 64 * 1024;
-
-    fn new() -> io::Result<Stack> {
-        let (access, kind) = (
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK,
-        );
-        // SAFETY: a new mapping, of which the lower part becomes the guard.
-        unsafe {
-            let low = libc::mmap(ptr::null_mut(), Self::SIZE, access, kind, -1, 0);
-            if low == libc::MAP_FAILED {
-                return Err(io::Error::last_os_error());
-            }
-            let stack = Stack(low);
-            check(libc::mprotect(low, Self::GUARD, libc::PROT_NONE))?;
-            Ok(stack)
-        }
-    }
-
-    /// Forgets what the address sanitizer has noted of the last child's calls here, from which that
-    /// child never returned: it left by exec.
-    #[cfg(asan)]
-    pub fn unpoison(&self) {
-        let at = self.0.wrapping_byte_add(Self::GUARD);
-        // SAFETY: the memory is this value's own, and no child is on it.
-        unsafe { crate::sys::sanitizer::unpoison(at, Self::SIZE - Self::GUARD) };
-    }
-
-    /// Stacks grow down on every system that this runs on.
-    pub fn top(&self) -> *mut libc::c_void {
-        self.0.wrapping_byte_add(Self::SIZE)
-    }
-}
-
-impl Drop for Stack {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is this value's own, and no child is left on it.
-        unsafe { libc::munmap(self.0, Self::SIZE) };
     }
 }
 

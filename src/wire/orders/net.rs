@@ -53,9 +53,9 @@ pub enum ToNet {
     /// With the socket of a load balancer that connected to a port of a service's own: read from it
     /// who the client is.
     Header,
-    /// With a client's socket: discard what the client still sends, then close. `used`: a service
-    /// has had it, and a process that the service has left may have it.
-    Linger { used: bool },
+    /// With a client's socket that no service has had: discard what the client still sends, then
+    /// close.
+    Linger,
     /// With the client's socket, handed back: refuse it.
     Refuse { service: u32, why: Why },
     /// Accept no more clients, finish what runs, then exit; `last`: fived itself ends, and clients
@@ -227,7 +227,7 @@ impl Message for ToNet {
         match self {
             ToNet::Listener { tls_port } => raw(kind::LISTENER, from_option(*tls_port), 0),
             ToNet::Header => raw(kind::HEADER, 0, 0),
-            ToNet::Linger { used } => raw(kind::LINGER, u32::from(*used), 0),
+            ToNet::Linger => raw(kind::LINGER, 0, 0),
             ToNet::Refuse { service, why } => raw(kind::REFUSE, *service, why.number()),
             ToNet::Drain { last } => raw(kind::DRAIN, u32::from(*last), 0),
             ToNet::Name { client, generation, name } => {
@@ -244,7 +244,7 @@ impl Message for ToNet {
         Some(match r.kind {
             kind::LISTENER => ToNet::Listener { tls_port: r.a.checked_sub(1) },
             kind::HEADER => ToNet::Header,
-            kind::LINGER => ToNet::Linger { used: flag(r.a)? },
+            kind::LINGER => ToNet::Linger,
             kind::REFUSE => ToNet::Refuse { service: r.a, why: Why::from_number(r.b)? },
             kind::DRAIN => ToNet::Drain { last: flag(r.a)? },
             kind::NAMED => {

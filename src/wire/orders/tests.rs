@@ -145,7 +145,7 @@ fn orders_to_net_come_as_they_were_given() {
         ToNet::Listener { tls_port: None },
         ToNet::Listener { tls_port: Some(7) },
         ToNet::Header,
-        ToNet::Linger { used: true },
+        ToNet::Linger,
         ToNet::Client { uid: 7, login: None },
         ToNet::Client {
             uid: u32::MAX,

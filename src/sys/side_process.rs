@@ -1,0 +1,123 @@
+//! Work in a process beside this one, which shares its memory, but neither its descriptors nor its
+//! end.
+//!
+//! It is for what may sleep in the kernel where no signal reaches it. A thread that sleeps so keeps
+//! its whole process from ending, and all descriptors open. Nobody waits for such a process: it
+//! ends when its work does, if need be after this one.
+//!
+//! The work may be any code, because it has the thread-local memory of a thread that is there for
+//! it alone, and that makes no use of it meanwhile: that thread waits in a raw system call. But
+//! memory is all that the work shares. What it opens or receives is its own: no descriptor goes in
+//! or out but through its channel, and no [`Shared`](super::shared::Shared) is dropped in it, for
+//! this process might close it.
+
+use super::process;
+use super::stack::Stack;
+use std::ffi::{c_int, c_void};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+use syscalls::{Errno, Sysno, syscall};
+
+/// Bytes of the thread's own stack.
+const THREAD_STACK: usize = 64 * 1024;
+
+struct Work<F> {
+    name: &'static str,
+    channel: OwnedFd,
+    work: Option<F>,
+}
+
+/// Begins such work. `name`: as ps(1) shows the process, 15 bytes at most. `channel`: the only
+/// descriptor, besides the three standard ones, that the process has at its beginning. Where no
+/// process can be made the thread does the work. Err: there can be no thread.
+pub fn run<F>(name: &'static str, channel: OwnedFd, work: F) -> io::Result<()>
+where
+    F: FnOnce(BorrowedFd) + Send + 'static,
+{
+    let work = Work { name, channel, work: Some(work) };
+    let thread = std::thread::Builder::new().name(name.into()).stack_size(THREAD_STACK);
+    thread.spawn(move || wait_for(work)).map(drop)
+}
+
+fn wait_for<F: FnOnce(BorrowedFd)>(mut work: Work<F>) {
+    let made = Stack::new().and_then(|stack| {
+        // No signal tells of its end: the parent's loop knows nothing of it.
+        let flags = libc::CLONE_VM | libc::CLONE_FILES;
+        let at = (&raw mut work).cast::<c_void>();
+        // SAFETY: the stack and `work` live, and this thread leaves them alone, until the process
+        // has ended. Until then it makes one system call, which touches no thread-local memory.
+        let pid = super::check(unsafe { libc::clone(process_of::<F>, stack.top(), flags, at) })?;
+        let (call, none) = (Sysno::waitid, ptr::null::<c_void>());
+        let (which, how) = (libc::P_PID, libc::WEXITED | libc::__WALL);
+        // SAFETY: nothing is written.
+        while unsafe { syscall!(call, which, pid, none, how, none) } == Err(Errno::EINTR) {}
+        #[cfg(asan)]
+        stack.unpoison();
+        Ok(())
+    });
+    if let Err(e) = made {
+        log::debug!("a process for {}: {e}", work.name);
+        if let Some(f) = work.work.take() {
+            f(work.channel.as_fd());
+        }
+    }
+}
+
+extern "C" fn process_of<F: FnOnce(BorrowedFd)>(work: *mut c_void) -> c_int {
+    // SAFETY: whoever made this process handed over such a value, which is now its alone.
+    let work = unsafe { &mut *work.cast::<Work<F>>() };
+    process::set_name(work.name);
+    if own_table(work.channel.as_raw_fd() as u32).is_ok()
+        && let Some(f) = work.work.take()
+    {
+        // A panic has said so, and must not go on from here.
+        let _ = catch_unwind(AssertUnwindSafe(|| f(work.channel.as_fd())));
+    }
+    0
+}
+
+/// Leaves the shared table by a copy of its lowest part, and closes there what is not needed.
+fn own_table(channel: u32) -> Result<(), Errno> {
+    let call = Sysno::close_range;
+    // SAFETY: no memory is handed over. From here on the table is this process's own.
+    unsafe { syscall!(call, channel + 1, u32::MAX, libc::CLOSE_RANGE_UNSHARE) }?;
+    if channel > 3 {
+        // SAFETY: likewise.
+        unsafe { syscall!(call, 3, channel - 1, 0) }?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{message, socket};
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn it_shares_memory_and_nothing_else() {
+        let (ours, theirs) = socket::seqpacket().unwrap();
+        let (other, _end) = socket::pair().unwrap();
+        let (told, all) = mpsc::channel();
+        let raw = other.as_raw_fd();
+        run("test-side", theirs, move |channel| {
+            // SAFETY: no memory is handed over.
+            let is_open = unsafe { libc::fcntl(raw, libc::F_GETFD) } >= 0;
+            told.send((std::process::id(), is_open, vec![7; 100_000])).unwrap();
+            let mut bytes = [0; 8];
+            let (n, _) = message::receive_message(channel, &mut bytes, true).unwrap();
+            message::send_message(channel, &bytes[..n], &[], true).unwrap();
+        })
+        .unwrap();
+        let (pid, is_open, sent) = all.recv().unwrap();
+        assert!(pid != std::process::id() && !is_open && sent == vec![7; 100_000]);
+        message::send_message(ours.as_fd(), b"hello", &[], true).unwrap();
+        let mut bytes = [0; 8];
+        let (n, _) = message::receive_message(ours.as_fd(), &mut bytes, true).unwrap();
+        assert_eq!(&bytes[..n], b"hello");
+        // Its end is seen, although nobody reaps it here.
+        assert_eq!(message::receive_message(ours.as_fd(), &mut bytes, true).unwrap().0, 0);
+    }
+}
