@@ -12,6 +12,7 @@ use fived::wire::run::Way;
 use nix::sys::signal::Signal;
 use std::io::Read;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 use support::*;
 
 const CONF: &str = "
@@ -76,6 +77,15 @@ for n in range(lives):
     for n in range(50):
         if select.select([pidfd], [], [], 0)[0]:
             break
+        # What the parent has opened through a pair is a channel, too.
+        for c in channels[1:]:
+            try:
+                fds = c.recvmsg(1024, 64)[1]
+            except OSError:
+                continue
+            for f in array.array('i', b''.join(data for _, _, data in fds)):
+                channels.append(socket.socket(fileno=f))
+                channels[-1].setblocking(False)
         text, count = order(), random.choice([0, 0, 1, 1, 2, 2, 3])
         fds = []
         while len(fds) < count:
@@ -234,6 +244,9 @@ libc, pidfd = ctypes.CDLL(None), os.pidfd_open(pid)
 own = socket.socket(fileno=libc.syscall(438, pidfd, 3, 0))
 def send(to, order, *fds):
     to.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [f.fileno() for f in fds]))])
+def opened(pair):
+    fds = pair.recvmsg(1024, 64)[1]
+    return socket.socket(fileno=array.array('i', fds[0][2])[0])
 l = socket.socket()
 l.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2304)
 l.bind(('127.0.0.1', 0))
@@ -261,10 +274,15 @@ elif where == 'extra':
 else:
     a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     send(own, session, socket.create_connection(l.getsockname()), b)
-    b.close()
-    a.send(b'no order')
+    os.kill(parent, signal.SIGCONT)
+    c = opened(a)
+    os.kill(parent, signal.SIGSTOP)
+    c.send(b'no order')
+    send(c, other, *all[:4])
+    send(c, other, *all[4:])
+    # They lie in the pair's queue, too.
     send(a, other, *all[:4])
-    send(a, other, *all[4:])
+    c.close()
 for c in all:
     c.close()
 if where != 'extra':
@@ -323,7 +341,8 @@ c = socket.create_connection(l.getsockname())
 a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 own = socket.socket(fileno=libc.syscall(438, pidfd, 3, 0))
 send(own, session, l.accept()[0], b)
-send(a, order, listeners[0])
+fds = a.recvmsg(1024, 64)[1]
+send(socket.socket(fileno=array.array('i', fds[0][2])[0]), order, listeners[0])
 print(len(listeners))
 ";
 
@@ -363,8 +382,10 @@ c = socket.create_connection(l.getsockname())
 a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 client = l.accept()[0]
 own.sendmsg([session], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [client.fileno(), b.fileno()]))])
-a.send(order)
-a.send(order)
+fds = a.recvmsg(1024, 64)[1]
+channel = socket.socket(fileno=array.array('i', fds[0][2])[0])
+channel.send(order)
+channel.send(order)
 print('said', flush=True)
 sys.stdin.read()
 ";
@@ -436,4 +457,84 @@ fn a_connection_of_another_network_is_no_client() {
     until("another net serves", || matches!(d.nets()[..], [other] if other != net));
     assert!(!d.log().contains("START service=hidden "), "{}", d.log());
     same(d.ask("hello\r\n"), HELLO);
+}
+
+/// Arguments: the pid of a net process, the orders `Session` and one of a session, the port of a
+/// listener, and what is done with the end of a pair that goes to the parent, and that somebody else
+/// has too: its kernel's lock is kept (`lock`), or messages come to it with a descriptor of their
+/// sender's process (`pidfd`). It says the order through the pair, and through what has come from
+/// the parent, prints that, and waits for the end of its input, 20 s at most.
+const SHARES_AN_END: &str = r"
+import array, ctypes, fcntl, os, select, socket, struct, sys, threading
+pid, session, order, at = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), bytes.fromhex(sys.argv[3]), int(sys.argv[4])
+libc, pidfd = ctypes.CDLL(None), os.pidfd_open(pid)
+own = socket.socket(fileno=libc.syscall(438, pidfd, 3, 0))
+a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+if sys.argv[5] == 'lock':
+    faults = libc.syscall({'x86_64': 323, 'aarch64': 282}[os.uname().machine], os.O_NONBLOCK)
+    libc.mmap.restype, libc.recv.argtypes = ctypes.c_void_p, [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    nothing = libc.mmap(None, 4096, 3, 0x22, -1, ctypes.c_long(0))
+    fcntl.ioctl(faults, 0xc018aa3f, bytearray(struct.pack('QQQ', 0xaa, 0, 0)))
+    fcntl.ioctl(faults, 0xc020aa00, bytearray(struct.pack('QQQQ', nothing, 4096, 1, 0)))
+    a.send(b'x')
+    threading.Thread(target=lambda: libc.recv(b.fileno(), nothing, 4096, 0), daemon=True).start()
+    select.select([faults], [], [])
+else:
+    SO_PASSPIDFD = 76
+    b.setsockopt(socket.SOL_SOCKET, SO_PASSPIDFD, 1)
+c = socket.create_connection(('127.0.0.1', at))
+def is_of_net(s):
+    try:
+        return s.family == socket.AF_INET and s.getpeername() == c.getsockname()
+    except OSError:
+        return False
+found = []
+while not found:
+    names = [n for n in os.listdir(f'/proc/{pid}/fd') if os.readlink(f'/proc/{pid}/fd/{n}').startswith('socket:')]
+    found = [s for s in [socket.socket(fileno=libc.syscall(438, pidfd, int(n), 0)) for n in names] if is_of_net(s)]
+own.sendmsg([session], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [found[0].fileno(), b.fileno()]))])
+for n in range(9):
+    a.send(order)
+a.settimeout(10)
+try:
+    a = socket.socket(fileno=array.array('i', a.recvmsg(1024, 64)[1][0][2])[0])
+    for n in range(100):
+        a.send(order)
+except TimeoutError:
+    pass
+print('said', flush=True)
+select.select([sys.stdin], [], [], 20)
+os._exit(0)
+";
+
+/// What a net process has, others may have too: a service can be sent it through a Unix socket. So
+/// the parent receives only from sockets that it has made itself.
+#[test]
+fn nobody_has_the_socket_that_the_parent_receives_from() {
+    if !root() || !installed("python3") {
+        return skip("needs root and python3");
+    }
+    let hex = |o: &[u8]| o.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let session = hex(&FromNet::Session { tls_port: None, proxied: None }.encode());
+    let order = hex(&Ask::Tally { tag: 1, to: 1, from: 1 }.encode());
+    for what in ["lock", "pidfd"] {
+        let d = Daemon::with(CONF).start();
+        same(d.ask("hello\r\n"), HELLO);
+        let open = proc::descriptors(d.parent_pid()).len();
+        let mut said = Command::new("python3")
+            .args(["-c", SHARES_AN_END, &d.net_pid().to_string(), &session, &order])
+            .args([&d.address().port().to_string(), what])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python3");
+        let mut out = said.stdout.take().expect("piped");
+        let _ = out.read(&mut [0; 9]).expect("a line");
+        let began = Instant::now();
+        same(d.ask("hello\r\n"), HELLO);
+        assert!(began.elapsed() < Duration::from_secs(10), "the lock is kept for 20 s");
+        let now = proc::descriptors(d.parent_pid()).len();
+        assert!(now < open + 20, "{what}: {open}, {now}");
+        kill_and_wait(&mut said);
+    }
 }

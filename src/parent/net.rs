@@ -63,12 +63,12 @@ pub enum Request {
         client: Shared,
         proxied: Option<ProxyAddresses>,
     },
-    /// A client asked for a built-in, or for TLS.
+    /// A client asked for a built-in, or for TLS. Its channel is asked for through this pair.
     /// `tls_port`: the number of the services' own port to which the client came.
     Session {
         config: Rc<Config>,
         client: Shared,
-        channel: OwnedFd,
+        pair: OwnedFd,
         tls_port: Option<u32>,
         proxied: Option<ProxyAddresses>,
     },

@@ -154,9 +154,9 @@ impl Nets {
                 Request::Start { config, service: ServiceId(service), client, proxied }
             }
             FromNet::Session { tls_port, proxied } => {
-                let (client, channel) = (next(&mut fds)?, next_channel(&mut fds)?);
+                let (client, pair) = (next(&mut fds)?, next_channel(&mut fds)?);
                 net.admit(client.as_fd(), tls_port)?;
-                Request::Session { config, client, channel, tls_port, proxied }
+                Request::Session { config, client, pair, tls_port, proxied }
             }
             FromNet::AtPort { proxied } => {
                 Request::AtPort { config, client: next(&mut fds)?, proxied }

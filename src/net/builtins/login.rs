@@ -4,16 +4,13 @@
 use crate::net::end::End;
 use crate::net::session_state::Session;
 use crate::policy::{GroupSet, Login};
+use crate::sys::message;
 use crate::sys::poll::{self, Poll};
-use crate::sys::{message, socket};
 use crate::wire::login::{LoginMessage, LoginResult, MESSAGE_MAX};
 use crate::wire::orders::{Answer, Ask, Data, May, Method};
 use crate::wire::reply;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
-
-/// After how many seconds a client may try again for which no descriptor was left.
-const RETRY_SECONDS: u32 = 1;
 
 /// Asks the parent whether a try may begin; true: the password must be known first. Err: the client
 /// was told why not, and the session ends.
@@ -32,14 +29,19 @@ pub fn not_now<T>(s: &mut Session, seconds: u32) -> Result<T, End> {
     Err(End::Refused)
 }
 
-/// Has the parent start a login child; returns the channel to it.
-pub fn try_login(s: &mut Session, method: Method, user: &[u8]) -> Result<OwnedFd, End> {
-    let Ok((ours, theirs)) = s.state.world.descriptors.unless_reserved(socket::seqpacket()) else {
-        return not_now(s, RETRY_SECONDS);
-    };
+/// The channel to a login child. Err: there is none, and the parent's answer, if that has come.
+pub type LoginChild = Result<OwnedFd, Option<Answer>>;
+
+/// Has the parent start a login child, and waits until it runs.
+pub fn try_login(s: &mut Session, method: Method, user: &[u8]) -> Result<LoginChild, End> {
     s.state.facts.login = None;
-    s.channel.send(&Ask::Verify { method, user: Data::truncate(user) }, &[theirs.as_fd()])?;
-    Ok(ours)
+    s.channel.send(&Ask::Verify { method, user: Data::truncate(user) }, &[])?;
+    let received = s.channel.answer_with()?;
+    Ok(match received.answer {
+        // Without a descriptor for it the child sees the end, and the parent's answer follows.
+        Answer::Channel => received.connection.ok_or(None),
+        early => Err(Some(early)),
+    })
 }
 
 /// Waits for the parent's result, and tells the client.

@@ -21,9 +21,14 @@ pub fn run(s: &mut Session) -> Result<(), End> {
     let line = s.line(SIGNATURE_MAX)?;
     let (user, text) = read_answer(&line);
     let child = try_login(s, Method::Pubkey, user)?;
-    send(&child, &LoginMessage::Signature { challenge, text: text.to_vec() });
-    drop(child);
-    login_result(s, None, Method::Pubkey, user)
+    let early = match child {
+        Ok(child) => {
+            send(&child, &LoginMessage::Signature { challenge, text: text.to_vec() });
+            None
+        }
+        Err(early) => early,
+    };
+    login_result(s, early, Method::Pubkey, user)
 }
 
 /// With TLS, keying material that only the two ends of the connection know; a stream uses that of
