@@ -528,8 +528,7 @@ fn nobody_has_the_socket_that_the_parent_receives_from() {
             .stdout(Stdio::piped())
             .spawn()
             .expect("python3");
-        let mut out = said.stdout.take().expect("piped");
-        let _ = out.read(&mut [0; 9]).expect("a line");
+        said.stdout.take().expect("piped").read_exact(&mut [0; 5]).expect("a line");
         let began = Instant::now();
         same(d.ask("hello\r\n"), HELLO);
         assert!(began.elapsed() < Duration::from_secs(10), "the lock is kept for 20 s");
@@ -537,4 +536,82 @@ fn nobody_has_the_socket_that_the_parent_receives_from() {
         assert!(now < open + 20, "{what}: {open}, {now}");
         kill_and_wait(&mut said);
     }
+}
+
+/// Arguments: the pid of a net process, the port of a listener, a forbidden order, and `Start`. A
+/// thread of that process is made to wait for the kernel's lock of a client's socket, so that it
+/// cannot end; then it says the forbidden order, and when it was killed, in its channel, the other
+/// one. It prints that, and waits for the end of its input, 20 s at most.
+const CANNOT_END: &str = r"
+import array, ctypes, fcntl, os, select, socket, struct, sys, threading, time
+pid, at, forbidden, start = int(sys.argv[1]), int(sys.argv[2]), bytes.fromhex(sys.argv[3]), bytes.fromhex(sys.argv[4])
+libc, pidfd = ctypes.CDLL(None), os.pidfd_open(pid)
+get = lambda n: socket.socket(fileno=libc.syscall(438, pidfd, int(n), 0))
+own = get(3)
+def client(request):
+    c = socket.create_connection(('127.0.0.1', at))
+    c.send(request)
+    return c
+def of_net(c):
+    while True:
+        for n in os.listdir(f'/proc/{pid}/fd'):
+            try:
+                s = get(n) if os.readlink(f'/proc/{pid}/fd/{n}').startswith('socket:') else None
+                if s and s.family == socket.AF_INET and s.getpeername() == c.getsockname():
+                    return s
+            except OSError:
+                pass
+def threads():
+    return [open(f'/proc/{pid}/task/{t}/stat').read().rsplit(')', 1)[1].split()[0] for t in os.listdir(f'/proc/{pid}/task')]
+asks = client(b'hel')
+asked = of_net(asks)
+c = client(b'HOST\r\n')
+c.recv(100)
+locked = of_net(c)
+faults = libc.syscall({'x86_64': 323, 'aarch64': 282}[os.uname().machine], os.O_NONBLOCK)
+libc.mmap.restype, libc.send.argtypes = ctypes.c_void_p, [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+nothing = libc.mmap(None, 4096, 3, 0x22, -1, ctypes.c_long(0))
+fcntl.ioctl(faults, 0xc018aa3f, bytearray(struct.pack('QQQ', 0xaa, 0, 0)))
+fcntl.ioctl(faults, 0xc020aa00, bytearray(struct.pack('QQQQ', nothing, 4096, 1, 0)))
+threading.Thread(target=lambda: libc.send(locked.fileno(), nothing, 4096, 0), daemon=True).start()
+select.select([faults], [], [])
+while 'D' not in threads():
+    time.sleep(0.01)
+own.send(forbidden)
+while set(threads()) - set('DZ'):
+    time.sleep(0.01)
+try:
+    own.sendmsg([start], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [asked.fileno()]))])
+except OSError:
+    pass
+print('said', flush=True)
+select.select([sys.stdin], [], [], 20)
+os._exit(0)
+";
+
+/// A process that waits for a lock cannot be killed, and a local user may have its channel.
+#[test]
+fn a_net_that_was_killed_says_nothing_more_even_if_it_cannot_end() {
+    if !root() || !installed("python3") {
+        return skip("needs root and python3");
+    }
+    let hex = |o: &[u8]| o.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let start = FromNet::Start { service: 0, host: 0, proxied: None }.encode();
+    let d = Daemon::with(&format!("login_timeout = 2s\n{CONF}")).start();
+    let net = d.net_pid();
+    let mut said = Command::new("python3")
+        .args(["-c", CANNOT_END, &net.to_string(), &d.address().port().to_string()])
+        .args([hex(&FromNet::Left.encode()), hex(&start)])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3");
+    said.stdout.take().expect("piped").read_exact(&mut [0; 5]).expect("a line");
+    d.wait_log("END session=");
+    until("another serves", || d.ask("hello\r\n") == HELLO.as_bytes());
+    assert!(proc::stat(net).is_some(), "it has not ended");
+    d.wait_log("EXIT service=");
+    assert_eq!(d.log().matches("START service=").count(), 1, "{}", d.log());
+    kill_and_wait(&mut said);
+    until("it ends", || proc::stat(net).is_none());
 }

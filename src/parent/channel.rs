@@ -214,7 +214,8 @@ impl Channel {
         Ok(false)
     }
 
-    fn drop_held(&mut self) {
+    /// Drops the answers that are held.
+    pub fn drop_held(&mut self) {
         self.all.change(0, self.held.len());
         self.held.clear();
     }

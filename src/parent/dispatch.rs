@@ -286,6 +286,10 @@ impl Parent {
                     }
                 }
             }
+            for token in std::mem::take(&mut self.nets.hung) {
+                done = false;
+                self.net_hung(token);
+            }
             let failed = self.nets.failed().into_iter().chain(self.sessions.failed());
             for (token, why) in failed.chain(self.relay_threads.failed()) {
                 done = false;

@@ -45,7 +45,9 @@ pub enum ListenerCopies {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProcessState {
     Running,
-    /// The parent has ended it for an error, which is logged.
+    /// The parent has ended it for an error, which is logged. Its orders do not count any more: it
+    /// may live for as long as somebody keeps the kernel from ending it, and others may have its
+    /// channel.
     BeingEnded,
     /// It has ended. Its last orders may still be read.
     Ended,
