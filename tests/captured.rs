@@ -27,6 +27,11 @@ off    stream tcp nowait @USER@ /bin/echo echo off
 ";
 const HELLO: &str = "+Go\r\nhello\n";
 
+/// A script that can make clients: what is handed over as one must have come to a listener of net's.
+fn with_client(script: &str) -> String {
+    format!("{}{script}", include_str!("support/client_of_net.py"))
+}
+
 /// Arguments: the parent's pid, how many net processes are taken over, orders. Each says up to 50 of
 /// those orders, spoiled or not, until it is ended. The last line is how many were said.
 const CAPTURED: &str = r"
@@ -273,7 +278,7 @@ elif where == 'extra':
     send(own, start, *[socket.socket() for _ in range(4)], *all)
 else:
     a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    send(own, session, socket.create_connection(l.getsockname()), b)
+    send(own, session, client(pid)[1], b)
     os.kill(parent, signal.SIGCONT)
     c = opened(a)
     os.kill(parent, signal.SIGSTOP)
@@ -308,7 +313,7 @@ fn nothing_that_net_sends_keeps_the_parent_from_its_work() {
         same(d.ask("hello\r\n"), HELLO);
         let net = d.net_pid();
         let mut said = Command::new("python3")
-            .args(["-c", LINGERS, &d.parent_pid().to_string(), &net.to_string(), at])
+            .args(["-c", &with_client(LINGERS), &d.parent_pid().to_string(), &net.to_string(), at])
             .args([&start, &session, &name])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -336,11 +341,9 @@ def send(to, order, *fds):
 numbers = [n for n in os.listdir(f'/proc/{pid}/fd') if os.readlink(f'/proc/{pid}/fd/{n}').startswith('socket:')]
 all = [socket.socket(fileno=libc.syscall(438, pidfd, int(n), 0)) for n in numbers]
 listeners = [s for s in all if s.family != socket.AF_UNIX and s.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)]
-l = socket.create_server(('127.0.0.1', 0))
-c = socket.create_connection(l.getsockname())
 a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 own = socket.socket(fileno=libc.syscall(438, pidfd, 3, 0))
-send(own, session, l.accept()[0], b)
+send(own, session, client(pid)[1], b)
 fds = a.recvmsg(1024, 64)[1]
 send(socket.socket(fileno=array.array('i', fds[0][2])[0]), order, listeners[0])
 print(len(listeners))
@@ -359,7 +362,13 @@ fn a_service_gets_nothing_but_its_client_s_socket() {
     let d = Daemon::with(CONF).start();
     let net = d.net_pid();
     let mut python = Command::new("python3");
-    python.args(["-c", HANDS_LISTENER, &net.to_string(), &session, &hex(&start.encode())]);
+    python.args([
+        "-c",
+        &with_client(HANDS_LISTENER),
+        &net.to_string(),
+        &session,
+        &hex(&start.encode()),
+    ]);
     same(python.output().expect("python3").stdout, "1\n");
     until("it is ended", || d.log().contains(": a forbidden order; fived ends it"));
     until("another net serves", || matches!(d.nets()[..], [other] if other != net));
@@ -377,11 +386,9 @@ import array, ctypes, os, socket, sys
 pid, session, order = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), bytes.fromhex(sys.argv[3])
 libc, pidfd = ctypes.CDLL(None), os.pidfd_open(pid)
 own = socket.socket(fileno=libc.syscall(438, pidfd, 3, 0))
-l = socket.create_server(('127.0.0.1', 0))
-c = socket.create_connection(l.getsockname())
 a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-client = l.accept()[0]
-own.sendmsg([session], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [client.fileno(), b.fileno()]))])
+c, of_net = client(pid)
+own.sendmsg([session], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [of_net.fileno(), b.fileno()]))])
 fds = a.recvmsg(1024, 64)[1]
 channel = socket.socket(fileno=array.array('i', fds[0][2])[0])
 channel.send(order)
@@ -405,7 +412,13 @@ fn no_service_ends_without_a_line_in_the_log() {
     )
     .start();
     let mut said = Command::new("python3")
-        .args(["-c", SAYS_TWICE, &d.net_pid().to_string(), &session, &hex(&start.encode())])
+        .args([
+            "-c",
+            &with_client(SAYS_TWICE),
+            &d.net_pid().to_string(),
+            &session,
+            &hex(&start.encode()),
+        ])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -459,18 +472,17 @@ fn a_connection_of_another_network_is_no_client() {
     same(d.ask("hello\r\n"), HELLO);
 }
 
-/// Arguments: the pid of a net process, the orders `Session` and one of a session, the port of a
-/// listener, and what is done with the end of a pair that goes to the parent, and that somebody else
-/// has too: its kernel's lock is kept (`lock`), or messages come to it with a descriptor of their
+/// Arguments: the pid of a net process, the orders `Session` and one of a session, and what is done
+/// with the end of a pair that goes to the parent, and that somebody else has too: its kernel's lock is kept (`lock`), or messages come to it with a descriptor of their
 /// sender's process (`pidfd`). It says the order through the pair, and through what has come from
 /// the parent, prints that, and waits for the end of its input, 20 s at most.
 const SHARES_AN_END: &str = r"
 import array, ctypes, fcntl, os, select, socket, struct, sys, threading
-pid, session, order, at = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), bytes.fromhex(sys.argv[3]), int(sys.argv[4])
+pid, session, order = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), bytes.fromhex(sys.argv[3])
 libc, pidfd = ctypes.CDLL(None), os.pidfd_open(pid)
 own = socket.socket(fileno=libc.syscall(438, pidfd, 3, 0))
 a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-if sys.argv[5] == 'lock':
+if sys.argv[4] == 'lock':
     faults = libc.syscall({'x86_64': 323, 'aarch64': 282}[os.uname().machine], os.O_NONBLOCK)
     libc.mmap.restype, libc.recv.argtypes = ctypes.c_void_p, [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     nothing = libc.mmap(None, 4096, 3, 0x22, -1, ctypes.c_long(0))
@@ -482,17 +494,8 @@ if sys.argv[5] == 'lock':
 else:
     SO_PASSPIDFD = 76
     b.setsockopt(socket.SOL_SOCKET, SO_PASSPIDFD, 1)
-c = socket.create_connection(('127.0.0.1', at))
-def is_of_net(s):
-    try:
-        return s.family == socket.AF_INET and s.getpeername() == c.getsockname()
-    except OSError:
-        return False
-found = []
-while not found:
-    names = [n for n in os.listdir(f'/proc/{pid}/fd') if os.readlink(f'/proc/{pid}/fd/{n}').startswith('socket:')]
-    found = [s for s in [socket.socket(fileno=libc.syscall(438, pidfd, int(n), 0)) for n in names] if is_of_net(s)]
-own.sendmsg([session], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [found[0].fileno(), b.fileno()]))])
+c, of_net = client(pid)
+own.sendmsg([session], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [of_net.fileno(), b.fileno()]))])
 for n in range(9):
     a.send(order)
 a.settimeout(10)
@@ -522,8 +525,8 @@ fn nobody_has_the_socket_that_the_parent_receives_from() {
         same(d.ask("hello\r\n"), HELLO);
         let open = proc::descriptors(d.parent_pid()).len();
         let mut said = Command::new("python3")
-            .args(["-c", SHARES_AN_END, &d.net_pid().to_string(), &session, &order])
-            .args([&d.address().port().to_string(), what])
+            .args(["-c", &with_client(SHARES_AN_END), &d.net_pid().to_string(), &session, &order])
+            .arg(what)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -538,36 +541,21 @@ fn nobody_has_the_socket_that_the_parent_receives_from() {
     }
 }
 
-/// Arguments: the pid of a net process, the port of a listener, a forbidden order, and `Start`. A
+/// Arguments: the pid of a net process, a forbidden order, and `Start`. A
 /// thread of that process is made to wait for the kernel's lock of a client's socket, so that it
 /// cannot end; then it says the forbidden order, and when it was killed, in its channel, the other
 /// one. It prints that, and waits for the end of its input, 20 s at most.
 const CANNOT_END: &str = r"
 import array, ctypes, fcntl, os, select, socket, struct, sys, threading, time
-pid, at, forbidden, start = int(sys.argv[1]), int(sys.argv[2]), bytes.fromhex(sys.argv[3]), bytes.fromhex(sys.argv[4])
+pid, forbidden, start = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), bytes.fromhex(sys.argv[3])
 libc, pidfd = ctypes.CDLL(None), os.pidfd_open(pid)
-get = lambda n: socket.socket(fileno=libc.syscall(438, pidfd, int(n), 0))
-own = get(3)
-def client(request):
-    c = socket.create_connection(('127.0.0.1', at))
-    c.send(request)
-    return c
-def of_net(c):
-    while True:
-        for n in os.listdir(f'/proc/{pid}/fd'):
-            try:
-                s = get(n) if os.readlink(f'/proc/{pid}/fd/{n}').startswith('socket:') else None
-                if s and s.family == socket.AF_INET and s.getpeername() == c.getsockname():
-                    return s
-            except OSError:
-                pass
+own = socket.socket(fileno=libc.syscall(438, pidfd, 3, 0))
 def threads():
     return [open(f'/proc/{pid}/task/{t}/stat').read().rsplit(')', 1)[1].split()[0] for t in os.listdir(f'/proc/{pid}/task')]
-asks = client(b'hel')
-asked = of_net(asks)
-c = client(b'HOST\r\n')
+asks, asked = client(pid)
+c, locked = client(pid)
+c.send(b'HOST\r\n')
 c.recv(100)
-locked = of_net(c)
 faults = libc.syscall({'x86_64': 323, 'aarch64': 282}[os.uname().machine], os.O_NONBLOCK)
 libc.mmap.restype, libc.send.argtypes = ctypes.c_void_p, [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 nothing = libc.mmap(None, 4096, 3, 0x22, -1, ctypes.c_long(0))
@@ -600,7 +588,7 @@ fn a_net_that_was_killed_says_nothing_more_even_if_it_cannot_end() {
     let d = Daemon::with(&format!("login_timeout = 2s\n{CONF}")).start();
     let net = d.net_pid();
     let mut said = Command::new("python3")
-        .args(["-c", CANNOT_END, &net.to_string(), &d.address().port().to_string()])
+        .args(["-c", &with_client(CANNOT_END), &net.to_string()])
         .args([hex(&FromNet::Left.encode()), hex(&start)])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -614,4 +602,34 @@ fn a_net_that_was_killed_says_nothing_more_even_if_it_cannot_end() {
     assert_eq!(d.log().matches("START service=").count(), 1, "{}", d.log());
     kill_and_wait(&mut said);
     until("it ends", || proc::stat(net).is_none());
+}
+
+/// Arguments: the pid of a net process, and an order. It is said with a connection that was made to
+/// a server at 127.0.0.1.
+const CONNECTED: &str = r"
+import array, ctypes, os, socket, sys
+own = socket.socket(fileno=ctypes.CDLL(None).syscall(438, os.pidfd_open(int(sys.argv[1])), 3, 0))
+l = socket.create_server(('127.0.0.1', 0))
+c = socket.create_connection(l.getsockname(), source_address=('127.77.0.1', 0))
+own.sendmsg([bytes.fromhex(sys.argv[2])], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [c.fileno()]))])
+";
+
+/// Any user can connect to any server: that is no client from there.
+#[test]
+fn a_connection_to_another_server_is_no_client_from_there() {
+    if !root() || !installed("python3") {
+        return skip("needs root and python3");
+    }
+    let near = "near stream tcp nowait @USER@ /bin/echo echo near\n only_from = 127.0.0.1\n";
+    let d = Daemon::with(near).start();
+    let net = d.net_pid();
+    let order = FromNet::Start { service: 0, host: 0, proxied: None }.encode();
+    let order = order.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let mut python = Command::new("python3");
+    python.args(["-c", CONNECTED, &net.to_string(), &order]);
+    same(python.output().expect("python3").stderr, "");
+    until("it is ended", || d.log().contains(": a forbidden order; fived ends it"));
+    until("another net serves", || matches!(d.nets()[..], [other] if other != net));
+    assert!(!d.log().contains("START"), "{}", d.log());
+    same(d.ask("near\r\n"), "+Go\r\nnear\n");
 }

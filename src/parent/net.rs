@@ -152,24 +152,23 @@ impl Net {
     }
 
     /// Can this client have come to that listener: the services' own port of this number, or one of
-    /// fived's own? The client's socket tells. Err: no, which only a net process says that somebody
-    /// else controls.
+    /// fived's own? The client's socket tells. (No other socket can have a listener's address: one
+    /// that a user of this computer has connected elsewhere, and that is no client from there, has
+    /// another.) Err: no, which only a net process says that somebody else controls.
     pub fn admit(&self, client: BorrowedFd, tls_port: Option<u32>) -> Result<(), Broken> {
         self.admits(client, tls_port).then_some(()).ok_or(Broken::Forbidden)
     }
 
     fn admits(&self, client: BorrowedFd, tls_port: Option<u32>) -> bool {
-        if self.tls_ports.is_empty() {
-            return tls_port.is_none();
-        }
-        // A client that has gone already gets nothing.
+        // A client that has gone already gets nothing, and one of a Unix socket has no address.
         let Ok(local) = socket::local(client) else { return true };
         let takes = |l: &SocketAddr| {
-            l.port() == local.port() && (l.ip() == local.ip() || l.ip().is_unspecified())
+            let ip = l.ip().to_canonical();
+            l.port() == local.port() && (ip == local.ip() || ip.is_unspecified())
         };
         match tls_port {
             Some(n) => self.tls_ports.get(n as usize).is_some_and(takes),
-            None => self.own_ports.iter().any(takes) || !self.tls_ports.iter().any(takes),
+            None => self.own_ports.iter().any(takes),
         }
     }
 
