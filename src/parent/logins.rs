@@ -259,7 +259,7 @@ impl Logins {
             (result, Asks::Account(key), ..) => (result, Some(*key)),
             (LoginResult::Yes, _, Method::Pubkey, None) => (LoginResult::Later, None),
             (LoginResult::Yes, _, Method::Pubkey, Some((text, key))) => {
-                match self.replay.accept(text, t.number) {
+                match self.replay.accept(text, &t.name(), t.number) {
                     true => (LoginResult::Yes, Some(key)),
                     false => (LoginResult::UsedSignature, Some(key)),
                 }
