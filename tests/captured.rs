@@ -633,3 +633,45 @@ fn a_connection_to_another_server_is_no_client_from_there() {
     assert!(!d.log().contains("START"), "{}", d.log());
     same(d.ask("near\r\n"), "+Go\r\nnear\n");
 }
+
+/// Arguments: the pid of a net process that drains, and the orders `Start` of two services. The first
+/// is said with a client of another one, and when the answer is there the second, a while later.
+const DRAINS: &str = r"
+import array, ctypes, os, socket, sys, time
+drains, now = int(sys.argv[1]), int(sys.argv[2])
+own = socket.socket(fileno=ctypes.CDLL(None).syscall(438, os.pidfd_open(drains), 3, 0))
+for order in sys.argv[3:]:
+    c, of_net = client(now)
+    own.sendmsg([bytes.fromhex(order)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [of_net.fileno()]))])
+    of_net.shutdown(socket.SHUT_RD)
+    print(c.recv(100))
+    time.sleep(13)
+";
+
+/// After a reload a net process finishes what it has, for as long as its services run.
+#[test]
+fn a_net_of_a_table_that_was_replaced_begins_nothing_for_ever() {
+    if !root() || !installed("python3") {
+        return skip("needs root and python3");
+    }
+    let timeouts = "request_timeout = 1s\nlogin_timeout = 1s\nresume_timeout = 0\nresume_timeout_anonymous = 0\n";
+    let conf = format!("{timeouts}cat stream tcp nowait @USER@ /bin/cat cat\n");
+    let old = "old stream tcp nowait @USER@ /bin/echo echo old\n";
+    let d = Daemon::with(&format!("{conf}{old}")).start();
+    let net = d.net_pid();
+    let mut c = d.connect();
+    c.send("RUN\r\ncat\r\n").expect("+ Success\r\n+Go\r\n");
+    d.reload(&conf);
+    until("another serves", || d.nets().len() == 2);
+    same(d.ask("old\r\n"), NOT_AVAILABLE);
+    let now = d.nets().into_iter().find(|pid| *pid != net).expect("another").to_string();
+    let order = FromNet::Start { service: 1, host: 0, proxied: None }.encode();
+    let order = order.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let words = ["-c", &with_client(DRAINS), &net.to_string(), &now, &order, &order];
+    let said = Command::new("python3").args(words).output().expect("python3");
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    // A client may have come to it just before the reload.
+    assert!(text(said.stdout).starts_with("b'+Go"), "{}\n{}", text(said.stderr), d.log());
+    d.wait_log("REFUSE service=old host= from=127.0.0.1 reason=drained");
+    assert_eq!(d.log().matches("START service=old").count(), 1, "{}", d.log());
+}

@@ -103,6 +103,8 @@ pub struct Net {
     /// The token of the socket that its lines for the log come over (`net_log`).
     pub log: usize,
     pub listeners: ListenerCopies,
+    /// It drains, and none of its clients begins anything after this time.
+    pub begins_until: Option<Duration>,
     /// Where they listen: at fived's own ports, and at services' own ports by number.
     pub own_ports: Vec<SocketAddr>,
     pub tls_ports: Vec<SocketAddr>,
@@ -123,6 +125,7 @@ impl Net {
             unheard: false,
             log,
             listeners: ListenerCopies::NotGiven,
+            begins_until: None,
             own_ports: Vec::new(),
             tls_ports: Vec::new(),
             process: ProcessState::Running,

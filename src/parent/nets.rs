@@ -26,6 +26,9 @@ use std::time::Duration;
 /// tens of thousands of rows to read takes more than ten seconds.
 pub(super) const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How much later than its clients' last deadline an order of a net process that drains may come.
+const DRAIN_SLACK: Duration = Duration::from_secs(10);
+
 /// See the module.
 #[derive(Default)]
 pub struct Nets {
@@ -243,6 +246,12 @@ impl Nets {
             .is_some_and(|n| n.state != State::Starting && n.state != State::Serving)
     }
 
+    /// Does it drain, and so long that none of its clients begins anything any more? Only one that
+    /// somebody else controls asks then for a service of its table, which is in force no more.
+    pub fn is_past(&self, token: usize, now: Duration) -> bool {
+        self.all.get(&token).and_then(|n| n.begins_until).is_some_and(|until| until <= now)
+    }
+
     /// The net processes that serve, except this one.
     pub fn serving_except(&self, token: usize) -> Vec<usize> {
         self.all
@@ -268,6 +277,8 @@ impl Nets {
         let Some(net) = self.all.get_mut(&token) else { return };
         if matches!(net.state, State::Starting | State::Serving) {
             net.state = State::Draining;
+            let within = net.config.table.settings.begins_within();
+            net.begins_until = Some(cx.now.saturating_add(within).saturating_add(DRAIN_SLACK));
         }
         self.tell(cx, token, &ToNet::Drain { last }, None);
     }

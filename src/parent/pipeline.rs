@@ -73,6 +73,15 @@ impl Parent {
         if gone {
             return self.refuse(a, StartError { reply: None, reason: "gone", text: None });
         }
+        let net = match a.who.from {
+            From::Session(stream) => self.sessions.net_of(stream.0),
+            From::Net(net) => Some(net),
+            From::Port | From::Wait(_) => None,
+        };
+        if net.is_some_and(|net| self.nets.is_past(net, self.cx.now)) {
+            let (reply, reason) = (Some(Why::NotAvailable), "drained");
+            return self.refuse(a, StartError { reply, reason, text: None });
+        }
         if let Some(no) = self.sensors.refuse(&a, self.cx.now) {
             return self.refuse(a, no);
         }
