@@ -12,7 +12,9 @@ use fived::wire::orders::{Ask, Data, FromNet, Message, Method};
 use fived::wire::run::Way;
 use nix::sys::signal::Signal;
 use std::io::Read;
+use std::net::SocketAddr;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 use support::*;
 
 const CONF: &str = "
@@ -26,6 +28,11 @@ off    stream tcp nowait @USER@ /bin/echo echo off
  disable = yes
 ";
 const HELLO: &str = "+Go\r\nhello\n";
+
+/// A script that can make clients: what is handed over as one must have come to a listener of net's.
+fn with_client(script: &str) -> String {
+    format!("{}{script}", include_str!("support/client_of_net.py"))
+}
 
 /// Arguments: the parent's pid, how many net processes are taken over, orders. Each says up to 50 of
 /// those orders, spoiled or not, until it is ended. The last line is how many were said.
@@ -77,6 +84,15 @@ for n in range(lives):
     for n in range(50):
         if select.select([pidfd], [], [], 0)[0]:
             break
+        # What the parent has opened through a pair is a channel, too.
+        for c in channels[1:]:
+            try:
+                fds = c.recvmsg(1024, 64)[1]
+            except OSError:
+                continue
+            for f in array.array('i', b''.join(data for _, _, data in fds)):
+                channels.append(socket.socket(fileno=f))
+                channels[-1].setblocking(False)
         text, count = order(), random.choice([0, 0, 1, 1, 2, 2, 3])
         fds = []
         while len(fds) < count:
@@ -235,6 +251,9 @@ libc, pidfd = ctypes.CDLL(None), os.pidfd_open(pid)
 own = socket.socket(fileno=libc.syscall(438, pidfd, 3, 0))
 def send(to, order, *fds):
     to.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [f.fileno() for f in fds]))])
+def opened(pair):
+    fds = pair.recvmsg(1024, 64)[1]
+    return socket.socket(fileno=array.array('i', fds[0][2])[0])
 l = socket.socket()
 l.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2304)
 l.bind(('127.0.0.1', 0))
@@ -261,11 +280,16 @@ elif where == 'extra':
     send(own, start, *[socket.socket() for _ in range(4)], *all)
 else:
     a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    send(own, session, socket.create_connection(l.getsockname()), b)
-    b.close()
-    a.send(b'no order')
+    send(own, session, client(pid)[1], b)
+    os.kill(parent, signal.SIGCONT)
+    c = opened(a)
+    os.kill(parent, signal.SIGSTOP)
+    c.send(b'no order')
+    send(c, other, *all[:4])
+    send(c, other, *all[4:])
+    # They lie in the pair's queue, too.
     send(a, other, *all[:4])
-    send(a, other, *all[4:])
+    c.close()
 for c in all:
     c.close()
 if where != 'extra':
@@ -291,7 +315,7 @@ fn nothing_that_net_sends_keeps_the_parent_from_its_work() {
         same(d.ask("hello\r\n"), HELLO);
         let net = d.net_pid();
         let mut said = Command::new("python3")
-            .args(["-c", LINGERS, &d.parent_pid().to_string(), &net.to_string(), at])
+            .args(["-c", &with_client(LINGERS), &d.parent_pid().to_string(), &net.to_string(), at])
             .args([&start, &session, &name])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -319,12 +343,11 @@ def send(to, order, *fds):
 numbers = [n for n in os.listdir(f'/proc/{pid}/fd') if os.readlink(f'/proc/{pid}/fd/{n}').startswith('socket:')]
 all = [socket.socket(fileno=libc.syscall(438, pidfd, int(n), 0)) for n in numbers]
 listeners = [s for s in all if s.family != socket.AF_UNIX and s.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)]
-l = socket.create_server(('127.0.0.1', 0))
-c = socket.create_connection(l.getsockname())
 a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 own = socket.socket(fileno=libc.syscall(438, pidfd, 3, 0))
-send(own, session, l.accept()[0], b)
-send(a, order, listeners[0])
+send(own, session, client(pid)[1], b)
+fds = a.recvmsg(1024, 64)[1]
+send(socket.socket(fileno=array.array('i', fds[0][2])[0]), order, listeners[0])
 print(len(listeners))
 ";
 
@@ -341,7 +364,13 @@ fn a_service_gets_nothing_but_its_client_s_socket() {
     let d = Daemon::with(CONF).start();
     let net = d.net_pid();
     let mut python = Command::new("python3");
-    python.args(["-c", HANDS_LISTENER, &net.to_string(), &session, &hex(&start.encode())]);
+    python.args([
+        "-c",
+        &with_client(HANDS_LISTENER),
+        &net.to_string(),
+        &session,
+        &hex(&start.encode()),
+    ]);
     same(python.output().expect("python3").stdout, "1\n");
     until("it is ended", || d.log().contains(": a forbidden order; fived ends it"));
     until("another net serves", || matches!(d.nets()[..], [other] if other != net));
@@ -359,13 +388,13 @@ import array, ctypes, os, socket, sys
 pid, session, order = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), bytes.fromhex(sys.argv[3])
 libc, pidfd = ctypes.CDLL(None), os.pidfd_open(pid)
 own = socket.socket(fileno=libc.syscall(438, pidfd, 3, 0))
-l = socket.create_server(('127.0.0.1', 0))
-c = socket.create_connection(l.getsockname())
 a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-client = l.accept()[0]
-own.sendmsg([session], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [client.fileno(), b.fileno()]))])
-a.send(order)
-a.send(order)
+c, of_net = client(pid)
+own.sendmsg([session], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [of_net.fileno(), b.fileno()]))])
+fds = a.recvmsg(1024, 64)[1]
+channel = socket.socket(fileno=array.array('i', fds[0][2])[0])
+channel.send(order)
+channel.send(order)
 print('said', flush=True)
 sys.stdin.read()
 ";
@@ -385,7 +414,13 @@ fn no_service_ends_without_a_line_in_the_log() {
     )
     .start();
     let mut said = Command::new("python3")
-        .args(["-c", SAYS_TWICE, &d.net_pid().to_string(), &session, &hex(&start.encode())])
+        .args([
+            "-c",
+            &with_client(SAYS_TWICE),
+            &d.net_pid().to_string(),
+            &session,
+            &hex(&start.encode()),
+        ])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -439,11 +474,214 @@ fn a_connection_of_another_network_is_no_client() {
     same(d.ask("hello\r\n"), HELLO);
 }
 
-/// Arguments: the pid of a net process, and steps. A connection comes to this program (`client`),
-/// or to one of that process's listeners (`at:PORT`); it is handed over with one end of a channel
-/// (`session:ORDER`), on which orders follow: without descriptors (`says:ORDER`), with that
-/// connection (`with-client:ORDER`), or with a channel that has ended (`with-channel:ORDER`).
-/// `hears` waits for an answer and prints its kind; 0: none came.
+/// Arguments: the pid of a net process, the orders `Session` and one of a session, and what is done
+/// with the end of a pair that goes to the parent, and that somebody else has too: its kernel's lock is kept (`lock`), or messages come to it with a descriptor of their
+/// sender's process (`pidfd`). It says the order through the pair, and through what has come from
+/// the parent, prints that, and waits for the end of its input, 20 s at most.
+const SHARES_AN_END: &str = r"
+import array, ctypes, fcntl, os, select, socket, struct, sys, threading
+pid, session, order = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), bytes.fromhex(sys.argv[3])
+libc, pidfd = ctypes.CDLL(None), os.pidfd_open(pid)
+own = socket.socket(fileno=libc.syscall(438, pidfd, 3, 0))
+a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+if sys.argv[4] == 'lock':
+    faults = libc.syscall({'x86_64': 323, 'aarch64': 282}[os.uname().machine], os.O_NONBLOCK)
+    libc.mmap.restype, libc.recv.argtypes = ctypes.c_void_p, [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    nothing = libc.mmap(None, 4096, 3, 0x22, -1, ctypes.c_long(0))
+    fcntl.ioctl(faults, 0xc018aa3f, bytearray(struct.pack('QQQ', 0xaa, 0, 0)))
+    fcntl.ioctl(faults, 0xc020aa00, bytearray(struct.pack('QQQQ', nothing, 4096, 1, 0)))
+    a.send(b'x')
+    threading.Thread(target=lambda: libc.recv(b.fileno(), nothing, 4096, 0), daemon=True).start()
+    select.select([faults], [], [])
+else:
+    SO_PASSPIDFD = 76
+    b.setsockopt(socket.SOL_SOCKET, SO_PASSPIDFD, 1)
+c, of_net = client(pid)
+own.sendmsg([session], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [of_net.fileno(), b.fileno()]))])
+for n in range(9):
+    a.send(order)
+a.settimeout(10)
+try:
+    a = socket.socket(fileno=array.array('i', a.recvmsg(1024, 64)[1][0][2])[0])
+    for n in range(100):
+        a.send(order)
+except TimeoutError:
+    pass
+print('said', flush=True)
+select.select([sys.stdin], [], [], 20)
+os._exit(0)
+";
+
+/// What a net process has, others may have too: a service can be sent it through a Unix socket. So
+/// the parent receives only from sockets that it has made itself.
+#[test]
+fn nobody_has_the_socket_that_the_parent_receives_from() {
+    if !root() || !installed("python3") {
+        return skip("needs root and python3");
+    }
+    let hex = |o: &[u8]| o.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let session = hex(&FromNet::Session { tls_port: None, proxied: None }.encode());
+    let order = hex(&Ask::Tally { tag: 1, to: 1, from: 1 }.encode());
+    for what in ["lock", "pidfd"] {
+        let d = Daemon::with(CONF).start();
+        same(d.ask("hello\r\n"), HELLO);
+        let open = proc::descriptors(d.parent_pid()).len();
+        let mut said = Command::new("python3")
+            .args(["-c", &with_client(SHARES_AN_END), &d.net_pid().to_string(), &session, &order])
+            .arg(what)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python3");
+        said.stdout.take().expect("piped").read_exact(&mut [0; 5]).expect("a line");
+        let began = Instant::now();
+        same(d.ask("hello\r\n"), HELLO);
+        assert!(began.elapsed() < Duration::from_secs(10), "the lock is kept for 20 s");
+        let now = proc::descriptors(d.parent_pid()).len();
+        assert!(now < open + 20, "{what}: {open}, {now}");
+        kill_and_wait(&mut said);
+    }
+}
+
+/// Arguments: the pid of a net process, a forbidden order, and `Start`. A
+/// thread of that process is made to wait for the kernel's lock of a client's socket, so that it
+/// cannot end; then it says the forbidden order, and when it was killed, in its channel, the other
+/// one. It prints that, and waits for the end of its input, 20 s at most.
+const CANNOT_END: &str = r"
+import array, ctypes, fcntl, os, select, socket, struct, sys, threading, time
+pid, forbidden, start = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), bytes.fromhex(sys.argv[3])
+libc, pidfd = ctypes.CDLL(None), os.pidfd_open(pid)
+own = socket.socket(fileno=libc.syscall(438, pidfd, 3, 0))
+def threads():
+    return [open(f'/proc/{pid}/task/{t}/stat').read().rsplit(')', 1)[1].split()[0] for t in os.listdir(f'/proc/{pid}/task')]
+asks, asked = client(pid)
+c, locked = client(pid)
+c.send(b'HOST\r\n')
+c.recv(100)
+faults = libc.syscall({'x86_64': 323, 'aarch64': 282}[os.uname().machine], os.O_NONBLOCK)
+libc.mmap.restype, libc.send.argtypes = ctypes.c_void_p, [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+nothing = libc.mmap(None, 4096, 3, 0x22, -1, ctypes.c_long(0))
+fcntl.ioctl(faults, 0xc018aa3f, bytearray(struct.pack('QQQ', 0xaa, 0, 0)))
+fcntl.ioctl(faults, 0xc020aa00, bytearray(struct.pack('QQQQ', nothing, 4096, 1, 0)))
+threading.Thread(target=lambda: libc.send(locked.fileno(), nothing, 4096, 0), daemon=True).start()
+select.select([faults], [], [])
+while 'D' not in threads():
+    time.sleep(0.01)
+own.send(forbidden)
+while set(threads()) - set('DZ'):
+    time.sleep(0.01)
+try:
+    own.sendmsg([start], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [asked.fileno()]))])
+except OSError:
+    pass
+print('said', flush=True)
+select.select([sys.stdin], [], [], 20)
+os._exit(0)
+";
+
+/// A process that waits for a lock cannot be killed, and a local user may have its channel.
+#[test]
+fn a_net_that_was_killed_says_nothing_more_even_if_it_cannot_end() {
+    if !root() || !installed("python3") {
+        return skip("needs root and python3");
+    }
+    let hex = |o: &[u8]| o.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let start = FromNet::Start { service: 0, host: 0, proxied: None }.encode();
+    let d = Daemon::with(&format!("login_timeout = 2s\n{CONF}")).start();
+    let net = d.net_pid();
+    let mut said = Command::new("python3")
+        .args(["-c", &with_client(CANNOT_END), &net.to_string()])
+        .args([hex(&FromNet::ListenersClosed.encode()), hex(&start)])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3");
+    said.stdout.take().expect("piped").read_exact(&mut [0; 5]).expect("a line");
+    d.wait_log("END session=");
+    until("another serves", || d.ask("hello\r\n") == HELLO.as_bytes());
+    assert!(proc::stat(net).is_some(), "it has not ended");
+    d.wait_log("EXIT service=");
+    assert_eq!(d.log().matches("START service=").count(), 1, "{}", d.log());
+    kill_and_wait(&mut said);
+    until("it ends", || proc::stat(net).is_none());
+}
+
+/// Arguments: the pid of a net process, and an order. It is said with a connection that was made to
+/// a server at 127.0.0.1.
+const CONNECTED: &str = r"
+import array, ctypes, os, socket, sys
+own = socket.socket(fileno=ctypes.CDLL(None).syscall(438, os.pidfd_open(int(sys.argv[1])), 3, 0))
+l = socket.create_server(('127.0.0.1', 0))
+c = socket.create_connection(l.getsockname(), source_address=('127.77.0.1', 0))
+own.sendmsg([bytes.fromhex(sys.argv[2])], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [c.fileno()]))])
+";
+
+/// Any user can connect to any server: that is no client from there.
+#[test]
+fn a_connection_to_another_server_is_no_client_from_there() {
+    if !root() || !installed("python3") {
+        return skip("needs root and python3");
+    }
+    let near = "near stream tcp nowait @USER@ /bin/echo echo near\n only_from = 127.0.0.1\n";
+    let d = Daemon::with(near).start();
+    let net = d.net_pid();
+    let order = FromNet::Start { service: 0, host: 0, proxied: None }.encode();
+    let order = order.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let mut python = Command::new("python3");
+    python.args(["-c", CONNECTED, &net.to_string(), &order]);
+    same(python.output().expect("python3").stderr, "");
+    until("it is ended", || d.log().contains(": a forbidden order; fived ends it"));
+    until("another net serves", || matches!(d.nets()[..], [other] if other != net));
+    assert!(!d.log().contains("START"), "{}", d.log());
+    same(d.ask("near\r\n"), "+Go\r\nnear\n");
+}
+
+/// Arguments: the pid of a net process that drains, and the orders `Start` of two services. The first
+/// is said with a client of another one, and when the answer is there the second, a while later.
+const DRAINS: &str = r"
+import array, ctypes, os, socket, sys, time
+drains, now = int(sys.argv[1]), int(sys.argv[2])
+own = socket.socket(fileno=ctypes.CDLL(None).syscall(438, os.pidfd_open(drains), 3, 0))
+for order in sys.argv[3:]:
+    c, of_net = client(now)
+    own.sendmsg([bytes.fromhex(order)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [of_net.fileno()]))])
+    of_net.shutdown(socket.SHUT_RD)
+    print(c.recv(100))
+    time.sleep(13)
+";
+
+/// After a reload a net process finishes what it has, for as long as its services run.
+#[test]
+fn a_net_of_a_table_that_was_replaced_begins_nothing_for_ever() {
+    if !root() || !installed("python3") {
+        return skip("needs root and python3");
+    }
+    let timeouts = "request_timeout = 1s\nlogin_timeout = 1s\nresume_timeout = 0\nresume_timeout_anonymous = 0\n";
+    let conf = format!("{timeouts}cat stream tcp nowait @USER@ /bin/cat cat\n");
+    let old = "old stream tcp nowait @USER@ /bin/echo echo old\n";
+    let d = Daemon::with(&format!("{conf}{old}")).start();
+    let net = d.net_pid();
+    let mut c = d.connect();
+    c.send("RUN\r\ncat\r\n").expect("+ Success\r\n+Go\r\n");
+    d.reload(&conf);
+    until("another serves", || d.nets().len() == 2);
+    same(d.ask("old\r\n"), NOT_AVAILABLE);
+    let now = d.nets().into_iter().find(|pid| *pid != net).expect("another").to_string();
+    let order = FromNet::Start { service: 1, host: 0, proxied: None }.encode();
+    let order = order.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let words = ["-c", &with_client(DRAINS), &net.to_string(), &now, &order, &order];
+    let said = Command::new("python3").args(words).output().expect("python3");
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    // A client may have come to it just before the reload.
+    assert!(text(said.stdout).starts_with("b'+Go"), "{}\n{}", text(said.stderr), d.log());
+    d.wait_log("REFUSE service=old host= from=127.0.0.1 reason=drained");
+    assert_eq!(d.log().matches("START service=old").count(), 1, "{}", d.log());
+}
+
+/// Arguments: the pid of a net process, and steps. A connection comes to one of that process's
+/// listeners (`at:PORT`); it is handed over with one end of a pair (`session:ORDER`), and on the
+/// channel that comes back orders follow: without descriptors (`says:ORDER`), or with that
+/// connection (`with-client:ORDER`). `hears` waits for an answer and prints its kind; 0: none came.
 const SAYS: &str = r"
 import array, ctypes, os, socket, sys, time
 pid, steps = int(sys.argv[1]), sys.argv[2:]
@@ -452,8 +690,6 @@ get = lambda n: socket.socket(fileno=libc.syscall(438, pidfd, n, 0))
 def send(to, order, *fds):
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [f.fileno() for f in fds]))]
     to.sendmsg([bytes.fromhex(order)], rights if fds else [])
-def channel_ends():
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 def is_from(s, address):
     try:
         return s.family == socket.AF_INET and s.getpeername() == address
@@ -478,29 +714,25 @@ def heard():
         return int.from_bytes(channel.recv(4096)[2:4], 'little')
     except OSError:
         return 0
-own, l, kept = get(3), socket.create_server(('127.0.0.1', 0)), []
+own, kept = get(3), []
 for step in steps:
     what, _, order = step.partition(':')
-    if what == 'client':
-        kept.append(socket.create_connection(l.getsockname()))
-        client = l.accept()[0]
-    elif what == 'at':
+    if what == 'at':
         kept.append(socket.create_connection(('127.0.0.1', int(order))))
         client = taken_from_net(kept[-1].getsockname())
     elif what == 'session':
-        channel, theirs = channel_ends()
+        channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         send(own, order, client, theirs)
         theirs.close()
         channel.settimeout(60)
+        fds = channel.recvmsg(1024, 64)[1]
+        if fds:
+            channel = socket.socket(fileno=array.array('i', fds[0][2])[0])
+            channel.settimeout(60)
     elif what == 'says':
         send(channel, order)
     elif what == 'with-client':
         send(channel, order, client)
-    elif what == 'with-channel':
-        ours, theirs = channel_ends()
-        send(channel, order, theirs)
-        ours.close()
-        theirs.close()
     else:
         print(heard())
 ";
@@ -553,7 +785,8 @@ fn it_gets_nothing_that_its_client_may_not_have() {
          there stream tcp nowait @USER@ /bin/echo echo there\n tls_port = 127.0.0.1:0\n"
     ))
     .start();
-    let [here, _] = d.ports::<2>().map(|at| format!("at:{}", at.port()));
+    let at = |address: SocketAddr| format!("at:{}", address.port());
+    let (door, [here, _]) = (at(d.address()), d.ports::<2>().map(at));
     let says = |steps: Steps| {
         Command::new("python3")
             .args(["-c", SAYS, &d.net_pid().to_string()])
@@ -562,30 +795,28 @@ fn it_gets_nothing_that_its_client_may_not_have() {
             .output()
             .expect("python3")
     };
-    let mut refused = Steps::new("client", None);
+    let mut refused = Steps::new(&door, None);
     for service in 1..=3 {
         refused = refused.then("says", &start(service, Way::Plain)).hears();
     }
     same(says(refused).stdout, format!("{}\n", kind::NOT_STARTED).repeat(3));
     let verify = Ask::Verify { method: Method::Password, user: Data::default() };
-    let mut tries = Steps::new("client", None);
+    let mut tries = Steps::new(&door, None);
     for _ in 0..3 {
-        tries = tries.then("with-channel", &verify).hears();
+        // The channel of the try, which ends at once, and what came of it.
+        tries = tries.then("says", &verify).hears().hears();
     }
     let forbidden = [
-        ("a fourth try to log in", tries.then("with-channel", &verify).hears()),
+        ("a fourth try to log in", tries.then("says", &verify).hears()),
         (
             "RUN on its own socket",
-            Steps::new("client", None).then("with-client", &start(0, Way::Run)).hears(),
+            Steps::new(&door, None).then("with-client", &start(0, Way::Run)).hears(),
         ),
         (
             "its own socket inside TLS",
-            Steps::new("client", None)
-                .encrypted()
-                .then("with-client", &start(0, Way::Plain))
-                .hears(),
+            Steps::new(&door, None).encrypted().then("with-client", &start(0, Way::Plain)).hears(),
         ),
-        ("a port that it did not come to", Steps::new("client", Some(0)).hears()),
+        ("a port that it did not come to", Steps::new(&door, Some(0)).hears()),
         ("no port, but it came to one", Steps::new(&here, None).hears()),
         (
             "a service before TLS",

@@ -618,6 +618,8 @@ fn starts_that_nobody_answers_are_bounded() {
     let mut c = d.connect();
     c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
     let mut c = yamux_raw::Raw(c.0);
+    // It has a channel to the parent.
+    d.wait_log("SESSION ");
     d.signal(Signal::SIGSTOP);
     until("it has stopped", || proc::stat(d.parent_pid()).is_some_and(|s| s[0] == "T"));
     for n in 0..65 {

@@ -459,14 +459,13 @@ fn proxy_from_is_addresses_and_never_everybody() {
 /// A captured net that says of a connection who its client is: arguments are net's pid, where to
 /// connect from, and the order.
 const LIE: &str = "import array, ctypes, os, socket, struct, sys
-pid, l = int(sys.argv[1]), socket.create_server(('127.0.0.1', 0))
+pid = int(sys.argv[1])
 p, libc = os.pidfd_open(pid), ctypes.CDLL(None)
 is_channel = lambda s: s.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_SEQPACKET
 all = sorted(int(f) for f in os.listdir(f'/proc/{pid}/fd') if int(f) > 2)
 all = [f for f in all if os.readlink(f'/proc/{pid}/fd/{f}').startswith('socket:')]
 own = [s for s in (socket.socket(fileno=libc.syscall(438, p, f, 0)) for f in all) if is_channel(s)][0]
-c = socket.create_connection(l.getsockname(), source_address=(sys.argv[2], 0))
-s, _ = l.accept()
+c, s = client(pid, sys.argv[2])
 order = bytes.fromhex(sys.argv[3])
 own.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [s.fileno()]))])
 s.close()
@@ -488,7 +487,8 @@ fn the_parent_believes_only_what_is_said_of_a_balancers_connection() {
     let order = FromNet::Start { service: 0, host: 0, proxied: Some(said) }.encode();
     let order: String = order.iter().map(|b| format!("{b:02x}")).collect();
     let lie = |from: &str| {
-        let words = ["-c", LIE, &net.to_string(), from, &order];
+        let script = format!("{}{LIE}", include_str!("support/client_of_net.py"));
+        let words = ["-c", &script, &net.to_string(), from, &order];
         let out = Command::new("python3").args(words).output();
         String::from_utf8(out.expect("python3").stdout).expect("text")
     };

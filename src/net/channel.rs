@@ -4,9 +4,9 @@
 use super::descriptors::Descriptors;
 use crate::sys::message::Fds;
 use crate::sys::shared::Shared;
-use crate::sys::{memfd, message, socket};
+use crate::sys::{memfd, message, poll, socket};
 use crate::wire::orders::{Answer, Ask, Message, ORDER, Resumption};
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -40,7 +40,12 @@ impl From<io::Error> for ChannelError {
 }
 
 pub struct Channel {
-    fd: Arc<Shared>,
+    /// The end of the pair through which the parent sends the channel ([`Answer::Channel`]).
+    asked: Cell<Option<OwnedFd>>,
+    /// The channel, from the first use on; while the parent has not sent it, that waits.
+    fd: OnceCell<Arc<Shared>>,
+    /// There are too many sessions, so there is no channel.
+    full: Cell<bool>,
     /// The parent has told the session to go away.
     go_away: Cell<Option<GoAway>>,
     /// Answers to orders that nobody waited for.
@@ -101,9 +106,12 @@ pub fn uninstall() {
 }
 
 impl Channel {
-    pub fn new(fd: OwnedFd) -> Channel {
+    /// One that the parent was asked for; `asked`: the other end of the pair that it was sent.
+    pub fn new(asked: OwnedFd) -> Channel {
         Channel {
-            fd: Arc::new(fd.into()),
+            asked: Cell::new(Some(asked)),
+            fd: OnceCell::new(),
+            full: Cell::default(),
             go_away: Cell::default(),
             answers: RefCell::default(),
             new_connections: RefCell::default(),
@@ -113,7 +121,26 @@ impl Channel {
 
     /// Its socket, for whoever may have to end a lost session.
     pub fn shared_socket(&self) -> &Arc<Shared> {
-        &self.fd
+        self.fd.get_or_init(|| Arc::new(self.opened().into()))
+    }
+
+    /// The channel that the parent has opened. If it has not, one that has ended.
+    fn opened(&self) -> OwnedFd {
+        let asked = self.asked.take().expect("the channel is opened once");
+        let mut bytes = [0; ORDER];
+        if let Ok((n, mut fds)) = message::receive_message(asked.as_fd(), &mut bytes, true) {
+            match Answer::accept(&bytes[..n], fds.count(), &()) {
+                Some(Answer::Channel) => {
+                    if let Some(fd) = fds.take() {
+                        return fd.our_own();
+                    }
+                }
+                answer => self.full.set(answer == Some(Answer::Full)),
+            }
+        }
+        // Nothing is sent on the pair.
+        let _ = socket::shutdown_both(asked.as_fd());
+        asked
     }
 
     /// Makes it the channel of this thread.
@@ -131,12 +158,15 @@ impl Channel {
 
     /// Sends an order. Waits while the channel is full.
     pub fn send(&self, ask: &Ask, with: &[BorrowedFd]) -> Result<(), ChannelError> {
-        Ok(message::send_message(self.fd.as_fd(), &ask.encode(), with, true)?)
+        message::send_message(self.as_fd(), &ask.encode(), with, true).map_err(|_| self.over())
     }
 
     /// Sends an order if the channel takes it at once.
     pub fn try_send(&self, ask: &Ask) -> Result<(), ChannelError> {
-        Ok(message::send_message(self.fd.as_fd(), &ask.encode(), &[], false)?)
+        if !self.is_open() {
+            return Err(ChannelError::Closed);
+        }
+        message::send_message(self.as_fd(), &ask.encode(), &[], false).map_err(|_| self.over())
     }
 
     /// Sends an order and waits for the answer.
@@ -184,16 +214,18 @@ impl Channel {
     /// Receives one message. False: there was none.
     fn receive(&self, wait: bool) -> Result<bool, ChannelError> {
         let mut bytes = [0; ORDER];
-        let (n, mut fds) = match message::receive_message(self.fd.as_fd(), &mut bytes, wait) {
+        let (n, mut fds) = match message::receive_message(self.as_fd(), &mut bytes, wait) {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-            got => got?,
+            got => got.map_err(|_| self.over())?,
         };
+        if self.full.get() {
+            return Err(ChannelError::Full);
+        }
         match Answer::accept(&bytes[..n], fds.count(), &()).ok_or(ChannelError::Closed)? {
             Answer::GoAway { last } => {
                 self.told(if last { GoAway::Exit } else { GoAway::NewTable })
             }
             Answer::EndNow => self.told(GoAway::Now),
-            Answer::Full => return Err(ChannelError::Full),
             Answer::Forget => self.forget.set(true),
             Answer::Resumption(resumption) => {
                 let relay = fds.take().map(Shared::our_own);
@@ -255,21 +287,37 @@ impl Channel {
         self.go_away.get()
     }
 
-    /// Opens a channel to the parent for a stream that changes its own facts; the host that the
-    /// stream begins with, and its tag here. None: no descriptor is left for one.
+    /// Asks the parent for a channel for a stream that changes its own facts; the host that the
+    /// stream begins with, and its tag here. Returned: for [`Channel::new`]. None: no descriptor is
+    /// left for one.
     pub fn branch(
         &self,
         (host, tag): (u32, u32),
         all: &Descriptors,
     ) -> Result<Option<OwnedFd>, ChannelError> {
-        let Ok((ours, theirs)) = all.unless_reserved(socket::seqpacket()) else { return Ok(None) };
+        let Ok((asked, theirs)) = all.unless_reserved(socket::seqpacket()) else {
+            return Ok(None);
+        };
         self.send(&Ask::Branch { host, tag }, &[theirs.as_fd()])?;
-        Ok(Some(ours))
+        Ok(Some(asked))
+    }
+
+    /// Has the parent sent the channel? Until then its first use waits for that.
+    fn is_open(&self) -> bool {
+        let asked = self.asked.take();
+        let came = asked.as_ref().is_none_or(|pair| poll::is_readable(pair.as_fd()));
+        self.asked.set(asked);
+        came
+    }
+
+    /// Why it cannot be used.
+    fn over(&self) -> ChannelError {
+        if self.full.get() { ChannelError::Full } else { ChannelError::Closed }
     }
 }
 
 impl AsFd for Channel {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.shared_socket().as_fd()
     }
 }

@@ -1,7 +1,7 @@
 //! What every part of the parent uses: the clock, timers, tokens, the poll, the spawner and the
 //! table of children. It knows none of the parts.
 
-use super::channel::{Channel, Retries};
+use super::channel::{self, Channel, Retries};
 use super::children::Children;
 use super::config::Config;
 use super::descriptors::{ChildError, Descriptors};
@@ -9,13 +9,13 @@ use super::held_up::HeldUp;
 use super::options::Options;
 use super::tallies::{Counted, Tallies};
 use crate::log;
-use crate::sys::clock;
 use crate::sys::spawn::Spawner;
+use crate::sys::{clock, socket};
 use mio::{Poll, Registry, Token};
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -194,6 +194,19 @@ impl Context {
         let token = self.new_token();
         let channel = Channel::new(fd, Token(token), self.poll.registry(), &self.retries)?;
         Ok((token, channel))
+    }
+
+    /// The same of a new channel, whose other end is sent through this pair.
+    pub fn open_channel(&mut self, pair: BorrowedFd) -> io::Result<(usize, Channel)> {
+        match channel::open(&self.descriptors, pair) {
+            Ok(ours) => self.channel(ours),
+            Err(e) => {
+                if socket::is_out_of_descriptors(&e) {
+                    self.out_of_descriptors();
+                }
+                Err(e)
+            }
+        }
     }
 
     /// The next session's number, or the next plain connection's.

@@ -87,6 +87,12 @@ impl Descriptors {
         self.reserve.but(socket::seqpacket())
     }
 
+    /// The same, of which the second end is sent away at once, and may be from the reserve.
+    pub fn channel_to_send(&self) -> io::Result<(OwnedFd, OwnedFd)> {
+        let (ours, theirs) = socket::seqpacket()?;
+        Ok((self.reserve.but_one(Ok(ours))?, theirs))
+    }
+
     /// The two ends of a terminal for a service of this user, likewise: ours and the service's.
     pub fn terminal(&self, uid: u32, size: Size) -> io::Result<(OwnedFd, OwnedFd)> {
         self.reserve.but(pty::open(uid, size.rows, size.columns))

@@ -44,14 +44,14 @@ impl Parent {
                 let arrival = self.plain(token, config, service, (client, at));
                 self.arrive(arrival, None);
             }
-            net::Request::Session { config, client, channel, tls_port, proxied } => {
+            net::Request::Session { config, client, pair, tls_port, proxied } => {
                 let Some(at) = self.addresses(&config, client.as_fd(), proxied)? else {
                     self.client_gone(&config, None);
                     return Ok(());
                 };
                 let name = self.names.known(self.cx.now, at.peer());
                 let place = (token, self.nets.drains(token), tls_port);
-                self.sessions.begin(&mut self.cx, place, config, (at, name), (client, channel));
+                self.sessions.begin(&mut self.cx, place, config, (at, name), (client, pair));
             }
             net::Request::AtPort { config, client, proxied } => {
                 if let Some(a) = self.proxied_at_port(&config, client, proxied)? {
@@ -160,18 +160,17 @@ impl Parent {
                     self.sessions.tell(&self.cx, token, &orders::Answer::Login(may));
                 }
             }
-            sessions::Request::Verify { method, user, channel } => {
-                let try_ = (method, user, channel);
-                self.logins.verify(&mut self.cx, &mut self.sessions, token, try_)?;
+            sessions::Request::Verify { method, user } => {
+                self.logins.verify(&self.cx, &mut self.sessions, token, (method, user))?;
             }
             sessions::Request::Start(arrival) => self.arrive(*arrival, None),
-            sessions::Request::Branch { host, tag, channel } => {
+            sessions::Request::Branch { host, tag, pair } => {
                 if self.sessions.is_full(token) {
                     // Other streams may have ended without the parent having read it yet.
                     self.read_branches(token);
                 }
                 let drains = self.sessions.net_of(token).is_some_and(|n| self.nets.drains(n));
-                self.sessions.branch(&mut self.cx, (token, tag), host, channel, drains);
+                self.sessions.branch(&mut self.cx, (token, tag), host, pair, drains);
             }
             sessions::Request::Refused { config, refused, number, user } => {
                 self.refused_by_net(&config, &refused, Some((number, user)))?;
@@ -289,6 +288,10 @@ impl Parent {
                         self.sessions.tell_name(&self.cx, token, name, for_net)
                     }
                 }
+            }
+            for token in std::mem::take(&mut self.nets.hung) {
+                done = false;
+                self.net_hung(token);
             }
             let failed = self.nets.failed().into_iter().chain(self.sessions.failed());
             for (token, why) in failed.chain(self.relay_threads.failed()) {

@@ -10,9 +10,9 @@ use super::watchdog;
 use crate::sys::process::Exit;
 use std::rc::Rc;
 
-/// Orders that are read from a session's channel after its net process has ended: more than the
-/// kernel holds there.
-const LAST_ORDERS: usize = 4096;
+/// Orders that are read from a channel after its net process has ended: more than the kernel holds
+/// there. Somebody else may have the other end too, and go on.
+pub const LAST_ORDERS: usize = 4096;
 
 impl Parent {
     /// A session's channel has closed or cannot be used: everything known about it is forgotten.
@@ -24,7 +24,7 @@ impl Parent {
         let Some(s) = self.sessions.over(&self.cx, token, why) else { return };
         if *why == Broken::Forbidden {
             // Only a net process that an attacker controls gives such an order, so it is ended too.
-            self.nets.broken(s.net, why);
+            self.net_broken(s.net, why);
         }
         self.not_resumable(&s);
         match s.step {
@@ -83,20 +83,48 @@ impl Parent {
         self.look_up_account(name, &config, AwaitsAccount::Login(proved));
     }
 
-    fn net_ended(&mut self, token: usize, exit: Exit) {
-        self.nets.has_ended(&self.cx, token);
-        // The orders that it gave before its end still count, because clients wait for them.
-        while let Ok(true) = self.net_order(token) {}
-        // Its sessions end with it, even if another process still holds their channels.
+    /// The channel of a net process cannot be used any more. What it gave before an error of its
+    /// own still counts, because clients wait for it; nothing else does.
+    pub fn net_broken(&mut self, token: usize, why: &Broken) {
+        if self.nets.broken(&mut self.cx, token, why) {
+            self.net_over(token, if *why == Broken::Closed { LAST_ORDERS } else { 0 });
+        }
+    }
+
+    /// A net process hung, and was killed.
+    pub fn net_hung(&mut self, token: usize) {
+        self.last_net_orders(token);
+        self.net_broken(token, &Broken::Closed);
+    }
+
+    fn last_net_orders(&mut self, token: usize) {
+        self.nets.expects_nothing(token);
+        for _ in 0..LAST_ORDERS {
+            let Ok(true) = self.net_order(token) else { return };
+        }
+    }
+
+    /// What a net process served ends with it, even if other processes still hold the channels, or
+    /// the kernel cannot end it yet. Of each channel so many orders still count.
+    fn net_over(&mut self, token: usize, orders: usize) {
         for session in self.sessions.of_net(token) {
-            let read = self.read_orders(session, LAST_ORDERS);
+            let read = self.read_orders(session, orders);
             self.session_over(session, &read.err().unwrap_or(Broken::Closed));
         }
         for thread in self.relay_threads.of_net(token) {
-            while let Ok(true) = self.relays_order(thread) {}
+            for _ in 0..orders {
+                let Ok(true) = self.relays_order(thread) else { break };
+            }
             self.relays_over(Owner::Thread(thread));
             self.relay_threads.forget(thread);
         }
+    }
+
+    fn net_ended(&mut self, token: usize, exit: Exit) {
+        self.nets.has_ended(token);
+        // The orders that it gave before its end still count, because clients wait for them.
+        self.last_net_orders(token);
+        self.net_over(token, LAST_ORDERS);
         self.nets.forget(&mut self.cx, &mut self.listeners, token, exit);
         let (current, nets) = (&self.cx.config, &self.nets);
         self.signers.retire(|config| {

@@ -2,6 +2,7 @@
 
 use super::channel::Broken;
 use super::context::{Phase, Timer};
+use super::ended::LAST_ORDERS;
 use super::net::Net;
 use super::run::Parent;
 use super::session::SessionRecord;
@@ -122,13 +123,18 @@ impl Parent {
             std::thread::sleep(Duration::from_millis(1));
         }
         for net in self.nets.tokens() {
-            self.nets.has_ended(&self.cx, net);
-            // Err: that was all.
-            while let Ok(true) = self.last_net_order(net) {}
+            self.nets.has_ended(net);
+            self.nets.expects_nothing(net);
+            for _ in 0..LAST_ORDERS {
+                // Err: that was all.
+                let Ok(true) = self.last_net_order(net) else { break };
+            }
             // Twice: the channels of streams that have their own are found in those of sessions.
             for _ in 0..2 {
                 for session in self.sessions.of_net(net) {
-                    while let Ok(true) = self.last_session_order(session) {}
+                    for _ in 0..LAST_ORDERS {
+                        let Ok(true) = self.last_session_order(session) else { break };
+                    }
                 }
             }
         }

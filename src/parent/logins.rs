@@ -20,7 +20,7 @@ use crate::sys::process::Exit;
 use crate::wire::login::{HASH, LoginResult};
 use crate::wire::orders::{Answer, Data, May, Method};
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -120,14 +120,13 @@ impl Logins {
     /// could never be allowed is a forbidden order.
     pub fn verify(
         &mut self,
-        cx: &mut Context,
+        cx: &Context,
         sessions: &mut Sessions,
         session: usize,
-        (method, user, channel): (Method, Data, OwnedFd),
+        (method, user): (Method, Data),
     ) -> Result<(), Broken> {
-        let scarce = cx.is_scarce(&channel);
         let Some(s) = sessions.get_mut(session) else { return Ok(()) };
-        let can_wait = !scarce && self.tries.may_wait(&s.config, method, s.addresses.peer());
+        let can_wait = self.tries.may_wait(&s.config, method, s.addresses.peer());
         match self.may_if(cx, s, method, can_wait) {
             May::Try { .. } => {}
             later @ May::Later { .. } => {
@@ -145,7 +144,7 @@ impl Logins {
             method,
             user,
             from: s.addresses.peer(),
-            asks: Asks::Proof(Some(channel)),
+            asks: Asks::Proof,
             kind: s.kind(),
             config: s.config.clone(),
         };
@@ -169,13 +168,13 @@ impl Logins {
     pub fn start(&mut self, cx: &mut Context, sessions: &mut Sessions) {
         for (t, result) in self.tries.late(cx.now) {
             match t.asks {
-                Asks::Proof(_) => not_tried(cx, sessions, &t, RETRY_AFTER),
+                Asks::Proof => not_tried(cx, sessions, &t, RETRY_AFTER),
                 Asks::Account(_) => self.result(cx, sessions, &t, Err(result), None),
             }
         }
         while let Some((number, t)) = self.tries.next(cx.now) {
             let left =
-                self.penalties.left(t.from, cx.now).filter(|_| matches!(t.asks, Asks::Proof(_)));
+                self.penalties.left(t.from, cx.now).filter(|_| matches!(t.asks, Asks::Proof));
             if let Some(left) = left
                 && sessions.get_mut(t.session).is_none_or(|s| s.failures == 0)
             {
@@ -184,8 +183,13 @@ impl Logins {
                 }
                 continue;
             }
+            let session = t.session;
             match tries::start(t, &mut cx.spawner, &cx.descriptors) {
-                Ok((child, reports)) => {
+                Ok((child, reports, clients)) => {
+                    if let Some(end) = clients {
+                        let with = [end.as_fd()];
+                        sessions.tell_with(cx, session, &Answer::Channel, &with);
+                    }
                     cx.children.add(child.pid, Role::Login(number));
                     self.tries.started(number, child, reports);
                 }
@@ -193,7 +197,7 @@ impl Logins {
                     let scarce = e.is_scarcity();
                     cx.note_not_started("login", &e);
                     match self.tries.remove(number) {
-                        Some(t) if scarce && matches!(t.asks, Asks::Proof(_)) => {
+                        Some(t) if scarce && matches!(t.asks, Asks::Proof) => {
                             not_tried(cx, sessions, &t, RETRY_AFTER);
                         }
                         Some(t) => self.result(cx, sessions, &t, Err(LoginResult::Later), None),
@@ -223,7 +227,7 @@ impl Logins {
         if let Some(why) = &reported.why {
             ::log::debug!("login of {:?} from {}: {why}", t.name(), t.from);
         }
-        let asks_account = matches!(t.asks, Asks::Proof(_)) && t.config.backends.account.is_some();
+        let asks_account = matches!(t.asks, Asks::Proof) && t.config.backends.account.is_some();
         let (result, key) = self.check(&t, result, &reported);
         if result != LoginResult::Yes {
             self.result(cx, sessions, &t, Err(result), key);
@@ -255,7 +259,7 @@ impl Logins {
             (result, Asks::Account(key), ..) => (result, Some(*key)),
             (LoginResult::Yes, _, Method::Pubkey, None) => (LoginResult::Later, None),
             (LoginResult::Yes, _, Method::Pubkey, Some((text, key))) => {
-                match self.replay.accept(text, t.number) {
+                match self.replay.accept(text, &t.name(), t.number) {
                     true => (LoginResult::Yes, Some(key)),
                     false => (LoginResult::UsedSignature, Some(key)),
                 }

@@ -32,7 +32,7 @@
 //! | `turns` `deferred` `held_up` | how many may be starting, and who waits for them; those that wait for their turn; whose starts are held up |
 //! | `channel` | a channel on which orders come and answers go |
 //! | `handed` | clients' sockets that a net process is handed |
-//! | `net` `nets` `net_log` `net_gauges` `watchdog` | net processes, their lines for the log, what they count, and one that hangs |
+//! | `net` `nets` `net_end` `net_log` `net_gauges` `watchdog` | net processes, their ends, their lines for the log, what they count, and one that hangs |
 //! | `session` `sessions` `session_counts` | sessions, and how many a client address may have |
 //! | `signers` `by_source` `starts` | the keys processes; sources take turns; how often a process may be started again |
 //! | `logins` `tries` `slots` | logins: one process for each try, and how many may run |
@@ -108,6 +108,7 @@ mod metrics;
 mod name_service;
 mod names;
 mod net;
+mod net_end;
 mod net_gauges;
 mod net_log;
 mod nets;

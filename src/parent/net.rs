@@ -45,7 +45,9 @@ pub enum ListenerCopies {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProcessState {
     Running,
-    /// The parent has ended it for an error, which is logged.
+    /// The parent has ended it for an error, which is logged. Its orders do not count any more: it
+    /// may live for as long as somebody keeps the kernel from ending it, and others may have its
+    /// channel.
     BeingEnded,
     /// It has ended. Its last orders may still be read.
     Ended,
@@ -63,12 +65,12 @@ pub enum Request {
         client: Shared,
         proxied: Option<ProxyAddresses>,
     },
-    /// A client asked for a built-in, or for TLS.
+    /// A client asked for a built-in, or for TLS. Its channel is asked for through this pair.
     /// `tls_port`: the number of the services' own port to which the client came.
     Session {
         config: Rc<Config>,
         client: Shared,
-        channel: OwnedFd,
+        pair: OwnedFd,
         tls_port: Option<u32>,
         proxied: Option<ProxyAddresses>,
     },
@@ -101,6 +103,8 @@ pub struct Net {
     /// The token of the socket that its lines for the log come over (`net_log`).
     pub log: usize,
     pub listeners: ListenerCopies,
+    /// It drains, and none of its clients begins anything after this time.
+    pub begins_until: Option<Duration>,
     /// Where they listen: at fived's own ports, and at services' own ports by number.
     pub own_ports: Vec<SocketAddr>,
     pub tls_ports: Vec<SocketAddr>,
@@ -121,6 +125,7 @@ impl Net {
             unheard: false,
             log,
             listeners: ListenerCopies::NotGiven,
+            begins_until: None,
             own_ports: Vec::new(),
             tls_ports: Vec::new(),
             process: ProcessState::Running,
@@ -152,24 +157,23 @@ impl Net {
     }
 
     /// Can this client have come to that listener: the services' own port of this number, or one of
-    /// fived's own? The client's socket tells. Err: no, which only a net process says that somebody
-    /// else controls.
+    /// fived's own? The client's socket tells. (No other socket can have a listener's address: one
+    /// that a user of this computer has connected elsewhere, and that is no client from there, has
+    /// another.) Err: no, which only a net process says that somebody else controls.
     pub fn admit(&self, client: BorrowedFd, tls_port: Option<u32>) -> Result<(), Broken> {
         self.admits(client, tls_port).then_some(()).ok_or(Broken::Forbidden)
     }
 
     fn admits(&self, client: BorrowedFd, tls_port: Option<u32>) -> bool {
-        if self.tls_ports.is_empty() {
-            return tls_port.is_none();
-        }
-        // A client that has gone already gets nothing.
+        // A client that has gone already gets nothing, and one of a Unix socket has no address.
         let Ok(local) = socket::local(client) else { return true };
         let takes = |l: &SocketAddr| {
-            l.port() == local.port() && (l.ip() == local.ip() || l.ip().is_unspecified())
+            let ip = l.ip().to_canonical();
+            l.port() == local.port() && (ip == local.ip() || ip.is_unspecified())
         };
         match tls_port {
             Some(n) => self.tls_ports.get(n as usize).is_some_and(takes),
-            None => self.own_ports.iter().any(takes) || !self.tls_ports.iter().any(takes),
+            None => self.own_ports.iter().any(takes),
         }
     }
 

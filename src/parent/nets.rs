@@ -16,7 +16,6 @@ use super::starts::{PAUSE, STARTS, Starts};
 use crate::log;
 use crate::policy::{HostId, ServiceId};
 use crate::sys::gauges::Now;
-use crate::sys::process::Exit;
 use crate::wire::orders::{FromNet, ToNet};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -25,7 +24,10 @@ use std::time::Duration;
 
 /// How long a net process may take until it is ready. On a busy machine one that has a table of
 /// tens of thousands of rows to read takes more than ten seconds.
-const READY_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const READY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How much later than its clients' last deadline an order of a net process that drains may come.
+const DRAIN_SLACK: Duration = Duration::from_secs(10);
 
 /// See the module.
 #[derive(Default)]
@@ -40,6 +42,8 @@ pub struct Nets {
     /// Why fived gives up, if it does: no net process can run here.
     gave_up: Option<String>,
     failed: Vec<(usize, Broken)>,
+    /// Those that hung, and were killed.
+    pub(super) hung: Vec<usize>,
     /// What those that have ended had counted since they began.
     pub(super) ended: Now,
 }
@@ -86,7 +90,7 @@ impl Nets {
 
     /// Counts a failure. True: so many have failed, and none has ever been ready, that fived gives
     /// up.
-    fn gives_up(&mut self, last: &str) -> bool {
+    pub(super) fn gives_up(&mut self, last: &str) -> bool {
         self.failures += 1;
         let gives_up = !self.ever_ready && self.failures >= STARTS;
         if gives_up {
@@ -121,7 +125,7 @@ impl Nets {
         token: usize,
     ) -> Result<Option<Request>, Broken> {
         let Some(net) = self.all.get_mut(&token) else { return Ok(None) };
-        if net.channel.is_behind() {
+        if net.process == ProcessState::BeingEnded || net.channel.is_behind() {
             // While net does not read its answers, the parent reads no order of it, because orders
             // bring clients' sockets with them.
             return Ok(None);
@@ -154,9 +158,9 @@ impl Nets {
                 Request::Start { config, service: ServiceId(service), client, proxied }
             }
             FromNet::Session { tls_port, proxied } => {
-                let (client, channel) = (next(&mut fds)?, next_channel(&mut fds)?);
+                let (client, pair) = (next(&mut fds)?, next_channel(&mut fds)?);
                 net.admit(client.as_fd(), tls_port)?;
-                Request::Session { config, client, channel, tls_port, proxied }
+                Request::Session { config, client, pair, tls_port, proxied }
             }
             FromNet::AtPort { proxied } => {
                 Request::AtPort { config, client: next(&mut fds)?, proxied }
@@ -229,7 +233,7 @@ impl Nets {
 
     /// Closes the listeners that are not in the current table, as soon as no net process of an
     /// older table has them.
-    fn close_unused(&self, cx: &Context, listeners: &mut Listeners) {
+    pub(super) fn close_unused(&self, cx: &Context, listeners: &mut Listeners) {
         if self.none_older_listens(cx) {
             listeners.close_unused();
         }
@@ -240,6 +244,12 @@ impl Nets {
         self.all
             .get(&token)
             .is_some_and(|n| n.state != State::Starting && n.state != State::Serving)
+    }
+
+    /// Does it drain, and so long that none of its clients begins anything any more? Only one that
+    /// somebody else controls asks then for a service of its table, which is in force no more.
+    pub fn is_past(&self, token: usize, now: Duration) -> bool {
+        self.all.get(&token).and_then(|n| n.begins_until).is_some_and(|until| until <= now)
     }
 
     /// The net processes that serve, except this one.
@@ -267,6 +277,8 @@ impl Nets {
         let Some(net) = self.all.get_mut(&token) else { return };
         if matches!(net.state, State::Starting | State::Serving) {
             net.state = State::Draining;
+            let within = net.config.table.settings.begins_within();
+            net.begins_until = Some(cx.now.saturating_add(within).saturating_add(DRAIN_SLACK));
         }
         self.tell(cx, token, &ToNet::Drain { last }, None);
     }
@@ -293,90 +305,6 @@ impl Nets {
     /// Sends a net process what its channel holds.
     pub fn flush(&mut self, cx: &Context, token: usize) -> Result<(), Broken> {
         self.all.get_mut(&token).map_or(Ok(()), |n| n.channel.flush(cx.registry()))
-    }
-
-    /// The channel of a net process cannot be used any more: it has ended, or the parent ends it
-    /// now.
-    pub fn broken(&mut self, token: usize, why: &Broken) {
-        let Some(net) = self.all.get_mut(&token) else { return };
-        if *why == Broken::Closed
-            && matches!(net.state, State::Draining | State::Finished | State::Released)
-        {
-            // It will end by itself.
-            if net.state == State::Draining {
-                net.state = State::Finished;
-            }
-            return;
-        }
-        if net.process != ProcessState::Running {
-            // Only the first error is logged.
-            return;
-        }
-        net.process = ProcessState::BeingEnded;
-        let what = match why {
-            Broken::Closed => None,
-            Broken::Forbidden => Some("a forbidden order"),
-            Broken::Stuck => Some("an order to it cannot be delivered"),
-        };
-        if let Some(what) = what {
-            log::warn(&format!("net: pid {}: {what}; fived ends it", net.child.pid));
-        }
-        net.end();
-    }
-
-    /// Lets those end that have sent their last order, once every service that they asked for runs
-    /// or was refused.
-    pub fn release(&mut self, waited_for: impl Fn(usize) -> bool) {
-        for (token, net) in self.all.iter_mut().filter(|(_, n)| n.state == State::Finished) {
-            if !waited_for(*token) && net.channel.finish() {
-                net.state = State::Released;
-            }
-        }
-    }
-
-    /// Ends a net process that is not ready in time.
-    pub fn late(&mut self, token: usize) {
-        if let Some(net) = self.all.get(&token).filter(|n| n.state == State::Starting) {
-            log::warn(&format!(
-                "net: pid {}: not ready after {} s; fived ends it",
-                net.child.pid,
-                READY_TIMEOUT.as_secs()
-            ));
-            net.end();
-        }
-    }
-
-    /// A net process has ended, and its last orders are not read yet. The answers that are held for
-    /// it are dropped, because while there are any its orders are not read.
-    pub fn has_ended(&mut self, cx: &Context, token: usize) {
-        if let Some(net) = self.all.get_mut(&token) {
-            net.process = ProcessState::Ended;
-            let _ = net.channel.flush(cx.registry());
-        }
-    }
-
-    /// Forgets a net process that has ended and whose last orders were read. Replaces it if it
-    /// served.
-    pub fn forget(
-        &mut self,
-        cx: &mut Context,
-        listeners: &mut Listeners,
-        token: usize,
-        exit: Exit,
-    ) {
-        let Some(net) = self.all.remove(&token) else { return };
-        self.keep_counted(&net);
-        self.log.finish(net.log);
-        let drained = matches!(net.state, State::Draining | State::Finished | State::Released);
-        self.close_unused(cx, listeners);
-        let expected = drained && exit == Exit::Status(0);
-        if !expected {
-            log::warn(&format!("net: pid {} ended: {exit}", net.child.pid));
-        }
-        let current = !drained && net.state != State::Killed && Rc::ptr_eq(&net.config, &cx.config);
-        if !cx.is_ending() && current && !self.gives_up(&exit.to_string()) {
-            self.replace(cx);
-        }
     }
 
     /// Starts another one in place of one that failed.

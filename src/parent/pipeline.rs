@@ -67,6 +67,15 @@ impl Parent {
         if self.is_gone(&a) {
             return self.refuse(a, StartError::gone());
         }
+        let net = match a.who.from {
+            Requester::Session(stream) => self.sessions.net_of(stream.0),
+            Requester::Net(net) => Some(net),
+            Requester::Port | Requester::Wait(_) => None,
+        };
+        if net.is_some_and(|net| self.nets.is_past(net, self.cx.now)) {
+            let (reply, reason) = (Some(Why::NotAvailable), "drained");
+            return self.refuse(a, StartError { reply, reason, text: None });
+        }
         if let Some(no) = self.sensors.refuse(&a, self.cx.now) {
             return self.refuse(a, no);
         }

@@ -219,7 +219,7 @@ impl Parent {
         if let Some(net) = self.relay_threads.forget(token)
             && *why != Broken::Closed
         {
-            self.nets.broken(net, why);
+            self.net_broken(net, why);
         }
     }
 

@@ -332,7 +332,7 @@ impl Parent {
     /// A channel cannot be used any more.
     pub fn broken(&mut self, token: usize, why: Broken) {
         if self.nets.has(token) {
-            self.nets.broken(token, &why);
+            self.net_broken(token, &why);
         } else if self.relay_threads.has(token) {
             self.relay_thread_over(token, &why);
         } else if self.signers.has(token) {

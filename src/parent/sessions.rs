@@ -9,7 +9,7 @@ mod groups;
 
 use super::addresses::Addresses;
 use super::arrival::Arrival;
-use super::channel::{Broken, Held, next_channel, next_stream};
+use super::channel::{self, Broken, Held, next_channel, next_stream};
 use super::config::Config;
 use super::context::Context;
 use super::environment::Tls;
@@ -18,19 +18,13 @@ use super::resumables::Claimant;
 use super::session::{NewSession, SessionRecord, Step, User};
 use super::session_counts::SessionCounts;
 use crate::policy::{HostId, Peer, PeerName, ServiceId, Source};
-use crate::sys::message;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
-use crate::wire::orders::{
-    Answer, Ask, Claim, Claimed, Data, May, Message, Method, Named, Refused, Why,
-};
+use crate::wire::orders::{Answer, Ask, Claim, Claimed, Data, Method, Named, Refused, Why};
 use crate::wire::resume::KEY;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
-
-/// The answer to a try to log in that cannot be made now.
-pub const TRY_LATER: May = May::Later { seconds: 1 };
 
 /// Answers held for a stream's own channel at most: a stream asks for one thing at a time.
 const BRANCH_HELD_MAX: usize = 64;
@@ -44,11 +38,11 @@ pub enum Request {
     /// May it try to log in?
     MayLogin { method: Method },
     /// It tries to log in.
-    Verify { method: Method, user: Data, channel: OwnedFd },
+    Verify { method: Method, user: Data },
     /// It asks for a service.
     Start(Box<Arrival>),
-    /// One of its streams asks for facts of its own.
-    Branch { host: HostId, tag: u32, channel: OwnedFd },
+    /// One of its streams asks for facts of its own, and for a channel through this pair.
+    Branch { host: HostId, tag: u32, pair: OwnedFd },
     /// Net refused a request itself. With the session's number, and the user who logged in.
     Refused { config: Rc<Config>, refused: Refused, number: u64, user: Option<Rc<User>> },
     /// A relay has ended, after this many bytes to the service and from it.
@@ -106,29 +100,24 @@ impl Sessions {
         (net, drains, tls_port): (usize, bool, Option<u32>),
         config: Rc<Config>,
         (addresses, name): (Addresses, PeerName),
-        (client, channel): (Shared, OwnedFd),
+        (client, pair): (Shared, OwnedFd),
     ) {
         let peer = addresses.peer();
         let source = Source::of(peer);
-        let begun = if cx.is_scarce(&channel) {
-            Err("descriptors")
-        } else {
-            self.counts.begin(net, source, &config.table.settings)
+        let begun = self.counts.begin(net, source, &config.table.settings);
+        let opened = begun.and_then(|()| {
+            let opened = cx.open_channel(pair.as_fd());
+            opened.inspect_err(|_| self.counts.end(net, source)).map_err(|_| "descriptors")
+        });
+        let (token, channel) = match opened {
+            Ok(opened) => opened,
+            Err(reason) => {
+                cx.counters.refuse(None, reason);
+                lines::of_none(peer, reason);
+                return channel::open_none(pair.as_fd());
+            }
         };
-        if let Err(reason) = begun {
-            cx.counters.refuse(None, reason);
-            lines::of_none(peer, reason);
-            // If this cannot be sent, net sees the channel close.
-            let _ = message::send_message(channel.as_fd(), &Answer::Full.encode(), &[], false);
-            return;
-        }
         let number = cx.next_number();
-        let Ok((token, channel)) = cx.channel(channel) else {
-            // The system has no memory to poll it. Net sees the channel close.
-            self.counts.end(net, source);
-            cx.counters.refuse(None, "descriptors");
-            return lines::of_none(peer, "descriptors");
-        };
         let settings = &config.table.settings;
         let streams = settings.max_streams.max(settings.max_streams_anonymous);
         // Of each client of a service that it offers, it is told twice.
@@ -164,17 +153,14 @@ impl Sessions {
                 Request::Done
             }
             Ask::MayLogin { method } => Request::MayLogin { method },
-            Ask::Verify { method, user } => {
-                Request::Verify { method, user, channel: next_channel(&mut fds)? }
-            }
+            Ask::Verify { method, user } => Request::Verify { method, user },
             Ask::Start { service, host, tag, way } => {
                 let (stream, client) = ((token, tag), fds.take());
                 let what = (ServiceId(service), HostId(host), way);
                 Request::Start(Box::new(s.arrival(cx.minute(), stream, what, client)?))
             }
             Ask::Branch { host, tag } => {
-                let channel = next_channel(&mut fds)?;
-                Request::Branch { host: HostId(host), tag, channel }
+                Request::Branch { host: HostId(host), tag, pair: next_channel(&mut fds)? }
             }
             Ask::Refused(refused) => {
                 let (config, user) = (s.config.clone(), s.user.clone());
@@ -212,7 +198,6 @@ impl Sessions {
             Ask::Start { service, tag, .. } => {
                 Answer::Refused { tag: *tag, service: *service, why: Why::Busy }
             }
-            Ask::Verify { .. } => Answer::Login(TRY_LATER),
             Ask::Resume(_) => Answer::Claimed(Claimed::No),
             _ => return,
         };
@@ -306,18 +291,15 @@ impl Sessions {
         cx: &mut Context,
         (token, tag): (usize, u32),
         host: HostId,
-        channel: OwnedFd,
+        pair: OwnedFd,
         drains: bool,
     ) {
         // Net may count one fewer than the parent, which has not yet read that a stream ended.
-        if self.is_full(token) || cx.is_scarce(&channel) {
-            // If this cannot be sent, net sees the channel close.
-            let _ = message::send_message(channel.as_fd(), &Answer::Full.encode(), &[], false);
-            return;
-        }
+        let opened = (!self.is_full(token)).then(|| cx.open_channel(pair.as_fd()).ok());
+        let Some((branch, channel)) = opened.flatten() else {
+            return channel::open_none(pair.as_fd());
+        };
         let Some(s) = self.all.get_mut(&token) else { return };
-        // The same, where the system has no memory to poll it.
-        let Ok((branch, channel)) = cx.channel(channel) else { return };
         let channel = channel.holding(BRANCH_HELD_MAX, &self.held);
         s.branches += 1;
         let own = s.branch(channel, (token, tag), host, cx.now);

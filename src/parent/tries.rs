@@ -20,8 +20,8 @@ use std::time::Duration;
 
 /// What a login child is to find out.
 pub enum Asks {
-    /// Is the client that user? With the channel to the client, until the child has it.
-    Proof(Option<OwnedFd>),
+    /// Is the client that user?
+    Proof,
     /// May that user, who has proved to have this key (its SHA-256), log in now? The child asks
     /// the client nothing.
     Account([u8; HASH]),
@@ -51,7 +51,7 @@ impl Try {
     pub fn work(&self) -> Work {
         match (&self.asks, self.method) {
             (Asks::Account(_), _) => Work::Account,
-            (Asks::Proof(_), method) => work(&self.config, method),
+            (Asks::Proof, method) => work(&self.config, method),
         }
     }
 }
@@ -191,18 +191,19 @@ impl Tries {
     }
 }
 
-/// Starts the child of a try. Returns it and the socket for its reports.
+/// Starts the child of a try. Returns it, the socket for its reports, and the other end of the
+/// child's channel to the client, if it asks the client.
 pub fn start(
-    t: &mut Try,
+    t: &Try,
     spawner: &mut Spawner,
     descriptors: &Descriptors,
-) -> Result<(Child, LoginReports), ChildError> {
+) -> Result<(Child, LoginReports, Option<OwnedFd>), ChildError> {
     let (ours, theirs) = descriptors.channel()?;
     let (argv, env) = (CList::new([roles::LOGIN])?, environment(t)?);
-    // Only the child keeps the channel, so that the session's thread sees when the child has ended.
-    let own = match &mut t.asks {
-        Asks::Proof(channel) => channel.take(),
-        Asks::Account(_) => None,
+    // Only the child keeps its end, so that the session's thread sees when the child has ended.
+    let (clients, own) = match t.asks {
+        Asks::Proof => descriptors.channel().map(|(clients, own)| (Some(clients), Some(own)))?,
+        Asks::Account(_) => (None, None),
     };
     let launch = Launch {
         extra: own.as_ref().map(AsFd::as_fd),
@@ -210,7 +211,7 @@ pub fn start(
         ..catalog::role(&argv, &env)
     };
     let child = spawner.start(&launch)?;
-    Ok((child, LoginReports(ours)))
+    Ok((child, LoginReports(ours), clients))
 }
 
 /// The parent's end of a child's socket for reports.
@@ -233,8 +234,8 @@ fn environment(t: &Try) -> Result<CList, BadWord> {
     let (b, mut env) = (&t.config.backends, Env::new());
     let asks = match (&t.asks, t.method) {
         (Asks::Account(_), _) => roles::Asks::Account,
-        (Asks::Proof(_), Method::Password) => roles::Asks::Password,
-        (Asks::Proof(_), Method::Pubkey) => roles::Asks::Key,
+        (Asks::Proof, Method::Password) => roles::Asks::Password,
+        (Asks::Proof, Method::Pubkey) => roles::Asks::Key,
     };
     let role = roles::Login {
         asks,

@@ -127,7 +127,7 @@ pub fn end_stopped(nets: &Nets) {
 fn check(cx: &mut Context, nets: &mut Nets, listeners: &Listeners) -> bool {
     end_stopped(nets);
     let client_waits = listeners.sockets().chain(listeners.tls.sockets()).any(poll::is_readable);
-    let (mut ping, mut replace) = (Vec::new(), false);
+    let (mut ping, mut hung) = (Vec::new(), Vec::new());
     for (token, net) in nets.iter_mut().filter(|(_, n)| n.state == State::Serving) {
         match net.pinged {
             Some(at) if at + ANSWER_TIMEOUT <= cx.now => {
@@ -138,7 +138,7 @@ fn check(cx: &mut Context, nets: &mut Nets, listeners: &Listeners) -> bool {
                 ));
                 net.end();
                 net.state = State::Killed;
-                replace = true;
+                hung.push(*token);
             }
             Some(_) => {}
             None if client_waits || net.unheard => {
@@ -148,9 +148,10 @@ fn check(cx: &mut Context, nets: &mut Nets, listeners: &Listeners) -> bool {
             None => {}
         }
     }
-    let owed = replace || !ping.is_empty() || nets.iter().any(|net| net.pinged.is_some());
+    let owed = !hung.is_empty() || !ping.is_empty() || nets.iter().any(|net| net.pinged.is_some());
     ping.into_iter().for_each(|token| nets.tell(cx, token, &ToNet::Ping, None));
-    if replace {
+    if !hung.is_empty() {
+        nets.hung.extend(hung);
         nets.replace(cx);
     }
     owed

@@ -90,6 +90,13 @@ impl Settings {
         streams.saturating_add(64)
     }
 
+    /// Within this time a client that is here now begins its last service, as does one that comes
+    /// back to its session.
+    pub fn begins_within(&self) -> Duration {
+        let kept = self.resume_timeout.max(self.resume_timeout_anonymous);
+        self.request_timeout.saturating_add(self.login_timeout).saturating_add(kept)
+    }
+
     /// The PAM service whose account phase is asked after a login by key.
     pub fn account_service(&self) -> Option<&str> {
         self.pam.as_deref().filter(|_| self.pam_account.unwrap_or(true))

@@ -5,7 +5,7 @@ use crate::net::end::End;
 use crate::net::session_state::Session;
 use crate::policy::{GroupSet, Login};
 use crate::sys::poll::{self, Poll};
-use crate::sys::{clock, message, socket};
+use crate::sys::{clock, message};
 use crate::wire::login::{LoginMessage, LoginResult, MESSAGE_MAX};
 use crate::wire::orders::{Answer, Ask, Data, May, Method};
 use crate::wire::reply;
@@ -13,8 +13,6 @@ use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-/// After how many seconds a client may try again for which no descriptor was left.
-const RETRY_SECONDS: u32 = 1;
 /// A key that logs nobody in is answered a whole number of these times after it has come: the files
 /// of a user who exists take a part of a millisecond more than those of one who does not.
 const KEY_STEP: Duration = Duration::from_millis(20);
@@ -36,14 +34,19 @@ pub fn not_now<T>(s: &mut Session, seconds: u32) -> Result<T, End> {
     Err(End::Refused)
 }
 
-/// Has the parent start a login child; returns the channel to it.
-pub fn try_login(s: &mut Session, method: Method, user: &[u8]) -> Result<OwnedFd, End> {
-    let Ok((ours, theirs)) = s.state.world.descriptors.unless_reserved(socket::seqpacket()) else {
-        return not_now(s, RETRY_SECONDS);
-    };
+/// The channel to a login child. Err: there is none, and the parent's answer, if that has come.
+pub type LoginChild = Result<OwnedFd, Option<Answer>>;
+
+/// Has the parent start a login child, and waits until it runs.
+pub fn try_login(s: &mut Session, method: Method, user: &[u8]) -> Result<LoginChild, End> {
     s.state.facts.login = None;
-    s.channel.send(&Ask::Verify { method, user: Data::truncate(user) }, &[theirs.as_fd()])?;
-    Ok(ours)
+    s.channel.send(&Ask::Verify { method, user: Data::truncate(user) }, &[])?;
+    let received = s.channel.answer_with()?;
+    Ok(match received.answer {
+        // Without a descriptor for it the child sees the end, and the parent's answer follows.
+        Answer::Channel => received.connection.ok_or(None),
+        early => Err(Some(early)),
+    })
 }
 
 /// Waits for the parent's result, and tells the client. `key_came`: when its key came, if it is

@@ -23,9 +23,14 @@ pub fn run(s: &mut Session) -> Result<(), End> {
     let came = clock::monotonic();
     let (user, text) = read_answer(&line);
     let child = try_login(s, Method::Pubkey, user)?;
-    send(&child, &LoginMessage::Signature { challenge, text: text.to_vec() });
-    drop(child);
-    login_result(s, None, (Method::Pubkey, user), Some(came))
+    let early = match child {
+        Ok(child) => {
+            send(&child, &LoginMessage::Signature { challenge, text: text.to_vec() });
+            None
+        }
+        Err(early) => early,
+    };
+    login_result(s, early, (Method::Pubkey, user), Some(came))
 }
 
 /// With TLS, keying material that only the two ends of the connection know; a stream uses that of

@@ -16,7 +16,8 @@ pub enum FromNet {
         host: u32,
         proxied: Option<ProxyAddresses>,
     },
-    /// With the client's socket and one end of a new channel: a session begins.
+    /// With the client's socket and one end of a pair, on which
+    /// [`Answer::Channel`](super::Answer::Channel) follows: a session begins.
     Session {
         /// The number of the services' own port to which the client came. None: it came to a
         /// listener of fived's own.

@@ -65,6 +65,7 @@ pub mod kind {
     pub const RESUMPTION: u16 = 0x433;
     pub const FORGET: u16 = 0x434;
     pub const END_NOW: u16 = 0x435;
+    pub const CHANNEL: u16 = 0x436;
     pub const PAIRS: u16 = 0x501;
     pub const SERVE: u16 = 0x502;
     pub const SIGN_FOR: u16 = 0x503;
@@ -189,7 +190,7 @@ pub const ASK: [Row<SessionPhase>; 20] = [
     row(kind::SIGN, 0, &[Plain]),
     row(kind::ENCRYPTED, 0, &[Signed]),
     row(kind::MAY_LOGIN, 0, IDLE),
-    row(kind::VERIFY, 1, IDLE),
+    row(kind::VERIFY, 0, IDLE),
     // With the client's own socket; without it, the parent makes the connection.
     optional(kind::START_IN_SESSION, IDLE),
     row(kind::BRANCH, 1, &[Plain, Encrypted]),
@@ -211,7 +212,7 @@ pub const ASK: [Row<SessionPhase>; 20] = [
 ];
 
 /// From the parent to a session, on the session's channel.
-pub const ANSWER: [Row<()>; 20] = [
+pub const ANSWER: [Row<()>; 21] = [
     row(kind::SIGNED, 0, ALWAYS),
     row(kind::NOT_SIGNED, 0, ALWAYS),
     row(kind::LOGIN, 0, ALWAYS),
@@ -236,6 +237,7 @@ pub const ANSWER: [Row<()>; 20] = [
     optional(kind::RESUMPTION, ALWAYS),
     row(kind::FORGET, 0, ALWAYS),
     row(kind::END_NOW, 0, ALWAYS),
+    row(kind::CHANNEL, 1, ALWAYS),
 ];
 
 /// From the parent to a keys process.

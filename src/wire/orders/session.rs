@@ -31,8 +31,7 @@ pub enum Ask {
     MayLogin {
         method: Method,
     },
-    /// With one end of a socket pair for the login child: check that this user is who they claim to
-    /// be.
+    /// Check that this user is who they claim to be.
     Verify {
         method: Method,
         user: Data,
@@ -46,8 +45,9 @@ pub enum Ask {
         /// With RUN the parent makes the connection, whatever the session's own is.
         way: Way,
     },
-    /// With one end of a new channel: a stream will change its own facts, beginning with those of
-    /// this session. The session learns by this tag how what runs in that stream has ended.
+    /// With one end of a pair, on which [`Answer::Channel`] follows: a stream will change its own
+    /// facts, beginning with those of this session. The session learns by this tag how what runs in
+    /// that stream has ended.
     Branch {
         host: u32,
         tag: u32,
@@ -112,6 +112,10 @@ pub enum Ask {
 /// From the parent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
+    /// With one end of a new channel: of the session or stream that has just begun, or to the login
+    /// child of [`Ask::Verify`]. Nobody but the parent or the child has the other end: whoever has
+    /// a socket, too, can keep the kernel's locks of it and change its options.
+    Channel,
     Signed(Data),
     NotSigned,
     /// Whether a login may be tried.
@@ -299,6 +303,7 @@ impl Message for Answer {
 
     fn raw(&self) -> Raw {
         match self {
+            Answer::Channel => raw(kind::CHANNEL, 0, 0),
             Answer::Signed(d) => with(kind::SIGNED, 0, 0, d),
             Answer::NotSigned => raw(kind::NOT_SIGNED, 0, 0),
             Answer::Login(May::Try { password_first }) => {
@@ -340,6 +345,7 @@ impl Message for Answer {
 
     fn from_raw(r: Raw) -> Option<Self> {
         Some(match r.kind {
+            kind::CHANNEL => Answer::Channel,
             kind::SIGNED => Answer::Signed(r.data),
             kind::NOT_SIGNED => Answer::NotSigned,
             kind::LOGIN => Answer::Login(match r.a {

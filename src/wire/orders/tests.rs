@@ -237,6 +237,7 @@ fn answers_to_sessions_come_as_they_were_given() {
         Answer::Resumption(resumption()),
         Answer::Forget,
         Answer::EndNow,
+        Answer::Channel,
     ] {
         there_and_back(m);
     }
