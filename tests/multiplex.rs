@@ -213,6 +213,8 @@ fn what_was_reset_at_once_is_counted() {
     )
     .start();
     let mut r = raw(&d);
+    // It has a channel to the parent.
+    d.wait_log("SESSION ");
     d.signal(Signal::SIGSTOP);
     for stream in (1..16).step_by(2) {
         let frames =

@@ -157,6 +157,8 @@ fn refuses(clients: usize, sessions: usize) -> Daemon {
         c.send("no ");
     }
     until("all are accepted", || proc::descriptors(net).len() >= before + clients);
+    // They have channels to the parent.
+    d.wait_logs("SESSION ", sessions);
     d.signal(Signal::SIGSTOP);
     for c in waiting.iter_mut().chain(&mut between) {
         same(c.send("such\r\n").read_any(), NOT_AVAILABLE);

@@ -16,6 +16,7 @@ use super::{check, clock, prctl};
 use nix::sys::resource::{Resource, setrlimit};
 use std::fmt;
 use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 /// What the confinement achieved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,15 +119,35 @@ pub fn login(uid: u32, gid: u32) -> Result<(), ConfineError> {
 
 /// Becomes the user (uid, gid; no supplementary groups) of the processes that look something up.
 /// Other processes of that user cannot trace it, nor reach its memory or descriptors: while it is
-/// root they may not, and then it is not dumpable (ptrace(2)). It has a session keyring of its own.
+/// root they may not, and then it is not dumpable (ptrace(2)). Nor can it signal them, or any other
+/// process but those that it starts. It has a session keyring of its own.
 pub fn helper(uid: u32, gid: u32) -> Result<(), ConfineError> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
     let none = std::ptr::null::<libc::c_char>();
     // SAFETY: a keyring without a name. A kernel without keyrings has none to keep apart.
     let _ = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, none) };
     prctl(libc::PR_SET_DUMPABLE, 0).map_err(at("dumpable"))?;
+    // An older kernel has no such rules.
+    if let Ok(rules) = own_signals() {
+        // SAFETY: no memory is handed over.
+        let done = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, rules.as_raw_fd(), 0) };
+        check(done as libc::c_int).map_err(at("signals"))?;
+    }
     become_user(uid, gid)?;
     prctl(libc::PR_SET_DUMPABLE, 0).map_err(at("dumpable"))
+}
+
+/// Rules by which signals reach only processes that have them, too (landlock(7), Linux 6.12).
+fn own_signals() -> io::Result<OwnedFd> {
+    /// linux/landlock.h
+    const LANDLOCK_SCOPE_SIGNAL: u64 = 1 << 1;
+    // Nothing about files or the network.
+    let scoped: [u64; 3] = [0, 0, LANDLOCK_SCOPE_SIGNAL];
+    let (rules, size) = (scoped.as_ptr(), size_of_val(&scoped));
+    // SAFETY: so many bytes are read.
+    let made = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, rules, size, 0) };
+    // SAFETY: it was just made and is nobody else's.
+    check(made as libc::c_int).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Gives this process an empty root directory. False: root lacks the right (CAP_SYS_CHROOT).

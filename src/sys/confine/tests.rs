@@ -3,7 +3,7 @@ use super::*;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -35,6 +35,11 @@ fn inside() {
         "foreign" => {
             foreign_code().unwrap();
             what_no_login_needs();
+            None
+        }
+        "helper" => {
+            helper(WHO.0, WHO.1).unwrap();
+            signals_no_other();
             None
         }
         _ => login(WHO.0, WHO.1).map(|()| None).unwrap(),
@@ -396,4 +401,33 @@ fn foreign_code_has_no_call_that_no_login_needs() {
     let (_, status, _) = inspected("foreign", true);
     has(&status, "Seccomp", "2");
     has(&status, "NoNewPrivs", "0");
+}
+
+/// Processes that look something up have the same user.
+fn signals_no_other() {
+    // SAFETY: no memory is handed over.
+    let signal = |pid: i32| check(unsafe { libc::kill(pid, 0) }).map_err(|e| e.raw_os_error());
+    let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+    assert_eq!(signal(child.id() as i32), Ok(0), "its own");
+    child.kill().and_then(|()| child.wait()).unwrap();
+    let other = std::env::var("FIVED_TEST_OTHER").unwrap().parse().unwrap();
+    let answer = signal(other);
+    assert!(answer == Err(Some(libc::EPERM)) || own_signals().is_err(), "{answer:?}");
+}
+
+#[test]
+fn helpers_of_one_user_cannot_end_each_other() {
+    if !root() {
+        return eprintln!("skipped: needs root");
+    }
+    use std::os::unix::process::CommandExt;
+    let mut other = Command::new("sleep").arg("60").uid(WHO.0).gid(WHO.1).spawn().unwrap();
+    let tests = std::env::current_exe().unwrap();
+    let mut command = Command::new(tests);
+    command.args(["--exact", "sys::confine::tests::inside", "--nocapture"]);
+    command.env(TASK, "helper").env("FIVED_TEST_OTHER", other.id().to_string());
+    let out = command.stdin(Stdio::null()).output().unwrap();
+    other.kill().and_then(|()| other.wait()).unwrap();
+    let said = String::from_utf8_lossy(&out.stdout);
+    assert!(said.contains("reached None"), "{said}");
 }
