@@ -107,6 +107,24 @@ fn a_directory_that_others_may_enter_is_refused() {
     );
 }
 
+/// As on a file system that is full.
+#[test]
+fn where_no_socket_can_be_made_the_message_names_the_way_out() {
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
+    assert_eq!(f.run(&["-O", "exit", H]).0, 0);
+    let names = std::fs::read_dir(format!("{}/run/five", f.home)).expect("directory");
+    let lock = names.flatten().map(|e| e.path()).find(|p| p.extension().is_some());
+    let lock = lock.expect("a lock");
+    std::fs::remove_file(&lock).expect("removed");
+    std::fs::create_dir(&lock).expect("made");
+    let (code, _, err) = f.run(&[H, "hello"]);
+    let what = format!("five: {}: Is a directory: ", lock.display());
+    assert!(code == 255 && err.starts_with(&what) && err.ends_with("or use -x\n"), "{code} {err}");
+    assert_eq!(f.run(&["-x", H, "hello"]), (0, "hello\n".into(), String::new()));
+}
+
 #[test]
 fn a_standing_session_can_be_asked_and_ended() {
     let d = Daemon::with(CONF).start();

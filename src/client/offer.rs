@@ -65,6 +65,11 @@ impl Offer {
     pub fn read(text: &str) -> Result<Offer, String> {
         let wrong = || format!("-R {text}: {FORM}");
         let (service, local) = match text.split_once(":/") {
+            // With the first slash, and no byte more than a socket's path may have.
+            Some((_, path)) if path.len() >= local::NAME_MAX => {
+                let most = local::NAME_MAX;
+                return Err(format!("-R {text}: the path of a socket has at most {most} bytes"));
+            }
             Some((service, path)) => (service, Local::Path(format!("/{path}"))),
             None => {
                 let (rest, port) = text.rsplit_once(':').ok_or_else(wrong)?;
@@ -172,6 +177,10 @@ mod tests {
         {
             assert_eq!(Offer::read(text), Err(format!("-R {text}: {FORM}")));
         }
+        let path = "x".repeat(local::NAME_MAX - 1);
+        assert!(Offer::read(&format!("web:/{path}")).is_ok());
+        let why = Offer::read(&format!("web:/{path}x")).expect_err("too long");
+        assert!(why.ends_with(": the path of a socket has at most 107 bytes"), "{why}");
         let named =
             Offer::read("web:localhost:80").expect("an offer").resolved().expect("an address");
         assert!(matches!(named.local, Local::Port(a, 80) if a.parse::<std::net::IpAddr>().is_ok()));

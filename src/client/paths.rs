@@ -86,16 +86,21 @@ pub fn socket(session: &str) -> Result<PathBuf, Error> {
     let fits = |d: &PathBuf| retired(&d.join(&name), u32::MAX).as_os_str().len() <= local::NAME_MAX;
     let uid = identity::effective_uid();
     let directory = usual.filter(fits).unwrap_or_else(|| format!("/tmp/five-{uid}").into());
-    let wrong = |why: &str| Error::System {
-        what: directory.display().to_string(),
-        why: format!("{why}: sessions are found there; set XDG_RUNTIME_DIR, or use -x"),
-    };
-    make_private(&directory).map_err(|e| wrong(&reason(&e)))?;
-    let m = fs::symlink_metadata(&directory).map_err(|e| wrong(&reason(&e)))?;
+    let failed = |e: io::Error| unusable(&directory, &reason(&e));
+    make_private(&directory).map_err(failed)?;
+    let m = fs::symlink_metadata(&directory).map_err(failed)?;
     if !m.is_dir() || m.uid() != uid || m.mode() & 0o077 != 0 {
-        return Err(wrong("must be a directory of yours with mode 0700"));
+        return Err(unusable(&directory, "must be a directory of yours with mode 0700"));
     }
     Ok(directory.join(name))
+}
+
+/// The error where sessions cannot be found.
+pub fn unusable(path: &Path, why: &str) -> Error {
+    Error::System {
+        what: path.display().to_string(),
+        why: format!("{why}: sessions are found there; set XDG_RUNTIME_DIR, or use -x"),
+    }
 }
 
 /// The lock of a session's socket: whoever has it may make that socket, and nobody else.
@@ -103,7 +108,7 @@ pub fn lock_of(socket: &Path) -> Result<File, Error> {
     let lock = socket.with_extension(LOCK);
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    options.open(&lock).map_err(Error::system(lock.display().to_string()))
+    options.open(&lock).map_err(|e| unusable(&lock, &reason(&e)))
 }
 
 /// The path of a session's socket after its holder (`pid`) has stopped taking new calls.

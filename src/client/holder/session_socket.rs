@@ -1,6 +1,6 @@
 //! The socket on which new callers find the session.
 
-use crate::client::error::Error;
+use crate::client::error::{Error, reason};
 use crate::client::paths;
 use crate::client::target::Target;
 use crate::sys::undo::SocketPath;
@@ -28,9 +28,9 @@ pub struct SessionSocket {
 impl SessionSocket {
     /// Listens at a path where nobody listens any more; the directory is this user's alone.
     pub fn open(path: &Path) -> Result<SessionSocket, Error> {
-        let failed = || Error::system(path.display().to_string());
+        let failed = |e| paths::unusable(path, &reason(&e));
         match std::fs::remove_file(path) {
-            Err(e) if e.kind() != ErrorKind::NotFound => return Err(failed()(e)),
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(failed(e)),
             _ => {}
         }
         let bind = |path: &Path| {
@@ -39,7 +39,7 @@ impl SessionSocket {
             process::set_umask(before);
             listener
         };
-        let (listener, file) = SocketPath::bind(path, bind).map_err(failed())?;
+        let (listener, file) = SocketPath::bind(path, bind).map_err(failed)?;
         Ok(SessionSocket { listener, file, users: Users::All })
     }
 
