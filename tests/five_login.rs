@@ -209,6 +209,9 @@ fn the_person_is_asked_on_the_terminal() {
     assert!(code == 255 && shown.contains("was not accepted"), "{code} {shown}");
     let (code, shown) = f.on_terminal(&words, "No\n");
     assert!(code == 255 && shown.contains("was not accepted"), "{code} {shown}");
+    let other = key.replace("sha256//", "sha256//x");
+    let (code, shown) = f.on_terminal(&words, &format!("{other}\n"));
+    assert!(code == 255 && shown.contains("was not accepted"), "{code} {shown}");
     let (code, shown) = f.on_terminal(&words, "perhaps\nYES\n");
     assert!(code == 0 && shown.contains("user= by="), "{shown}");
     std::fs::remove_file(f.config_path("known_hosts")).expect("known_hosts");

@@ -311,6 +311,19 @@ fn hostname_is_the_address_of_a_name() {
     assert_eq!(typed(&f, &["-O", "check", "d2"]).2, format!("five: d2:{port}: no session\n"));
 }
 
+/// Anybody can show a certificate; only who has its key can sign with it.
+#[test]
+fn a_certificate_that_is_shown_without_its_key_is_not_trusted() {
+    let (certificate, _, root) = certificate(&["localhost"], 2020, 2200);
+    let another = KeyPair::generate().expect("key").serialize_pem();
+    let place = Place::new();
+    let f = Five::at(&place, server(der(&certificate), &another));
+    let f = f.env("SSL_CERT_FILE", &place.write("roots", &root, 0o644));
+    let (code, out, err) = typed(&f, &["-x", "-4", "localhost", "hello"]);
+    assert!(code == 255 && out.is_empty() && err.contains("BadSignature"), "{err}");
+    assert!(!Path::new(&f.config_path("known_hosts")).exists());
+}
+
 /// A server of the test's own, whose certificate is whatever it is: it shakes hands, once.
 fn server(chain: Vec<u8>, key: &str) -> SocketAddr {
     #[derive(Debug)]

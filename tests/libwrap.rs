@@ -203,6 +203,24 @@ fn what_has_been_decided_leaves_no_timer() {
     assert!(after <= before + 2 || since.elapsed().as_secs() >= 5, "{before} {after}");
 }
 
+/// Nobody is let in by default.
+#[test]
+fn a_check_that_ends_without_an_answer_refuses() {
+    let Some(d) = with("", "echo: ALL: spawn sleep 60\n", "") else { return };
+    let mut c = d.connect();
+    c.send("one\r\n");
+    let is = |pid: &i32| proc::arguments(*pid).get(1).is_some_and(|a| a == "libwrap");
+    let mut check = None;
+    until("the check", || {
+        check = proc::children(d.parent_pid()).into_iter().find(is);
+        check.is_some_and(|pid| !proc::children(pid).is_empty())
+    });
+    let check = nix::unistd::Pid::from_raw(check.expect("it was found"));
+    let _ = nix::sys::signal::killpg(check, nix::sys::signal::Signal::SIGKILL);
+    c.expect("-Service not available\r\n").end();
+    assert!(d.wait_log("REFUSE service=one ").ends_with(" the rules could not be asked"));
+}
+
 #[test]
 fn rules_that_wait_hold_up_nobody_and_refuse_after_five_seconds() {
     let Some(d) = with("", "echo: ALL: spawn sleep 60\n", "") else { return };

@@ -133,6 +133,12 @@ fn a_failed_try_leaves_nobody_and_another_login_replaces() {
     );
     let answer = d.ask("AUTH\ndemo\ndemopass\nAUTH\nsix\nwrong\nwho\n");
     same(answer, format!("{}{ASKED}{FAILED_LOGIN}+Go\r\nuser= remote= auth=\n", yes("demo")));
+    // Nor is anything listed that the first one might have.
+    let mut c = d.connect_from("127.0.0.2");
+    c.send("AUTH\ndemo\ndemopass\nAUTH\nsix\nwrong\nHELP\n").half_close();
+    c.expect(format!("{}{ASKED}{FAILED_LOGIN}", yes("demo")));
+    let listed = String::from_utf8_lossy(&c.read_all()).into_owned();
+    assert!(listed.contains("who\r\n") && !listed.contains("demos"), "{listed}");
 }
 
 #[test]
@@ -259,6 +265,12 @@ fn tls_makes_a_login_from_afar_possible_and_forgets_one_before_it() {
     let mut c = Tls::start(c.0, "x.example");
     c.send(b"who\r\n");
     same(c.read_all(), "+Go\r\nuser= remote= auth=\n");
+    let mut c = d.connect();
+    c.send("AUTH\ndemo\ndemopass\nSSL\n").expect(format!("{}+ Success\r\n", yes("demo")));
+    let mut c = Tls::start(c.0, "x.example");
+    c.send(b"HELP\r\n");
+    let listed = String::from_utf8_lossy(&c.read_all()).into_owned();
+    assert!(listed.contains("who\r\n") && !listed.contains("demos"), "{listed}");
     let mut c = Tls::start(d.connect().0, "x.example");
     c.send(b"AUTH\r\nsix\r\ndemopass\r\nwho\r\n");
     same(c.read_all(), format!("{}+Go\r\nuser=six remote=six auth=password\n", yes("six")));
@@ -440,6 +452,35 @@ fn others_code_in_a_login_child_has_a_filter_of_system_calls() {
         format!("{}+Go\r\nuser=ann remote=ann auth=password\n", yes("ann")),
     );
     same(place_read(&d, "seen"), "Seccomp:\t2\nSeccomp:\t2\n");
+}
+
+#[test]
+fn a_login_child_that_hashes_has_no_rights() {
+    if !root() {
+        return skip("an ordinary user's child has no rights to give up");
+    }
+    // It would hash for longer than it may.
+    let d = Daemon::with(CONF).file("passwd", "slow:$6$rounds=999999999$fivedtest$x\n").start();
+    let mut c = d.connect();
+    c.send("AUTH\nslow\nx\n");
+    let is = |pid: &i32| proc::arguments(*pid).first().is_some_and(|a| a == "fived-login");
+    let has = |pid: i32, field: &str, none: &str| {
+        proc::try_status(pid, field).is_some_and(|all| all.split_whitespace().all(|v| v == none))
+    };
+    let mut child = None;
+    until("a child without rights", || {
+        child = proc::children(d.parent_pid()).into_iter().find(is);
+        child.is_some_and(|pid| {
+            let ids = proc::try_status(pid, "Uid").unwrap_or_default();
+            ids.split_whitespace().all(|id| id != "0")
+                && has(pid, "Groups", "")
+                && has(pid, "CapPrm", "0000000000000000")
+                && has(pid, "NoNewPrivs", "1")
+                && has(pid, "Seccomp", "2")
+        })
+    });
+    let child = nix::unistd::Pid::from_raw(child.expect("it was found"));
+    nix::sys::signal::kill(child, Signal::SIGKILL).expect("it is there");
 }
 
 #[test]

@@ -686,6 +686,9 @@ fn a_reload_leaves_offers_and_asks_again_who_may() {
     served("web", &mut b);
     reload("newest", "alice daemon !@adm");
     same(d.ask("web\r\n"), FAILED);
+    // Neither of them was asked.
+    let lines = d.wait_logs("REFUSE service=web ", 1);
+    assert!(lines[0].ends_with(" nobody offers it"), "{lines:?}");
 }
 
 #[test]

@@ -348,9 +348,14 @@ fn a_key_that_is_not_the_users_costs_a_try_but_no_penalty() {
     let Some(d) = daemon(&format!("pubkey_tries = 2\n{CONF}"), &["-t", "ed25519"], "") else {
         return;
     };
-    d.place.write_keys("demo", "# nobody's\n");
+    let another = d.place.at("another");
+    let mut made = Command::new("ssh-keygen");
+    let made = made.args(["-q", "-N", "", "-t", "ed25519", "-f", &another]).status();
+    assert!(made.expect("ssh-keygen").success());
+    let another = std::fs::read_to_string(another + ".pub").expect("public key");
     let mut c = d.connect();
-    for _ in 0..2 {
+    for keys in ["# nobody's\n", &another] {
+        d.place.write_keys("demo", keys);
         let nonce = challenge(&mut c);
         c.send(line(&d, "demo", &nonce)).expect(FAILED_LOGIN);
     }
@@ -493,6 +498,18 @@ fn a_file_that_others_may_write_does_not_count() {
 
 /// Whoever makes a name in a directory decides what it leads to: a link to a good file of somebody
 /// else's, say.
+#[test]
+fn a_file_that_is_too_long_does_not_count() {
+    let Some(d) = daemon(CONF, &["-t", "ed25519"], "") else { return };
+    let key = std::fs::read_to_string(d.place.at("key.pub")).expect("public key");
+    let with = |length: usize| key.clone() + "#".repeat(length - key.len() - 1).as_str() + "\n";
+    d.place.write_keys("demo", &with(256 * 1024));
+    assert!(logs_in(&d, 1));
+    d.place.write_keys("demo", &with(256 * 1024 + 1));
+    assert!(!logs_in(&d, 2));
+    assert!(d.wait_log("longer than 262144 bytes").contains("demo"));
+}
+
 #[test]
 fn a_sticky_directory_that_others_may_write_never_counts_for_links_either() {
     let Some(d) = daemon(

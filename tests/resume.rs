@@ -261,6 +261,8 @@ fn a_claim_that_is_wrong_gets_one_answer_and_a_penalty() {
     }
     let penalties = d.wait_logs("PENALTY ", wrong.len());
     assert!(penalties.iter().all(|l| l.contains("from=127.0.0.1 reason=login")), "{penalties:?}");
+    // It is one on logins, of whatever kind.
+    assert!(d.ask("PUBKEY\r\n").starts_with(b"- Try again later ("));
     let mut tls = encrypted(&d);
     for n in 1..=3 {
         tls.send(b"RESUME\r\nnonsense\r\n");

@@ -361,8 +361,9 @@ fn a_program_in_a_chroot_may_be_a_link() {
     if !root() || !installed("ldd") {
         return skip("needs root and ldd");
     }
-    let d =
-        Daemon::with("cat stream tcp nowait nobody /bin/cat cat\n chroot = @DIR@/jail\n").start();
+    let conf = "cat stream tcp nowait nobody /bin/cat cat\n chroot = @DIR@/jail\n directory = /\n";
+    // As it is started at boot.
+    let d = Daemon::with(conf).under(&["env", "-C", "/"]).start();
     let jail = "mkdir -p $0/bin; for f in /bin/cat $(ldd /bin/cat | grep -o '/[^ ]*'); do mkdir -p $0$(dirname $f); cp -L $f $0$f; done; \
                 mv $0/bin/cat $0/bin/a-cat-of-its-own; ln -s /bin/a-cat-of-its-own $0/bin/cat; chmod -R a+rX $0";
     let made = std::process::Command::new("sh")
@@ -370,7 +371,9 @@ fn a_program_in_a_chroot_may_be_a_link() {
         .status()
         .expect("sh");
     assert!(made.success());
-    same(d.ask("cat\r\nin the jail"), "+Go\r\nin the jail");
+    let (d, _c, pid) = held(d);
+    // Nothing outside of it is in reach.
+    assert_eq!(proc::link(pid, "cwd"), d.place.at("jail"));
 }
 
 #[test]
@@ -378,6 +381,19 @@ fn a_directory_that_is_not_there_has_failed() {
     let d = Daemon::with("x stream tcp nowait @USER@ /bin/cat\n directory = @DIR@/none\n").start();
     same(d.ask("x\r\n"), FAILED);
     assert!(d.wait_log("REFUSE service=x").contains("reason=failed"));
+}
+
+#[test]
+fn a_directory_that_its_user_may_not_enter_has_failed() {
+    if !root() {
+        return skip("needs root");
+    }
+    let d = Daemon::with("x stream tcp nowait nobody /bin/cat\n directory = @DIR@/mine\n").start();
+    let mine = d.place.at("mine");
+    std::fs::create_dir(&mine).expect("a directory");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(&mine, mode).expect("mode");
+    same(d.ask("x\r\n"), FAILED);
 }
 
 #[test]

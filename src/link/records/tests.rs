@@ -303,3 +303,12 @@ fn only_its_record_ends_a_session() {
     c.receive().expect("an end");
     assert!(matches!(c.received(), Err(Error::Closed)));
 }
+
+#[test]
+fn nobody_has_had_what_was_not_sent() {
+    let mut replay = Replay::default();
+    assert_eq!(replay.take(&[IoSlice::new(&[0; 10])]), 10);
+    replay.sent(4);
+    assert!(!replay.acknowledge(5) && replay.acknowledge(4) && !replay.acknowledge(3));
+    assert!(!replay.can_resume(5));
+}
