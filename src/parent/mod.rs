@@ -18,7 +18,7 @@
 //! | `banners` | which banners clients of RUN cannot tell from records, for warnings |
 //! | `run` `ready` `queue` | the loop, and whose order is served next |
 //! | `context` | what every part uses: the clock, timers, tokens, the spawner |
-//! | `pipeline` `arrival` `addresses` | the way of each request, from its arrival to its end; between whom it is |
+//! | `pipeline` `arrival` `addresses` `answering` | the way of each request, from its arrival to its end; between whom it is; what is told of it |
 //! | `dispatch` `ended` | orders, each routed to its part; what ends, and what ends with it |
 //! | `redirect` `relays` `hosts` | services that ran already: connected, relayed; addresses of names |
 //! | `relay_threads` | the threads of net processes that relay |
@@ -65,6 +65,7 @@
 
 mod accounts;
 mod addresses;
+mod answering;
 mod arrival;
 mod ask;
 mod asked;
