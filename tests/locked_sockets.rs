@@ -171,7 +171,7 @@ fn of_a_socket_that_a_program_has_whole() {
 
 /// fived ends while the lock is kept, which is for longer than `wait` waits.
 fn it_ends(row: &str, what: &str) {
-    for signal in [Signal::SIGTERM, Signal::SIGUSR2] {
+    for (signal, code) in [(Signal::SIGTERM, 0), (Signal::SIGUSR2, 0), (Signal::SIGKILL, 137)] {
         let Some(mut d) = locks(row, what) else { return };
         let _client = come(&d, what);
         others_are_served(&d);
@@ -179,7 +179,7 @@ fn it_ends(row: &str, what: &str) {
             d.wait_log("a process keeps the lock of this socket");
         }
         d.signal(signal);
-        assert_eq!(d.wait(), 0);
+        assert_eq!(d.wait(), code);
     }
 }
 
