@@ -27,6 +27,11 @@ fn application(address: &str, number: usize) -> TcpStream {
     app
 }
 
+/// Whoever is served makes room for another one.
+fn say_all(waiting: &[TcpStream]) {
+    waiting.iter().for_each(|app| app.shutdown(Shutdown::Write).expect("its end"));
+}
+
 /// They are served, in the time that each test has: what each has said comes back, whole and once.
 fn are_served(waiting: Vec<TcpStream>) {
     let end = Instant::now() + TIMEOUT;
@@ -39,19 +44,20 @@ fn are_served(waiting: Vec<TcpStream>) {
     }
 }
 
-/// Two that have the two streams of the session, and those that wait; the five that forwards.
-fn world(d: &Daemon, f: &Five) -> (Child, Vec<TcpStream>, Vec<TcpStream>) {
-    let (child, addresses) = f.forwards(&["-L", "127.0.0.1:0:cat"]);
+/// Two that have the two streams of the session, and so many that wait; the five that forwards.
+fn world(d: &Daemon, f: &Five, waiting: usize) -> (Child, Vec<TcpStream>, Vec<TcpStream>) {
+    let (mut child, addresses) = f.forwards(&["-L", "127.0.0.1:0:cat"]);
+    // It says much, and stands still where nobody reads that.
+    let mut said = child.stderr.take().expect("piped");
+    std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
     let mut served: Vec<_> = (0..2).map(|n| application(&addresses[0], n)).collect();
     for (n, app) in served.iter_mut().enumerate() {
         let mut said = [0];
         app.read_exact(&mut said).expect("an answer");
         assert_eq!(said[0], b'0' + n as u8);
     }
-    let waiting: Vec<_> = (2..2 + WAITING).map(|n| application(&addresses[0], n)).collect();
-    // Whoever is served makes room for another one.
-    waiting.iter().for_each(|app| app.shutdown(Shutdown::Write).expect("its end"));
-    let all = format!(" streams=2 waiting={WAITING}\n");
+    let all = format!(" streams=2 waiting={waiting}\n");
+    let waiting = (2..2 + waiting).map(|n| application(&addresses[0], n)).collect();
     until("they wait", || f.run(&["-O", "check", H]).1.ends_with(&all));
     assert_eq!(d.services().len(), 2);
     (child, served, waiting)
@@ -61,7 +67,8 @@ fn world(d: &Daemon, f: &Five) -> (Child, Vec<TcpStream>, Vec<TcpStream>) {
 fn those_that_wait_leave_a_session_that_takes_no_more_streams_at_once() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
-    let (mut child, served, waiting) = world(&d, &f);
+    let (mut child, served, waiting) = world(&d, &f, WAITING);
+    say_all(&waiting);
     d.reload(CONF);
     are_served(waiting);
     for mut app in served {
@@ -78,7 +85,8 @@ fn those_that_wait_are_served_by_the_next_session() {
     let at = free_address();
     let mut d = Daemon::with(CONF).listen(&at.to_string()).start();
     let f = Five::new(&d);
-    let (mut child, served, waiting) = world(&d, &f);
+    let (mut child, served, waiting) = world(&d, &f, WAITING);
+    say_all(&waiting);
     d.signal(Signal::SIGINT);
     d.wait();
     let conf = format!("state_directory = {}\n{CONF}", d.place.at("state"));
@@ -91,5 +99,23 @@ fn those_that_wait_are_served_by_the_next_session() {
             other => panic!("its service has ended: {other:?}"),
         }
     }
+    kill_and_wait(&mut child);
+}
+
+/// That is no session that breaks as soon as it is made, of which five makes no more than twenty.
+#[test]
+fn those_that_wait_may_be_returned_any_number_of_times() {
+    const RELOADS: usize = 22;
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    let (mut child, _served, waiting) = world(&d, &f, 2 * RELOADS + 4);
+    for left in (0..RELOADS).rev() {
+        d.reload(CONF);
+        // The next session has two of them.
+        let all = format!(" state=up streams=2 waiting={}\n", 2 * left + 4);
+        until("they wait", || f.run(&["-O", "check", H]).1.contains(&all));
+    }
+    say_all(&waiting);
+    are_served(waiting);
     kill_and_wait(&mut child);
 }

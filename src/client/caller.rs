@@ -23,10 +23,11 @@ use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-/// How often a call is made again: each time that the server reloads its configuration, its
-/// sessions end.
+/// How often a call is made again, unless it has waited for its turn meanwhile: each time that the
+/// server reloads its configuration, its sessions end.
 const TRIES_MAX: u32 = 20;
-/// The pause before a session is looked for, from a call's fourth try on.
+/// How many of these follow each other at once, and the pause before each later one.
+const TRIES_AT_ONCE: u32 = 3;
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How often a holder that has not taken a call is checked.
@@ -128,7 +129,7 @@ impl<'a> Caller<'a> {
             if call.tries > TRIES_MAX {
                 return Err(self.lost("every session breaks as soon as it is made".into()));
             }
-            if call.tries > 3 && self.current.is_none() {
+            if call.tries > TRIES_AT_ONCE && self.current.is_none() {
                 std::thread::sleep(RETRY_INTERVAL);
             }
             let first = Some(&call.request).filter(|request| request.offered.is_none());
@@ -284,7 +285,11 @@ impl<'a> Caller<'a> {
                 }
                 return;
             }
-            Notice::Waiting { .. } => {
+            Notice::Waiting { tag } => {
+                // A session that lets it wait does not break as soon as it is made.
+                if let Some(call) = self.calls.get_mut(&tag) {
+                    call.tries = call.tries.min(TRIES_AT_ONCE);
+                }
                 return messages::step("the server takes no more streams: waiting for one to end");
             }
             Notice::Away { distrust, text, .. } => return messages::outage(&text, distrust),
