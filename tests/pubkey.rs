@@ -496,8 +496,6 @@ fn a_file_that_others_may_write_does_not_count() {
     }
 }
 
-/// Whoever makes a name in a directory decides what it leads to: a link to a good file of somebody
-/// else's, say.
 #[test]
 fn a_file_that_is_too_long_does_not_count() {
     let Some(d) = daemon(CONF, &["-t", "ed25519"], "") else { return };
@@ -510,6 +508,8 @@ fn a_file_that_is_too_long_does_not_count() {
     assert!(d.wait_log("longer than 262144 bytes").contains("demo"));
 }
 
+/// Whoever makes a name in a directory decides what it leads to: a link to a good file of somebody
+/// else's, say.
 #[test]
 fn a_sticky_directory_that_others_may_write_never_counts_for_links_either() {
     let Some(d) = daemon(
