@@ -83,7 +83,10 @@ impl Lingering {
 
     /// Lets those processes end that have got nothing since the last call.
     pub fn tidy(&mut self) {
-        self.users.retain(|_, closer| std::mem::take(&mut closer.used));
+        // One that is held up stays: its user gets no second one.
+        self.users.retain(|_, closer| {
+            std::mem::take(&mut closer.used) || closer.left.load(Ordering::Acquire) > 0
+        });
     }
 }
 

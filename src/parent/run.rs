@@ -252,7 +252,8 @@ impl Parent {
         let login = self.logins.deadline().map(until);
         let retry = (!self.cx.retries.is_empty()).then_some(Retries::PAUSE);
         let (connect, start) = (self.connects.poll_timeout(), self.services.poll_timeout());
-        [timer, login, log, retry, connect, start].into_iter().flatten().min()
+        let deferred = (!self.deferred.is_empty()).then_some(super::turns::LOOK_SOON);
+        [timer, login, log, retry, connect, start, deferred].into_iter().flatten().min()
     }
 
     /// Serves the channels that may have orders, in turn.

@@ -18,6 +18,7 @@ use super::resumables::Claimant;
 use super::session::{NewSession, SessionRecord, Step, User};
 use super::session_counts::SessionCounts;
 use crate::policy::{HostId, Peer, PeerName, ServiceId, Source};
+use crate::sys::message::Failed;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
 use crate::wire::orders::{Answer, Ask, Claim, Claimed, Data, Method, Named, Refused, Why};
@@ -107,7 +108,10 @@ impl Sessions {
         let begun = self.counts.begin(net, source, &config.table.settings);
         let opened = begun.and_then(|()| {
             let opened = cx.open_channel(pair.as_fd());
-            opened.inspect_err(|_| self.counts.end(net, source)).map_err(|_| "descriptors")
+            opened.inspect_err(|_| self.counts.end(net, source)).map_err(|e| {
+                // Its net process may have ended meanwhile.
+                if Failed::of(&e) == Failed::Gone { "gone" } else { "descriptors" }
+            })
         });
         let (token, channel) = match opened {
             Ok(opened) => opened,

@@ -25,7 +25,7 @@ const HANGS_AFTER: Duration = Duration::from_millis(100);
 
 /// While starts are pending that nobody waits for, and that are not late yet, the loop looks as
 /// often as this whether they are over.
-const LOOK_SOON: Duration = Duration::from_millis(2);
+pub const LOOK_SOON: Duration = Duration::from_millis(2);
 
 /// May one more service of a user be started?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
