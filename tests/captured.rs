@@ -153,7 +153,6 @@ fn whatever_a_captured_net_says_only_it_is_ended() {
         Ask::OfferTaken { client: 1 }.encode(),
         Ask::OfferRefused { client: 1, busy: true }.encode(),
     ];
-    let hex = |o: &[u8]| o.iter().map(|b| format!("{b:02x}")).collect::<String>();
     let mut python = Command::new("python3");
     python.args(["-c", CAPTURED, &d.parent_pid().to_string(), &lives.to_string()]);
     let out = python.args(orders.iter().map(|o| hex(o))).output().expect("python3");
@@ -216,7 +215,7 @@ fn what_fived_has_connected_is_no_client() {
     .start();
     same(d.connect_from("127.77.0.1").send("near\r\n").read_all(), NOT_AVAILABLE);
     let order = FromNet::Start { service: 1, host: 0, proxied: None }.encode();
-    let order = order.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let order = hex(&order);
     let passed_for_a_client = |n: usize| {
         let net = d.net_pid();
         let said = Command::new("python3")
@@ -306,7 +305,6 @@ fn nothing_that_net_sends_keeps_the_parent_from_its_work() {
     if !root() || !installed("python3") {
         return skip("needs root and python3");
     }
-    let hex = |o: &[u8]| o.iter().map(|b| format!("{b:02x}")).collect::<String>();
     let start = hex(&FromNet::Start { service: 0, host: 0, proxied: None }.encode());
     let session = hex(&FromNet::Session { tls_port: None, proxied: None }.encode());
     let name = hex(&Ask::Name.encode());
@@ -358,7 +356,6 @@ fn a_service_gets_nothing_but_its_client_s_socket() {
     if !root() || !installed("python3") {
         return skip("needs root and python3");
     }
-    let hex = |o: &[u8]| o.iter().map(|b| format!("{b:02x}")).collect::<String>();
     let session = hex(&FromNet::Session { tls_port: None, proxied: None }.encode());
     let start = Ask::Start { service: 0, host: 0, tag: 0, way: Way::Plain };
     let d = Daemon::with(CONF).start();
@@ -405,7 +402,6 @@ fn no_service_ends_without_a_line_in_the_log() {
     if !root() || !installed("python3") {
         return skip("needs root and python3");
     }
-    let hex = |o: &[u8]| o.iter().map(|b| format!("{b:02x}")).collect::<String>();
     let session = hex(&FromNet::Session { tls_port: None, proxied: None }.encode());
     let start = Ask::Start { service: 0, host: 0, tag: 7, way: Way::Plain };
     let d = Daemon::with(
@@ -462,7 +458,7 @@ fn a_connection_of_another_network_is_no_client() {
         return skip("needs root and python3");
     }
     let order = FromNet::Start { service: 1, host: 0, proxied: None }.encode();
-    let order = order.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let order = hex(&order);
     let d = Daemon::with(CONF).start();
     let net = d.net_pid();
     let mut python = Command::new("python3");
@@ -519,7 +515,6 @@ fn nobody_has_the_socket_that_the_parent_receives_from() {
     if !root() || !installed("python3") {
         return skip("needs root and python3");
     }
-    let hex = |o: &[u8]| o.iter().map(|b| format!("{b:02x}")).collect::<String>();
     let session = hex(&FromNet::Session { tls_port: None, proxied: None }.encode());
     let order = hex(&Ask::Tally { tag: 1, to: 1, from: 1 }.encode());
     for what in ["lock", "pidfd"] {
@@ -596,7 +591,6 @@ fn a_net_that_was_killed_says_nothing_more_even_if_it_cannot_end() {
     if !root() || !installed("python3") {
         return skip("needs root and python3");
     }
-    let hex = |o: &[u8]| o.iter().map(|b| format!("{b:02x}")).collect::<String>();
     let start = FromNet::Start { service: 0, host: 0, proxied: None }.encode();
     let d = Daemon::with(&format!("login_timeout = 2s\n{CONF}")).start();
     let net = d.net_pid();
@@ -637,7 +631,7 @@ fn a_connection_to_another_server_is_no_client_from_there() {
     let d = Daemon::with(near).start();
     let net = d.net_pid();
     let order = FromNet::Start { service: 0, host: 0, proxied: None }.encode();
-    let order = order.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let order = hex(&order);
     let mut python = Command::new("python3");
     python.args(["-c", CONNECTED, &net.to_string(), &order]);
     same(python.output().expect("python3").stderr, "");
@@ -682,7 +676,7 @@ fn a_net_of_a_table_that_was_replaced_begins_nothing_for_ever() {
     let before = d.log().matches("START service=old").count();
     let now = d.nets().into_iter().find(|pid| *pid != net).expect("another").to_string();
     let order = FromNet::Start { service: 1, host: 0, proxied: None }.encode();
-    let order = order.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let order = hex(&order);
     let words = ["-c", &with_client(DRAINS), &net.to_string(), &now, &order, &order];
     let said = Command::new("python3").args(words).output().expect("python3");
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();

@@ -209,7 +209,8 @@ fn the_person_is_asked_on_the_terminal() {
     assert!(code == 255 && shown.contains("was not accepted"), "{code} {shown}");
     let (code, shown) = f.on_terminal(&words, "No\n");
     assert!(code == 255 && shown.contains("was not accepted"), "{code} {shown}");
-    let other = key.replace("sha256//", "sha256//x");
+    // Of the form that a key has.
+    let other = format!("sha256//{}A=", "A".repeat(42));
     let (code, shown) = f.on_terminal(&words, &format!("{other}\n"));
     assert!(code == 255 && shown.contains("was not accepted"), "{code} {shown}");
     let (code, shown) = f.on_terminal(&words, "perhaps\nYES\n");

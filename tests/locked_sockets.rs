@@ -212,9 +212,9 @@ fn of_a_user_whose_closes_linger_beside_those_of_others() {
 
 #[test]
 fn of_a_port_that_a_reload_gives_to_a_second_row() {
-    let row = "stream tcp wait PROGRAM\n port = 127.0.0.1:0\n";
+    let row = "stream tcp wait PROGRAM\n port = 127.0.0.1:0\nz stream tcp nowait daemon /bin/echo echo hello\n port = 127.0.0.1:0\n";
     let Some(d) = locks(row, "listener") else { return };
-    let port = d.port(0).port();
+    let [port, other] = d.ports::<2>().map(|at| at.port());
     come(&d, "listener");
     others_are_served(&d);
     let second = "y stream tcp nowait daemon /bin/echo echo hello\n port = 0.0.0.0:";
@@ -222,6 +222,9 @@ fn of_a_port_that_a_reload_gives_to_a_second_row() {
     assert!(d.reload(&both).contains("refused"), "{}", d.log());
     d.wait_log("the system has not answered in time: a process may keep the lock of a socket");
     same(d.ask("hello\r\n"), "+Go\r\nhello\n");
+    // It holds up that port alone.
+    let beside = conf(&format!("{row}{second}{other}\n"), "listener");
+    assert!(!d.reload(&beside).contains("refused"), "{}", d.log());
     d.place.write("release", "", 0o600);
     until("the lock was given back", || !d.reload(&both).contains("refused"));
 }

@@ -85,7 +85,7 @@ mod tests {
         let first: Vec<(u8, i32)> = (0..8).filter_map(|_| all.next()).collect();
         let wanted = [(1, 0), (2, 9), (3, 0), (1, 1), (2, 0), (1, 2), (2, 1), (1, 3)];
         assert_eq!(first, wanted);
-        // It has had its turns: it is behind those who wait.
+        // It has had its turns: it comes after those who wait.
         all.add(source(2), (2, 2));
         assert_eq!(
             [all.next(), all.next(), all.next()],

@@ -229,7 +229,9 @@ impl PortListeners {
             && uid != identity::effective_uid()
         {
             l.calls.guard();
-            beside::guard();
+            if let Some(real) = l.real {
+                beside::guard(real.port());
+            }
         }
     }
 

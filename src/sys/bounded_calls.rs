@@ -23,7 +23,15 @@ const WAIT_AGAIN: Duration = Duration::from_secs(60);
 
 /// A call, with the descriptors that it was given; its answer may be another one.
 type Call = Box<dyn FnOnce(&[BorrowedFd]) -> Option<OwnedFd> + Send>;
-type Answer<T> = Arc<Mutex<Option<T>>>;
+type Answer<T> = Arc<Mutex<Waited<T>>>;
+
+/// What somebody waits for.
+enum Waited<T> {
+    Pending,
+    Done(T),
+    /// Nobody waits for it any more.
+    InVain,
+}
 
 /// What makes the calls on one socket, or for one purpose, one after the other: one process at
 /// most, from the first call on. It ends with this, or when the call ends that it makes then.
@@ -47,6 +55,13 @@ impl BoundedCalls {
 
     pub fn guards(&self) -> bool {
         self.guards
+    }
+
+    /// Ends the process, if it makes no call, until the next one.
+    pub fn rest(&mut self) {
+        if self.owed.is_none() {
+            self.process = None;
+        }
     }
 
     /// For how long a call has not returned; nothing where none is known to.
@@ -90,18 +105,32 @@ impl BoundedCalls {
         if self.owed.is_some() {
             self.answer(Duration::ZERO)?;
         }
-        let answer: Answer<T> = Arc::default();
+        let answer: Answer<T> = Arc::new(Mutex::new(Waited::Pending));
         let to = answer.clone();
         let call: Call = Box::new(move |with| {
             let (done, made) = call(with);
-            *to.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
+            let mut to = to.lock().unwrap_or_else(PoisonError::into_inner);
+            // A socket that comes too late is closed here: clients would come to it.
+            let made = made.filter(|_| !matches!(*to, Waited::InVain));
+            *to = Waited::Done(done);
             made
         });
         self.ask(with, call).inspect_err(|e| log::debug!("{NAME}: {e}")).ok()?;
-        let made = self.answer(self.wait());
+        let mut made = self.answer(self.wait());
+        let waited = || {
+            let mut answer = answer.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *answer, Waited::InVain)
+        };
+        let done = match waited() {
+            Waited::Done(done) => Some(done),
+            Waited::Pending | Waited::InVain => None,
+        };
+        if done.is_some() && made.is_none() {
+            // It was made just in time, and is on its way.
+            made = self.answer(WAIT_MAX);
+        }
         self.count(made.is_none());
-        let done = answer.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        Some((done, made?))
+        Some((done?, made?))
     }
 
     fn ask(&mut self, with: &[BorrowedFd], call: Call) -> io::Result<()> {
@@ -238,6 +267,27 @@ mod tests {
             while calls.owed.is_some() && calls.answer(WAIT_MAX).is_none() {}
         }
         assert!(all <= 2 * WAIT_MAX + 50 * WAIT_MIN, "{all:?}");
+    }
+
+    #[test]
+    fn a_socket_that_is_made_too_late_is_closed() {
+        let mut calls = guarding();
+        let (end, ended) = mpsc::channel::<()>();
+        let (at, made_at) = mpsc::channel();
+        let made = calls.make_socket(&[], move |_| {
+            let _ = ended.recv();
+            let l = std::net::TcpListener::bind("127.0.0.1:0")?;
+            let _ = at.send(l.local_addr()?);
+            Ok(l.into())
+        });
+        assert!(made.is_none());
+        end.send(()).unwrap();
+        let at = made_at.recv().unwrap();
+        let is_closed = (0..1000).any(|_| {
+            std::thread::sleep(Duration::from_millis(5));
+            std::net::TcpStream::connect(at).is_err()
+        });
+        assert!(is_closed);
     }
 
     #[test]

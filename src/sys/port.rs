@@ -71,7 +71,7 @@ pub fn listen(wanted: &Wanted, own: &[BorrowedFd]) -> io::Result<OwnedFd> {
 /// `own`: that socket, and this process's others on the same port.
 pub fn listen_again(wanted: &Wanted, own: &[BorrowedFd]) -> io::Result<OwnedFd> {
     let wanted = *wanted;
-    beside::bind(own, move || listen_on(&wanted, true))
+    beside::bind(wanted.address.port(), own, move || listen_on(&wanted, true))
 }
 
 fn listen_on(wanted: &Wanted, shared: bool) -> io::Result<OwnedFd> {
