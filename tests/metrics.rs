@@ -193,18 +193,22 @@ fn it_speaks_http() {
     assert!(http(&d, &long).0.starts_with("HTTP/1.1 431 "));
 }
 
-/// Bytes to services and from them, as `metrics` and as `status` tell them.
+/// Bytes to services and from them, as `metrics` tells them.
 fn relayed(d: &Daemon) -> [u64; 2] {
     let all = samples(d);
-    let counted = ["in", "out"]
-        .map(|way| all[&format!("fived_relayed_bytes_total{{direction=\"{way}\"}}")] as u64);
+    ["in", "out"]
+        .map(|way| all[&format!("fived_relayed_bytes_total{{direction=\"{way}\"}}")] as u64)
+}
+
+/// These are told, by `status` too. A client has its bytes before they are counted.
+fn are_relayed(d: &Daemon, bytes: [u64; 2]) {
+    until("they are counted", || relayed(d) == bytes);
     let status = String::from_utf8(d.ask("status\r\n")).expect("UTF-8");
     let counts = ["bytes_in=", "bytes_out="].map(|name| {
         let line = status.lines().find_map(|l| l.strip_prefix(name)).expect("a line");
         line.parse::<u64>().expect("a number")
     });
-    assert_eq!(counted, counts);
-    counted
+    assert_eq!(counts, bytes);
 }
 
 #[test]
@@ -214,11 +218,11 @@ fn relayed_bytes_are_counted_while_they_are_relayed() {
         "{ROWS}status stream tcp nowait @USER@ internal\nup stream tcp nowait @USER@ redirect {upstream}\n"
     ))
     .start();
-    assert_eq!(relayed(&d), [0, 0]);
+    are_relayed(&d, [0, 0]);
     // By a thread that relays.
     let mut c = d.connect();
     c.send("up\r\n").expect(GO).send([b'x'; 1000]).expect([b'x'; 1000]);
-    assert_eq!(relayed(&d), [1000, 1000]);
+    are_relayed(&d, [1000, 1000]);
     // By a session, whose end of the program's connection is counted.
     let mut plain = d.connect();
     plain.send("MULTIPLEX\r\n").expect("+ Success\r\n");
@@ -229,8 +233,9 @@ fn relayed_bytes_are_counted_while_they_are_relayed() {
     stream.expect([b'y'; 500]);
     let all = samples(&d);
     assert_eq!(all["fived_sessions{kind=\"multiplexed\"}"], 1.0, "{all:?}");
-    let [to, from] = relayed(&d);
-    assert!(to == 1500 && (1500..1600).contains(&from), "{to} {from}");
+    let are_all = |[to, from]: [u64; 2]| to == 1500 && (1500..1600).contains(&from);
+    until("they are counted", || are_all(relayed(&d)));
+    let all = relayed(&d);
     // What was relayed stays counted, also when the process that did it ends.
     c.half_close().end();
     drop((stream, mux));
@@ -241,7 +246,7 @@ fn relayed_bytes_are_counted_while_they_are_relayed() {
         let status = String::from_utf8(d.ask("status\r\n")).expect("UTF-8");
         status.matches("net=").count() == 1
     });
-    assert_eq!(relayed(&d), [to, from]);
+    are_relayed(&d, all);
     assert_eq!(samples(&d)["fived_sessions{kind=\"multiplexed\"}"], 0.0);
 }
 

@@ -13,8 +13,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const LOCKED: &str = "the system has not answered in time: a process may keep the lock of a socket at this port (a call of it does not return)";
 
-/// To share a port takes the locks of all its sockets. By port, for those of which somebody else has
-/// a socket: who keeps its lock holds up that port alone.
+/// To share a port takes the locks of all its sockets. By port, for those of which somebody else
+/// has a socket: who keeps its lock holds up that port alone.
 static CALLS: Mutex<BTreeMap<u16, BoundedCalls>> = Mutex::new(BTreeMap::new());
 
 fn calls() -> MutexGuard<'static, BTreeMap<u16, BoundedCalls>> {
@@ -26,8 +26,8 @@ pub fn guard(port: u16) {
     calls().entry(port).or_default().guard();
 }
 
-/// As [`socket::listen`], on a port that `own`, this process's sockets, have already. Processes that
-/// read what strangers send have them, too.
+/// As [`socket::listen`], on a port that `own`, this process's sockets, have already. Processes
+/// that read what strangers send have them, too.
 pub fn listen(address: SocketAddr, mptcp: bool, own: &[BorrowedFd]) -> io::Result<OwnedFd> {
     guard(address.port());
     bind(address.port(), own, move || socket::listen_sharing(address, mptcp, true))
