@@ -90,11 +90,13 @@ impl Settings {
         streams.saturating_add(64)
     }
 
-    /// Within this time a client that is here now begins its last service, as does one that comes
-    /// back to its session.
+    /// Within this time a client that is here now begins its last service. It has one request and
+    /// one login on its connection. After these its session may be lost for a while, or it has as
+    /// many in a stream that it opened before it was told to open no more.
     pub fn begins_within(&self) -> Duration {
         let kept = self.resume_timeout.max(self.resume_timeout_anonymous);
-        self.request_timeout.saturating_add(self.login_timeout).saturating_add(kept)
+        let dialogue = self.request_timeout.saturating_add(self.login_timeout);
+        dialogue.saturating_add(kept.max(dialogue))
     }
 
     /// The PAM service whose account phase is asked after a login by key.

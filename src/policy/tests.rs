@@ -290,6 +290,17 @@ fn a_name_is_found_in_its_host_then_in_all() {
 }
 
 #[test]
+fn a_net_process_that_drains_waits_for_what_a_stream_begins_after_a_login() {
+    let none = Duration::ZERO;
+    let without_resume =
+        Settings { resume_timeout: none, resume_timeout_anonymous: none, ..Settings::default() };
+    let dialogue = without_resume.request_timeout + without_resume.login_timeout;
+    assert_eq!(without_resume.begins_within(), 2 * dialogue);
+    let kept = Settings::default();
+    assert_eq!(kept.begins_within(), dialogue + kept.resume_timeout);
+}
+
+#[test]
 fn numbers_are_words() {
     for n in 0.. {
         let Some(denied) = Denied::from_number(n) else { break };
