@@ -60,7 +60,7 @@ impl Conversation {
         let (bytes, end) = (ask.encode(), clock::monotonic() + HOLDER_TIMEOUT);
         loop {
             let fd = self.channel.fd.as_fd();
-            let failed = match message::send_message(fd, &bytes, fds, false) {
+            let failed = match message::send(fd, &bytes, fds) {
                 Ok(()) => return Ok(()),
                 Err(e) => e,
             };
@@ -84,7 +84,7 @@ impl Conversation {
     /// Sends a message if there is room for it; a holder that has ended or was stopped is noticed
     /// elsewhere.
     pub fn tell(&self, ask: &Ask) {
-        let _ = message::send_message(self.channel.fd.as_fd(), &ask.encode(), &[], false);
+        let _ = message::send(self.channel.fd.as_fd(), &ask.encode(), &[]);
     }
 
     /// Receives what has come, for later.
@@ -113,7 +113,7 @@ impl Conversation {
     fn receive(&self) -> Report {
         let mut bytes = [0; MESSAGE_MAX];
         loop {
-            return match message::receive_message(self.channel.fd.as_fd(), &mut bytes, false) {
+            return match message::receive(self.channel.fd.as_fd(), &mut bytes) {
                 Ok((n @ 1.., _)) => {
                     Notice::decode(&bytes[..n]).map_or(Report::Gone, Report::Notice)
                 }
@@ -148,9 +148,9 @@ mod tests {
         let holder = std::thread::spawn(move || {
             let mut bytes = [0; MESSAGE_MAX];
             for tag in 0..MESSAGES {
-                message::receive_message(theirs.as_fd(), &mut bytes, true).expect("a message");
+                message::receive_waiting(theirs.as_fd(), &mut bytes).expect("a message");
                 for answer in [Notice::Taken { tag }, Notice::Waiting { tag }] {
-                    message::send_message(theirs.as_fd(), &answer.encode(), &[], true)
+                    message::send_waiting(theirs.as_fd(), &answer.encode(), &[])
                         .expect("an answer");
                 }
             }

@@ -45,7 +45,7 @@ pub fn enter(
         service: request.name().into(),
         way: Way::Plain,
     };
-    if message::send_message(channel.fd.as_fd(), &open.encode(), &[theirs.as_fd()], true).is_err() {
+    if message::send_waiting(channel.fd.as_fd(), &open.encode(), &[theirs.as_fd()]).is_err() {
         return Ok(None);
     }
     drop(theirs);
@@ -79,7 +79,7 @@ fn started(
                 Some(why) => return Err(Error::Lost { what: gate.who(), why }),
             }
         }
-        let notice = match message::receive_message(channel.fd.as_fd(), &mut bytes, true) {
+        let notice = match message::receive_waiting(channel.fd.as_fd(), &mut bytes) {
             Ok((n @ 1.., _)) => Notice::decode(&bytes[..n]),
             _ => None,
         };

@@ -136,7 +136,7 @@ pub fn send(
     if let Some(why) = holder.stopped() {
         return no_answer(why);
     }
-    if message::send_message(holder.fd.as_fd(), &ask.encode(), fds, true).is_err() {
+    if message::send_waiting(holder.fd.as_fd(), &ask.encode(), fds).is_err() {
         return Ok(false);
     }
     let timeout = if *ask == Ask::Resume { RESUME_TIMEOUT } else { channel::HOLDER_TIMEOUT };
@@ -146,7 +146,7 @@ pub fn send(
         if poll::wait(&mut polls, Some(timeout)).map_err(Error::system("poll"))? == 0 {
             return no_answer(holder.stopped().unwrap_or_else(|| channel::NO_ANSWER.into()));
         }
-        let notice = match message::receive_message(holder.fd.as_fd(), &mut bytes, true) {
+        let notice = match message::receive_waiting(holder.fd.as_fd(), &mut bytes) {
             Ok((n @ 1.., _)) => Notice::decode(&bytes[..n]),
             _ => None,
         };

@@ -121,7 +121,7 @@ fn metrics() -> io::Result<()> {
 /// What the parent tells about fived, once it has composed it.
 fn told() -> io::Result<Vec<u8>> {
     let channel = inherit::take(roles::STATUS)?;
-    let (_, mut files) = message::receive_message(channel.as_fd(), &mut [0; 1], true)?;
+    let (_, mut files) = message::receive_waiting(channel.as_fd(), &mut [0; 1])?;
     let text = files.take().ok_or(ErrorKind::UnexpectedEof)?;
     memfd::read(text.as_fd())
 }

@@ -116,7 +116,7 @@ fn receive(
     phase: KeysPhase,
 ) -> Result<Option<(ToKeys, Option<OwnedFd>)>, String> {
     let mut bytes = [0; ORDER];
-    match message::receive_message(channel, &mut bytes, true) {
+    match message::receive_waiting(channel, &mut bytes) {
         Ok((0, _)) => Ok(None),
         Ok((n, mut fds)) => Ok(Some((
             ToKeys::accept(&bytes[..n], fds.count(), &phase).ok_or("a forbidden order")?,
@@ -130,7 +130,7 @@ fn receive(
 /// Answers, and waits until the parent reads. A parent that has gone is no error here: the next
 /// order says that the channel is closed.
 fn answer_with(channel: BorrowedFd, answer: &FromKeys) -> Result<(), String> {
-    match message::send_message(channel, &answer.encode(), &[], true) {
+    match message::send_waiting(channel, &answer.encode(), &[]) {
         Err(e)
             if !matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
         {

@@ -68,7 +68,7 @@ impl Conversation {
     fn send(&mut self, message: &LoginMessage) {
         if let Some(bytes) = message.encode() {
             // A client that has gone is noticed when no answer comes.
-            let _ = message::send_message(self.channel.as_fd(), &bytes, &[], true);
+            let _ = message::send_waiting(self.channel.as_fd(), &bytes, &[]);
         }
     }
 
@@ -79,7 +79,7 @@ impl Conversation {
             return None;
         }
         let mut bytes = vec![0; MESSAGE_MAX];
-        let (n, _) = message::receive_message(self.channel.as_fd(), &mut bytes, false).ok()?;
+        let (n, _) = message::receive(self.channel.as_fd(), &mut bytes).ok()?;
         let message = LoginMessage::decode(&bytes[..n])?;
         self.last_answer = Some(clock::monotonic());
         Some(message)

@@ -15,7 +15,7 @@ impl Reports {
 
     /// Never waits.
     pub fn send(&self, report: &Report) {
-        if let Err(e) = message::send_message(self.0.as_fd(), &report.encode(), &[], false) {
+        if let Err(e) = message::send(self.0.as_fd(), &report.encode(), &[]) {
             // If it is lost, a good signature is not accepted: the exit status alone is not enough
             // for the parent.
             log::debug!("login: a report is lost: {e}");

@@ -33,6 +33,9 @@ pub enum GoAway {
     Now,
 }
 
+/// `message::receive`, or the same that waits.
+type Receive = fn(BorrowedFd, &mut [u8]) -> io::Result<(usize, Fds)>;
+
 impl From<io::Error> for ChannelError {
     fn from(_: io::Error) -> ChannelError {
         ChannelError::Closed
@@ -128,7 +131,7 @@ impl Channel {
     fn opened(&self) -> OwnedFd {
         let asked = self.asked.take().expect("the channel is opened once");
         let mut bytes = [0; ORDER];
-        if let Ok((n, mut fds)) = message::receive_message(asked.as_fd(), &mut bytes, true) {
+        if let Ok((n, mut fds)) = message::receive_waiting(asked.as_fd(), &mut bytes) {
             match Answer::accept(&bytes[..n], fds.count(), &()) {
                 Some(Answer::Channel) => {
                     if let Some(fd) = fds.take() {
@@ -158,7 +161,7 @@ impl Channel {
 
     /// Sends an order. Waits while the channel is full.
     pub fn send(&self, ask: &Ask, with: &[BorrowedFd]) -> Result<(), ChannelError> {
-        message::send_message(self.as_fd(), &ask.encode(), with, true).map_err(|_| self.over())
+        message::send_waiting(self.as_fd(), &ask.encode(), with).map_err(|_| self.over())
     }
 
     /// Sends an order if the channel takes it at once.
@@ -166,7 +169,7 @@ impl Channel {
         if !self.is_open() {
             return Err(ChannelError::Closed);
         }
-        message::send_message(self.as_fd(), &ask.encode(), &[], false).map_err(|_| self.over())
+        message::send(self.as_fd(), &ask.encode(), &[]).map_err(|_| self.over())
     }
 
     /// Sends an order and waits for the answer.
@@ -186,7 +189,7 @@ impl Channel {
             if let Some(answer) = self.answers.borrow_mut().pop_front() {
                 return Ok(answer);
             }
-            self.receive(true)?;
+            self.receive(message::receive_waiting)?;
         }
     }
 
@@ -199,7 +202,7 @@ impl Channel {
     pub fn try_answer_with(&self) -> Result<Option<Received>, ChannelError> {
         loop {
             let next = self.answers.borrow_mut().pop_front();
-            if next.is_some() || !self.receive(false)? {
+            if next.is_some() || !self.receive(message::receive)? {
                 return Ok(next);
             }
         }
@@ -207,14 +210,14 @@ impl Channel {
 
     /// Receives all messages that have come, and keeps them for whoever asks later.
     pub fn receive_pending(&self) -> Result<(), ChannelError> {
-        while self.receive(false)? {}
+        while self.receive(message::receive)? {}
         Ok(())
     }
 
     /// Receives one message. False: there was none.
-    fn receive(&self, wait: bool) -> Result<bool, ChannelError> {
+    fn receive(&self, receive: Receive) -> Result<bool, ChannelError> {
         let mut bytes = [0; ORDER];
-        let (n, mut fds) = match message::receive_message(self.as_fd(), &mut bytes, wait) {
+        let (n, mut fds) = match receive(self.as_fd(), &mut bytes) {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             got => got.map_err(|_| self.over())?,
         };

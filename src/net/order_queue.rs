@@ -79,7 +79,7 @@ impl OrderQueue {
     fn send_or_hold(&mut self, order: &FromNet, with: &[BorrowedFd]) -> io::Result<()> {
         let only_log = matches!(order, FromNet::Refused(_));
         if !self.has_backlog() {
-            match message::send_message(self.channel(), &order.encode(), with, false) {
+            match message::send(self.channel(), &order.encode(), with) {
                 Ok(()) => return Ok(()),
                 Err(e) if self.is_over(&e) => return Ok(()),
                 // Hold it.
@@ -111,7 +111,7 @@ impl OrderQueue {
         while let Some(Held { order, only_log, with }) = self.held.front() {
             let only_log = *only_log;
             let fds: Vec<BorrowedFd> = with.iter().flatten().map(AsFd::as_fd).collect();
-            match message::send_message(self.channel.as_fd(), order, &fds, false) {
+            match message::send(self.channel.as_fd(), order, &fds) {
                 Ok(()) => {
                     self.held_refusals -= u64::from(only_log);
                     self.held.pop_front();

@@ -112,7 +112,7 @@ impl Channel {
     /// The next order, which must be one that this phase allows. None: no order waits.
     pub fn receive<M: Message>(&self, phase: &M::Phase) -> Result<Option<(M, Fds)>, Broken> {
         let mut bytes = [0; ORDER];
-        match message::receive_message(self.fd.as_fd(), &mut bytes, false) {
+        match message::receive(self.fd.as_fd(), &mut bytes) {
             Ok((0, _)) => Err(Broken::Closed),
             Ok((n, fds)) => M::accept(&bytes[..n], fds.count(), phase)
                 .map(|m| Some((m, fds)))
@@ -156,7 +156,7 @@ impl Channel {
     ) -> Result<(), Broken> {
         let bytes = answer.encode();
         if self.held.is_empty() {
-            match message::send_message(self.fd.as_fd(), &bytes, with, false) {
+            match message::send(self.fd.as_fd(), &bytes, with) {
                 Ok(()) => return Ok(()),
                 Err(e) if self.is_closed(registry, &e)? => return Ok(()),
                 Err(_) => {}
@@ -189,7 +189,7 @@ impl Channel {
         }
         while let Some((bytes, with)) = self.held.front() {
             let with: Vec<BorrowedFd> = with.iter().map(AsFd::as_fd).collect();
-            match message::send_message(self.fd.as_fd(), bytes, &with, false) {
+            match message::send(self.fd.as_fd(), bytes, &with) {
                 Ok(()) => {
                     self.held.pop_front();
                     self.all.change(0, 1);
@@ -259,13 +259,13 @@ fn next_end(fds: &mut Fds, kind: PairKind) -> Result<OwnedFd, Broken> {
 /// pair, from which the parent never receives anything: others may have it too.
 pub fn open(descriptors: &Descriptors, pair: BorrowedFd) -> io::Result<OwnedFd> {
     let (ours, theirs) = descriptors.channel_to_send()?;
-    message::send_message(pair, &Answer::Channel.encode(), &[theirs.as_fd()], false)?;
+    message::send(pair, &Answer::Channel.encode(), &[theirs.as_fd()])?;
     Ok(ours)
 }
 
 /// There is none: too many stand. If this cannot be said, whoever waits sees the pair close.
 pub fn open_none(pair: BorrowedFd) {
-    let _ = message::send_message(pair, &Answer::Full.encode(), &[], false);
+    let _ = message::send(pair, &Answer::Full.encode(), &[]);
 }
 
 impl Drop for Channel {

@@ -56,15 +56,13 @@ impl Inspector<'_> {
         }
         let (_, channel) = self.process.as_ref().ok_or("keys process: none")?;
         let named = |e: std::io::Error| format!("keys process: {e}");
-        message::send_message(channel.as_fd(), &ToKeys::Pairs.encode(), &[file.as_fd()], false)
-            .map_err(named)?;
+        message::send(channel.as_fd(), &ToKeys::Pairs.encode(), &[file.as_fd()]).map_err(named)?;
         let mut answer = [Poll::new(channel.as_fd(), true, false)];
         if poll::wait(&mut answer, Some(ANSWER_TIMEOUT)).map_err(named)? == 0 {
             return Err(format!("keys process: no answer for {} s", ANSWER_TIMEOUT.as_secs()));
         }
         let mut bytes = [0; ORDER];
-        let (n, fds) =
-            message::receive_message(channel.as_fd(), &mut bytes, false).map_err(named)?;
+        let (n, fds) = message::receive(channel.as_fd(), &mut bytes).map_err(named)?;
         match FromKeys::accept(&bytes[..n], fds.count(), &KeysPhase::Learning) {
             Some(FromKeys::Pair { hash, schemes }) => Ok(Ok((hash, schemes))),
             Some(FromKeys::Wrong(why)) => {

@@ -63,7 +63,7 @@ impl Lingering {
         };
         let closer = self.users.entry(uid).or_insert(closer);
         closer.left.fetch_add(1, Ordering::AcqRel);
-        let sent = message::send_message(closer.channel.as_fd(), &[0], &[socket.as_fd()], false);
+        let sent = message::send(closer.channel.as_fd(), &[0], &[socket.as_fd()]);
         if sent.is_err() {
             closer.left.fetch_sub(1, Ordering::AcqRel);
         }
@@ -133,7 +133,7 @@ fn close_all(channel: BorrowedFd, left: &AtomicUsize) {
 
 /// Takes the next socket. False: there will be none.
 fn receive(channel: BorrowedFd, all: &mut Vec<Closing>, left: &AtomicUsize) -> bool {
-    let Ok((1.., mut fds)) = message::receive_message(channel, &mut [0; 1], false) else {
+    let Ok((1.., mut fds)) = message::receive(channel, &mut [0; 1]) else {
         return false;
     };
     match fds.take().map(Shared::our_own) {

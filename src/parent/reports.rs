@@ -169,7 +169,7 @@ impl To {
             To::Services(file, ends) => match file.seal() {
                 Ok(file) => ends.iter().for_each(|end| {
                     // Nobody waits there any more if this fails: it is the first message.
-                    let _ = message::send_message(end.as_fd(), b"+", &[file.as_fd()], false);
+                    let _ = message::send(end.as_fd(), b"+", &[file.as_fd()]);
                 }),
                 Err(e) => log::warn(&format!("status: memory file: {e}")),
             },
@@ -220,11 +220,11 @@ mod tests {
         assert!(matches!(next, Next::Metrics(Some(MetricsPart::Starts))));
         all.composed("b", Next::Metrics(None), to);
         for end in first {
-            let got = message::receive_message(end.as_fd(), &mut [0], false);
+            let got = message::receive(end.as_fd(), &mut [0]);
             let file = got.expect("a message").1.take().expect("a file");
             assert_eq!(memfd::read(file.as_fd()).expect("a text"), b"a b");
         }
-        let got = message::receive_message(later[0].as_fd(), &mut [0], false);
+        let got = message::receive(later[0].as_fd(), &mut [0]);
         assert!(got.is_err(), "its own is not complete");
     }
 }

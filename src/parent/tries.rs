@@ -223,7 +223,7 @@ impl LoginReports {
     pub fn take(self) -> Vec<Report> {
         let mut bytes = [0; REPORT_MAX];
         let mut next = || {
-            let (n, _) = message::receive_message(self.0.as_fd(), &mut bytes, false).ok()?;
+            let (n, _) = message::receive(self.0.as_fd(), &mut bytes).ok()?;
             Report::decode(&bytes[..n])
         };
         std::iter::from_fn(&mut next).take(REPORTS_MAX).collect()

@@ -3,7 +3,7 @@
 //! memory that somebody else provides (userfaultfd(2), FUSE). A process beside this one makes such
 //! calls (`side_process`), and whoever wants their answers waits for a moment only.
 
-use super::message::{FDS_MAX, Failed, receive_message, send_message};
+use super::message::{self, FDS_MAX, Failed};
 use super::poll::{self, Poll};
 use super::{side_process, socket};
 use std::io;
@@ -150,7 +150,7 @@ impl BoundedCalls {
     fn answer(&mut self, wait: Duration) -> Option<Option<OwnedFd>> {
         let process = self.process.as_ref()?.as_fd();
         poll::wait(&mut [Poll::new(process, true, false)], Some(wait)).ok()?;
-        match receive_message(process, &mut [0; 1], false) {
+        match message::receive(process, &mut [0; 1]) {
             Ok((1, mut fds)) => {
                 self.owed = None;
                 Some(fds.take().map(super::shared::Shared::our_own))
@@ -193,7 +193,7 @@ fn start() -> io::Result<OwnedFd> {
 /// Sends descriptors, and perhaps the call that they are for.
 fn send(process: BorrowedFd, call: Option<Call>, fds: &[BorrowedFd]) -> io::Result<()> {
     let at = call.map_or(0, |call| Box::into_raw(Box::new(call)).expose_provenance());
-    let sent = send_message(process, &at.to_ne_bytes(), fds, false);
+    let sent = message::send(process, &at.to_ne_bytes(), fds);
     if sent.is_err() && at != 0 {
         // SAFETY: it was made above, and nobody was told of it.
         drop(unsafe { Box::from_raw(std::ptr::with_exposed_provenance_mut::<Call>(at)) });
@@ -204,7 +204,7 @@ fn send(process: BorrowedFd, call: Option<Call>, fds: &[BorrowedFd]) -> io::Resu
 /// Makes the calls that come, until nobody has the other end of the channel.
 fn serve(channel: BorrowedFd) {
     let (mut all, mut bytes) = (Vec::<OwnedFd>::new(), [0; size_of::<usize>()]);
-    while let Ok((n, mut fds)) = receive_message(channel, &mut bytes, true)
+    while let Ok((n, mut fds)) = message::receive_waiting(channel, &mut bytes)
         && n == bytes.len()
     {
         all.extend(std::iter::from_fn(|| fds.take()).map(super::shared::Shared::our_own));
@@ -218,7 +218,8 @@ fn serve(channel: BorrowedFd) {
         let made = call(&with);
         // Before the answer, so that the next call finds nothing of this one.
         all.clear();
-        if send_message(channel, &[0], made.as_ref().map(AsFd::as_fd).as_slice(), true).is_err() {
+        if message::send_waiting(channel, &[0], made.as_ref().map(AsFd::as_fd).as_slice()).is_err()
+        {
             return;
         }
     }

@@ -257,11 +257,11 @@ mod tests {
         let client = connect(&path, SOON).unwrap();
         let server = accept(listener.as_fd()).unwrap();
         assert_eq!(peer_uid(server.as_fd()).unwrap(), identity::effective_uid());
-        message::send_message(client.as_fd(), b"x", &[], false).unwrap();
-        assert_eq!(message::receive_message(server.as_fd(), &mut [0; 9], true).unwrap().0, 1);
+        message::send(client.as_fd(), b"x", &[]).unwrap();
+        assert_eq!(message::receive_waiting(server.as_fd(), &mut [0; 9]).unwrap().0, 1);
         assert_eq!(peer_pid(client.as_fd()).unwrap() as u32, std::process::id());
         // Whoever does not read is waited for so long, and no longer.
-        let full = || message::send_message(client.as_fd(), &[0; 4096], &[], true).err();
+        let full = || message::send_waiting(client.as_fd(), &[0; 4096], &[]).err();
         assert_eq!((0..1000).find_map(|_| full()).unwrap().kind(), io::ErrorKind::WouldBlock);
         let crowd: Vec<_> = (0..BACKLOG + 2).map_while(|_| connect(&path, SOON).ok()).collect();
         assert_eq!(

@@ -47,7 +47,7 @@ impl Failed {
     }
 }
 
-/// With `wait`: the time between two tries while the system lacks something.
+/// The time between two tries of a call that waits, while the system lacks something.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
 
 const FD_BYTES: usize = size_of::<RawFd>();
@@ -82,13 +82,33 @@ impl Fds {
     }
 }
 
-/// Sends one message whole. `WouldBlock` (never with `wait`): the other end has too many unread
-/// messages.
-pub fn send_message(
+/// Sends one message whole. `WouldBlock`: the other end has too many unread messages.
+pub fn send(fd: BorrowedFd, bytes: &[u8], fds: &[BorrowedFd]) -> io::Result<()> {
+    send_flagged(fd, bytes, fds, libc::MSG_DONTWAIT)
+}
+
+/// The same, but waits until the other end has read enough and the system has what it takes.
+pub fn send_waiting(fd: BorrowedFd, bytes: &[u8], fds: &[BorrowedFd]) -> io::Result<()> {
+    patiently(|| send_flagged(fd, bytes, fds, 0))
+}
+
+/// Receives one message: its length and its descriptors. 0 bytes: the other end has closed.
+/// `WouldBlock`: there is none. `InvalidData`: it was too long or had too many descriptors. A
+/// descriptor that this process may not have open any more is lost, and [`Fds::lost`] says so.
+pub fn receive(fd: BorrowedFd, buffer: &mut [u8]) -> io::Result<(usize, Fds)> {
+    receive_flagged(fd, buffer, libc::MSG_DONTWAIT)
+}
+
+/// The same, but waits for a message, and until the system has what it takes.
+pub fn receive_waiting(fd: BorrowedFd, buffer: &mut [u8]) -> io::Result<(usize, Fds)> {
+    patiently(|| receive_flagged(fd, buffer, 0))
+}
+
+fn send_flagged(
     fd: BorrowedFd,
     bytes: &[u8],
     fds: &[BorrowedFd],
-    wait: bool,
+    flags: libc::c_int,
 ) -> io::Result<()> {
     if fds.len() > FDS_MAX {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -97,34 +117,27 @@ pub fn send_message(
     let mut part = part(bytes.as_ptr().cast_mut(), bytes.len());
     let mut head = head(&mut part, &mut control);
     attach(&mut head, fds);
-    let flags = libc::MSG_NOSIGNAL | if wait { 0 } else { libc::MSG_DONTWAIT };
-    let sent = again(wait, || {
-        // SAFETY: `head` points to the bytes, which are only read, and to `control`; all outlive
-        // the call.
-        unsafe { libc::sendmsg(fd.as_raw_fd(), &head, flags) }
-    })?;
+    // SAFETY: `head` points to the bytes, which are only read, and to `control`; all outlive the
+    // call.
+    let sent = count(unsafe { libc::sendmsg(fd.as_raw_fd(), &head, libc::MSG_NOSIGNAL | flags) })?;
     if sent < bytes.len() {
         return Err(io::ErrorKind::WriteZero.into());
     }
     Ok(())
 }
 
-/// Receives one message: its length and its descriptors. 0 bytes: the other end has closed.
-/// `WouldBlock` (never with `wait`): there is none. `InvalidData`: it was too long or had too many
-/// descriptors. A descriptor that this process may not have open any more is lost, and
-/// [`Fds::lost`] says so.
-pub fn receive_message(fd: BorrowedFd, buffer: &mut [u8], wait: bool) -> io::Result<(usize, Fds)> {
+fn receive_flagged(
+    fd: BorrowedFd,
+    buffer: &mut [u8],
+    flags: libc::c_int,
+) -> io::Result<(usize, Fds)> {
     let mut control: Control = Default::default();
     let mut part = part(buffer.as_mut_ptr(), buffer.len());
     let mut head = head(&mut part, &mut control);
-    let flags = libc::MSG_CMSG_CLOEXEC | if wait { 0 } else { libc::MSG_DONTWAIT };
-    let mut receive = || {
-        again(wait, || {
-            // SAFETY: `head` points to the buffer and to `control`, both writable for the lengths
-            // that it names.
-            unsafe { libc::recvmsg(fd.as_raw_fd(), &mut head, flags) }
-        })
-    };
+    let flags = libc::MSG_CMSG_CLOEXEC | flags;
+    // SAFETY: `head` points to the buffer and to `control`, both writable for the lengths that it
+    // names.
+    let mut receive = || count(unsafe { libc::recvmsg(fd.as_raw_fd(), &mut head, flags) });
     // If the other end closed without reading everything, the kernel reports that first, once; what
     // the other end sent can be received after it.
     let n = receive()
@@ -139,11 +152,12 @@ pub fn receive_message(fd: BorrowedFd, buffer: &mut [u8], wait: bool) -> io::Res
     Ok((n, fds))
 }
 
-fn again(wait: bool, mut call: impl FnMut() -> libc::ssize_t) -> io::Result<usize> {
+/// Makes a call again until the system does not lack anything for it.
+fn patiently<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
-        match count(call()) {
-            Err(e) if wait && e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) if wait && Failed::of(&e) == Failed::Scarce => std::thread::sleep(PAUSE),
+        match call() {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) if Failed::of(&e) == Failed::Scarce => std::thread::sleep(PAUSE),
             other => return other,
         }
     }
@@ -222,11 +236,11 @@ mod tests {
         let (a, b) = socket::seqpacket().unwrap();
         let (c, d) = socket::pair().unwrap();
         let mut buffer = [0; 16];
-        let none = receive_message(b.as_fd(), &mut buffer, false).unwrap_err();
+        let none = receive(b.as_fd(), &mut buffer).unwrap_err();
         assert_eq!(none.kind(), io::ErrorKind::WouldBlock);
-        send_message(a.as_fd(), b"order", &[c.as_fd(), d.as_fd()], false).unwrap();
+        send(a.as_fd(), b"order", &[c.as_fd(), d.as_fd()]).unwrap();
         drop((c, d));
-        let (n, mut fds) = receive_message(b.as_fd(), &mut buffer, true).unwrap();
+        let (n, mut fds) = receive_waiting(b.as_fd(), &mut buffer).unwrap();
         assert_eq!(&buffer[..n], b"order");
         let (c, d) = (fds.take().unwrap(), fds.take().unwrap());
         assert!(fds.take().is_none());
@@ -235,18 +249,18 @@ mod tests {
         let flags = nix::fcntl::fcntl(&c, nix::fcntl::FcntlArg::F_GETFD).unwrap();
         assert_eq!(flags, libc::FD_CLOEXEC);
         drop(a);
-        assert_eq!(receive_message(b.as_fd(), &mut buffer, true).unwrap().0, 0);
+        assert_eq!(receive_waiting(b.as_fd(), &mut buffer).unwrap().0, 0);
     }
 
     #[test]
     fn what_a_peer_sent_before_it_closed_is_received() {
         let (a, b) = socket::seqpacket().unwrap();
-        send_message(a.as_fd(), b"unread", &[], false).unwrap();
-        send_message(b.as_fd(), b"last", &[], false).unwrap();
+        send(a.as_fd(), b"unread", &[]).unwrap();
+        send(b.as_fd(), b"last", &[]).unwrap();
         drop(b);
         let mut buffer = [0; 16];
-        assert_eq!(receive_message(a.as_fd(), &mut buffer, false).unwrap().0, 4);
-        assert_eq!(receive_message(a.as_fd(), &mut buffer, false).unwrap().0, 0);
+        assert_eq!(receive(a.as_fd(), &mut buffer).unwrap().0, 4);
+        assert_eq!(receive(a.as_fd(), &mut buffer).unwrap().0, 0);
     }
 
     #[test]
@@ -254,8 +268,8 @@ mod tests {
         let (a, b) = socket::seqpacket().unwrap();
         let (c, d) = socket::pair().unwrap();
         let mut buffer = [0; 4];
-        send_message(a.as_fd(), b"too long", &[c.as_fd()], false).unwrap();
-        let e = receive_message(b.as_fd(), &mut buffer, true).unwrap_err();
+        send(a.as_fd(), b"too long", &[c.as_fd()]).unwrap();
+        let e = receive_waiting(b.as_fd(), &mut buffer).unwrap_err();
         assert_eq!(e.kind(), io::ErrorKind::InvalidData);
 
         use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
@@ -263,7 +277,7 @@ mod tests {
         let part = [io::IoSlice::new(b"x")];
         let rights = [ControlMessage::ScmRights(&five)];
         sendmsg::<()>(a.as_raw_fd(), &part, &rights, MsgFlags::empty(), None).unwrap();
-        let e = receive_message(b.as_fd(), &mut buffer, true).unwrap_err();
+        let e = receive_waiting(b.as_fd(), &mut buffer).unwrap_err();
         assert_eq!(e.kind(), io::ErrorKind::InvalidData);
         // Were a copy of `c` still open, its other end would not see the end.
         drop(c);

@@ -107,17 +107,17 @@ mod tests {
             let is_open = unsafe { libc::fcntl(raw, libc::F_GETFD) } >= 0;
             told.send((std::process::id(), is_open, vec![7; 100_000])).unwrap();
             let mut bytes = [0; 8];
-            let (n, _) = message::receive_message(channel, &mut bytes, true).unwrap();
-            message::send_message(channel, &bytes[..n], &[], true).unwrap();
+            let (n, _) = message::receive_waiting(channel, &mut bytes).unwrap();
+            message::send_waiting(channel, &bytes[..n], &[]).unwrap();
         })
         .unwrap();
         let (pid, is_open, sent) = all.recv().unwrap();
         assert!(pid != std::process::id() && !is_open && sent == vec![7; 100_000]);
-        message::send_message(ours.as_fd(), b"hello", &[], true).unwrap();
+        message::send_waiting(ours.as_fd(), b"hello", &[]).unwrap();
         let mut bytes = [0; 8];
-        let (n, _) = message::receive_message(ours.as_fd(), &mut bytes, true).unwrap();
+        let (n, _) = message::receive_waiting(ours.as_fd(), &mut bytes).unwrap();
         assert_eq!(&bytes[..n], b"hello");
         // Its end is seen, although nobody reaps it here.
-        assert_eq!(message::receive_message(ours.as_fd(), &mut bytes, true).unwrap().0, 0);
+        assert_eq!(message::receive_waiting(ours.as_fd(), &mut bytes).unwrap().0, 0);
     }
 }

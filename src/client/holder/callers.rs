@@ -61,7 +61,7 @@ impl Caller {
         while let Unsent::Messages(unsent) = &mut *rest
             && let Some(message) = unsent.front()
         {
-            match message::send_message(self.fd.as_fd(), message, &[], false) {
+            match message::send(self.fd.as_fd(), message, &[]) {
                 Ok(()) => drop(unsent.pop_front()),
                 Err(e) if matches!(Failed::of(&e), Failed::Full | Failed::Scarce) => return,
                 Err(_) => *rest = Unsent::Gone,

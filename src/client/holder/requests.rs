@@ -40,8 +40,7 @@ impl Holder {
                 return;
             }
             let Some(caller) = self.callers.all.get_mut(&id) else { return };
-            let (n, mut fds) = match message::receive_message(caller.fd.as_fd(), &mut bytes, false)
-            {
+            let (n, mut fds) = match message::receive(caller.fd.as_fd(), &mut bytes) {
                 Ok((n @ 1.., fds)) => (n, fds),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return,
                 _ => return self.caller_gone(id),

@@ -152,7 +152,7 @@ fn hand_on(t: &Target, all: ToHandOn, makes: bool) -> Result<Taken, Error> {
     for Left { host, service, fd, ahead } in all.applications {
         for bytes in ahead.chunks(INPUT_MAX) {
             let ask = Ask::Input { tag: 0, bytes: bytes.to_vec() }.encode();
-            if message::send_message(holder.fd.as_fd(), &ask, &[], true).is_err() {
+            if message::send_waiting(holder.fd.as_fd(), &ask, &[]).is_err() {
                 return Ok(taken);
             }
         }

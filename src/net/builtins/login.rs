@@ -103,7 +103,7 @@ pub fn receive(s: &Session, child: &OwnedFd) -> Result<FromChild, End> {
     let mut bytes = [0; MESSAGE_MAX];
     loop {
         // What the child has said comes first.
-        match message::receive_message(child.as_fd(), &mut bytes, false) {
+        match message::receive(child.as_fd(), &mut bytes) {
             Ok((n, _)) => {
                 let message = LoginMessage::decode(&bytes[..n]);
                 return Ok(message.map_or(FromChild::Over(None), FromChild::Message));
@@ -123,6 +123,6 @@ pub fn receive(s: &Session, child: &OwnedFd) -> Result<FromChild, End> {
 /// This fails if the child has ended; its result then says why.
 pub fn send(child: &OwnedFd, message: &LoginMessage) {
     if let Some(bytes) = message.encode() {
-        let _ = message::send_message(child.as_fd(), &bytes, &[], true);
+        let _ = message::send_waiting(child.as_fd(), &bytes, &[]);
     }
 }

@@ -163,7 +163,7 @@ impl Thread {
                 self.common.full.store(true, Ordering::Relaxed);
                 return self.common.waker.wake();
             }
-            match message::receive_message(self.channel.as_fd(), &mut bytes, false) {
+            match message::receive(self.channel.as_fd(), &mut bytes) {
                 Ok((0, _)) => self.closed()?,
                 Ok((n, mut fds)) => match ToRelays::accept(&bytes[..n], fds.count(), &()) {
                     Some(ToRelays::Begin { relay }) => self.arrive(relay, &mut fds),
@@ -267,8 +267,7 @@ impl Thread {
         while !self.over.is_empty() && !self.blocked {
             let n = self.over.len().min(ENDS_MAX);
             let order = FromRelays::Ended(self.over[..n].to_vec());
-            if let Err(e) = message::send_message(self.channel.as_fd(), &order.encode(), &[], false)
-            {
+            if let Err(e) = message::send(self.channel.as_fd(), &order.encode(), &[]) {
                 match Failed::of(&e) {
                     Failed::Full => {
                         return self.block(true);

@@ -56,19 +56,18 @@ impl Loop {
                     return Ok(());
                 }
             }
-            let (n, fds) =
-                match message::receive_message(self.order_queue.channel(), &mut bytes, false) {
-                    Ok(got) => got,
-                    Err(e) => match Failed::of(&e) {
-                        Failed::Full => return Ok(()),
-                        Failed::Scarce => {
-                            self.orders_unread = true;
-                            return Ok(());
-                        }
-                        Failed::Gone => (0, Default::default()),
-                        Failed::Broken => return Err(e),
-                    },
-                };
+            let (n, fds) = match message::receive(self.order_queue.channel(), &mut bytes) {
+                Ok(got) => got,
+                Err(e) => match Failed::of(&e) {
+                    Failed::Full => return Ok(()),
+                    Failed::Scarce => {
+                        self.orders_unread = true;
+                        return Ok(());
+                    }
+                    Failed::Gone => (0, Default::default()),
+                    Failed::Broken => return Err(e),
+                },
+            };
             if n == 0 {
                 // The parent is gone, or has nothing more to send. What runs is finished; no new
                 // client is accepted.

@@ -94,8 +94,8 @@ fn allowed(listener: &TcpListener, client: &TcpStream, text: std::os::fd::Borrow
     let (a, b) = socket::seqpacket().unwrap();
     let (c, _d) = socket::pair().unwrap();
     assert_eq!(local::peer_uid(c.as_fd()).unwrap(), identity::effective_uid());
-    message::send_message(a.as_fd(), b"order", &[c.as_fd()], true).unwrap();
-    let (_, mut fds) = message::receive_message(b.as_fd(), &mut [0; 9], true).unwrap();
+    message::send_waiting(a.as_fd(), b"order", &[c.as_fd()]).unwrap();
+    let (_, mut fds) = message::receive_waiting(b.as_fd(), &mut [0; 9]).unwrap();
     assert!(fds.take().is_some());
     mio::Poll::new().unwrap();
 
@@ -261,10 +261,10 @@ fn answers_only() {
     let setting = crypt.setting().unwrap();
     let (a, b) = socket::seqpacket().unwrap();
     answer_only().unwrap();
-    message::send_message(a.as_fd(), b"word", &[], true).unwrap();
+    message::send_waiting(a.as_fd(), b"word", &[]).unwrap();
     poll::wait(&mut [poll::Poll::new(b.as_fd(), true, false)], Some(Duration::from_secs(5)))
         .unwrap();
-    assert_eq!(message::receive_message(b.as_fd(), &mut [0; 9], true).unwrap().0, 4);
+    assert_eq!(message::receive_waiting(b.as_fd(), &mut [0; 9]).unwrap().0, 4);
     assert!(crypt.hash(c"secret", &setting).is_some());
     std::thread::sleep(Duration::from_millis(1));
     let forbidden = |e: io::Error| assert_eq!(e.raw_os_error(), Some(libc::EPERM), "{e}");
