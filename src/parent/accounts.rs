@@ -10,17 +10,12 @@ use super::catalog::{Account, LookUpResult, Missing};
 use super::children::Role;
 use super::config::Config;
 use super::context::{Context, Timer};
-use super::descriptors::ChildError;
-use super::lookup;
+use super::lookup::LookUps;
 use crate::log;
 use crate::sys::process::Exit;
-use crate::sys::signal::Signal;
-use crate::sys::socket;
-use crate::sys::spawn::Child;
-use crate::wire::{lookups, roles};
-use std::collections::HashMap;
+use crate::wire::lookups;
+use crate::wire::roles::LookUp;
 use std::fmt::Display;
-use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -34,15 +29,9 @@ const WAITING_MAX: usize = 256;
 const WAITING_OF_UID_MAX: usize = 16;
 /// Children at a time that look up such users, so that others find a place too.
 const UIDS_MAX: usize = 8;
-/// Bytes of an answer: a user may be in tens of thousands of groups.
-const ANSWER_MAX: usize = 1 << 20;
-
-/// A child that looks up a name, and the requests that wait for it.
-struct LookUpChild<T> {
+/// A name that is looked up, and the requests that wait for it.
+struct Wanted<T> {
     name: Missing,
-    child: Child,
-    pipe: OwnedFd,
-    late: Duration,
     waiting: Vec<(Rc<Config>, T)>,
 }
 
@@ -55,13 +44,13 @@ pub struct LookedUp<T> {
     pub waiting: Vec<T>,
 }
 
-/// The look-ups that run, by process id. `T` is a request that continues when its look-up has
-/// ended, whether the name was found or not.
-pub struct Accounts<T>(HashMap<i32, LookUpChild<T>>);
+/// The look-ups that run. `T` is a request that continues when its look-up has ended, whether the
+/// name was found or not.
+pub struct Accounts<T>(LookUps<Wanted<T>>);
 
 impl<T> Accounts<T> {
     pub fn new() -> Accounts<T> {
-        Accounts(HashMap::new())
+        Accounts(LookUps::default())
     }
 
     /// Looks up a name; `then` continues after that. Err: it cannot be looked up now; `then` is
@@ -74,16 +63,16 @@ impl<T> Accounts<T> {
         then: T,
     ) -> Result<(), (T, StartError)> {
         let all = &mut self.0;
-        let busy = |reason, why: &dyn Display| {
-            StartError::busy(reason, Some(format!("{}: {why}", name.subject())))
-        };
+        let subject = name.subject();
+        let busy =
+            |reason, why: &dyn Display| StartError::busy(reason, Some(format!("{subject}: {why}")));
         let too_many = || busy("processes", &"too many users are looked up");
-        if all.values().map(|l| l.waiting.len()).sum::<usize>() >= WAITING_MAX {
+        if all.waiting().map(|l| l.waiting.len()).sum::<usize>() >= WAITING_MAX {
             return Err((then, too_many()));
         }
         let is_uid = |name: &Missing| matches!(name, Missing::Uid(_));
-        let uids = all.values().filter(|l| is_uid(&l.name)).count();
-        if let Some(l) = all.values_mut().find(|l| l.name == name) {
+        let uids = all.waiting().filter(|l| is_uid(&l.name)).count();
+        if let Some(l) = all.waiting_mut().find(|l| l.name == name) {
             if is_uid(&name) && l.waiting.len() >= WAITING_OF_UID_MAX {
                 return Err((then, too_many()));
             }
@@ -93,17 +82,17 @@ impl<T> Accounts<T> {
         if all.len() >= RUNNING_MAX || is_uid(&name) && uids >= UIDS_MAX {
             return Err((then, too_many()));
         }
-        match start(cx, &name) {
-            Ok((child, pipe)) => {
-                let pid = child.pid;
-                let late = cx.expires_after(LOOK_UP_TIMEOUT, Timer::AccountLate { pid });
-                let waiting = vec![(config.clone(), then)];
-                all.insert(pid, LookUpChild { name, child, pipe, late, waiting });
+        let asked = asked(&name);
+        let wanted = Wanted { name, waiting: vec![(config.clone(), then)] };
+        match all.start(cx, Role::Account, &asked, wanted) {
+            Ok(pid) => {
+                all.set_timer(cx, pid, LOOK_UP_TIMEOUT, Timer::AccountLate { pid });
                 Ok(())
             }
-            Err(e) => {
+            Err((wanted, e)) => {
                 cx.note_not_started("users", &e);
                 let reason = if e.lacks_descriptors() { "descriptors" } else { "processes" };
+                let (_, then) = wanted.waiting.into_iter().next().expect("it was put there");
                 Err((then, busy(reason, &e)))
             }
         }
@@ -111,28 +100,24 @@ impl<T> Accounts<T> {
 
     /// The child of a look-up has ended; its output is the answer.
     pub fn ended(&mut self, cx: &mut Context, pid: i32, exit: Exit) -> Option<LookedUp<T>> {
-        let l = self.0.remove(&pid)?;
-        // The number may soon be another child's.
-        cx.cancel(l.late, Timer::AccountLate { pid });
-        let answer = (exit == Exit::Status(0)).then(|| read_answer(&l.pipe));
-        Some(l.learn(answer.as_deref(), cx.now))
+        let (wanted, answer) = self.0.ended(cx, pid, exit)?;
+        let answer = answer.map(|bytes| String::from_utf8(bytes).unwrap_or_default());
+        Some(wanted.learn(answer.as_deref(), cx.now))
     }
 
     /// The look-up has taken too long: its requests continue without the name.
-    pub fn late(&mut self, pid: i32, now: Duration) -> Option<LookedUp<T>> {
-        let l = self.0.remove(&pid)?;
-        // This fails where the child has just ended. Its answer comes too late all the same.
-        let _ = l.child.signal(Signal::KILL);
+    pub fn late(&mut self, cx: &mut Context, pid: i32) -> Option<LookedUp<T>> {
+        let wanted = self.0.late(cx, pid)?;
         log::warn(&format!(
             "{}: the name service did not answer within {} s",
-            l.name.subject(),
+            wanted.name.subject(),
             LOOK_UP_TIMEOUT.as_secs()
         ));
-        Some(l.learn(None, now))
+        Some(wanted.learn(None, cx.now))
     }
 }
 
-impl<T> LookUpChild<T> {
+impl<T> Wanted<T> {
     /// Each configuration whose requests waited keeps what was found. `answer`: None, if there is
     /// none.
     fn learn(self, answer: Option<&str>, now: Duration) -> LookedUp<T> {
@@ -158,6 +143,14 @@ impl<T> LookUpChild<T> {
     }
 }
 
+fn asked(name: &Missing) -> LookUp {
+    match name {
+        Missing::User(name) => LookUp::User(name.clone()),
+        Missing::Group(name) => LookUp::Group(name.clone()),
+        Missing::Uid(uid) => LookUp::Uid(*uid),
+    }
+}
+
 impl LookUpResult {
     fn read(answer: Option<&str>) -> LookUpResult {
         match answer {
@@ -170,24 +163,4 @@ impl LookUpResult {
             None => LookUpResult::NoAnswer,
         }
     }
-}
-
-fn start(cx: &mut Context, name: &Missing) -> Result<(Child, OwnedFd), ChildError> {
-    let asked = match name {
-        Missing::User(name) => roles::LookUp::User(name.clone()),
-        Missing::Group(name) => roles::LookUp::Group(name.clone()),
-        Missing::Uid(uid) => roles::LookUp::Uid(*uid),
-    };
-    lookup::start(cx, &asked, Role::Account)
-}
-
-/// Everything that the child wrote before it ended. This never waits.
-fn read_answer(pipe: &OwnedFd) -> String {
-    let (mut all, mut part) = (Vec::new(), vec![0; 1 << 16]);
-    while let Ok(n @ 1..) = socket::receive(pipe.as_fd(), &mut part)
-        && all.len() < ANSWER_MAX
-    {
-        all.extend_from_slice(&part[..n]);
-    }
-    String::from_utf8(all).unwrap_or_default()
 }

@@ -4,16 +4,14 @@
 
 use super::children::Role;
 use super::context::{Context, Timer};
-use super::lookup;
+use super::lookup::LookUps;
 use crate::log;
 use crate::policy::{Backend, Table, Upstream};
 use crate::sys::process::Exit;
-use crate::sys::socket;
-use crate::sys::spawn::Child;
-use crate::wire::{lookups, roles};
+use crate::wire::lookups;
+use crate::wire::roles::LookUp;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 /// How often they are looked up.
@@ -22,22 +20,14 @@ const EVERY: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_secs(1);
 /// How many children look up at the same time.
 const RUNNING: usize = 8;
-/// Bytes of an answer that are read.
-const ANSWER_MAX: usize = 4096;
-
-/// A child that looks up.
-struct LookUpChild {
-    name: String,
-    pipe: OwnedFd,
-    _child: Child,
-}
 
 /// See the module.
 #[derive(Default)]
 pub struct Hosts {
     known: HashMap<String, Vec<IpAddr>>,
     queue: VecDeque<String>,
-    running: HashMap<i32, LookUpChild>,
+    /// The names that are looked up now.
+    running: LookUps<String>,
     /// The names of which the log says that they have no address.
     missing: BTreeSet<String>,
     /// When they are looked up next, if a table names any.
@@ -61,7 +51,7 @@ impl Hosts {
         if names.is_empty() {
             return self.queue.clear();
         }
-        let running: BTreeSet<&String> = self.running.values().map(|l| &l.name).collect();
+        let running: BTreeSet<&String> = self.running.waiting().collect();
         self.queue = names.iter().filter(|n| !running.contains(n)).cloned().collect();
         self.again(cx, EVERY);
         self.start(cx);
@@ -77,27 +67,21 @@ impl Hosts {
         while self.running.len() < RUNNING
             && let Some(name) = self.queue.pop_front()
         {
-            match lookup::start(cx, &roles::LookUp::Host(name.clone()), Role::Host) {
-                Ok((child, pipe)) => {
-                    self.running.insert(child.pid, LookUpChild { name, pipe, _child: child });
+            let asked = LookUp::Host(name.clone());
+            if let Err((_, e)) = self.running.start(cx, Role::Host, &asked, name) {
+                cx.note_not_started("upstreams", &e);
+                if let Some(at) = self.next.take() {
+                    cx.cancel(at, Timer::Hosts);
                 }
-                Err(e) => {
-                    cx.note_not_started("upstreams", &e);
-                    if let Some(at) = self.next.take() {
-                        cx.cancel(at, Timer::Hosts);
-                    }
-                    return self.again(cx, AGAIN);
-                }
+                return self.again(cx, AGAIN);
             }
         }
     }
 
     /// A look-up has ended; what it printed are the addresses.
     pub fn ended(&mut self, cx: &mut Context, pid: i32, exit: Exit) {
-        let Some(LookUpChild { name, pipe, .. }) = self.running.remove(&pid) else { return };
-        let mut bytes = [0; ANSWER_MAX];
-        let n = socket::receive(pipe.as_fd(), &mut bytes).unwrap_or(0);
-        let text = std::str::from_utf8(&bytes[..n]).ok().filter(|_| exit == Exit::Status(0));
+        let Some((name, answer)) = self.running.ended(cx, pid, exit) else { return };
+        let text = answer.as_deref().and_then(|bytes| std::str::from_utf8(bytes).ok());
         match text.and_then(lookups::read_addresses) {
             Some(all) if !all.is_empty() => {
                 self.missing.remove(&name);

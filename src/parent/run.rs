@@ -350,7 +350,7 @@ impl Parent {
                 Timer::Terminate { pid, started } => self.services.terminate(cx, pid, started),
                 Timer::Kill { pid, started } => self.services.running.kill(pid, started),
                 Timer::AccountLate { pid } => {
-                    let late = self.accounts.late(pid, cx.now);
+                    let late = self.accounts.late(cx, pid);
                     self.account_known(late);
                 }
                 Timer::UnboundAgain => self.bind_again(),
@@ -360,7 +360,7 @@ impl Parent {
                     }
                 }
                 Timer::WrapLate { pid } => {
-                    let checked = self.wrap.late(pid, cx.now);
+                    let checked = self.wrap.late(cx, pid);
                     self.libwrap_checked(checked);
                 }
                 Timer::WrapSlow { pid } => {

@@ -18,19 +18,14 @@ use super::arrival::{Arrival, StartError};
 use super::children::Role;
 use super::context::{Context, Timer};
 use super::decisions::{Decisions, Question};
-use super::lookup;
+use super::lookup::LookUps;
 use crate::policy::{Peer, Source};
 use crate::sys::libwrap::{self, RULES};
 use crate::sys::process::Exit;
-use crate::sys::signal::Signal;
-use crate::sys::socket;
-use crate::sys::spawn::Child;
-use crate::wire::lookups;
+use crate::wire::lookups::LibwrapAnswer;
 use crate::wire::orders::Why;
 use crate::wire::roles::LookUp;
-use std::collections::HashMap;
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
@@ -40,22 +35,15 @@ pub const TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECTIONS_MAX: (usize, usize) = (64, 8);
 /// The same for datagrams, whose senders may be forged: they leave the others' alone.
 const DATAGRAMS_MAX: (usize, usize) = (16, 2);
-/// Bytes of an answer.
-const ANSWER_MAX: usize = 512;
 
-/// A child that asks the rules.
+/// What the rules are asked.
 struct Check {
-    /// The request that waits for it. None: a datagram, which has not waited.
+    /// The request that waits. None: a datagram, which has not waited.
     arrival: Option<Box<Arrival>>,
     question: Question,
     datagram: bool,
     /// The rules that are asked.
     generation: u64,
-    child: Child,
-    pipe: OwnedFd,
-    /// When its timers expire.
-    late: Duration,
-    slow: Option<Duration>,
 }
 
 /// What tells a file from what it was before: inode, size, and time of change. None: it is not
@@ -65,8 +53,7 @@ type Stamp = Option<(u64, u64, i64, i64)>;
 /// See the module.
 #[derive(Default)]
 pub struct Wrap {
-    /// The checks that run, by process id.
-    checks: HashMap<i32, Check>,
+    checks: LookUps<Check>,
     /// Whether the files had a rule when they had these stamps.
     rules: Option<([Stamp; 2], bool)>,
     /// How often they have changed.
@@ -122,7 +109,7 @@ impl Wrap {
             }
             let now = self.generation;
             let asks = |c: &Check| c.datagram && c.generation == now && c.question == question;
-            if self.checks.values().any(asks) {
+            if self.checks.waiting().any(asks) {
                 return Some((arrival, Verdict::Refused(undecided())));
             }
         }
@@ -130,21 +117,21 @@ impl Wrap {
             let text = "too many requests wait for the rules of libwrap".to_string();
             return Some((arrival, not_asked(datagram, "processes", text)));
         }
-        match lookup::start(cx, &LookUp::Libwrap { daemon, addresses }, Role::Wrap) {
-            Ok((child, pipe)) => {
-                let pid = child.pid;
-                let late = cx.expires_after(TIMEOUT, Timer::WrapLate { pid });
-                let slow = max_wait.map(|t| cx.expires_after(t, Timer::WrapSlow { pid }));
-                let (arrival, generation) = (Some(arrival), self.generation);
-                let check =
-                    Check { arrival, question, datagram, generation, child, pipe, late, slow };
-                self.checks.insert(pid, check);
+        let (asked, arrival) = (LookUp::Libwrap { daemon, addresses }, Some(arrival));
+        let check = Check { arrival, question, datagram, generation: self.generation };
+        match self.checks.start(cx, Role::Wrap, &asked, check) {
+            Ok(pid) => {
+                self.checks.set_timer(cx, pid, TIMEOUT, Timer::WrapLate { pid });
+                if let Some(max_wait) = max_wait {
+                    self.checks.set_timer(cx, pid, max_wait, Timer::WrapSlow { pid });
+                }
                 None
             }
-            Err(e) => {
+            Err((check, e)) => {
                 cx.note_not_started("libwrap", &e);
                 let reason = if e.lacks_descriptors() { "descriptors" } else { "processes" };
-                Some((arrival, not_asked(datagram, reason, e.to_string())))
+                let no = not_asked(datagram, reason, e.to_string());
+                check.arrival.map(|arrival| (arrival, no))
             }
         }
     }
@@ -152,24 +139,19 @@ impl Wrap {
     /// May one more child ask, for this client?
     fn may_ask(&self, client: Peer, datagram: bool) -> bool {
         let (most, most_of_source) = if datagram { DATAGRAMS_MAX } else { CONNECTIONS_MAX };
-        let alike = || self.checks.values().filter(|c| c.datagram == datagram);
+        let alike = || self.checks.waiting().filter(|c| c.datagram == datagram);
         let own = |c: &&Check| Source::of(c.question.1) == Source::of(client);
         alike().count() < most && alike().filter(own).count() < most_of_source
     }
 
     /// A child has ended: the request goes on, or is refused.
     pub fn ended(&mut self, cx: &mut Context, pid: i32, exit: Exit) -> Option<Checked> {
-        let check = self.checks.remove(&pid)?;
-        // The number may soon be another child's.
-        cx.cancel(check.late, Timer::WrapLate { pid });
-        check.slow.into_iter().for_each(|at| cx.cancel(at, Timer::WrapSlow { pid }));
-        let mut bytes = [0; ANSWER_MAX];
-        let n = socket::receive(check.pipe.as_fd(), &mut bytes).unwrap_or(0);
-        let answer = match (exit, lookups::LibwrapAnswer::decode(&bytes[..n])) {
-            (Exit::Status(0), Some(lookups::LibwrapAnswer::Allowed)) => said(true, None),
-            (Exit::Status(0), Some(lookups::LibwrapAnswer::Denied)) => said(false, None),
-            (Exit::Status(0), Some(lookups::LibwrapAnswer::Unknown(why))) => said(false, Some(why)),
-            _ => said(false, Some("the rules could not be asked".into())),
+        let (check, answer) = self.checks.ended(cx, pid, exit)?;
+        let answer = match answer.as_deref().and_then(LibwrapAnswer::decode) {
+            Some(LibwrapAnswer::Allowed) => said(true, None),
+            Some(LibwrapAnswer::Denied) => said(false, None),
+            Some(LibwrapAnswer::Unknown(why)) => said(false, Some(why)),
+            None => said(false, Some("the rules could not be asked".into())),
         };
         // Looks whether they have changed.
         self.has_rules();
@@ -180,12 +162,10 @@ impl Wrap {
     }
 
     /// The rules have taken too long: the child is killed, and the commands that it has started.
-    pub fn late(&mut self, pid: i32, now: Duration) -> Option<Checked> {
-        let check = self.checks.remove(&pid)?;
-        // This fails where the child has just ended. Its answer comes too late all the same.
-        let _ = check.child.signal_group(Signal::KILL);
+    pub fn late(&mut self, cx: &mut Context, pid: i32) -> Option<Checked> {
+        let check = self.checks.late(cx, pid)?;
         let why = format!("no answer of the rules within {} s", TIMEOUT.as_secs());
-        self.decided(check, said(false, Some(why)), now)
+        self.decided(check, said(false, Some(why)), cx.now)
     }
 
     fn decided(&mut self, check: Check, answer: Verdict, now: Duration) -> Option<Checked> {
@@ -197,7 +177,7 @@ impl Wrap {
 
     /// A datagram has waited long enough.
     pub fn slow(&mut self, pid: i32) -> Option<(Arrival, StartError)> {
-        let arrival = self.checks.get_mut(&pid)?.arrival.take()?;
+        let arrival = self.checks.get_mut(pid)?.arrival.take()?;
         Some((*arrival, undecided()))
     }
 }
