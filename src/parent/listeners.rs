@@ -6,7 +6,7 @@ use super::listener::Listener;
 use super::tls_ports::TlsPorts;
 use crate::policy::LISTEN_MAX;
 use crate::sys::port::{self, Protocol, Wanted};
-use crate::sys::{beside, origin_mark, socket};
+use crate::sys::{origin_mark, shared_port, socket};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -156,7 +156,7 @@ impl Listeners {
             .collect();
         match socket::listen(address, mptcp) {
             Err(e) if e.kind() == io::ErrorKind::AddrInUse && !own.is_empty() => {
-                beside::listen(address, mptcp, &own)
+                shared_port::listen(address, mptcp, &own)
             }
             made => made,
         }

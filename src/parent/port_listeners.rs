@@ -13,11 +13,11 @@ use super::port_listener::{Condition, PortListener};
 use super::row_ports::{At, Port};
 use crate::log;
 use crate::policy::ProgramSocket;
-use crate::sys::beside;
 use crate::sys::identity;
 use crate::sys::leftover::AsMade;
 use crate::sys::local;
 use crate::sys::port::{self, Wanted};
+use crate::sys::shared_port;
 use crate::sys::unix_listener::{self, SocketFile};
 use mio::unix::SourceFd;
 use std::collections::{HashMap, HashSet};
@@ -230,7 +230,7 @@ impl PortListeners {
         {
             l.calls.guard();
             if let Some(real) = l.real {
-                beside::guard(real.port());
+                shared_port::guard(real.port());
             }
         }
     }

@@ -15,7 +15,7 @@
 //! | `service` | a service, whole: its endpoint, backend and attributes |
 //! | `endpoint`, `listen`, `backend` | how it is reached, what serves it |
 //! | `tls_port` | which row a client at a shared TLS port has |
-//! | `attributes`, `settings`, `in_vain` | what may be said of a row, and of fived as a whole, one entry each; what cannot hold for a row |
+//! | `attributes`, `settings`, `inapplicable` | what may be said of a row, and of fived as a whole, one entry each; what cannot hold for a row |
 //! | `subject` | what is known of the client that asks |
 //! | `users`, `access`, `client_pattern`, `hours`, `libwrap` | rules on who may come, from where, when |
 //! | `banner`, `ids`, `source` | values of these |
@@ -33,7 +33,7 @@ mod endpoint;
 mod extract;
 mod hours;
 mod ids;
-mod in_vain;
+mod inapplicable;
 mod libwrap;
 mod limits;
 mod listen;

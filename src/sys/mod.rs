@@ -11,7 +11,7 @@
 //! | `process` `signal` `interrupt` `undo` | this process and its children; signals; interrupted waits; what is undone before a signal ends this process |
 //! | `confine` `rights` `namespace` `origin_mark` | rights given up; rights that are missing; network namespaces; which sockets fived itself has connected |
 //! | `identity` `crypt` `pam` `library` `resolve` `libwrap` | users and groups, hashes, PAM, names of addresses, hosts_access(5) |
-//! | `socket` `port` `beside` `options` `dial` | sockets, services' own ports, a port that several sockets have, options, connecting |
+//! | `socket` `port` `shared_port` `options` `dial` | sockets, services' own ports, a port that several sockets have, options, connecting |
 //! | `queue_head` `unix_queue` `leftover` | a socket that a program gets whole: what is first in its queue; what the program has left on it |
 //! | `bounded_calls` `side_process` `stack` | calls that another process can make wait; work in a process beside this one, which shares its memory, and a stack for one |
 //! | `datagram` | datagrams that are answered from the address that they were sent to |
@@ -26,7 +26,6 @@
 //! | `sanitizer` | what the address sanitizer is told, in its build alone |
 
 mod allocator;
-pub mod beside;
 pub mod bounded_calls;
 pub mod clock;
 pub mod confine;
@@ -67,6 +66,7 @@ pub mod rights;
 #[cfg(asan)]
 mod sanitizer;
 pub mod shared;
+pub mod shared_port;
 pub mod side_process;
 pub mod signal;
 pub mod socket;

@@ -1,7 +1,7 @@
 //! Services' own ports: listeners, and sockets of datagrams.
 
-use super::beside;
 use super::check;
+use super::shared_port;
 use super::socket::{self, BACKLOG};
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use std::ffi::CString;
@@ -71,7 +71,7 @@ pub fn listen(wanted: &Wanted, own: &[BorrowedFd]) -> io::Result<OwnedFd> {
 /// `own`: that socket, and this process's others on the same port.
 pub fn listen_again(wanted: &Wanted, own: &[BorrowedFd]) -> io::Result<OwnedFd> {
     let wanted = *wanted;
-    beside::bind(wanted.address.port(), own, move || listen_on(&wanted, true))
+    shared_port::bind(wanted.address.port(), own, move || listen_on(&wanted, true))
 }
 
 fn listen_on(wanted: &Wanted, shared: bool) -> io::Result<OwnedFd> {

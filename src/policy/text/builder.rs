@@ -3,7 +3,7 @@
 
 use super::super::attributes::ATTRIBUTES;
 use super::super::ids::{HostId, HostScope};
-use super::super::in_vain;
+use super::super::inapplicable;
 use super::super::libwrap::Libwrap;
 use super::super::origin::{GivenOption, Grammar};
 use super::super::service::Service;
@@ -253,15 +253,15 @@ impl<'a> Builder<'a> {
         // A rule that could not be read must not be missing where the row is served all the same.
         let Assigned { mut attributes, places } = assigned;
         attributes.disable |= wrong && self.grammar != Grammar::Fived;
-        let of = |c: &Columns| in_vain::of(&c.backend, &c.endpoint, &attributes);
-        let in_vain = columns.as_ref().map_or_else(Vec::new, of);
-        let plain = plain && in_vain.is_empty();
+        let of = |c: &Columns| inapplicable::of(&c.backend, &c.endpoint, &attributes);
+        let inapplicable = columns.as_ref().map_or_else(Vec::new, of);
+        let plain = plain && inapplicable.is_empty();
         let mut effective = attributes.clone();
-        in_vain.iter().for_each(|v| (v.set)(&mut effective));
+        inapplicable.iter().for_each(|v| (v.set)(&mut effective));
         let column = wait.instances.flatten().map(|n| ("instances", row.line, n.to_string()));
         let own = row.own.iter().map(|p| (p.name.as_str(), p.line, p.words.join(" ")));
         let weight = if self.grammar == Grammar::Fived { Weight::Refused } else { Weight::Noted };
-        let all = in_vain::wrong(&in_vain, &attributes, &effective, own.chain(column));
+        let all = inapplicable::wrong(&inapplicable, &attributes, &effective, own.chain(column));
         for (line, name, what) in all {
             self.mistakes.push_as(weight, &row.file, line, name, what);
         }

@@ -9,7 +9,7 @@ use super::users::Users;
 use std::time::Duration;
 
 /// Such an attribute.
-pub struct InVain {
+pub struct Inapplicable {
     pub name: &'static str,
     /// What is expected instead.
     pub expected: &'static str,
@@ -17,13 +17,17 @@ pub struct InVain {
     pub set: fn(&mut Attributes),
 }
 
-const fn vain(name: &'static str, expected: &'static str, set: fn(&mut Attributes)) -> InVain {
-    InVain { name, expected, set }
+const fn attribute(
+    name: &'static str,
+    expected: &'static str,
+    set: fn(&mut Attributes),
+) -> Inapplicable {
+    Inapplicable { name, expected, set }
 }
 
 const NO_UPSTREAM: &str = "expected a row of `redirect`, which alone has upstreams";
-const PROXY: InVain = vain("proxy", NO_UPSTREAM, |a| a.proxy = None);
-const CONNECT_TIMEOUT: InVain = vain(
+const PROXY: Inapplicable = attribute("proxy", NO_UPSTREAM, |a| a.proxy = None);
+const CONNECT_TIMEOUT: Inapplicable = attribute(
     "connect_timeout",
     "expected a row of `redirect` or `offer`, which alone wait for others",
     |a| a.connect_timeout = ASK_TIMEOUT,
@@ -32,26 +36,25 @@ const CONNECT_TIMEOUT: InVain = vain(
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 const FILE_MODE: u32 = 0o666;
 
+const ONE_EACH: &str = "expected 1 for each port (one program at a time has its socket)";
 const BY_ITSELF: &str = "expected none (the program itself accepts its clients)";
 const UNREAD: &str = "expected a row of `nowait`, for nobody reads it here";
-const WAIT: &[InVain] = &[
-    vain("instances", "expected 1 for each port (one program at a time has its socket)", |a| {
-        a.instances = Some(a.port.len().max(1) as u32);
-    }),
-    vain("per_source", BY_ITSELF, |a| a.per_source = None),
-    vain("lingering_close", BY_ITSELF, |a| a.lingering_close = false),
-    vain("banner", UNREAD, |a| a.banner = None),
-    vain("banner_success", UNREAD, |a| a.banner_success = None),
-    vain("banner_fail", UNREAD, |a| a.banner_fail = None),
+const WAIT: &[Inapplicable] = &[
+    attribute("instances", ONE_EACH, |a| a.instances = Some(a.port.len().max(1) as u32)),
+    attribute("per_source", BY_ITSELF, |a| a.per_source = None),
+    attribute("lingering_close", BY_ITSELF, |a| a.lingering_close = false),
+    attribute("banner", UNREAD, |a| a.banner = None),
+    attribute("banner_success", UNREAD, |a| a.banner_success = None),
+    attribute("banner_fail", UNREAD, |a| a.banner_fail = None),
 ];
 
 const UNSEEN: &str =
     "expected UNLIMITED (fived does not see the end of a connection that it hands over)";
-const HANDOVER: &[InVain] = &[
-    vain("instances", UNSEEN, |a| a.instances = None),
-    vain("per_source", UNSEEN, |a| a.per_source = None),
-    vain("server_timeout", UNSEEN, |a| a.server_timeout = None),
-    vain(
+const HANDOVER: &[Inapplicable] = &[
+    attribute("instances", UNSEEN, |a| a.instances = None),
+    attribute("per_source", UNSEEN, |a| a.per_source = None),
+    attribute("server_timeout", UNSEEN, |a| a.server_timeout = None),
+    attribute(
         "lingering_close",
         "expected no (fived does not see the end of a connection that it hands over)",
         |a| a.lingering_close = false,
@@ -60,15 +63,15 @@ const HANDOVER: &[InVain] = &[
 
 const NO_FILE: &str = "expected a row of `unix`, which alone has a file";
 /// What only rows of one kind have, and whether it is set at all.
-type Rare = (InVain, fn(&Attributes) -> bool);
+type Rare = (Inapplicable, fn(&Attributes) -> bool);
 const OFFERED: Rare = (
-    vain("offered_by", "expected a row of `offer`, which alone others offer", |a| {
+    attribute("offered_by", "expected a row of `offer`, which alone others offer", |a| {
         a.offered_by = Users::default();
     }),
     |a| !a.offered_by.0.is_empty(),
 );
 const DENIES: Rare = (
-    vain("deny_time", "expected a row of `internal sensor`, which alone denies", |a| {
+    attribute("deny_time", "expected a row of `internal sensor`, which alone denies", |a| {
         a.deny_time = Some(0);
     }),
     |a| a.deny_time != Some(0),
@@ -76,12 +79,18 @@ const DENIES: Rare = (
 const UPSTREAM: Rare = (PROXY, |a| a.proxy.is_some());
 const ASKS: Rare = (CONNECT_TIMEOUT, |a| a.connect_timeout != ASK_TIMEOUT);
 const FILE: &[Rare] = &[
-    (vain("socket_mode", NO_FILE, |a| a.socket_mode = FILE_MODE), |a| a.socket_mode != FILE_MODE),
-    (vain("socket_owner", NO_FILE, |a| a.socket_owner = None), |a| a.socket_owner.is_some()),
+    (attribute("socket_mode", NO_FILE, |a| a.socket_mode = FILE_MODE), |a| {
+        a.socket_mode != FILE_MODE
+    }),
+    (attribute("socket_owner", NO_FILE, |a| a.socket_owner = None), |a| a.socket_owner.is_some()),
 ];
 
 /// Those of a row that has these attributes.
-pub fn of(backend: &Backend, endpoint: &Endpoint, given: &Attributes) -> Vec<&'static InVain> {
+pub fn of(
+    backend: &Backend,
+    endpoint: &Endpoint,
+    given: &Attributes,
+) -> Vec<&'static Inapplicable> {
     let all = of_kind(backend, endpoint.socket).iter();
     let rare: &[&Rare] = match backend {
         Backend::Redirect(_) => &[&OFFERED, &DENIES],
@@ -97,7 +106,7 @@ pub fn of(backend: &Backend, endpoint: &Endpoint, given: &Attributes) -> Vec<&'s
 }
 
 /// Those that all rows of a kind have.
-fn of_kind(backend: &Backend, socket: ProgramSocket) -> &'static [InVain] {
+fn of_kind(backend: &Backend, socket: ProgramSocket) -> &'static [Inapplicable] {
     match (socket, backend) {
         (ProgramSocket::Listener | ProgramSocket::Datagrams, _) => WAIT,
         (ProgramSocket::Connection, Backend::Handover { .. }) => HANDOVER,
@@ -115,13 +124,13 @@ fn of_kind(backend: &Backend, socket: ProgramSocket) -> &'static [InVain] {
 /// The mistakes of a row: line, attribute, and what is wrong. `given` and `served`: its attributes
 /// as they are written, and as they are served; `own`: the row's own, each with its line and value.
 pub fn wrong<'a>(
-    in_vain: &[&InVain],
+    inapplicable: &[&Inapplicable],
     given: &Attributes,
     served: &Attributes,
     own: impl Iterator<Item = (&'a str, usize, String)>,
 ) -> Vec<(usize, &'static str, String)> {
     let found = own.filter_map(|(name, line, found)| {
-        let v = in_vain.iter().find(|v| v.name == name)?;
+        let v = inapplicable.iter().find(|v| v.name == name)?;
         let print = find(ATTRIBUTES, name)?.print;
         let what = format!("{}, found {found}", v.expected);
         (print(given) != print(served)).then_some((line, v.name, what))
