@@ -184,7 +184,7 @@ fn create(t: &Target, first: Option<&Request>, path: Option<&Path>) -> Result<Ch
     local::limit_sending(ours.as_fd(), HOLDER_TIMEOUT).map_err(Error::system("socket"))?;
     socket.iter_mut().for_each(SessionSocket::disown);
     let pid = process::branch(&keep, move || {
-        let mut holder = Holder::new(session, t.clone(), (socket, forwards), theirs);
+        let mut holder = Holder::new(session, t.clone(), socket, forwards, theirs);
         holder.offer_all(offers, &host);
         holder.run()
     })

@@ -37,7 +37,7 @@ impl Parent {
                 }
             }
             (Requester::Net(net), Err(Some(why))) => {
-                self.nets.refuse(&self.cx, net, (a.service, why), a.with.client.as_ref());
+                self.nets.refuse(&self.cx, net, a.service, why, a.with.client.as_ref());
             }
             (Requester::Session((session, tag)), Ok(()) | Err(None)) => {
                 self.tell_program_started((session, tag), &a);

@@ -17,7 +17,8 @@ impl Kept {
         &self,
         place: impl Display,
         word: &str,
-        (protocol, address): (Protocol, SocketAddr),
+        protocol: Protocol,
+        address: SocketAddr,
         e: &io::Error,
         waits: bool,
     ) -> String {

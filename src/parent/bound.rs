@@ -42,8 +42,7 @@ impl Bound {
             "-l".into()
         };
         let wanted = own_addresses(config, options);
-        let wanted = (&wanted[..], place.as_str());
-        match listeners.bind(wanted, config.table.settings.mptcp, &beside, &kept) {
+        match listeners.bind(&wanted, &place, config.table.settings.mptcp, &beside, &kept) {
             Ok(own) if wrong.is_empty() => {
                 drop(beside);
                 Ok(Bound { ports: fresh, tls: fresh_tls, own, missing })

@@ -101,16 +101,26 @@ pub struct Read {
     pub left_out: bool,
 }
 
-/// Reads everything. `listen`: the addresses of -l; `handed`: the sockets of the service manager;
-/// `make`: whether a missing certificate is made; `before`: the configuration that stands; `made`:
-/// gets a line about a certificate that was made and kept, which is to be logged whatever is
-/// returned: the next time it is found, and nothing is said. Err: every mistake, one line each.
+/// What a configuration is read for.
+pub struct Purpose<'a> {
+    pub origin: &'a Origin,
+    /// The addresses of -l.
+    pub listen: &'a [Listen],
+    /// The sockets of the service manager.
+    pub handed: &'a [Wanted],
+    /// When a missing certificate is made.
+    pub make: Make,
+    /// The configuration that stands.
+    pub before: Option<&'a Config>,
+}
+
+/// Reads everything. `made` gets a line about a certificate that was made and kept, which is to be
+/// logged whatever is returned: the next time it is found, and nothing is said. Err: every mistake,
+/// one line each.
 pub fn read(
-    origin: &Origin,
-    (listen, handed): (&[Listen], &[Wanted]),
-    make: Make,
-    before: Option<&Config>,
-    (spawner, made): (&mut Spawner, &mut Vec<String>),
+    Purpose { origin, listen, handed, make, before }: Purpose,
+    spawner: &mut Spawner,
+    made: &mut Vec<String>,
 ) -> Result<Read, ConfigError> {
     let (own, mut disk) = (before.and_then(|b| b.own_users), disk(before));
     let (mut table, mistakes) = policy::load(origin, &mut disk);
@@ -122,7 +132,7 @@ pub fn read(
     let (catalog, late) = catalog(&table, before, &mut wrong);
     check(&table, &catalog, own, &mut wrong, &mut warnings);
     logins(&table, &mut wrong, &mut warnings);
-    let found = row_ports::of(&table, (listen, handed), &catalog, &mut disk.ports);
+    let found = row_ports::of(&table, listen, handed, &catalog, &mut disk.ports);
     let ports = found.ports;
     wrong.extend(found.wrong);
     let late: Vec<String> = late.into_iter().chain(disk.ports.warning()).collect();
@@ -133,7 +143,7 @@ pub fn read(
     left_out |= !found.left_out.is_empty();
     warnings.extend(switch_off(&mut table, found.left_out));
     let make = make.is_due(reached::offers_tls(&table, &ports, listen)) && wrong.is_empty();
-    let keys = Keys::read(&table, make, before.map(|b| &b.keys), (spawner, made));
+    let keys = Keys::read(&table, make, before.map(|b| &b.keys), spawner, made);
     let keys = unless_refused(keys, &mut wrong)?;
     warnings.extend_from_slice(&keys.warnings);
     let own_users = OwnUsers::choose(&table, &catalog, own).unwrap_or_else(|e| {

@@ -41,7 +41,7 @@ impl Parent {
                     self.client_gone(&config, Some((service, HostId::DEFAULT)));
                     return Ok(());
                 };
-                let arrival = self.plain(token, config, service, (client, at));
+                let arrival = self.plain(token, config, service, client, at);
                 self.arrive(arrival, None);
             }
             net::Request::Session { config, client, pair, tls_port, proxied } => {
@@ -161,7 +161,7 @@ impl Parent {
                 }
             }
             sessions::Request::Verify { method, user } => {
-                self.logins.verify(&self.cx, &mut self.sessions, token, (method, user))?;
+                self.logins.verify(&self.cx, &mut self.sessions, token, method, user)?;
             }
             sessions::Request::Start(arrival) => self.arrive(*arrival, None),
             sessions::Request::Branch { host, tag, pair } => {

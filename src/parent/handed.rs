@@ -28,7 +28,8 @@ impl Nets {
         &mut self,
         cx: &Context,
         token: usize,
-        (service, why): (ServiceId, Why),
+        service: ServiceId,
+        why: Why,
         client: Option<&Shared>,
     ) {
         // A net process that drains may be allowed to end before the answers to its orders come: a

@@ -68,7 +68,8 @@ impl Keys {
         table: &Table,
         make: bool,
         before: Option<&Keys>,
-        (spawner, made): (&mut Spawner, &mut Vec<String>),
+        spawner: &mut Spawner,
+        made: &mut Vec<String>,
     ) -> Result<Keys, ConfigError> {
         let (keys, secrets, wrong) = (Keys::default(), Vec::new(), Vec::new());
         let mut reading =
@@ -117,7 +118,7 @@ impl Reading<'_> {
                 Some(0)
             }
             (Some(c), k) => Some(match pair(c, k.unwrap_or(c), &mut self.inspector) {
-                Ok((pair, secret)) => self.add(host, ("certificate", c), pair, secret),
+                Ok((pair, secret)) => self.add(host, "certificate", c, pair, secret),
                 Err(all) => {
                     all.iter().for_each(|(setting, what)| self.mistake(host, setting, what));
                     0
@@ -136,8 +137,8 @@ impl Reading<'_> {
                 let warning = found.warning.map(|w| format!("{place}: state_directory: {w}"));
                 self.keys.warnings.extend(warning);
                 let path = self_signed::certificate(self.table).display().to_string();
-                let at = ("state_directory", path.as_str());
-                self.add(HostId::DEFAULT, at, found.pair, found.secret);
+                let setting = "state_directory";
+                self.add(HostId::DEFAULT, setting, &path, found.pair, found.secret);
                 return found.made;
             }
             Ok(None) => self.keys.unkept = before,
@@ -151,13 +152,7 @@ impl Reading<'_> {
     }
 
     /// Adds a pair. Returns its number.
-    fn add(
-        &mut self,
-        host: HostId,
-        (setting, path): (&str, &str),
-        pair: Pair,
-        secret: Secret,
-    ) -> u32 {
+    fn add(&mut self, host: HostId, setting: &str, path: &str, pair: Pair, secret: Secret) -> u32 {
         if let Some(what) = pair.out_of_date() {
             let place = self.table.place(host, setting);
             self.keys.warnings.push(format!("{place}: {setting}: {path}: {what}"));

@@ -255,7 +255,8 @@ pub fn touched(from: Peer, (time, lasts): (Duration, Duration), now: Duration, s
 pub fn penalty(
     from: Peer,
     failures: u32,
-    (seconds, lasts): (u32, Duration),
+    seconds: u32,
+    lasts: Duration,
     now: Duration,
     session: u64,
 ) {

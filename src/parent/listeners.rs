@@ -72,7 +72,8 @@ impl Listeners {
     /// the parent; `kept`: what programs have. Err: what could not be bound, one line each.
     pub fn bind(
         &self,
-        (wanted, place): (&[SocketAddr], &str),
+        wanted: &[SocketAddr],
+        place: &str,
         mptcp: bool,
         beside: &[(SocketAddr, BorrowedFd)],
         kept: &Kept,
@@ -100,8 +101,7 @@ impl Listeners {
             match made {
                 Ok(l) => fresh.push(l),
                 Err(e) => {
-                    let to = (Protocol::Tcp, address);
-                    wrong.push(kept.line(place, "listen", to, &e, false));
+                    wrong.push(kept.line(place, "listen", Protocol::Tcp, address, &e, false));
                 }
             }
         }
@@ -211,7 +211,7 @@ mod tests {
         for mptcp in [false, true] {
             let mut all = Listeners::default();
             let wanted = [(Ipv4Addr::LOCALHOST, 0).into()];
-            let made = all.bind((&wanted, ""), mptcp, &[], &Kept::default());
+            let made = all.bind(&wanted, "", mptcp, &[], &Kept::default());
             let fresh = made.unwrap_or_else(|e| panic!("{e:?}"));
             all.adopt(&wanted, fresh);
             let address = all.addresses().next().expect("one");

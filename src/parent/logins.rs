@@ -123,7 +123,8 @@ impl Logins {
         cx: &Context,
         sessions: &mut Sessions,
         session: usize,
-        (method, user): (Method, Data),
+        method: Method,
+        user: Data,
     ) -> Result<(), Broken> {
         let Some(s) = sessions.get_mut(session) else { return Ok(()) };
         let can_wait = self.tries.may_wait(&s.config, method, s.addresses.peer());
@@ -161,7 +162,7 @@ impl Logins {
         s.failures += 1;
         let peer = s.addresses.peer();
         let lasts = self.penalties.add(peer, 1, cx.now);
-        lines::penalty(peer, s.failures, (seconds(lasts), lasts), cx.now, s.number);
+        lines::penalty(peer, s.failures, seconds(lasts), lasts, cx.now, s.number);
     }
 
     /// Ends the tries that have taken too long, and starts those that may run now.
@@ -330,7 +331,7 @@ impl Logins {
         }
         if failed {
             let lasts = self.penalties.add(t.from, 1, cx.now);
-            lines::penalty(t.from, failures, (seconds(lasts), lasts), cx.now, t.number);
+            lines::penalty(t.from, failures, seconds(lasts), lasts, cx.now, t.number);
         }
         let Some(s) = sessions.get_mut(t.session) else { return };
         let mut answer = (false, GroupSet::default());

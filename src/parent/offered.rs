@@ -52,7 +52,7 @@ impl Parent {
         let may = stream.config.table.may_offer(service, host, login);
         let user = stream.user.clone().filter(|_| may).ok_or(Broken::Forbidden)?;
         let stream = self.sessions.get_mut(token).ok_or(Broken::Closed)?;
-        let offer = root.and_then(|root| self.offers.add((root, stream), user, service, now));
+        let offer = root.and_then(|root| self.offers.add(root, stream, user, service, now));
         if let Some(offer) = offer.and_then(|n| self.offers.get(n)) {
             lines::offer(offer);
         }
@@ -87,7 +87,7 @@ impl Parent {
     /// A permitted arrival of an offered service: whoever has the turn is asked.
     pub fn offered(&mut self, permit: Permit, a: Arrival) {
         let sessions = &self.sessions;
-        let w = self.offers.wait((permit, a), |token| sessions.reads(token), self.cx.now);
+        let w = self.offers.wait(permit, a, |token| sessions.reads(token), self.cx.now);
         self.ask_next(w);
     }
 
@@ -225,9 +225,15 @@ impl Parent {
             let config = a.config.clone();
             let at = config.table.service(a.service).and_then(|s| self.ends_at(s));
             let until = at.zip(a.client.take());
-            let of = (client, Owner::Session(token), until);
             self.offers.streams.begin(client, token, source);
-            self.begin_relay(permit, &a, Target::Offer(number), of);
+            self.begin_relay(
+                permit,
+                &a,
+                Target::Offer(number),
+                client,
+                Owner::Session(token),
+                until,
+            );
             return self.tell_started(&a, 0, Greeting::Sent, None);
         }
         let (Ready { owner, until, greeting }, ends) = match self.ready_for(&mut a, token) {
@@ -239,7 +245,7 @@ impl Parent {
             }
         };
         self.offers.streams.begin(client, token, source);
-        self.begin_relay(permit, &a, Target::Offer(number), (client, owner, until));
+        self.begin_relay(permit, &a, Target::Offer(number), client, owner, until);
         // One process counts the bytes: the client's session, or that of the offer.
         let (counts, other) = if ends.kept.is_some() { (0, client) } else { (client, 0) };
         let connect = Answer::OfferConnect { client, relay: counts };

@@ -60,7 +60,8 @@ impl Offers {
     /// many offers.
     pub fn add(
         &mut self,
-        (root, stream): (usize, &SessionRecord),
+        root: usize,
+        stream: &SessionRecord,
         user: Rc<User>,
         service: ServiceId,
         now: Duration,
@@ -121,7 +122,8 @@ impl Offers {
     /// session, by its token, read what it is sent?
     pub fn wait(
         &mut self,
-        (permit, arrival): (Permit, Arrival),
+        permit: Permit,
+        arrival: Arrival,
         is_up: impl Fn(usize) -> bool,
         now: Duration,
     ) -> Box<Waiting> {

@@ -33,7 +33,8 @@ impl Parent {
         net: usize,
         config: Rc<Config>,
         service: ServiceId,
-        (client, addresses): (Shared, Addresses),
+        client: Shared,
+        addresses: Addresses,
     ) -> Arrival {
         let peer = addresses.peer();
         let user = local_user(&config, peer);
@@ -254,8 +255,8 @@ impl Parent {
                 if let Requester::Wait(port) = a.who.from {
                     self.ports.listeners.given_to(port, plan.uid);
                 }
-                let record = (a.config.clone(), a.record());
-                self.services.start(&mut self.cx, permit, plan, record, given);
+                let (config, record) = (a.config.clone(), a.record());
+                self.services.start(&mut self.cx, permit, plan, config, record, given);
             }
             Err(no) => {
                 self.services.release(permit);

@@ -75,8 +75,9 @@ impl PortListeners {
             let mut beside = own.get(&number).cloned().unwrap_or_default();
             beside.extend(on_port.map(|n| fresh[*n].socket.as_fd()));
             let made = PortListener::bind(port, at, &beside);
-            let (to, waits) = ((at.protocol, at.address), port.socket.waits());
-            let made = made.map_err(|e| kept.line(&port.place, &port.word(), to, &e, waits));
+            let (word, waits) = (port.word(), port.socket.waits());
+            let line = |e| kept.line(&port.place, &word, at.protocol, at.address, &e, waits);
+            let made = made.map_err(line);
             if let Some((l, real)) = unbound.or_note(port, made) {
                 new.entry(real.port()).or_default().push(fresh.len());
                 fresh.push(l);

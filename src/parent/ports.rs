@@ -95,7 +95,7 @@ impl Ports {
         };
         let Some(service) = l.port.service else { return Came::Unnamed(client, addresses) };
         let name = name(addresses.peer());
-        Came::Client(Box::new(arrival(cx, service, client, (addresses, Requester::Port), name)))
+        Came::Client(Box::new(arrival(cx, service, client, addresses, Requester::Port, name)))
     }
 
     /// Is it a port where fived accepts clients of a service, from other computers too?
@@ -131,7 +131,7 @@ impl Ports {
         name: PeerName,
     ) -> Option<Box<Arrival>> {
         let service = self.service_at(real)?;
-        Some(Box::new(arrival(cx, service, client, (at, Requester::Port), name)))
+        Some(Box::new(arrival(cx, service, client, at, Requester::Port, name)))
     }
 
     /// The service whose clients connect to this address.
@@ -346,8 +346,8 @@ fn woken(
     let backend = cx.config.table.service(service).map(|s| &s.backend);
     wait.is_internal = matches!(backend, Some(Backend::Internal(_)));
     l.give_away(cx);
-    let (name, place) = (name(addresses.peer()), (addresses, Requester::Wait(token)));
-    Ok(Came::Client(Box::new(arrival(cx, service, client, place, name))))
+    let (name, from) = (name(addresses.peer()), Requester::Wait(token));
+    Ok(Came::Client(Box::new(arrival(cx, service, client, addresses, from, name))))
 }
 
 /// A datagram is dropped, because its sender's name is not known in time.
@@ -361,7 +361,8 @@ fn arrival(
     cx: &mut Context,
     service: ServiceId,
     client: Shared,
-    (addresses, from): (Addresses, Requester),
+    addresses: Addresses,
+    from: Requester,
     peer_name: PeerName,
 ) -> Arrival {
     let config = cx.config.clone();

@@ -48,7 +48,7 @@ impl Parent {
         };
         let hosts = &self.hosts;
         let addresses = |name: &str| hosts.addresses(name).to_vec();
-        self.connects.begin(&mut self.cx, (permit, a), prepared, all, addresses);
+        self.connects.begin(&mut self.cx, permit, a, prepared, all, addresses);
         self.redirected();
     }
 
@@ -90,7 +90,7 @@ impl Parent {
             }
         };
         let relay = self.relays.number(|n| self.offers.waits(n));
-        self.begin_relay(permit, &a, to, (relay, owner, until));
+        self.begin_relay(permit, &a, to, relay, owner, until);
         match (owner, a.client.take()) {
             (Owner::Thread(thread), Some(client)) => {
                 // No program gets it.
@@ -111,7 +111,9 @@ impl Parent {
         permit: Permit,
         a: &Arrival,
         to: Target,
-        (number, owner, until): (u32, Owner, Option<(Duration, Shared)>),
+        number: u32,
+        owner: Owner,
+        until: Option<(Duration, Shared)>,
     ) {
         let (service, record) = (a.service, a.record());
         let started = record.at;

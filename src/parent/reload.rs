@@ -1,7 +1,7 @@
 //! SIGHUP: another configuration, whole or not at all.
 
 use super::bound::Bound;
-use super::config::{self, Read};
+use super::config::{self, Purpose, Read};
 use super::config_error::ConfigError;
 use super::context::Timer;
 use super::keys::Make;
@@ -88,13 +88,9 @@ impl Parent {
         let make = if self.listeners.are_handed() { Make::Always } else { Make::WhereTls };
         let mut made = Vec::new();
         let handed = self.listeners.handed();
-        let read = config::read(
-            &origin,
-            (&self.cx.options.listen, &handed),
-            make,
-            Some(&self.cx.config),
-            (&mut self.cx.spawner, &mut made),
-        );
+        let (listen, before) = (&self.cx.options.listen, Some(&*self.cx.config));
+        let purpose = Purpose { origin: &origin, listen, handed: &handed, make, before };
+        let read = config::read(purpose, &mut self.cx.spawner, &mut made);
         made.iter().for_each(|m| log::say(m));
         self.cx.now = clock::monotonic();
         let Read { config, mut warnings, .. } = read.map_err(ConfigError::lines)?;

@@ -154,7 +154,8 @@ pub struct Found {
 /// paths of -l; `handed`: the sockets of the service manager.
 pub fn of(
     table: &Table,
-    (given, handed): (&[Listen], &[Wanted]),
+    given: &[Listen],
+    handed: &[Wanted],
     catalog: &Catalog,
     names: &mut PortNames,
 ) -> Found {

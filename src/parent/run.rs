@@ -391,7 +391,7 @@ impl Parent {
                     let spares = self.pairs.has_spares()
                         || cx.spawner.has_spare()
                         || self.lingering.has_processes();
-                    self.watchdog.check(cx, (&mut self.nets, &self.listeners), spares)
+                    self.watchdog.check(cx, &mut self.nets, &self.listeners, spares)
                 }
                 Timer::Tidy => self.tidy(),
             }

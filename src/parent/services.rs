@@ -56,6 +56,17 @@ pub struct Services {
     interrupt: Interrupt,
 }
 
+/// A service that has been started.
+struct Started {
+    config: Rc<Config>,
+    id: ServiceId,
+    ticket: Ticket,
+    record: Record,
+    net_ends: NetEnds,
+    /// What net sends to the client first, because the service cannot.
+    text: Vec<u8>,
+}
+
 impl Services {
     pub fn new() -> io::Result<Services> {
         Ok(Services {
@@ -127,7 +138,8 @@ impl Services {
         cx: &mut Context,
         permit: Permit,
         plan: Plan,
-        (config, record): (Rc<Config>, Record),
+        config: Rc<Config>,
+        record: Record,
         given: Given,
     ) {
         let (alone, uid) = (plan.has_extra(), plan.uid);
@@ -141,13 +153,14 @@ impl Services {
     /// An arrival that is not started: the log has its line, and whoever asked an answer.
     pub fn refuse(&mut self, cx: &mut Context, a: Arrival, record: Record, no: StartError) {
         let with = Ends { client: a.client, ..Ends::default() };
-        self.refused(cx, (&a.config, a.service), &record, no, with);
+        self.refused(cx, &a.config, a.service, &record, no, with);
     }
 
     fn refused(
         &mut self,
         cx: &mut Context,
-        (config, id): (&Config, ServiceId),
+        config: &Config,
+        id: ServiceId,
         record: &Record,
         no: StartError,
         with: Ends,
@@ -190,12 +203,12 @@ impl Services {
         net_ends.greeting = u32::try_from(greeting).unwrap_or(u32::MAX);
         let text = if record.reports_to.is_some() { plan.greeting().to_vec() } else { Vec::new() };
         match no {
-            Ok(_) if plan.hands_over() => {
-                self.handed_over(cx, (config, service, ticket), (record, net_ends, text))
-            }
             Ok(child) => {
-                let (what, connection) = ((config, service, ticket), (connection, plan.uid));
-                self.runs(cx, what, record, child, connection, (net_ends, text))
+                let started = Started { config, id: service, ticket, record, net_ends, text };
+                match plan.hands_over() {
+                    true => self.handed_over(cx, started),
+                    false => self.runs(cx, started, child, connection, plan.uid),
+                }
             }
             Err(no) => {
                 self.limits.release(ticket);
@@ -205,7 +218,7 @@ impl Services {
                 let client = matches!(record.from, Requester::Net(_) | Requester::Port)
                     .then_some(connection);
                 let with = Ends { client, net_ends, ends: false };
-                self.refused(cx, (&config, service), &record, no, with);
+                self.refused(cx, &config, service, &record, no, with);
             }
         }
         self.ended_sessions
@@ -216,8 +229,7 @@ impl Services {
     fn handed_over(
         &mut self,
         cx: &mut Context,
-        (config, id, ticket): (Rc<Config>, ServiceId, Ticket),
-        (record, net_ends, text): (Record, NetEnds, Vec<u8>),
+        Started { config, id, ticket, record, net_ends, text }: Started,
     ) {
         self.limits.release(ticket);
         if let Requester::Session(stream) = record.from {
@@ -236,11 +248,10 @@ impl Services {
     fn runs(
         &mut self,
         cx: &mut Context,
-        (config, id, ticket): (Rc<Config>, ServiceId, Ticket),
-        record: Record,
+        Started { config, id, ticket, record, net_ends, text }: Started,
         child: Child,
-        (connection, uid): (Shared, u32),
-        (net_ends, text): (NetEnds, Vec<u8>),
+        connection: Shared,
+        uid: u32,
     ) {
         let (pid, started) = (child.pid, record.at);
         // The loop's own time may be that of the turn in which the start began.
@@ -309,8 +320,8 @@ impl Services {
             cx.cancel(until, Timer::Terminate { pid, started: running.started });
         }
         let output = std::mem::replace(&mut running.output, Output::Safe);
-        let ended = (&running.record, undelivered::status(exit));
-        self.undelivered.ended(cx, ended, output, &mut self.ends);
+        let status = undelivered::status(exit);
+        self.undelivered.ended(cx, &running.record, status, output, &mut self.ends);
         let lingering_close = running.lingering_close.take();
         self.running.end(running, exit, cx.now);
         lingering_close

@@ -2,7 +2,7 @@
 //! it that it is ready.
 
 use super::bound::Bound;
-use super::config::{self, Config, Read};
+use super::config::{self, Config, Purpose, Read};
 use super::context::Context;
 use super::given_paths::GivenPaths;
 use super::keys::Make;
@@ -77,10 +77,10 @@ fn start(mut options: Options, made: &mut Vec<String>) -> Result<(), Stop> {
     }
     let mut spawner = spawner()?;
     let (given, mut listeners, make) = inherited()?;
-    let own = (&options.listen[..], &listeners.handed()[..]);
+    let (origin, listen, handed) = (&options.origin, &options.listen, listeners.handed());
+    let purpose = Purpose { origin, listen, handed: &handed, make, before: None };
     let Read { config, warnings, .. } =
-        config::read(&options.origin, own, make, None, (&mut spawner, made))
-            .map_err(|e| Stop(e.status(), e.lines()))?;
+        config::read(purpose, &mut spawner, made).map_err(|e| Stop(e.status(), e.lines()))?;
     let unused_l = !options.listen.is_empty() && listeners.addresses().next().is_some();
     let mut ports = Ports::default();
     let in_vain = given.in_vain(&config.ports.plain);

@@ -1,7 +1,7 @@
 //! What fived is called for: it serves, or checks a configuration, prints it, decides a query, or
 //! makes a line for the password file.
 
-use super::config::{self, Read};
+use super::config::{self, Purpose, Read};
 use super::keys::Make;
 use super::options::{Inspection, Options, Task, help};
 use super::start::{self, Stop};
@@ -65,13 +65,10 @@ fn inspect(options: &Options, what: &Inspection) -> i32 {
         Err(e) => return status_of(Err(e)),
     };
     let mut made = Vec::new();
-    let read = config::read(
-        &options.origin,
-        (&options.listen, &[]),
-        if fingerprint { Make::Always } else { Make::Never },
-        None,
-        (&mut spawner, &mut made),
-    );
+    let make = if fingerprint { Make::Always } else { Make::Never };
+    let (origin, listen) = (&options.origin, &options.listen);
+    let purpose = Purpose { origin, listen, handed: &[], make, before: None };
+    let read = config::read(purpose, &mut spawner, &mut made);
     made.iter().for_each(|m| print_error(m));
     match read {
         Ok(read) => status_of(tell(what, read)),

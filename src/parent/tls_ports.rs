@@ -45,9 +45,9 @@ impl TlsPorts {
                 match listen(wanted, own) {
                     Ok(made) => fresh.push(made),
                     Err(e) => {
-                        let to = (wanted.wanted.protocol, wanted.wanted.address);
-                        let line = kept.line(&wanted.place, "tls_port", to, &e, false);
-                        wrong.push(line);
+                        let (at, to) = (&wanted.place, &wanted.wanted);
+                        let (protocol, address) = (to.protocol, to.address);
+                        wrong.push(kept.line(at, "tls_port", protocol, address, &e, false));
                     }
                 }
             }

@@ -76,7 +76,8 @@ impl Undelivered {
     pub fn ended(
         &mut self,
         cx: &mut Context,
-        (record, status): (&Record, Status),
+        record: &Record,
+        status: Status,
         output: Output,
         ends: &mut Ends,
     ) {

@@ -73,7 +73,8 @@ impl Watchdog {
     pub fn check(
         &mut self,
         cx: &mut Context,
-        (nets, listeners): (&mut Nets, &Listeners),
+        nets: &mut Nets,
+        listeners: &Listeners,
         spares: bool,
     ) {
         if cx.is_ending() {

@@ -46,7 +46,8 @@ impl Holder {
     /// read of it already.
     pub(super) fn adopt(
         &mut self,
-        (host, service): (String, String),
+        host: String,
+        service: String,
         mut fds: impl Iterator<Item = OwnedFd>,
         ahead: Vec<u8>,
     ) -> Result<(), String> {

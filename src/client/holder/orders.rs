@@ -31,7 +31,7 @@ impl Holder {
             }
             Ask::Adopt { host, service } => {
                 let ahead = self.callers.take_input(id, 0);
-                let adopted = self.adopt((host, service), fds, ahead);
+                let adopted = self.adopt(host, service, fds, ahead);
                 self.answer(id, adopted);
             }
             Ask::Cancel { forward } => {

@@ -95,7 +95,8 @@ impl Holder {
     pub fn new(
         session: OpenSession,
         target: Target,
-        (mut socket, mut forwards): (Option<SessionSocket>, Forwards),
+        mut socket: Option<SessionSocket>,
+        mut forwards: Forwards,
         first: OwnedFd,
     ) -> Holder {
         forwards.claim();

@@ -68,18 +68,19 @@ impl Run {
     /// client, and comes before the records.
     pub fn of_service(errors: Option<Flow>, terminal: bool, replies: bool) -> Box<Run> {
         let reply = replies.then_some(0);
-        Run::new(End::Service, Sender::Client, (errors, terminal), reply)
+        Run::new(End::Service, Sender::Client, errors, terminal, reply)
     }
 
     /// Of the caller's end. `terminal`: new sizes of it are sent even after its input has ended.
     pub fn of_caller(errors: Option<Flow>, terminal: bool) -> Box<Run> {
-        Run::new(End::Caller, Sender::Server, (errors, terminal), None)
+        Run::new(End::Caller, Sender::Server, errors, terminal, None)
     }
 
     fn new(
         end: End,
         peer: Sender,
-        (errors, terminal): (Option<Flow>, bool),
+        errors: Option<Flow>,
+        terminal: bool,
         reply: Option<usize>,
     ) -> Box<Run> {
         let run = Run {

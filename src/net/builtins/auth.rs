@@ -39,7 +39,7 @@ pub fn run(s: &mut Session) -> Result<(), End> {
         s.write(reply::ENTER_PASSWORD)?;
         s.line(DIALOGUE_MAX)?;
     }
-    login_result(s, answer, (Method::Password, &user), None)
+    login_result(s, answer, Method::Password, &user, None)
 }
 
 /// Passes the child's prompts to the client, and the client's lines to the child; `password`: the

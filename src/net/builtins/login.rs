@@ -54,7 +54,8 @@ pub fn try_login(s: &mut Session, method: Method, user: &[u8]) -> Result<LoginCh
 pub fn login_result(
     s: &mut Session,
     early: Option<Answer>,
-    (method, user): (Method, &[u8]),
+    method: Method,
+    user: &[u8],
     key_came: Option<Duration>,
 ) -> Result<(), End> {
     let answer = match early {

@@ -30,7 +30,7 @@ pub fn run(s: &mut Session) -> Result<(), End> {
         }
         Err(early) => early,
     };
-    login_result(s, early, (Method::Pubkey, user), Some(came))
+    login_result(s, early, Method::Pubkey, user, Some(came))
 }
 
 /// With TLS, keying material that only the two ends of the connection know; a stream uses that of

@@ -132,13 +132,14 @@ impl Connects {
     pub fn begin(
         &mut self,
         cx: &mut Context,
-        (permit, arrival): (Permit, Arrival),
+        permit: Permit,
+        arrival: Arrival,
         prepared: &Prepared,
         upstreams: &[Upstream],
         addresses: impl Fn(&str) -> Vec<IpAddr>,
     ) {
         let turn = prepared.turn.replace(prepared.turn.get().wrapping_add(1));
-        let (targets, unknown) = targets(upstreams, turn, addresses, (&self.failed, cx.now));
+        let (targets, unknown) = targets(upstreams, turn, addresses, &self.failed, cx.now);
         let failures = unknown.iter().map(|n| format!("{n}: its address is not known")).collect();
         let timeout = timeout(arrival.config.table.service(arrival.service));
         let unix = targets.iter().any(|t| matches!(t, Target::Unix(_)));
@@ -211,7 +212,7 @@ impl Connects {
             Err(e) => return Tried::refused(c, target, &e),
         }
         let timeout = c.timeout;
-        match self.pending.add(cx, c, (target, socket), timeout) {
+        match self.pending.add(cx, c, target, socket, timeout) {
             Ok(()) => Tried::Begun,
             Err((c, e)) => Tried::scarce(c, "descriptors", &e),
         }

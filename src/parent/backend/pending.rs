@@ -68,7 +68,8 @@ impl<T: Awaited> PendingConnections<T> {
         &mut self,
         cx: &mut Context,
         what: T,
-        (target, socket): (Target, OwnedFd),
+        target: Target,
+        socket: OwnedFd,
         timeout: Duration,
     ) -> Result<(), (T, io::Error)> {
         let token = cx.new_token();

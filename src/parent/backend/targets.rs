@@ -61,7 +61,8 @@ pub fn targets<'a>(
     upstreams: &'a [Upstream],
     turn: usize,
     addresses: impl Fn(&str) -> Vec<IpAddr>,
-    (failed, now): (&Failed, Duration),
+    failed: &Failed,
+    now: Duration,
 ) -> (VecDeque<Target>, Vec<&'a str>) {
     let (before, after) = upstreams.split_at(turn % upstreams.len().max(1));
     let (mut first, mut last, mut unknown) = (VecDeque::new(), VecDeque::new(), Vec::new());
@@ -101,7 +102,7 @@ mod tests {
         let mut failed = Failed::default();
         let now = Duration::from_secs(100);
         let order = |failed: &Failed, turn: usize, now: Duration| {
-            let (all, unknown) = targets(&all, turn, addresses, (failed, now));
+            let (all, unknown) = targets(&all, turn, addresses, failed, now);
             assert_eq!(unknown, ["nowhere"]);
             all.iter().map(ToString::to_string).collect::<Vec<_>>()
         };

@@ -24,7 +24,7 @@ impl Multiplexer<'_> {
         let service = Service::of(received, counted, stage.and_then(|(_, run)| run));
         match (service, stage) {
             (Some(mut service), Some((id, _))) => {
-                self.runs(id, (tag, Some(counted)), &mut service);
+                self.runs(id, tag, Some(counted), &mut service);
                 self.connect(id, service.connection);
             }
             (service, _) => {
@@ -39,12 +39,7 @@ impl Multiplexer<'_> {
     }
 
     /// A service has the stream; its client gets the greeting first.
-    fn runs(
-        &mut self,
-        id: StreamId,
-        (tag, counted): (u32, Option<Counted>),
-        service: &mut Service,
-    ) {
+    fn runs(&mut self, id: StreamId, tag: u32, counted: Option<Counted>, service: &mut Service) {
         if let Some(stage) = self.streams.pump.owner(id) {
             *stage = StreamState::Running { tag, counted };
         }
@@ -87,7 +82,7 @@ impl Multiplexer<'_> {
             match given.got() {
                 Some(Got::Service(mut service)) => {
                     let counted = Some(service.counted).filter(|c| c.is_relay());
-                    self.runs(id, (tag, counted), &mut service);
+                    self.runs(id, tag, counted, &mut service);
                     return self.streams.pump.replace(
                         id,
                         LocalEnd::Socket(service.connection),
