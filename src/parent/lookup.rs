@@ -94,6 +94,11 @@ impl<T> LookUps<T> {
         Some((waits, answer))
     }
 
+    /// Kills those of which this is true. Their ends are still to come.
+    pub fn kill(&self, which: impl Fn(&T) -> bool) {
+        self.0.values().filter(|l| which(&l.waits)).for_each(|l| l.child.kill());
+    }
+
     /// One has taken too long. It is killed, with what it has started, and nothing waits for it any
     /// more.
     pub fn late(&mut self, cx: &mut Context, pid: i32) -> Option<T> {
@@ -107,7 +112,7 @@ impl<T> LookUps<T> {
 
 /// Starts a child, which becomes the helper's user. Returns the parent's end of the socket pair on
 /// which it answers, too.
-pub fn start(cx: &mut Context, asked: &LookUp, role: Role) -> Result<(Child, OwnedFd), ChildError> {
+fn start(cx: &mut Context, asked: &LookUp, role: Role) -> Result<(Child, OwnedFd), ChildError> {
     let (ours, theirs) = cx.descriptors.pair()?;
     let argv = CList::new([roles::SERVICE, asked.name()])?;
     let mut env = Env::new();

@@ -9,17 +9,13 @@
 
 use super::children::Role;
 use super::context::{Context, Timer};
-use super::descriptors::ChildError;
-use super::lookup;
+use super::lookup::LookUps;
 use crate::policy::{Peer, PeerName, Source};
 use crate::sys::process::Exit;
-use crate::sys::socket;
-use crate::sys::spawn::Child;
 use crate::wire::orders::{Data, Named};
-use crate::wire::roles;
+use crate::wire::roles::LookUp;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 /// How long whoever asks waits at most.
@@ -62,13 +58,6 @@ struct Pending {
     askers: Vec<Asker>,
 }
 
-/// A child that looks up one name.
-struct LookUpChild {
-    address: IpAddr,
-    pipe: OwnedFd,
-    child: Child,
-}
-
 #[derive(Default)]
 pub struct Names {
     known: HashMap<IpAddr, (Duration, PeerName)>,
@@ -77,7 +66,8 @@ pub struct Names {
     /// How many of `pending` are of one source.
     sources: HashMap<Source, u32>,
     queue: VecDeque<IpAddr>,
-    running: HashMap<i32, LookUpChild>,
+    /// The addresses whose names are looked up now.
+    running: LookUps<IpAddr>,
     /// The system lacked descriptors or processes: no child is started until the next attempt
     /// ([`Names::resume`]).
     paused: bool,
@@ -181,16 +171,16 @@ impl Names {
             && !self.paused
             && let Some(address) = self.queue.pop_front()
         {
-            match LookUpChild::start(cx, address) {
-                Ok(look_up) => drop(self.running.insert(look_up.child.pid, look_up)),
-                Err(e) if e.is_scarcity() => {
+            match self.running.start(cx, Role::Name, &LookUp::Address(address), address) {
+                Ok(_) => {}
+                Err((_, e)) if e.is_scarcity() => {
                     // It stays first in the queue, until its time is over.
                     self.queue.push_front(address);
                     self.paused = true;
                     cx.note_not_started("names", &e);
                     return cx.after(RETRY_AFTER, Timer::NamesAgain);
                 }
-                Err(e) => {
+                Err((_, e)) => {
                     cx.note_not_started("names", &e);
                     self.answer(cx, address, &PeerName::Unknown);
                 }
@@ -206,13 +196,11 @@ impl Names {
 
     /// The child of a look-up has ended; its output is the name.
     pub fn ended(&mut self, cx: &mut Context, pid: i32, exit: Exit) {
-        let Some(LookUpChild { address, pipe, .. }) = self.running.remove(&pid) else { return };
-        let mut bytes = [0; NAME_MAX + 1];
-        let n = socket::receive(pipe.as_fd(), &mut bytes).unwrap_or(0);
-        let name = match (exit, std::str::from_utf8(&bytes[..n])) {
-            (Exit::Status(0), Ok("")) => PeerName::None,
-            (Exit::Status(0), Ok(name)) if n <= NAME_MAX => PeerName::Is(name.into()),
-            _ => PeerName::Unknown,
+        let Some((address, answer)) = self.running.ended(cx, pid, exit) else { return };
+        let name = match answer.map(String::from_utf8) {
+            Some(Ok(name)) if name.is_empty() => PeerName::None,
+            Some(Ok(name)) if name.len() <= NAME_MAX => PeerName::Is(name.into()),
+            Some(_) | None => PeerName::Unknown,
         };
         self.answer(cx, address, &name);
         self.look_up(cx);
@@ -224,9 +212,7 @@ impl Names {
             return;
         }
         self.queue.retain(|a| *a != address);
-        for l in self.running.values().filter(|l| l.address == address) {
-            l.child.kill();
-        }
+        self.running.kill(|of| *of == address);
         self.answer(cx, address, &PeerName::Unknown);
     }
 
@@ -240,14 +226,6 @@ impl Names {
         self.remember(address, name, cx.now);
         let askers = pending.into_iter().flat_map(|p| p.askers);
         askers.for_each(|asker| self.tell(asker, name.clone()));
-    }
-}
-
-impl LookUpChild {
-    fn start(cx: &mut Context, address: IpAddr) -> Result<LookUpChild, ChildError> {
-        let asked = roles::LookUp::Address(address);
-        let (child, pipe) = lookup::start(cx, &asked, Role::Name)?;
-        Ok(LookUpChild { address, pipe, child })
     }
 }
 
