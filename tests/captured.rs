@@ -8,7 +8,7 @@ mod support;
 mod tls;
 
 use fived::wire::orders::phases::kind;
-use fived::wire::orders::{Ask, Data, FromNet, Message, Method};
+use fived::wire::orders::{Ask, Data, FromNet, Message, Method, OfferAsk};
 use fived::wire::run::Way;
 use nix::sys::signal::Signal;
 use std::io::Read;
@@ -148,10 +148,10 @@ fn whatever_a_captured_net_says_only_it_is_ended() {
         Ask::End(data).encode(),
         Ask::Name.encode(),
         Ask::RelayEnded { relay: 1, to: 1, from: 1 }.encode(),
-        Ask::Offer { service: 0, host: 0 }.encode(),
-        Ask::OfferEnded { offer: 1 }.encode(),
-        Ask::OfferTaken { client: 1 }.encode(),
-        Ask::OfferRefused { client: 1, busy: true }.encode(),
+        Ask::Offer(OfferAsk::Begin { service: 0, host: 0 }).encode(),
+        Ask::Offer(OfferAsk::End { offer: 1 }).encode(),
+        Ask::Offer(OfferAsk::Taken { client: 1 }).encode(),
+        Ask::Offer(OfferAsk::Refused { client: 1, busy: true }).encode(),
     ];
     let mut python = Command::new("python3");
     python.args(["-c", CAPTURED, &d.parent_pid().to_string(), &lives.to_string()]);

@@ -188,7 +188,7 @@ impl Parent {
                 Some(address) => self.names.ask(&mut self.cx, Asker::Session(token), address),
                 None => self.sessions.tell_name(&self.cx, token, PeerName::None, Named::None),
             },
-            sessions::Request::Offer(ask) => self.offer_order(token, &ask)?,
+            sessions::Request::Offer(ask) => self.offer_order(token, ask)?,
             sessions::Request::Resumable(key) => self.resumable(token, key)?,
             sessions::Request::Lost(why) => self.session_lost(token, &why)?,
             sessions::Request::Claim(claim, pair) => self.claim(token, &claim, pair)?,

@@ -14,7 +14,7 @@ use super::run::Parent;
 use crate::policy::{HostId, Permit, ServiceId};
 use crate::sys::shared::Shared;
 use crate::wire::offer;
-use crate::wire::orders::{self, Answer, Ask, Data};
+use crate::wire::orders::{self, Answer, Data, OfferAsk};
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
@@ -30,14 +30,15 @@ struct Ends {
 
 impl Parent {
     /// An order of a session about a service that it offers. Err: it must not give it.
-    pub fn offer_order(&mut self, token: usize, ask: &Ask) -> Result<(), Broken> {
-        match *ask {
-            Ask::Offer { service, host } => self.offer(token, ServiceId(service), HostId(host))?,
-            Ask::OfferEnded { offer } => self.offer_ended(token, offer)?,
-            Ask::OfferTaken { client } => self.offer_taken(token, client),
-            Ask::OfferRefused { client, busy } => self.offer_refused(token, client, busy),
-            Ask::OfferReturned { client } => self.offer_returned(token, client),
-            _ => return Err(Broken::Forbidden),
+    pub fn offer_order(&mut self, token: usize, ask: OfferAsk) -> Result<(), Broken> {
+        match ask {
+            OfferAsk::Begin { service, host } => {
+                self.offer(token, ServiceId(service), HostId(host))?;
+            }
+            OfferAsk::End { offer } => self.offer_ended(token, offer)?,
+            OfferAsk::Taken { client } => self.offer_taken(token, client),
+            OfferAsk::Refused { client, busy } => self.offer_refused(token, client, busy),
+            OfferAsk::Returned { client } => self.offer_returned(token, client),
         }
         Ok(())
     }

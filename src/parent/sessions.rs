@@ -21,7 +21,9 @@ use crate::policy::{HostId, Peer, PeerName, ServiceId, Source};
 use crate::sys::message::Failed;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
-use crate::wire::orders::{Answer, Ask, Claim, Claimed, Data, Method, Named, Refused, Why};
+use crate::wire::orders::{
+    Answer, Ask, Claim, Claimed, Data, Method, Named, OfferAsk, Refused, Why,
+};
 use crate::wire::resume::KEY;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -53,7 +55,7 @@ pub enum Request {
     /// A rule asks for the name of this client's address.
     Name(Peer),
     /// An order about a service that it offers.
-    Offer(Ask),
+    Offer(OfferAsk),
     /// It outlives its connection; the key of its proofs.
     Resumable([u8; KEY]),
     /// Its connection is lost.
@@ -183,11 +185,7 @@ impl Sessions {
             Ask::Lost(why) => Request::Lost(why),
             Ask::Resume(claim) => Request::Claim(claim, next_stream(&mut fds)?),
             Ask::Resumed { taken } => Request::Resumed(taken),
-            Ask::Offer { .. }
-            | Ask::OfferEnded { .. }
-            | Ask::OfferTaken { .. }
-            | Ask::OfferRefused { .. }
-            | Ask::OfferReturned { .. } => Request::Offer(ask),
+            Ask::Offer(ask) => Request::Offer(ask),
             Ask::End(why) => {
                 s.end_reason = Some(String::from_utf8_lossy(why.bytes()).into_owned());
                 Request::Done

@@ -22,6 +22,7 @@ mod session;
 mod tests;
 
 pub use net::{FromNet, KnownLogin, Named, ToNet, Why};
+pub use offer::OfferAsk;
 pub use phases::{KeysPhase, NetPhase, SessionPhase};
 pub use proxy_addresses::ProxyAddresses;
 pub use refused::{Reason, Refused};

@@ -9,7 +9,7 @@ use crate::net::request::{Reason, Refusal};
 use crate::net::session_state::Session;
 use crate::policy::{Denied, ServiceId};
 use crate::sys::shared::Shared;
-use crate::wire::orders::{Answer, Ask};
+use crate::wire::orders::{Answer, Ask, OfferAsk};
 use crate::wire::reply;
 use crate::wire::request::DIALOGUE_MAX;
 
@@ -22,7 +22,7 @@ pub fn run(s: &mut Session) -> Result<Option<End>, End> {
         let service = world.table.find(host, &name, s.state.facts.peer);
         return not_offered(s, service, &name);
     };
-    let ask = Ask::Offer { service: service.0, host: host.0 };
+    let ask = Ask::Offer(OfferAsk::Begin { service: service.0, host: host.0 });
     let offer = match s.channel.ask(&ask, &[])? {
         Answer::Offered { offer } => offer,
         // This session offers it already, or there are too many offers.
@@ -34,7 +34,7 @@ pub fn run(s: &mut Session) -> Result<Option<End>, End> {
         Ok(()) => Ok(Some(End::Closed)),
         Err(end) => {
             // This fails if the parent is gone, and the offer with it.
-            let _ = s.channel.send(&Ask::OfferEnded { offer }, &[]);
+            let _ = s.channel.send(&Ask::Offer(OfferAsk::End { offer }), &[]);
             Err(end)
         }
     }

@@ -1,9 +1,53 @@
-//! The bytes of [`Answer::OfferClient`](super::Answer::OfferClient): those with which the stream
-//! begins, and those that the client gets first, one after the other.
+//! Orders about services that sessions offer.
 
-use super::{DATA_MAX, Data};
+use super::phases::kind;
+use super::{DATA_MAX, Data, Raw, flag, raw};
 
-/// Both in one, and where the second begins; 0: there is no second.
+/// What a session says of a service that it offers, or one of its streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OfferAsk {
+    /// The user of this stream offers this service.
+    Begin { service: u32, host: u32 },
+    /// The stream that made this offer has ended.
+    End { offer: u32 },
+    /// Whoever offers the service takes this client
+    /// ([`Answer::OfferClient`](super::Answer::OfferClient)).
+    Taken { client: u32 },
+    /// It does not, or the client was taken back
+    /// ([`Answer::OfferCancel`](super::Answer::OfferCancel)): this process has the client's
+    /// connection no more. `busy`: no stream could be opened to ask.
+    Refused { client: u32, busy: bool },
+    /// This process has the client's connection no more, and still asks whoever offers the service:
+    /// the connection must come once the client is taken
+    /// ([`Answer::OfferConnect`](super::Answer::OfferConnect)).
+    Returned { client: u32 },
+}
+
+impl OfferAsk {
+    pub(super) fn raw(&self) -> Raw {
+        match *self {
+            OfferAsk::Begin { service, host } => raw(kind::OFFER, service, host),
+            OfferAsk::End { offer } => raw(kind::OFFER_ENDED, offer, 0),
+            OfferAsk::Taken { client } => raw(kind::OFFER_TAKEN, client, 0),
+            OfferAsk::Refused { client, busy } => raw(kind::OFFER_REFUSED, client, busy.into()),
+            OfferAsk::Returned { client } => raw(kind::OFFER_RETURNED, client, 0),
+        }
+    }
+
+    pub(super) fn from_raw(r: &Raw) -> Option<OfferAsk> {
+        Some(match r.kind {
+            kind::OFFER => OfferAsk::Begin { service: r.a, host: r.b },
+            kind::OFFER_ENDED => OfferAsk::End { offer: r.a },
+            kind::OFFER_TAKEN => OfferAsk::Taken { client: r.a },
+            kind::OFFER_REFUSED => OfferAsk::Refused { client: r.a, busy: flag(r.b)? },
+            kind::OFFER_RETURNED => OfferAsk::Returned { client: r.a },
+            _ => return None,
+        })
+    }
+}
+
+/// The bytes of [`Answer::OfferClient`](super::Answer::OfferClient): those with which the stream
+/// begins, and those that the client gets first, one after the other. Both in one, and where the second begins; 0: there is no second.
 pub(super) fn joined(first: &Data, greeting: Option<&Data>) -> (Data, u32) {
     let Some(greeting) = greeting else { return (first.clone(), 0) };
     let whole = [first.bytes(), greeting.bytes()].concat();

@@ -1,7 +1,7 @@
 //! The messages on a session's channel.
 
 use super::net::{Named, Why};
-use super::offer;
+use super::offer::{self, OfferAsk};
 use super::phases::{self, Row, SessionPhase, kind};
 use super::refused::Refused;
 use super::resume::{Claim, Claimed, Resumption};
@@ -70,30 +70,8 @@ pub enum Ask {
         to: u64,
         from: u64,
     },
-    /// The user of this stream offers this service.
-    Offer {
-        service: u32,
-        host: u32,
-    },
-    /// The stream that made this offer has ended.
-    OfferEnded {
-        offer: u32,
-    },
-    /// Whoever offers the service takes this client ([`Answer::OfferClient`]).
-    OfferTaken {
-        client: u32,
-    },
-    /// It does not, or the client was taken back ([`Answer::OfferCancel`]): this process has the
-    /// client's connection no more. `busy`: no stream could be opened to ask.
-    OfferRefused {
-        client: u32,
-        busy: bool,
-    },
-    /// This process has the client's connection no more, and still asks whoever offers the service:
-    /// the connection must come once the client is taken ([`Answer::OfferConnect`]).
-    OfferReturned {
-        client: u32,
-    },
+    /// About a service that this session offers, or one of its streams.
+    Offer(OfferAsk),
     /// RESUME begins a session. Its proofs are made with this key.
     Resumable {
         key: ProofKey,
@@ -177,8 +155,8 @@ pub enum Answer {
         client: u32,
         relay: u32,
     },
-    /// Nobody waits for that client's stream any more. The answer is [`Ask::OfferRefused`], or
-    /// [`Ask::OfferTaken`] where that had been sent before.
+    /// Nobody waits for that client's stream any more. The answer is [`OfferAsk::Refused`], or
+    /// [`OfferAsk::Taken`] where that had been sent before.
     OfferCancel {
         client: u32,
     },
@@ -251,13 +229,7 @@ impl Message for Ask {
             Ask::RelayEnded { relay, to, from } => {
                 Raw { c: *to, d: *from, ..raw(kind::RELAY_ENDED_IN_SESSION, *relay, 0) }
             }
-            Ask::Offer { service, host } => raw(kind::OFFER, *service, *host),
-            Ask::OfferEnded { offer } => raw(kind::OFFER_ENDED, *offer, 0),
-            Ask::OfferTaken { client } => raw(kind::OFFER_TAKEN, *client, 0),
-            Ask::OfferRefused { client, busy } => {
-                raw(kind::OFFER_REFUSED, *client, u32::from(*busy))
-            }
-            Ask::OfferReturned { client } => raw(kind::OFFER_RETURNED, *client, 0),
+            Ask::Offer(ask) => ask.raw(),
             Ask::Resumable { key } => with(kind::RESUMABLE, 0, 0, &Data(key.0.to_vec())),
             Ask::Lost(d) => with(kind::LOST, 0, 0, d),
             Ask::Resume(claim) => claim.raw(),
@@ -283,11 +255,11 @@ impl Message for Ask {
             kind::END => Ask::End(r.data),
             kind::NAME_IN_SESSION => Ask::Name,
             kind::RELAY_ENDED_IN_SESSION => Ask::RelayEnded { relay: r.a, to: r.c, from: r.d },
-            kind::OFFER => Ask::Offer { service: r.a, host: r.b },
-            kind::OFFER_ENDED => Ask::OfferEnded { offer: r.a },
-            kind::OFFER_TAKEN => Ask::OfferTaken { client: r.a },
-            kind::OFFER_REFUSED => Ask::OfferRefused { client: r.a, busy: flag(r.b)? },
-            kind::OFFER_RETURNED => Ask::OfferReturned { client: r.a },
+            kind::OFFER
+            | kind::OFFER_ENDED
+            | kind::OFFER_TAKEN
+            | kind::OFFER_REFUSED
+            | kind::OFFER_RETURNED => Ask::Offer(OfferAsk::from_raw(&r)?),
             kind::RESUMABLE => Ask::Resumable { key: ProofKey(r.data.bytes().try_into().ok()?) },
             kind::LOST => Ask::Lost(r.data),
             kind::RESUME => Ask::Resume(Claim::from_raw(&r)?),

@@ -46,9 +46,9 @@ fn an_order_out_of_its_phase_is_none() {
     let verify = Ask::Verify { method: Method::Password, user: Data::default() };
     assert!(!may(&verify, &SessionPhase::LoggingIn));
     assert!(may(&Ask::End(Data::default()), &SessionPhase::LoggingIn));
-    let offer = Ask::Offer { service: 0, host: 0 };
+    let offer = Ask::Offer(OfferAsk::Begin { service: 0, host: 0 });
     assert!(may(&offer, &SessionPhase::Stream) && !may(&offer, &SessionPhase::Encrypted));
-    let taken = Ask::OfferTaken { client: 1 };
+    let taken = Ask::Offer(OfferAsk::Taken { client: 1 });
     assert!(may(&taken, &SessionPhase::Plain) && !may(&taken, &SessionPhase::Stream));
 }
 
@@ -181,11 +181,11 @@ fn orders_of_sessions_come_as_they_were_given() {
         Ask::End(data.clone()),
         Ask::Name,
         Ask::RelayEnded { relay: 1, to: u64::MAX, from: 2 },
-        Ask::Offer { service: 1, host: 2 },
-        Ask::OfferEnded { offer: 3 },
-        Ask::OfferTaken { client: 4 },
-        Ask::OfferRefused { client: u32::MAX, busy: true },
-        Ask::OfferReturned { client: 4 },
+        Ask::Offer(OfferAsk::Begin { service: 1, host: 2 }),
+        Ask::Offer(OfferAsk::End { offer: 3 }),
+        Ask::Offer(OfferAsk::Taken { client: 4 }),
+        Ask::Offer(OfferAsk::Refused { client: u32::MAX, busy: true }),
+        Ask::Offer(OfferAsk::Returned { client: 4 }),
         Ask::Resumable { key: ProofKey([7; 32]) },
         Ask::Lost(data.clone()),
         Ask::Resume(claim()),

@@ -8,7 +8,7 @@ use crate::net::counted::Counted;
 use crate::net::end::End;
 use crate::net::handover::{Given, Got};
 use crate::sys::socket;
-use crate::wire::orders::Ask;
+use crate::wire::orders::{Ask, OfferAsk};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -53,12 +53,12 @@ impl Streams {
                     let counted = Some(unused.discard()).filter(|c| c.is_relay());
                     counted.map(|c| c.tally(stream.tally()))
                 }
-                Some(Got::Offer(offer)) => Some(Ask::OfferEnded { offer }),
+                Some(Got::Offer(offer)) => Some(Ask::Offer(OfferAsk::End { offer })),
                 None => None,
             },
-            StreamState::Offering(offer) => Some(Ask::OfferEnded { offer: *offer }),
+            StreamState::Offering(offer) => Some(Ask::Offer(OfferAsk::End { offer: *offer })),
             StreamState::Asking { client, .. } => {
-                Some(Ask::OfferRefused { client: *client, busy: false })
+                Some(Ask::Offer(OfferAsk::Refused { client: *client, busy: false }))
             }
             StreamState::Requesting { .. }
             | StreamState::LookingUpName { .. }

@@ -9,7 +9,7 @@ use crate::net::channel::Received;
 use crate::net::counted::Counted;
 use crate::sys::flow::Flow;
 use crate::sys::socket;
-use crate::wire::orders::{Answer, Ask, OWN_CONNECTION};
+use crate::wire::orders::{Answer, Ask, OWN_CONNECTION, OfferAsk};
 use crate::wire::yamux::StreamId;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -23,7 +23,7 @@ impl Multiplexer<'_> {
                 let here = here.map(|(connection, greeting)| ClientHere::new(connection, greeting));
                 if comes && here.is_none() {
                     // No descriptor was left for it.
-                    self.tell(&Ask::OfferReturned { client });
+                    self.tell(&Ask::Offer(OfferAsk::Returned { client }));
                 }
                 self.ask_for(client, first.bytes(), here);
             }
@@ -53,7 +53,7 @@ impl Multiplexer<'_> {
             Some(Err(_)) | None => {
                 // A client that has sent go-away offers nothing any more, until its offers end.
                 let busy = !self.streams.pump.mux().peer_went_away();
-                self.tell(&Ask::OfferRefused { client, busy });
+                self.tell(&Ask::Offer(OfferAsk::Refused { client, busy }));
             }
         }
     }
@@ -65,7 +65,7 @@ impl Multiplexer<'_> {
             return;
         };
         let (client, here) = (*client, here.take());
-        self.tell(&Ask::OfferTaken { client });
+        self.tell(&Ask::Offer(OfferAsk::Taken { client }));
         let Some(here) = here else { return };
         let counted = Counted::Offered(client);
         match here.greet() {
