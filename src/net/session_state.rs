@@ -4,6 +4,7 @@
 //! [`session`](super::session).
 
 use super::channel::Channel;
+use super::channels::Coming;
 use super::counted::Counted;
 use super::end::End;
 use super::handover::Handover;
@@ -16,6 +17,7 @@ use crate::policy::{Facts, Peer, PeerName};
 use crate::sys::clock;
 use crate::sys::shared::Shared;
 use crate::wire::builtins::Builtin;
+use crate::wire::orders::Ask;
 use crate::wire::pubkey::CHALLENGE;
 use crate::wire::reply;
 use std::os::fd::OwnedFd;
@@ -58,9 +60,11 @@ pub struct Start {
     pub world: Arc<World>,
     pub connection: Shared,
     pub facts: Facts,
-    pub channel: OwnedFd,
+    pub channel: Coming,
     pub place: Where,
     pub first: First,
+    /// With this the parent is told of it. None: of a stream, it has been told.
+    pub begin: Option<Ask>,
     /// Counts it among the sessions.
     pub guard: CountGuard,
     /// Of a stream: the exporter of its connection, if that is TLS.
@@ -183,7 +187,7 @@ impl Parked {
     /// A session that has not begun.
     pub(super) fn of(start: Start) -> Parked {
         Session {
-            channel: Channel::new(start.channel),
+            channel: Channel::new(start.channel, start.world.channels.clone()),
             link: Link::plain(start.connection),
             state: State {
                 deadline: clock::monotonic() + start.world.table.settings.login_timeout,

@@ -31,7 +31,7 @@ use crate::policy::{Facts, HostId, Peer, Reached, ServiceId};
 use crate::sys::interrupt::Interrupt;
 use crate::sys::shared::Shared;
 use crate::sys::{clock, gauges, socket};
-use crate::wire::orders::{FromNet, Named, ProxyAddresses, Why};
+use crate::wire::orders::{Ask, FromNet, Named, ProxyAddresses, Why};
 use crate::wire::reply;
 use listener::{Listener, Newest};
 use mio::unix::SourceFd;
@@ -299,14 +299,13 @@ impl Loop {
         };
         let reserved =
             self.clients.get(slot).is_some_and(|c| world.descriptors.is_reserved(&c.socket));
-        let pair = world.descriptors.unless_reserved(socket::seqpacket());
-        let (Ok((ours, theirs)), false) = (pair, reserved) else {
+        let next = world.channels.next(&world.descriptors, self.order_queue.channel());
+        let (Some((channel, ask)), false) = (next, reserved) else {
             return self.refuse_session(slot, &facts, first, Full::Descriptors);
         };
         let proxied = self.proxied(slot);
         let Some(socket) = self.detach(slot) else { return };
-        let order = FromNet::Session { tls_port: first.tls_port(), proxied };
-        if !self.send_order(&order, &[socket.as_fd(), theirs.as_fd()]) {
+        if ask && !self.send_order(&FromNet::Channel, &[]) {
             // A client that expects TLS cannot read a line.
             return if first.is_tls() {
                 drop(socket)
@@ -314,14 +313,15 @@ impl Loop {
                 self.answer_returned(socket, reply::BUSY.to_vec())
             };
         }
-        let place = Where::Connection;
+        let begin = Ask::Begin { tls_port: first.tls_port(), proxied };
         session::begin(session_state::Start {
             world,
             connection: socket,
             facts,
-            channel: ours,
-            place,
+            channel,
+            place: Where::Connection,
             first,
+            begin: Some(begin),
             guard,
             outer: None,
             handover: None,

@@ -27,6 +27,7 @@ impl Streams {
             StreamState::Branch { handover, .. } => handover.serves(),
             StreamState::Requesting { .. }
             | StreamState::LookingUpName { .. }
+            | StreamState::Branching { .. }
             | StreamState::Offering(_)
             | StreamState::Closing => false,
         };
@@ -62,6 +63,7 @@ impl Streams {
             }
             StreamState::Requesting { .. }
             | StreamState::LookingUpName { .. }
+            | StreamState::Branching { .. }
             | StreamState::Closing => None,
         };
         if let Some(ask) = ask {
