@@ -2,6 +2,8 @@
 
 use super::identity;
 use super::poll::{self, Poll};
+use nix::errno::Errno;
+use nix::fcntl::{self, FcntlArg};
 use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -60,6 +62,24 @@ pub fn append(path: impl AsRef<Path>) -> io::Result<File> {
     let mut how = OpenOptions::new();
     how.append(true).create(true).mode(0o600).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
     how.open(path)
+}
+
+/// Locks a file that was opened for writing, until this process closes it, or any other descriptor
+/// of it. False: another process has locked it. Where files cannot be locked, none is.
+pub fn lock(file: &File) -> io::Result<bool> {
+    let whole = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    match fcntl::fcntl(file, FcntlArg::F_SETLK(&whole)) {
+        Ok(_) => Ok(true),
+        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+        Err(Errno::ENOLCK | Errno::EOPNOTSUPP | Errno::EINVAL | Errno::ENOSYS) => Ok(true),
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// What a file is, in words.
