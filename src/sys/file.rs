@@ -4,6 +4,7 @@ use super::identity;
 use super::poll::{self, Poll};
 use nix::errno::Errno;
 use nix::fcntl::{self, FcntlArg};
+use nix::unistd::{self, AccessFlags};
 use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -62,6 +63,20 @@ pub fn append(path: impl AsRef<Path>) -> io::Result<File> {
     let mut how = OpenOptions::new();
     how.append(true).create(true).mode(0o600).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
     how.open(path)
+}
+
+/// Could this process append to a file, which is made if it does not exist? It is neither opened
+/// nor made.
+pub fn may_append(path: &str) -> io::Result<()> {
+    match std::fs::metadata(path) {
+        Ok(found) if found.is_dir() => Err(io::Error::from_raw_os_error(libc::EISDIR)),
+        Ok(_) => Ok(unistd::access(path, AccessFlags::W_OK)?),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let directory = Path::new(path).parent().unwrap_or(Path::new("/")).join(".");
+            Ok(unistd::access(&directory, AccessFlags::W_OK | AccessFlags::X_OK)?)
+        }
+        Err(e) => Err(e),
+    }
 }
 
 /// Locks a file that was opened for writing, until this process closes it, or any other descriptor
