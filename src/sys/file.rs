@@ -35,26 +35,31 @@ pub fn read_any(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     whole(path.as_ref(), true, |_| Ok(()))
 }
 
-/// The same for a file that decides what this process does: it must belong to this user or to root,
-/// and nobody else may write it, as ssh(1) demands of its own. A group that has the number of its
-/// user is that user's alone: where each user has a group, files are made so that it may write
-/// them. A device says nothing.
+/// The same for a file that decides what this process does: nobody else may write it, as ssh(1)
+/// demands of its own.
 pub fn read_own(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     whole(path.as_ref(), true, |found| {
-        let (owner, mode) = (found.uid(), found.mode() & 0o7777);
-        let of_others = if found.gid() == owner { ALL_WRITE } else { ALL_WRITE | GROUP_WRITES };
-        let why = match () {
-            () if found.file_type().is_char_device() => return Ok(()),
-            () if owner != 0 && owner != identity::effective_uid() => {
-                format!("it belongs to another user (uid {owner}), who could change what it says")
-            }
-            () if mode & of_others != 0 => {
-                format!("others can write it (mode {mode:04o}): run `chmod go-w` on it")
-            }
-            () => return Ok(()),
-        };
-        Err(io::Error::other(why))
+        others_write(found).map_or(Ok(()), |e| Err(io::Error::other(e)))
     })
+}
+
+/// Why others than this user and root can write a file or a directory, if they can. A group that
+/// has the number of its user is that user's alone: where each user has a group, files are made so
+/// that it may write them. A device says nothing.
+pub fn others_write(found: &Metadata) -> Option<String> {
+    let (owner, mode) = (found.uid(), found.mode() & 0o7777);
+    let of_others = if found.gid() == owner { ALL_WRITE } else { ALL_WRITE | GROUP_WRITES };
+    match () {
+        () if found.file_type().is_char_device() => None,
+        () if owner != 0 && owner != identity::effective_uid() => {
+            let who = format!("it belongs to another user (uid {owner})");
+            Some(format!("{who}, who could change what it says"))
+        }
+        () if mode & of_others != 0 => {
+            Some(format!("others can write it (mode {mode:04o}): run `chmod go-w` on it"))
+        }
+        () => None,
+    }
 }
 
 /// Opens a file to append to it, which is made, for its owner alone, if it does not exist. A named
