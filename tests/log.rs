@@ -189,6 +189,31 @@ fn a_log_that_is_closed_blocks_nobody() {
     }
 }
 
+/// Nothing is made for it.
+#[test]
+fn a_log_that_cannot_be_opened_does_not_pass_the_test() {
+    let place = Place::new();
+    let (conf, file) = (place.at("test.conf"), place.write("file", "", 0o644));
+    let tested = |log: &str| {
+        place.write("test.conf", &place.fill(&format!("log_type = FILE {log}\n{CONF}")), 0o644);
+        run(&["-t", "-f", &conf])
+    };
+    let directory = place.at("");
+    for (log, why) in [
+        (place.at("none/log"), "No such file or directory (os error 2)"),
+        (format!("{file}/log"), "Not a directory (os error 20)"),
+        (directory, "Is a directory (os error 21)"),
+    ] {
+        let wanted = format!("{conf}:1: log_type: {log}: {why}\n");
+        assert_eq!(tested(&log), (1, String::new(), wanted));
+    }
+    let new = place.at("new");
+    for log in [&file, &new, "/dev/null"] {
+        assert_eq!(tested(log), (0, "configuration OK\n".into(), String::new()));
+    }
+    assert!(!std::path::Path::new(&new).exists());
+}
+
 #[test]
 fn a_file_may_be_the_log_and_then_each_line_has_its_time() {
     let d = Daemon::with(&format!("log_type = FILE @DIR@/log\n{CONF}")).start_unlogged();

@@ -658,6 +658,42 @@ fn why_a_file_does_not_count_is_logged_once_a_minute() {
     );
 }
 
+/// As sshd without PAM has it: chage(1) ends who may log in, by a key too.
+#[test]
+fn nobody_logs_in_with_an_account_that_has_expired() {
+    if !root() || !installed("unshare") {
+        return skip("needs root and unshare");
+    }
+    let (conf, files) = (format!("passwords = @DIR@/passwd\n{CONF}"), ["passwd", "shadow"]);
+    let hash = "$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.";
+    // Days since 1970, in the last field but one. It is one of 2243 for `later`.
+    let users = [("demo", ""), ("gone", "1"), ("later", "100000"), ("locked", "")];
+    let b = Daemon::with(&conf)
+        .file("passwd", &users.map(|(name, _)| format!("{name}:{hash}\n")).concat());
+    let [passwd, shadow] = files.map(|f| std::fs::read_to_string(format!("/etc/{f}")).expect(f));
+    let new = |line: &dyn Fn(usize) -> String| (0..users.len()).map(line).collect::<String>();
+    let passwd_of = |n: usize| format!("{0}:x:{1}:{1}::/:/bin/sh\n", users[n].0, 61_300 + n);
+    let shadow_of = |n: usize| format!("{}:!:19000:::::{}:\n", users[n].0, users[n].1);
+    b.place.write("etc-passwd", &(passwd + &new(&passwd_of)), 0o644);
+    b.place.write("etc-shadow", &(shadow + &new(&shadow_of)), 0o600);
+    let mounts = "mount --bind @DIR@/etc-passwd /etc/passwd && mount --bind @DIR@/etc-shadow /etc/shadow && exec \"$0\" \"$@\"";
+    let b = b.under(&["unshare", "-m", "sh", "-c", mounts]);
+    let Some(d) = with_key(b, &["-t", "ed25519"], "") else { return };
+    let keys = std::fs::read_to_string(d.place.keys().join("demo")).expect("keys");
+    for (n, (name, _)) in users.iter().enumerate() {
+        d.place.write_keys(name, &keys);
+        let yes = format!("Authentication as {name} successful\r\n");
+        let answer = if *name == "gone" { FAILED_LOGIN } else { &yes };
+        let mut c = d.connect_from(&format!("127.0.5.{}", n + 1));
+        let nonce = challenge(&mut c);
+        c.send(line(&d, name, &nonce)).expect(answer);
+        let prompts = "+ Success\r\nEnter Username: Enter Password: ";
+        c.send(format!("AUTH\r\n{name}\r\ndemopass\r\n")).expect(format!("{prompts}{answer}"));
+    }
+    d.wait_log("LOGIN user=gone method=pubkey result=no-account from=127.0.5.2");
+    d.wait_log("LOGIN user=gone method=password result=no from=127.0.5.2");
+}
+
 /// PAM's own files and modules, in a mount namespace of fived's.
 #[test]
 fn a_good_key_is_followed_by_pams_account_phase() {

@@ -445,6 +445,32 @@ fn a_pidfile_of_another_is_left_alone() {
     assert_eq!(std::fs::read_to_string(d.place.at("pid")).expect("pidfile"), "1\n");
 }
 
+/// `fived --reload -p` and init scripts would reach the wrong one.
+#[test]
+fn the_pidfile_of_one_that_serves_is_left_alone() {
+    let mut first = Daemon::with(CONF).arg("-p").arg("@DIR@/pid").start();
+    let (pid, first_id) = (first.place.at("pid"), first.parent_pid());
+    let read = || std::fs::read_to_string(&pid).expect("pidfile");
+    let (code, err) = Daemon::with(CONF).arg("-p").arg(&pid).fails();
+    let wanted = format!(
+        "{pid}: expected the pidfile of no running fived, found that of process {first_id}\n"
+    );
+    assert!(code == 111 && err.contains(&wanted), "{code} {err}");
+    same(read(), format!("{first_id}\n"));
+    same(first.ask("hello\r\n"), HELLO);
+    // One that ends, or makes room, gives it up with its ports.
+    let mut slow = first.connect();
+    slow.send("cat\r\nx").expect("+Go\r\nx");
+    for (signal, says) in [(Signal::SIGUSR2, "leaving"), (Signal::SIGTERM, "stopping")] {
+        first.signal(signal);
+        first.wait_log(says);
+        let second = Daemon::with(CONF).arg("-p").arg(&pid).start();
+        same(read(), format!("{}\n", second.parent_pid()));
+    }
+    slow.half_close().end();
+    assert_eq!(first.wait(), 0);
+}
+
 /// Whoever types `-p` for another option must not lose a file.
 #[test]
 fn a_file_that_is_no_pidfile_is_left_alone() {

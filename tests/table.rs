@@ -1,6 +1,8 @@
 //! SPEC 2.1 to 2.3: the table, by `-t`, `-T` and `-C`.
 
 mod support;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use support::*;
 
 const ROW: &str = "cat stream tcp nowait @USER@ /bin/cat cat\n";
@@ -26,6 +28,37 @@ fn mistakes(conf: &str, wanted: &[(usize, &str)]) {
             "{line:?} should begin with {head:?}"
         );
     }
+}
+
+/// Whoever can write what says which programs root runs is root.
+#[test]
+fn a_configuration_that_others_can_write_is_a_warning() {
+    let place = Place::new();
+    let text = place.fill("include @DIR@/more\nincludedir @DIR@/d\n");
+    let conf = place.write("test.conf", &text, 0o644);
+    let (more, one) = (place.write("more", ROW, 0o644), place.write("d/one", "", 0o644));
+    let directory = place.at("d");
+    assert_eq!(run(&["-t", "-f", &conf]), (0, "configuration OK\n".into(), String::new()));
+    for (path, good, bad) in [
+        (&conf, 0o644, 0o666),
+        (&more, 0o644, 0o646),
+        (&directory, 0o755, 0o1777),
+        (&one, 0o600, 0o602),
+    ] {
+        let set = |mode| std::fs::set_permissions(path, Permissions::from_mode(mode));
+        set(bad).expect("chmod");
+        let wanted = format!(
+            "warning: {path}: others can write it (mode {bad:04o}): run `chmod go-w` on it\n"
+        );
+        assert_eq!(run(&["-t", "-f", &conf]).2, wanted);
+        set(good).expect("chmod");
+    }
+    if !root() {
+        return skip("needs root for another owner");
+    }
+    std::os::unix::fs::chown(&more, Some(12345), None).expect("chown");
+    let who = "it belongs to another user (uid 12345), who could change what it says";
+    assert_eq!(run(&["-t", "-f", &conf]).2, format!("warning: {more}: {who}\n"));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A user's keys: reads the authorized_keys files, and checks whether one of their keys made the
 //! signature.
 
-use super::attempt::Attempt;
+use super::attempt::{Attempt, EXPIRED};
 use super::conversation::Conversation;
 use super::verify;
 use crate::sys::clock;
@@ -20,7 +20,7 @@ use std::path::Path;
 const FILE_MAX: u64 = 256 * 1024;
 
 pub fn result(attempt: &Attempt, c: &mut Conversation) -> Result<LoginResult, String> {
-    let keys = of(attempt);
+    let (keys, has_expired) = (of(attempt), attempt.has_expired());
     attempt.drop_rights()?;
     let Some((challenge, line)) = c.signature() else {
         return Ok(attempt.refuse(LoginResult::Later, "no signature came"));
@@ -58,7 +58,10 @@ pub fn result(attempt: &Attempt, c: &mut Conversation) -> Result<LoginResult, St
                 text: verify::sha256(&text),
                 key: verify::sha256(sig.key),
             });
-            LoginResult::Yes
+            match has_expired {
+                true => attempt.refuse(LoginResult::NoAccount, EXPIRED),
+                false => LoginResult::Yes,
+            }
         }
     })
 }

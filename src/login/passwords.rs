@@ -1,6 +1,6 @@
 //! Passwords: the file of hashes, and PAM.
 
-use super::attempt::Attempt;
+use super::attempt::{Attempt, EXPIRED};
 use super::conversation::{Conversation, PASSWORD};
 use crate::log;
 use crate::sys::crypt::{Crypt, PASSWORD_MAX};
@@ -31,7 +31,7 @@ struct Entry {
 pub fn by_hash(attempt: &Attempt, c: &mut Conversation) -> Result<LoginResult, String> {
     let text = attempt.request.passwords.as_deref().map(read).transpose()?.unwrap_or_default();
     let entries = find(&text, &attempt.request.user);
-    let crypt = Crypt::open()?;
+    let (crypt, has_expired) = (Crypt::open()?, attempt.has_expired());
     attempt.drop_rights()?;
     let Some(mut password) = c.ask(PASSWORD) else {
         return Ok(attempt.refuse(LoginResult::Later, "no password came"));
@@ -50,6 +50,7 @@ pub fn by_hash(attempt: &Attempt, c: &mut Conversation) -> Result<LoginResult, S
     }
     let same = equal(hash.as_bytes(), entry.hash.as_bytes());
     Ok(match (same & entry.real & good, entry.real, good) {
+        (true, ..) if has_expired => attempt.refuse(LoginResult::No, EXPIRED),
         (true, ..) => LoginResult::Yes,
         (_, _, false) => attempt.refuse(LoginResult::No, "a password that crypt(3) cannot take"),
         (_, true, _) => attempt.refuse(LoginResult::No, "another password than the file's"),

@@ -7,6 +7,7 @@ use super::config::Config;
 use super::descriptors::{ChildError, Descriptors};
 use super::held_up::HeldUp;
 use super::options::Options;
+use super::pidfile::Pidfile;
 use super::tallies::{Counted, Tallies};
 use crate::log;
 use crate::sys::spawn::Spawner;
@@ -124,6 +125,7 @@ pub enum Phase {
 /// See the module.
 pub struct Context {
     pub options: Options,
+    pub pidfile: Option<Pidfile>,
     /// The configuration that is served now.
     pub config: Rc<Config>,
     pub poll: Poll,
@@ -152,6 +154,7 @@ impl Context {
         let now = clock::monotonic();
         Ok(Context {
             options,
+            pidfile: None,
             config: Rc::new(config),
             poll: Poll::new()?,
             spawner,

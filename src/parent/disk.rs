@@ -39,10 +39,10 @@ pub struct Disk<'a> {
     last: Option<&'a Addresses>,
     /// The hosts that were looked up.
     hosts: HashMap<String, Result<Vec<IpAddr>, String>>,
-    /// What the administrator should know about them, one line each.
-    warnings: Vec<String>,
     /// For them.
     left: TimeLeft,
+    /// What the administrator should know about the hosts, and the files, one line each.
+    warnings: Vec<String>,
     pub ports: PortNames<'a>,
 }
 
@@ -70,7 +70,17 @@ impl<'a> Disk<'a> {
         e.to_string()
     }
 
-    /// About the hosts that were looked up since they were taken last.
+    /// Whoever can write a file or a directory of the configuration decides what root runs. A pipe
+    /// is read once: `cat /etc/fived.conf | sudo fived -t -f /dev/stdin`.
+    fn warn_of_others(&mut self, path: &str) {
+        let found = fs::metadata(path).ok().filter(|found| found.is_file() || found.is_dir());
+        let why = found.and_then(|found| file::others_write(&found));
+        let line = why.map(|why| format!("{path}: {why}"));
+        self.warnings.extend(line.filter(|line| !self.warnings.contains(line)));
+    }
+
+    /// About the files that were read, and the hosts that were looked up, since they were taken
+    /// last.
     pub fn take_warnings(&mut self) -> Vec<String> {
         std::mem::take(&mut self.warnings)
     }
@@ -109,10 +119,12 @@ impl Files for Disk<'_> {
         } else {
             file::read_any(path)
         };
+        self.warn_of_others(path);
         found.map_err(|e| self.failed(path, &e))
     }
 
     fn list(&mut self, directory: &str) -> Result<Vec<String>, String> {
+        self.warn_of_others(directory);
         names(directory).map_err(|e| self.failed(directory, &e))
     }
 

@@ -4,6 +4,7 @@ use super::channel::Broken;
 use super::context::{Phase, Timer};
 use super::ended::LAST_ORDERS;
 use super::net::Net;
+use super::pidfile::Pidfile;
 use super::run::Parent;
 use super::session::SessionRecord;
 use super::{net, sessions};
@@ -84,12 +85,14 @@ impl Parent {
         }
     }
 
-    /// Gives up all listeners. `last`: sessions in which no service runs end.
+    /// Gives up all listeners, and the pidfile to whoever has them next. `last`: sessions in which
+    /// no service runs end.
     fn close_listeners(&mut self, last: bool) {
         self.cx.spawner.end_spare();
         self.not_reloaded();
         self.listeners.close();
         self.ports.close();
+        self.cx.pidfile.iter_mut().for_each(Pidfile::give_up);
         for net in self.nets.tokens() {
             self.drain(net, last);
         }

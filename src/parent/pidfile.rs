@@ -1,13 +1,18 @@
 //! The file with the parent's process id (`-p`).
 
+use crate::sys::file;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 
 /// Bytes of such a file at most: a number, and some blanks.
 const SIZE_MAX: u64 = 32;
 
 /// A file that was written. It is removed when this is dropped.
-pub struct Pidfile(String);
+pub struct Pidfile {
+    path: String,
+    /// Locked: no other fived takes the file.
+    file: Option<File>,
+}
 
 impl Pidfile {
     /// May this file be overwritten? One that has anything but a number in it was given by mistake:
@@ -29,10 +34,28 @@ impl Pidfile {
         }
     }
 
+    /// Err: one line; it may be that another fived has the file.
     pub fn write(path: &str) -> Result<Pidfile, String> {
-        std::fs::write(path, format!("{}\n", std::process::id()))
-            .map_err(|e| format!("{path}: {e}"))?;
-        Ok(Pidfile(path.into()))
+        let wrong = |e: std::io::Error| format!("{path}: {e}");
+        let how = File::options().write(true).create(true).truncate(false).open(path);
+        let mut file = how.map_err(wrong)?;
+        if file.metadata().map_err(wrong)?.is_file() {
+            if !file::lock(&file).map_err(wrong)? {
+                let id = std::fs::read_to_string(path).unwrap_or_default();
+                return Err(format!(
+                    "{path}: expected the pidfile of no running fived, found that of process {}",
+                    id.trim()
+                ));
+            }
+            file.set_len(0).map_err(wrong)?;
+        }
+        writeln!(file, "{}", std::process::id()).map_err(wrong)?;
+        Ok(Pidfile { path: path.into(), file: Some(file) })
+    }
+
+    /// Another fived may have the file from now on.
+    pub fn give_up(&mut self) {
+        self.file = None;
     }
 }
 
@@ -40,10 +63,10 @@ impl Drop for Pidfile {
     fn drop(&mut self) {
         // Another fived may have written its own id to it. If somebody has removed the file, there
         // is nothing to do.
-        if std::fs::read(&self.0)
+        if std::fs::read(&self.path)
             .is_ok_and(|id| id == format!("{}\n", std::process::id()).as_bytes())
         {
-            let _ = std::fs::remove_file(&self.0);
+            let _ = std::fs::remove_file(&self.path);
         }
     }
 }

@@ -102,6 +102,7 @@ fn start(mut options: Options, made: &mut Vec<String>) -> Result<(), Stop> {
     let mut parent = Context::new(options, config, spawner)
         .and_then(|cx| Parent::new(cx, listeners, signals))
         .map_err(Stop::system("poll"))?;
+    parent.cx.pidfile = pidfile;
     parent.ports = ports;
     parent.ports.listeners.watch(&mut parent.cx).map_err(Stop::system("poll"))?;
     parent.ports.again_later(&mut parent.cx, !missing.is_empty());
@@ -110,7 +111,6 @@ fn start(mut options: Options, made: &mut Vec<String>) -> Result<(), Stop> {
     parent.announce = Some(Box::new(move || ready(detached, &config.table)));
     let ended = parent.run().map_err(Stop::refused);
     parent.end();
-    drop(pidfile);
     ended
 }
 

@@ -3,6 +3,7 @@
 
 use super::config::{self, Purpose, Read};
 use super::keys::Make;
+use super::log_file;
 use super::options::{Inspection, Options, Task, help};
 use super::start::{self, Stop};
 use super::status::{SYSTEM, USAGE, print_error};
@@ -90,7 +91,9 @@ fn tell(what: &Inspection, read: Read) -> io::Result<i32> {
     match what {
         Inspection::Test => {
             warnings.iter().for_each(|w| print_error(&format!("warning: {w}")));
-            if left_out {
+            let log = log_file::check(&config.table);
+            log.iter().for_each(|wrong| print_error(wrong));
+            if left_out || log.is_some() {
                 return Ok(USAGE);
             }
             say("configuration OK\n")

@@ -2,6 +2,9 @@
 
 use super::identity;
 use super::poll::{self, Poll};
+use nix::errno::Errno;
+use nix::fcntl::{self, FcntlArg};
+use nix::unistd::{self, AccessFlags};
 use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -32,26 +35,31 @@ pub fn read_any(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     whole(path.as_ref(), true, |_| Ok(()))
 }
 
-/// The same for a file that decides what this process does: it must belong to this user or to root,
-/// and nobody else may write it, as ssh(1) demands of its own. A group that has the number of its
-/// user is that user's alone: where each user has a group, files are made so that it may write
-/// them. A device says nothing.
+/// The same for a file that decides what this process does: nobody else may write it, as ssh(1)
+/// demands of its own.
 pub fn read_own(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     whole(path.as_ref(), true, |found| {
-        let (owner, mode) = (found.uid(), found.mode() & 0o7777);
-        let of_others = if found.gid() == owner { ALL_WRITE } else { ALL_WRITE | GROUP_WRITES };
-        let why = match () {
-            () if found.file_type().is_char_device() => return Ok(()),
-            () if owner != 0 && owner != identity::effective_uid() => {
-                format!("it belongs to another user (uid {owner}), who could change what it says")
-            }
-            () if mode & of_others != 0 => {
-                format!("others can write it (mode {mode:04o}): run `chmod go-w` on it")
-            }
-            () => return Ok(()),
-        };
-        Err(io::Error::other(why))
+        others_write(found).map_or(Ok(()), |e| Err(io::Error::other(e)))
     })
+}
+
+/// Why others than this user and root can write a file or a directory, if they can. A group that
+/// has the number of its user is that user's alone: where each user has a group, files are made so
+/// that it may write them. A device says nothing.
+pub fn others_write(found: &Metadata) -> Option<String> {
+    let (owner, mode) = (found.uid(), found.mode() & 0o7777);
+    let of_others = if found.gid() == owner { ALL_WRITE } else { ALL_WRITE | GROUP_WRITES };
+    match () {
+        () if found.file_type().is_char_device() => None,
+        () if owner != 0 && owner != identity::effective_uid() => {
+            let who = format!("it belongs to another user (uid {owner})");
+            Some(format!("{who}, who could change what it says"))
+        }
+        () if mode & of_others != 0 => {
+            Some(format!("others can write it (mode {mode:04o}): run `chmod go-w` on it"))
+        }
+        () => None,
+    }
 }
 
 /// Opens a file to append to it, which is made, for its owner alone, if it does not exist. A named
@@ -60,6 +68,38 @@ pub fn append(path: impl AsRef<Path>) -> io::Result<File> {
     let mut how = OpenOptions::new();
     how.append(true).create(true).mode(0o600).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
     how.open(path)
+}
+
+/// Could this process append to a file, which is made if it does not exist? It is neither opened
+/// nor made.
+pub fn may_append(path: &str) -> io::Result<()> {
+    match std::fs::metadata(path) {
+        Ok(found) if found.is_dir() => Err(io::Error::from_raw_os_error(libc::EISDIR)),
+        Ok(_) => Ok(unistd::access(path, AccessFlags::W_OK)?),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let directory = Path::new(path).parent().unwrap_or(Path::new("/")).join(".");
+            Ok(unistd::access(&directory, AccessFlags::W_OK | AccessFlags::X_OK)?)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// Locks a file that was opened for writing, until this process closes it, or any other descriptor
+/// of it. False: another process has locked it. Where files cannot be locked, none is.
+pub fn lock(file: &File) -> io::Result<bool> {
+    let whole = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    match fcntl::fcntl(file, FcntlArg::F_SETLK(&whole)) {
+        Ok(_) => Ok(true),
+        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+        Err(Errno::ENOLCK | Errno::EOPNOTSUPP | Errno::EINVAL | Errno::ENOSYS) => Ok(true),
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// What a file is, in words.

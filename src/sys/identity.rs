@@ -1,10 +1,15 @@
 //! Users and groups of the system (passwd(5), group(5), through the system's name service), and
 //! those that this process has.
 
+use super::clock;
 use nix::unistd::{self, Gid, Group, Uid};
 use std::ffi::CString;
 use std::io;
 use std::path::Path;
+use std::time::SystemTime;
+
+/// Its seconds.
+const DAY: u64 = 24 * 60 * 60;
 
 /// A user of the system.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,6 +101,18 @@ pub fn groups_of(user: &User) -> Vec<u32> {
         .ok()
         .and_then(|name| unistd::getgrouplist(&name, Gid::from_raw(user.gid)).ok());
     all.map_or_else(|| vec![user.gid], |all| all.into_iter().map(Gid::as_raw).collect())
+}
+
+/// Has the account of this user expired (shadow(5))? Its last day is the one before the date of
+/// chage(1), as PAM counts. Only root is told; for others no account has. For a process of one
+/// thread.
+pub fn has_expired(name: &str) -> bool {
+    let Ok(name) = CString::new(name) else { return false };
+    let today = clock::wall().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |t| t.as_secs());
+    // SAFETY: the name ends in a zero byte, and nothing else in this process calls getspnam(3)
+    // while what it returned is read.
+    let expires = unsafe { libc::getspnam(name.as_ptr()).as_ref() }.map(|entry| entry.sp_expire);
+    expires.is_some_and(|day| day >= 0 && today / DAY >= day as u64)
 }
 
 /// This process's effective uid.

@@ -20,8 +20,8 @@ pub enum LoginResult {
     /// The signature is good, but another session has used it already. Only the parent can find
     /// that out.
     UsedSignature,
-    /// The proof is good, but nobody logs in with this account: PAM does not admit it, or its user
-    /// has another name.
+    /// The proof is good, but nobody logs in with this account: it has expired, PAM does not admit
+    /// it, or its user has another name.
     NoAccount,
     /// The child took too long, and the parent has ended it.
     Timeout,

@@ -108,7 +108,6 @@ pub static ATTRIBUTES: &[Attribute] = &[
     entry("port", One, Once, Service, Row(port)),
     entry("redirect", Two, Once, Service, Row(redirect)),
     entry("bind", One, Once, Both, Row(|d, v| set(&mut d.bind, v))),
-    entry("interface", One, Once, Both, Row(|d, v| set(&mut d.bind, v))),
     entry("banner", One, Once, Both, Banner),
     entry("banner_success", One, Once, Both, Banner),
     entry("banner_fail", One, Once, Both, Banner),
@@ -134,6 +133,8 @@ pub static ATTRIBUTES: &[Attribute] = &[
 
 /// The attribute of that name, without regard to case, as xinetd has it.
 pub fn find(name: &str) -> Option<&'static Attribute> {
+    // Two names of one attribute: the second of two such lines is left out, whatever its name is.
+    let name = if name.eq_ignore_ascii_case("interface") { "bind" } else { name };
     ATTRIBUTES.iter().find(|a| a.name.eq_ignore_ascii_case(name))
 }
 

@@ -145,6 +145,10 @@ fn each_line_that_is_wrong_is_told() {
             "8: nice: expected it once, found it a second time: the line is left out",
         ),
         (
+            " bind = 127.0.0.1\n interface = 0.0.0.0\n",
+            "8: interface: expected it once, found it a second time: the line is left out",
+        ),
+        (
             " nice += 1\n",
             "7: nice: expected `=`, because the attribute is not a list, found `+=` or `-=`: the line is left out",
         ),
