@@ -101,13 +101,13 @@ pub struct Read {
     pub left_out: bool,
 }
 
-/// Reads everything. `listen`: the addresses of -l; `handed`: the sockets of the service manager;
+/// Reads everything. `given`: the addresses of -l, and the sockets of the service manager;
 /// `make`: whether a missing certificate is made; `before`: the configuration that stands; `made`:
 /// gets a line about a certificate that was made and kept, which is to be logged whatever is
 /// returned: the next time it is found, and nothing is said. Err: every mistake, one line each.
 pub fn read(
     origin: &Origin,
-    (listen, handed): (&[Listen], &[Wanted]),
+    given: (&[Listen], &[Wanted]),
     make: Make,
     before: Option<&Config>,
     (spawner, made): (&mut Spawner, &mut Vec<String>),
@@ -122,17 +122,17 @@ pub fn read(
     let (catalog, late) = catalog(&table, before, &mut wrong);
     check(&table, &catalog, own, &mut wrong, &mut warnings);
     logins(&table, &mut wrong, &mut warnings);
-    let found = row_ports::of(&table, (listen, handed), &catalog, &mut disk.ports);
+    let found = row_ports::of(&table, given, &catalog, &mut disk.ports);
     let ports = found.ports;
     wrong.extend(found.wrong);
     let late: Vec<String> = late.into_iter().chain(disk.ports.warning()).collect();
     warnings.extend_from_slice(&late);
     warnings.extend(socket_directories::warnings(&ports.plain, &table, &catalog));
     warnings.extend(banners::warnings(&table));
-    warnings.extend(reached::warn(origin, &table, before.map(|b| &b.table), &ports, listen, make));
+    warnings.extend(reached::warn(origin, &table, before.map(|b| &b.table), &ports, given, make));
     left_out |= !found.left_out.is_empty();
     warnings.extend(switch_off(&mut table, found.left_out));
-    let make = make.is_due(reached::offers_tls(&table, &ports, listen)) && wrong.is_empty();
+    let make = make.is_due(reached::offers_tls(&table, &ports, given.0)) && wrong.is_empty();
     let keys = Keys::read(&table, make, before.map(|b| &b.keys), (spawner, made));
     let keys = unless_refused(keys, &mut wrong)?;
     warnings.extend_from_slice(&keys.warnings);

@@ -81,7 +81,6 @@ fn start(mut options: Options, made: &mut Vec<String>) -> Result<(), Stop> {
     let Read { config, warnings, .. } =
         config::read(&options.origin, own, make, None, (&mut spawner, made))
             .map_err(|e| Stop(e.status(), e.lines()))?;
-    let unused_l = !options.listen.is_empty() && listeners.addresses().next().is_some();
     let mut ports = Ports::default();
     let in_vain = given.in_vain(&config.ports.plain);
     if !in_vain.is_empty() {
@@ -95,9 +94,6 @@ fn start(mut options: Options, made: &mut Vec<String>) -> Result<(), Stop> {
     let signals = Signals::new(&SIGNALS).map_err(Stop::system("signals"))?;
     options.notes.iter().chain(&warnings).chain(&missing).for_each(|w| log::warn(w));
     warn_of_rights(&rights);
-    if unused_l {
-        log::warn("-l is not used, because the service manager handed over sockets (LISTEN_FDS)");
-    }
     made.drain(..).chain(config.keys.notes.iter().cloned()).for_each(|n| log::say(&n));
     let mut parent = Context::new(options, config, spawner)
         .and_then(|cx| Parent::new(cx, listeners, signals))
