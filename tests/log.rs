@@ -43,6 +43,25 @@ fn start_and_exit() {
     assert!(seconds.parse::<u32>().is_ok() && thousandths.len() == 3);
 }
 
+/// `journalctl -p warning` shows the warnings, and nothing else.
+#[test]
+fn warnings_have_their_priority_in_the_journal() {
+    let conf = format!("{CONF}missing stream tcp nowait @USER@ /no/such/program\n");
+    let journal = "JOURNAL_STREAM=$(stat -L -c %d:%i /dev/fd/2) exec \"$0\" \"$@\"";
+    let d = Daemon::with(&conf).under(&["sh", "-c", journal]).start();
+    same(d.ask("missing\r\n"), "-Service failed\r\n");
+    same(d.ask("hello\r\n"), HELLO);
+    d.wait_log("EXIT service=hello");
+    let log = d.log();
+    let wrong = |l: &&str| l.starts_with("<4>") != l.contains("WARN ");
+    let marked = log.lines().filter(|l| l.starts_with("<4>WARN ")).count();
+    assert!(marked > 0 && !log.lines().any(|l| wrong(&l)), "{log}");
+    // It is not the service's affair, and another descriptor is not the journal.
+    let d = Daemon::with(&conf).env("JOURNAL_STREAM", "1:2").start();
+    d.wait_log("WARN ");
+    assert!(!d.log().contains("<4>"), "{}", d.log());
+}
+
 #[test]
 fn sessions_have_numbers_of_their_own() {
     let d = Daemon::with(CONF).start();
