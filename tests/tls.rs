@@ -255,7 +255,7 @@ fn a_handshake_has_its_time_and_no_more() {
 fn a_key_that_cannot_be_kept_is_this_run_s_also_after_a_reload() {
     let d = Daemon::with("state_directory = /proc/no\n").start();
     let key = |line: String| line.split("sha256//").nth(1).expect("a key").to_string();
-    let first = key(d.wait_log("/proc/no: "));
+    let first = key(d.wait_log("WARN /proc/no: "));
     d.signal(nix::sys::signal::Signal::SIGHUP);
     assert_eq!(key(d.wait_logs("is kept for this run only", 2).pop().expect("a line")), first);
 }

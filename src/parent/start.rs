@@ -94,7 +94,8 @@ fn start(mut options: Options, made: &mut Vec<String>) -> Result<(), Stop> {
     let signals = Signals::new(&SIGNALS).map_err(Stop::system("signals"))?;
     options.notes.iter().chain(&warnings).chain(&missing).for_each(|w| log::warn(w));
     warn_of_rights(&rights);
-    made.drain(..).chain(config.keys.notes.iter().cloned()).for_each(|n| log::say(&n));
+    config.keys.notes.iter().for_each(|n| log::warn(n));
+    made.drain(..).for_each(|n| log::say(&n));
     let mut parent = Context::new(options, config, spawner)
         .and_then(|cx| Parent::new(cx, listeners, signals))
         .map_err(Stop::system("poll"))?;
