@@ -1,6 +1,7 @@
 //! SPEC 2.1 to 2.3: the table, by `-t`, `-T` and `-C`.
 
 mod support;
+use std::os::unix::fs::PermissionsExt;
 use support::*;
 
 const ROW: &str = "cat stream tcp nowait @USER@ /bin/cat cat\n";
@@ -708,6 +709,27 @@ fn what_cannot_be_read_or_opened_is_told_at_the_setting_that_names_it() {
     let (code, _, err) = place.fived(&conf, &["-l", "127.0.0.1:0"]);
     let wanted = format!("{}log_type: /no/such/log: ", at("fived.conf", 2));
     assert!(code == 111 && err.ends_with("(os error 2)\n") && err.contains(&wanted), "{err}");
+}
+
+/// Whoever can write it decides what root runs.
+#[test]
+fn a_file_that_others_can_write_is_a_warning() {
+    let place = Place::new();
+    let included = place.write("more", ROW, 0o666);
+    let conf = format!("include {included}\n");
+    let said = |mode: u32| {
+        std::fs::set_permissions(&included, std::fs::Permissions::from_mode(mode)).expect("mode");
+        place.fived(&conf, &["-t"])
+    };
+    let wanted =
+        format!("warning: {included}: others can write it (mode 0666): run `chmod go-w` on it\n");
+    assert_eq!(said(0o666), (0, "configuration OK\n".into(), wanted));
+    assert_eq!(said(0o644).2, "");
+    if root() {
+        std::os::unix::fs::chown(&included, Some(65_534), None).expect("owner");
+        let err = said(0o644).2;
+        assert!(err.contains("it belongs to another user (uid 65534), who could change"), "{err}");
+    }
 }
 
 #[test]

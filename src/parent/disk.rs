@@ -39,9 +39,9 @@ pub struct Disk<'a> {
     last: Option<&'a Addresses>,
     /// The hosts that were looked up.
     hosts: HashMap<String, Result<Vec<IpAddr>, String>>,
-    /// What the administrator should know about them, one line each.
+    /// What the administrator should know about files and hosts, one line each.
     warnings: Vec<String>,
-    /// For them.
+    /// For look-ups.
     left: TimeLeft,
     pub ports: PortNames<'a>,
 }
@@ -70,7 +70,7 @@ impl<'a> Disk<'a> {
         e.to_string()
     }
 
-    /// About the hosts that were looked up since they were taken last.
+    /// About the files that were read, and the hosts that were looked up.
     pub fn take_warnings(&mut self) -> Vec<String> {
         std::mem::take(&mut self.warnings)
     }
@@ -109,7 +109,16 @@ impl Files for Disk<'_> {
         } else {
             file::read_any(path)
         };
-        found.map_err(|e| self.failed(path, &e))
+        let found = found.map_err(|e| self.failed(path, &e))?;
+        // Whoever can write it decides what runs here, and as whom.
+        let file = fs::metadata(path).ok().filter(fs::Metadata::is_file);
+        if let Some(why) = file.and_then(|file| file::others_write(&file)) {
+            let line = format!("{path}: {why}");
+            if !self.warnings.contains(&line) {
+                self.warnings.push(line);
+            }
+        }
+        Ok(found)
     }
 
     fn list(&mut self, directory: &str) -> Result<Vec<String>, String> {

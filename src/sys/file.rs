@@ -37,21 +37,25 @@ pub fn read_any(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
 /// user is that user's alone: where each user has a group, files are made so that it may write
 /// them. A device says nothing.
 pub fn read_own(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
-    whole(path.as_ref(), true, |found| {
-        let (owner, mode) = (found.uid(), found.mode() & 0o7777);
-        let of_others = if found.gid() == owner { ALL_WRITE } else { ALL_WRITE | GROUP_WRITES };
-        let why = match () {
-            () if found.file_type().is_char_device() => return Ok(()),
-            () if owner != 0 && owner != identity::effective_uid() => {
-                format!("it belongs to another user (uid {owner}), who could change what it says")
-            }
-            () if mode & of_others != 0 => {
-                format!("others can write it (mode {mode:04o}): run `chmod go-w` on it")
-            }
-            () => return Ok(()),
-        };
-        Err(io::Error::other(why))
+    whole(path.as_ref(), true, |found| match others_write(found) {
+        Some(why) if !found.file_type().is_char_device() => Err(io::Error::other(why)),
+        _ => Ok(()),
     })
+}
+
+/// Why somebody else than this user and root decides what a file says; None: nobody does.
+pub fn others_write(found: &Metadata) -> Option<String> {
+    let (owner, mode) = (found.uid(), found.mode() & 0o7777);
+    let of_others = if found.gid() == owner { ALL_WRITE } else { ALL_WRITE | GROUP_WRITES };
+    match () {
+        () if owner != 0 && owner != identity::effective_uid() => {
+            Some(format!("it belongs to another user (uid {owner}), who could change what it says"))
+        }
+        () if mode & of_others != 0 => {
+            Some(format!("others can write it (mode {mode:04o}): run `chmod go-w` on it"))
+        }
+        () => None,
+    }
 }
 
 /// Opens a file to append to it, which is made, for its owner alone, if it does not exist. A named
