@@ -9,6 +9,7 @@ use super::keys::Make;
 use super::listeners::Listeners;
 use super::log_file;
 use super::options::Options;
+use super::own_users;
 use super::pidfile::Pidfile;
 use super::port_listeners::PortListeners;
 use super::ports::Ports;
@@ -146,6 +147,11 @@ fn absolute(path: &str) -> Result<String, Stop> {
 
 /// The rights of root that fived does not have. Err: one of them is vital.
 fn missing_rights() -> Result<Vec<Right>, Stop> {
+    if let Some(lacks) = rights::namespace_lacks(&own_users::NUMBERS) {
+        return Err(Stop::refused(format!(
+            "user namespace: {lacks}: map 65536 users and groups into it (newuidmap, newgidmap), or start fived as an ordinary user"
+        )));
+    }
     let missing = rights::missing().map_err(Stop::system("capabilities"))?;
     match missing.iter().find(|r| r.vital) {
         None => Ok(missing),
