@@ -429,6 +429,10 @@ fn each_host_has_its_own_certificate_and_a_reload_changes_it_without_ending_a_se
     let certificate = |name: &str| Tls::start(d.connect().0, name).certificate();
     let (a, b) = (certificate("a.example"), certificate("b.example"));
     assert!(a != b && certificate("c.example") == a);
+    let (code, out, _) = run(&["-f", &d.place.at("fived.conf"), "--fingerprint"]);
+    let lines: Vec<Vec<&str>> = out.lines().map(|l| l.split(' ').collect()).collect();
+    assert!(code == 0 && lines.len() == 2 && lines[0][0] != lines[1][0], "{out}");
+    assert!(lines[0].len() == 1 && lines[1][1..] == ["b.example"], "{out}");
     let mut standing = Tls::start(d.connect().0, "a.example");
     standing.send(b"cat\r\n");
     standing.expect(b"+Go\r\n");
