@@ -1,6 +1,7 @@
 //! The start of the daemon: from the command line to the loop, and the message to whoever started
 //! it that it is ready.
 
+use super::bind_error::of_limit;
 use super::bound::Bound;
 use super::config::{self, Config, Read};
 use super::context::Context;
@@ -32,7 +33,7 @@ pub struct Stop(pub i32, pub Vec<String>);
 
 impl Stop {
     fn system(what: &str) -> impl FnOnce(std::io::Error) -> Stop {
-        move |e| Stop(SYSTEM, vec![format!("{what}: {e}")])
+        move |e| Stop(SYSTEM, vec![format!("{what}: {e}{}", of_limit(&e))])
     }
 
     fn refused(why: String) -> Stop {
