@@ -149,6 +149,19 @@ fn lintian_finds_no_error() {
     output(Command::new("lintian").args(["--allow-root", "--fail-on", "error,warning", deb]));
 }
 
+/// systemd gives up after five starts within ten seconds (`DefaultStartLimitBurst`). An address of
+/// `listen` may come later than that after the computer has started.
+#[test]
+fn the_unit_is_started_again_until_its_address_is_there() {
+    let unit = read(top().join("etc/fived.service").to_str().expect("UTF-8"));
+    let value = |key: &str| unit.lines().find_map(|l| l.strip_prefix(key));
+    assert_eq!(value("Restart="), Some("on-failure"));
+    assert_eq!(value("RestartPreventExitStatus="), Some("1"));
+    let pause: u32 = value("RestartSec=").map_or(0, |s| s.parse().expect("seconds"));
+    assert!(pause * 5 > 10, "RestartSec={pause}");
+    assert!(!unit.contains("Also=fived.socket"), "who enables the unit keeps `listen`");
+}
+
 #[test]
 fn the_units_are_clean_and_give_a_reason_for_each_restriction_that_they_leave_out() {
     if !installed("systemd-analyze") {

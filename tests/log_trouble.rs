@@ -3,6 +3,7 @@
 
 mod support;
 
+use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
@@ -104,6 +105,34 @@ fn a_log_at_the_limit_of_the_size_of_files_ends_nobody() {
     let whole: Vec<String> =
         lines.iter().filter_map(|l| l.strip_suffix('\n')).map(String::from).collect();
     assert!(log().len() <= 2048 && !written_and_lost(&whole).0.is_empty(), "{lines:?}");
+}
+
+#[test]
+fn syslog_is_told_which_lines_are_warnings() {
+    for (level, of_warnings, of_others) in [("info", 28, 30), ("err", 27, 27)] {
+        let Some(d) = with_mounts(&format!("SYSLOG daemon {level}"), DEVICES) else { return };
+        // It has its signals then.
+        ask(&d, 0..1);
+        let path = format!("/proc/{}/root/dev/log", d.parent_pid());
+        let syslog = UnixDatagram::bind(path).expect("syslog");
+        syslog.set_read_timeout(Some(TIMEOUT)).expect("timeout");
+        std::fs::write(d.place.at("fived.conf"), "broken\n").expect("written");
+        d.signal(Signal::SIGHUP);
+        let (mut packet, mut warnings) = ([0; 4096], 0);
+        loop {
+            let n = syslog.recv(&mut packet).expect("a line");
+            let line = String::from_utf8_lossy(&packet[..n]).into_owned();
+            let (begin, text) = line.split_once(": ").expect("a beginning");
+            let warns = text.starts_with("WARN ");
+            let priority = if warns { of_warnings } else { of_others };
+            assert_eq!(begin, format!("<{priority}>fived[{}]", d.parent_pid()), "{line}");
+            warnings += usize::from(warns);
+            if text.starts_with("RELOAD ") {
+                break;
+            }
+        }
+        assert_eq!(warnings, 1);
+    }
 }
 
 #[test]

@@ -342,6 +342,10 @@ fn sockets_of_systemd_are_served() {
         .stdin(listener.into())
         .start();
     assert_eq!(d.addresses, [address]);
+    let unused = format!(
+        "listen: 192.0.2.1:1 is not used, because the service manager handed over sockets (LISTEN_FDS): {address}; "
+    );
+    d.wait_log(&format!("fived.conf:2: {unused}"));
     same(d.ask("hello\r\n"), HELLO);
     // They are not the services' affair, nor a reload's.
     let mut c = d.connect();
@@ -351,6 +355,12 @@ fn sockets_of_systemd_are_served() {
     assert!(!proc::environment(pid).iter().any(|w| w.starts_with("LISTEN_")));
     d.reload(CONF);
     same(d.ask("hello\r\n"), HELLO);
+    let told = |d: &Daemon| d.log().matches(" is not used").count();
+    assert_eq!(told(&d), 1, "{}", d.log());
+    d.reload(&format!("listen = {address}\n{CONF}"));
+    assert_eq!(told(&d), 1, "{}", d.log());
+    d.reload(&format!("# another\nlisten = {address} 192.0.2.1:1\n{CONF}"));
+    d.wait_log(&format!("fived.conf:3: {unused}"));
 }
 
 /// Such a port would have two listeners, and the kernel would deal clients out to both.

@@ -99,6 +99,30 @@ fn a_root_without_rights_over_its_network_serves() {
     assert!(log.contains("WARN network namespace: ") && log.contains("get Unix sockets"), "{log}");
 }
 
+/// In a user namespace with these maps, and a network namespace of its own.
+const MAPPED: &str = "
+unshare -U -n sleep 100 </dev/null >/dev/null 2>&1 &
+until [ \"$(readlink /proc/$!/ns/net)\" != \"$(readlink /proc/self/ns/net)\" ]; do sleep 0.02; done
+echo @SETGROUPS@ >/proc/$!/setgroups && echo 0 0 @N@ >/proc/$!/uid_map && echo 0 0 @N@ >/proc/$!/gid_map || exit
+exec nsenter -t $! -U -n --preserve-credentials \"$@\"";
+
+#[test]
+fn a_user_namespace_in_which_nothing_can_be_started_is_named() {
+    if !(root() && installed("unshare") && installed("nsenter")) {
+        return skip("needs root, unshare and nsenter");
+    }
+    for (setgroups, n, why) in [
+        ("allow", "1000", "uid_map does not have 61184 to 65519"),
+        ("deny", "65536", "it does not allow setgroups(2)"),
+    ] {
+        let script = MAPPED.replace("@SETGROUPS@", setgroups).replace("@N@", n);
+        let (code, message) = Daemon::with(CONF).under(&["sh", "-c", &script, "sh"]).fails();
+        let wanted = format!("user namespace: {why}");
+        assert!(code == 111 && message.contains(&wanted), "{code} {message}");
+        assert!(message.contains("or start fived as an ordinary user"), "{message}");
+    }
+}
+
 #[test]
 fn a_network_process_that_can_never_be_had_ends_the_start() {
     if !(root() && installed("strace")) {

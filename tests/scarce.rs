@@ -238,6 +238,25 @@ print('there', flush=True)
 sys.stdin.read()
 ";
 
+#[test]
+fn a_table_with_more_ports_than_descriptors_says_which_limit_to_raise() {
+    if !installed("prlimit") {
+        return skip("needs prlimit");
+    }
+    let wanted = "Too many open files (os error 24): the configuration needs more descriptors than fived may open: raise that limit (LimitNOFILE=";
+    let row = "discard stream tcp nowait @USER@ internal\n tcpmux = no\n port = 127.0.0.1:0\n";
+    let limited = ["prlimit", "--nofile=64:64"];
+    let (code, err) = Daemon::with(&row.repeat(100)).under(&limited).fails();
+    assert!(code == 111 && err.contains(wanted), "{code} {err}");
+    // Rows of inetd.conf are left out, but what fived itself needs is not there either.
+    let rows: String = (20_001..20_101)
+        .map(|n| format!("127.0.0.1:{n} stream tcp nowait @USER@ /bin/cat\n"))
+        .collect();
+    let d = Daemon::with("inetd = @DIR@/inetd.conf\n").file("inetd.conf", &rows);
+    let (code, err) = d.under(&limited).fails();
+    assert!(code == 111 && err.lines().last().is_some_and(|l| l.contains(wanted)), "{code} {err}");
+}
+
 /// unix(7), ETOOMANYREFS: it happens wherever processes of one user send many at a time. A request
 /// was lost by it.
 #[test]

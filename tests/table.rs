@@ -343,6 +343,13 @@ fn files_are_included() {
     assert_eq!(place.decide(&conf, "service=d"), format!("allow d {}:1", place.at("d/20")));
     assert_eq!(place.decide(&conf, "service=a"), format!("allow a {}:3", place.at("fived.conf")));
     assert_eq!(place.decide(&conf, "service=no"), "deny no - unknown");
+    let (code, _, err) = place.fived(&conf, &["-t"]);
+    let warning = format!(
+        "warning: {}:2: includedir: {}: not read, because its name has a dot or a ~\n",
+        place.at("fived.conf"),
+        place.at("d/x.conf")
+    );
+    assert_eq!((code, err), (0, warning));
     let (_, out, _) = place.fived(&conf, &["-T"]);
     let at = |name: &str| out.lines().position(|l| l.starts_with(&format!("{name} "))).expect(name);
     assert!(at("b") < at("c") && at("c") < at("d") && at("d") < at("a"), "in order:\n{out}");

@@ -255,7 +255,7 @@ fn a_handshake_has_its_time_and_no_more() {
 fn a_key_that_cannot_be_kept_is_this_run_s_also_after_a_reload() {
     let d = Daemon::with("state_directory = /proc/no\n").start();
     let key = |line: String| line.split("sha256//").nth(1).expect("a key").to_string();
-    let first = key(d.wait_log("/proc/no: "));
+    let first = key(d.wait_log("WARN /proc/no: "));
     d.signal(nix::sys::signal::Signal::SIGHUP);
     assert_eq!(key(d.wait_logs("is kept for this run only", 2).pop().expect("a line")), first);
 }
@@ -364,6 +364,12 @@ fn a_pair_that_cannot_be_read_is_never_replaced() {
     }
     let (code, out, err) = fingerprint();
     assert!(code == 1 && out.is_empty() && err.contains("key.pem: "), "{code} {out}{err}");
+    // It says what to do, and that helps.
+    assert!(err.contains(": restore cert.pem and key.pem from a copy, or remove both: "), "{err}");
+    for name in ["cert.pem", "key.pem"] {
+        std::fs::remove_dir(d.place.at(&format!("state/{name}"))).expect("remove");
+    }
+    assert_eq!(fingerprint().0, 0);
 }
 
 #[test]
@@ -423,6 +429,10 @@ fn each_host_has_its_own_certificate_and_a_reload_changes_it_without_ending_a_se
     let certificate = |name: &str| Tls::start(d.connect().0, name).certificate();
     let (a, b) = (certificate("a.example"), certificate("b.example"));
     assert!(a != b && certificate("c.example") == a);
+    let (code, out, _) = run(&["-f", &d.place.at("fived.conf"), "--fingerprint"]);
+    let lines: Vec<Vec<&str>> = out.lines().map(|l| l.split(' ').collect()).collect();
+    assert!(code == 0 && lines.len() == 2 && lines[0][0] != lines[1][0], "{out}");
+    assert!(lines[0].len() == 1 && lines[1][1..] == ["b.example"], "{out}");
     let mut standing = Tls::start(d.connect().0, "a.example");
     standing.send(b"cat\r\n");
     standing.expect(b"+Go\r\n");

@@ -2,6 +2,7 @@
 
 use super::row_ports::{Port, RowPlace};
 use crate::sys::port::Protocol;
+use crate::sys::socket::is_out_of_descriptors;
 use std::fmt::Display;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -75,7 +76,16 @@ pub fn line(
         ErrorKind::PermissionDenied if port < 1024 && port != 0 => {
             ": only root may use this port (net.ipv4.ip_unprivileged_port_start)".into()
         }
-        _ => String::new(),
+        _ => of_limit(e).into(),
     };
     format!("{place}: {word}: {address}: {e}{hint}")
+}
+
+/// What to do about an error that is the limit of descriptors; empty for any other.
+pub fn of_limit(e: &io::Error) -> &'static str {
+    if is_out_of_descriptors(e) {
+        ": the configuration needs more descriptors than fived may open: raise that limit (LimitNOFILE= of its unit, or `ulimit -n`)"
+    } else {
+        ""
+    }
 }

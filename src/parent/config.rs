@@ -139,7 +139,8 @@ pub fn read(
     warnings.extend_from_slice(&late);
     warnings.extend(socket_directories::warnings(&ports.plain, &table, &catalog));
     warnings.extend(banners::warnings(&table));
-    warnings.extend(reached::warn(origin, &table, before.map(|b| &b.table), &ports, listen, make));
+    let given = (listen, handed);
+    warnings.extend(reached::warn(origin, &table, before.map(|b| &b.table), &ports, given, make));
     left_out |= !found.left_out.is_empty();
     warnings.extend(switch_off(&mut table, found.left_out));
     let make = make.is_due(reached::offers_tls(&table, &ports, listen)) && wrong.is_empty();

@@ -11,7 +11,7 @@ use std::collections::HashSet;
 /// The account that is used if it exists.
 const ACCOUNT: &str = "_fived";
 /// Ids that no distribution gives to an account: systemd's for DynamicUser (systemd.exec(5)).
-const NUMBERS: std::ops::RangeInclusive<u32> = 61_184..=65_519;
+pub const NUMBERS: std::ops::RangeInclusive<u32> = 61_184..=65_519;
 /// The first of them that is tried. It is fixed, so that reloads and restarts choose the same one.
 const FIRST: u32 = 63_417;
 

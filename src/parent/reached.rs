@@ -1,14 +1,29 @@
-//! Whether any client can reach anything of a table.
+//! Where clients can reach anything of a table, and whether any client can.
 
 use super::keys::Make;
 use super::row_ports::RowPorts;
 use crate::policy::{HostId, Listen, Origin, Table};
+use crate::sys::port::Wanted;
+use std::net::SocketAddr;
 
 const NOWHERE: &str = "expected an address, or a row with a port of its own, found neither: without sockets from systemd nobody can reach any service";
 
-/// A table that offers nothing to anybody is served, but hardly meant: its file may have been cut
-/// off. `before`: the one that stands; `given`: the addresses of -l.
+/// What is served, but hardly meant. `before`: the table that stands; `given`: the addresses of -l;
+/// `handed`: the sockets of the service manager.
 pub fn warn(
+    origin: &Origin,
+    table: &Table,
+    before: Option<&Table>,
+    ports: &RowPorts,
+    (given, handed): (&[Listen], &[Wanted]),
+    make: Make,
+) -> impl Iterator<Item = String> {
+    let nowhere = nowhere(origin, table, before, ports, given, make);
+    [nowhere, unused(table, given, handed)].into_iter().flatten()
+}
+
+/// A table that offers nothing to anybody: its file may have been cut off.
+fn nowhere(
     origin: &Origin,
     table: &Table,
     before: Option<&Table>,
@@ -30,6 +45,26 @@ pub fn warn(
             Some(format!("{line}: listen: {NOWHERE}"))
         }
     }
+}
+
+/// The sockets of the service manager are used instead of `listen` and of -l, so an address that is
+/// not among them is not served: `listen = 127.0.0.1:1` keeps nobody out where the service manager
+/// has port 1 of every address.
+fn unused(table: &Table, given: &[Listen], handed: &[Wanted]) -> Option<String> {
+    let theirs: Vec<SocketAddr> = handed.iter().map(|h| h.address).collect();
+    let own = table.settings.own_addresses(given);
+    let not_theirs = own.iter().find(|own| !theirs.is_empty() && !theirs.contains(own))?;
+    let place = if given.is_empty() {
+        // Nobody has asked for the default.
+        format!("{}: listen:", table.line(HostId::DEFAULT, "listen").ok()?)
+    } else {
+        "-l".into()
+    };
+    let theirs: Vec<String> = theirs.iter().map(SocketAddr::to_string).collect();
+    Some(format!(
+        "{place} {not_theirs} is not used, because the service manager handed over sockets (LISTEN_FDS): {}; to change that, stop and disable its unit (fived.socket), and restart fived",
+        theirs.join(" ")
+    ))
 }
 
 /// May a client begin TLS anywhere?

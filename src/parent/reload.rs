@@ -102,7 +102,7 @@ impl Parent {
         warnings.extend(missing);
         let now = config.table.services().len();
         warnings.iter().for_each(|w| log::warn(w));
-        config.keys.notes.iter().for_each(|n| log::say(n));
+        config.keys.notes.iter().for_each(|n| log::warn(n));
         if let Err(e) = log_file::open(&config.table, self.cx.options.background) {
             log::warn(&e);
             warnings.push(e);

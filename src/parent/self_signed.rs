@@ -22,6 +22,8 @@ const KEY: &str = "key.pem";
 /// How long a self-signed certificate is valid: ten years.
 const DAYS: u32 = 3650;
 const DAY: Duration = Duration::from_secs(86_400);
+/// What to do about a pair that cannot be used.
+const MEND: &str = "restore cert.pem and key.pem from a copy, or remove both: fived then makes others, which clients that know the old key refuse";
 
 /// The certificate and its key, as text (PEM).
 #[derive(Clone)]
@@ -78,12 +80,13 @@ pub fn read(
         ErrorKind::PermissionDenied => closed,
         _ => false,
     };
+    let wrong = |path: &Path, e: &dyn fmt::Display| format!("{}: {e}: {MEND}", path.display());
     match (file::read(&certificate), file::read(&key)) {
         (Ok(c), Ok(k)) => {
             let secret = Zeroizing::new(k);
-            let pair = Pair::new(&c, &secret, inspector).map_err(|wrong| match wrong {
-                Wrong::Certificate(e) => format!("{}: {e}", certificate.display()),
-                Wrong::Key(e) => format!("{}: {e}", key.display()),
+            let pair = Pair::new(&c, &secret, inspector).map_err(|found| match found {
+                Wrong::Certificate(e) => wrong(&certificate, &e),
+                Wrong::Key(e) => wrong(&key, &e),
             })?;
             let warning = mode_that_allows(&key, 0o077).map(|mode| {
                 format!(
@@ -98,8 +101,8 @@ pub fn read(
             keep_or_make(&directory, before, inspector).map(Some)
         }
         (Err(c), Err(k)) if is_missing(&c) && is_missing(&k) => Ok(None),
-        (_, Err(e)) => Err(format!("{}: {e}", key.display())),
-        (Err(e), _) => Err(format!("{}: {e}", certificate.display())),
+        (_, Err(e)) => Err(wrong(&key, &e)),
+        (Err(e), _) => Err(wrong(&certificate, &e)),
     }
 }
 

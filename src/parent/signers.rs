@@ -114,9 +114,10 @@ impl Signers {
         self.all.iter_mut().for_each(|s| drop(s.waiting.take_if(|r| r.session == session)));
     }
 
-    /// Ends all keys processes.
-    pub fn end(&self) {
-        self.all.iter().filter_map(|s| s.process.as_ref()).for_each(|p| p.child.kill());
+    /// Ends all keys processes. They are gone then: one that ended after fived would be one that
+    /// remains, for the service manager.
+    pub fn end(&mut self) {
+        self.all.iter_mut().filter_map(|s| s.process.take()).for_each(|p| p.child.end());
     }
 
     /// Starts the keys process of the current configuration.

@@ -1,6 +1,7 @@
 //! The start of the daemon: from the command line to the loop, and the message to whoever started
 //! it that it is ready.
 
+use super::bind_error::of_limit;
 use super::bound::Bound;
 use super::config::{self, Config, Purpose, Read};
 use super::context::Context;
@@ -9,6 +10,7 @@ use super::keys::Make;
 use super::listeners::Listeners;
 use super::log_file;
 use super::options::Options;
+use super::own_users;
 use super::pidfile::Pidfile;
 use super::port_listeners::PortListeners;
 use super::ports::Ports;
@@ -31,7 +33,7 @@ pub struct Stop(pub i32, pub Vec<String>);
 
 impl Stop {
     fn system(what: &str) -> impl FnOnce(std::io::Error) -> Stop {
-        move |e| Stop(SYSTEM, vec![format!("{what}: {e}")])
+        move |e| Stop(SYSTEM, vec![format!("{what}: {e}{}", of_limit(&e))])
     }
 
     fn refused(why: String) -> Stop {
@@ -81,7 +83,6 @@ fn start(mut options: Options, made: &mut Vec<String>) -> Result<(), Stop> {
     let purpose = Purpose { origin, listen, handed: &handed, make, before: None };
     let Read { config, warnings, .. } =
         config::read(purpose, &mut spawner, made).map_err(|e| Stop(e.status(), e.lines()))?;
-    let unused_l = !options.listen.is_empty() && listeners.addresses().next().is_some();
     let mut ports = Ports::default();
     let in_vain = given.in_vain(&config.ports.plain);
     if !in_vain.is_empty() {
@@ -95,10 +96,8 @@ fn start(mut options: Options, made: &mut Vec<String>) -> Result<(), Stop> {
     let signals = Signals::new(&SIGNALS).map_err(Stop::system("signals"))?;
     options.notes.iter().chain(&warnings).chain(&missing).for_each(|w| log::warn(w));
     warn_of_rights(&rights);
-    if unused_l {
-        log::warn("-l is not used, because the service manager handed over sockets (LISTEN_FDS)");
-    }
-    made.drain(..).chain(config.keys.notes.iter().cloned()).for_each(|n| log::say(&n));
+    config.keys.notes.iter().for_each(|n| log::warn(n));
+    made.drain(..).for_each(|n| log::say(&n));
     let mut parent = Context::new(options, config, spawner)
         .and_then(|cx| Parent::new(cx, listeners, signals))
         .map_err(Stop::system("poll"))?;
@@ -149,6 +148,11 @@ fn absolute(path: &str) -> Result<String, Stop> {
 
 /// The rights of root that fived does not have. Err: one of them is vital.
 fn missing_rights() -> Result<Vec<Right>, Stop> {
+    if let Some(lacks) = rights::namespace_lacks(&own_users::NUMBERS) {
+        return Err(Stop::refused(format!(
+            "user namespace: {lacks}: map 65536 users and groups into it (newuidmap, newgidmap), or start fived as an ordinary user"
+        )));
+    }
     let missing = rights::missing().map_err(Stop::system("capabilities"))?;
     match missing.iter().find(|r| r.vital) {
         None => Ok(missing),

@@ -1,7 +1,7 @@
 //! What fived is called for: it serves, or checks a configuration, prints it, decides a query, or
 //! makes a line for the password file.
 
-use super::config::{self, Purpose, Read};
+use super::config::{self, Config, Purpose, Read};
 use super::keys::Make;
 use super::log_file;
 use super::options::{Inspection, Options, Task, help};
@@ -86,6 +86,17 @@ fn inspect(options: &Options, what: &Inspection) -> i32 {
     }
 }
 
+/// One line for each certificate; after that of a virtual host its name.
+fn print_fingerprints(config: &Config) -> io::Result<i32> {
+    for (pair, n) in config.keys.pairs.iter().zip(0..) {
+        let mut hosts = config.table.hosts().iter().zip(&config.keys.chosen);
+        let name = hosts.find(|(_, chosen)| **chosen == n).map_or("", |(host, _)| &host.name);
+        say(format!("{} {name}", pair.fingerprint()).trim_end())?;
+        say("\n")?;
+    }
+    Ok(0)
+}
+
 fn tell(what: &Inspection, read: Read) -> io::Result<i32> {
     let Read { config, warnings, left_out } = read;
     match what {
@@ -109,12 +120,7 @@ fn tell(what: &Inspection, read: Read) -> io::Result<i32> {
                 return Ok(SYSTEM);
             }
             config.keys.notes.iter().for_each(|n| print_error(n));
-            config
-                .keys
-                .pairs
-                .iter()
-                .try_for_each(|p| say(&format!("{}\n", p.fingerprint())).map(drop))?;
-            Ok(0)
+            print_fingerprints(&config)
         }
         Inspection::Decide(query) if query == "-" => {
             for line in io::stdin().lock().split(b'\n') {

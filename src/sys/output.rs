@@ -1,15 +1,19 @@
-//! Where the log goes: descriptor 2, a file, or syslog's socket. Never blocks.
+//! Where the log goes: descriptor 2, a file, or syslog's socket. Never blocks. Syslog and the
+//! journal of systemd are told that the lines that begin with `WARN ` are warnings.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Write};
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixDatagram;
 
 /// A pipe that poll(2) reports writable takes this much without blocking (pipe(7): PIPE_BUF).
 const PIPE_TAKES: usize = 4096;
 const SYSLOG: &str = "/dev/log";
+const WARN: &[u8] = b"WARN ";
+/// The priority of warnings, as RFC 5424, 6.2.1 numbers it.
+const WARNING: u8 = 4;
 
 #[derive(Debug)]
 enum Kind {
@@ -18,11 +22,14 @@ enum Kind {
     Shared {
         file: ManuallyDrop<File>,
         regular: bool,
+        /// It leads to systemd's journal, which takes the priority of a line from `<N>` before it.
+        journal: bool,
     },
     Own(File),
     Syslog {
         socket: UnixDatagram,
-        prefix: String,
+        facility: u8,
+        level: u8,
     },
 }
 
@@ -36,11 +43,13 @@ impl Output {
         // SAFETY: descriptor 2 stays open as long as the process runs; ManuallyDrop never closes
         // it.
         let file = ManuallyDrop::new(unsafe { File::from_raw_fd(2) });
-        let may_wait = |m: std::fs::Metadata| {
+        let may_wait = |m: &Metadata| {
             m.file_type().is_fifo() || m.file_type().is_socket() || m.file_type().is_char_device()
         };
-        let regular = file.metadata().is_ok_and(|m| !may_wait(m));
-        Output(Kind::Shared { file, regular })
+        let found = file.metadata();
+        let regular = found.as_ref().is_ok_and(|m| !may_wait(m));
+        let journal = found.is_ok_and(|m| is_journal(&m));
+        Output(Kind::Shared { file, regular, journal })
     }
 
     /// Appends to a file, which is created with mode 0640 if it does not exist. A named pipe is
@@ -62,14 +71,9 @@ impl Output {
     pub fn syslog(facility: u8, level: u8) -> io::Result<Output> {
         let socket = UnixDatagram::unbound()?;
         socket.set_nonblocking(true)?;
-        let prefix = format!(
-            "<{}>fived[{}]: ",
-            u32::from(facility) * 8 + u32::from(level),
-            std::process::id()
-        );
         // A syslog that is not there yet is tried again with each line.
         let _ = socket.connect(SYSLOG);
-        Ok(Output(Kind::Syslog { socket, prefix }))
+        Ok(Output(Kind::Syslog { socket, facility, level }))
     }
 
     /// Does each line need the time? A file does; syslog, and whoever reads a terminal or a pipe,
@@ -82,9 +86,10 @@ impl Output {
     /// bytes.
     pub fn write(&mut self, lines: &[u8]) -> usize {
         match &mut self.0 {
-            Kind::Shared { file, regular } => shared(file, *regular, lines),
+            Kind::Shared { file, journal: true, .. } => journal(file, lines),
+            Kind::Shared { file, regular, .. } => shared(file, *regular, lines),
             Kind::Own(file) => file.write(lines).unwrap_or(0),
-            Kind::Syslog { socket, prefix } => syslog(socket, prefix, lines),
+            Kind::Syslog { socket, facility, level } => syslog(socket, *facility, *level, lines),
         }
     }
 }
@@ -99,6 +104,34 @@ fn shared(file: &mut File, regular: bool, lines: &[u8]) -> usize {
         match file.write(piece) {
             Ok(n) if n > 0 => done += n,
             _ => break,
+        }
+    }
+    done
+}
+
+/// Is this what JOURNAL_STREAM names (systemd.exec(5))?
+fn is_journal(found: &Metadata) -> bool {
+    let named = std::env::var("JOURNAL_STREAM");
+    named.is_ok_and(|n| n == format!("{}:{}", found.dev(), found.ino()))
+}
+
+/// Each warning by itself, with its priority, and the lines between them together.
+fn journal(file: &mut File, lines: &[u8]) -> usize {
+    let mut done = 0;
+    while done < lines.len() {
+        let rest = &lines[done..];
+        let line = rest.iter().position(|&b| b == b'\n').map_or(rest.len(), |i| i + 1);
+        let (size, taken) = if rest.starts_with(WARN) {
+            let marked = [format!("<{WARNING}>").as_bytes(), &rest[..line]].concat();
+            (line, if shared(file, false, &marked) == 0 { 0 } else { line })
+        } else {
+            let next = rest.windows(WARN.len() + 1).position(|w| w[0] == b'\n' && &w[1..] == WARN);
+            let size = next.map_or(rest.len(), |i| i + 1);
+            (size, shared(file, false, &rest[..size]))
+        };
+        done += taken;
+        if taken < size {
+            break;
         }
     }
     done
@@ -119,9 +152,12 @@ fn writable(fd: BorrowedFd) -> bool {
     unsafe { libc::poll(&mut p, 1, 0) == 1 && p.revents & libc::POLLOUT != 0 }
 }
 
-fn syslog(socket: &UnixDatagram, prefix: &str, lines: &[u8]) -> usize {
+fn syslog(socket: &UnixDatagram, facility: u8, level: u8, lines: &[u8]) -> usize {
     let mut done = 0;
     for line in lines.split_inclusive(|&b| b == b'\n') {
+        let level = if line.starts_with(WARN) { level.min(WARNING) } else { level };
+        let priority = u32::from(facility) * 8 + u32::from(level);
+        let prefix = format!("<{priority}>fived[{}]: ", std::process::id());
         let packet = [prefix.as_bytes(), line.strip_suffix(b"\n").unwrap_or(line)].concat();
         let sent = socket.send(&packet).or_else(|e| match e.kind() {
             io::ErrorKind::WouldBlock => Err(e),

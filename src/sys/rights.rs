@@ -2,7 +2,9 @@
 //! removed them.
 
 use super::check;
+use std::fs;
 use std::io;
+use std::ops::RangeInclusive;
 
 /// A right that fived uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,9 +78,53 @@ pub fn missing() -> io::Result<Vec<Right>> {
     Ok(RIGHTS.into_iter().filter(|r| !has(r)).collect())
 }
 
+/// What the user namespace of this process does not let root do (user_namespaces(7)), so that it
+/// can start nothing: drop its groups, or become one of the users `own`. None: it does, or there is
+/// no /proc to say so.
+pub fn namespace_lacks(own: &RangeInclusive<u32>) -> Option<String> {
+    let of_this = |name: &str| fs::read_to_string(format!("/proc/self/{name}")).ok();
+    if !nix::unistd::geteuid().is_root() {
+        return None;
+    }
+    if of_this("setgroups").is_some_and(|s| s.trim() == "deny") {
+        return Some("it does not allow setgroups(2)".into());
+    }
+    let (first, last) = (own.start(), own.end());
+    ["uid_map", "gid_map"].into_iter().find_map(|name| {
+        let text = of_this(name)?;
+        let all = maps(&text, *first) && maps(&text, *last);
+        (!all).then(|| {
+            format!("{name} does not have {first} to {last}, which fived's own processes need")
+        })
+    })
+}
+
+/// Is that id one of those inside? Each line is the first id inside, the first outside, and how
+/// many.
+fn maps(text: &str, id: u32) -> bool {
+    text.lines().any(|line| {
+        let numbers: Vec<u64> = line.split_whitespace().filter_map(|n| n.parse().ok()).collect();
+        matches!(numbers[..], [inside, _, n] if (inside..inside + n).contains(&u64::from(id)))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_of_a_namespace() {
+        for (text, is) in [
+            ("         0          0 4294967295\n", true),
+            ("0 100000 65536\n", true),
+            ("0 1000 1\n1 100000 65519\n", true),
+            ("0 1000 1\n1 100000 65518\n", false),
+            ("0 1000 1\n", false),
+            ("", false),
+        ] {
+            assert_eq!(maps(text, 65_519), is, "{text}");
+        }
+    }
 
     #[test]
     fn whoever_is_no_root_misses_nothing() {

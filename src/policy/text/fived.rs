@@ -6,6 +6,7 @@ use super::super::attributes::ATTRIBUTES;
 use super::assigned::Pair;
 use super::builder::{Builder, Row};
 use super::columns::Columns;
+use super::directory::included;
 use super::entry::{Operator, find};
 use super::lexer::{Word, split};
 use std::borrow::Cow;
@@ -219,14 +220,9 @@ impl FivedReader<'_, '_> {
         if directive == DIRECTIVES[0] {
             return self.file(&path, depth + 1, Some((line, directive)));
         }
-        match self.builder.files.list(&path) {
-            Ok(mut names) => {
-                names.sort_unstable();
-                for name in names.iter().filter(|n| !n.contains(['.', '~'])) {
-                    self.file(&format!("{path}/{name}"), depth + 1, Some((line, directive)));
-                }
-            }
-            Err(e) => self.wrong(line, directive, format!("{path}: {e}")),
+        let at = (&**line.file, line.number);
+        for file in included(self.builder, at, &path, |name| name.contains(['.', '~'])) {
+            self.file(&file, depth + 1, Some((line, directive)));
         }
     }
 

@@ -18,6 +18,7 @@ use super::super::endpoint::{Family, Port};
 use super::super::origin::{Grammar, Origin};
 use super::assigned::Pair;
 use super::builder::Builder;
+use super::directory::is_leftover;
 use super::entry::Files;
 use super::mistake::{Mistakes, Weight};
 use super::parse::Wrong;
@@ -74,13 +75,6 @@ pub fn read(builder: &mut Builder, paths: &[String], origin: &Origin) {
         let defaults = Defaults { per_minute: origin.per_minute, wraps: builder.wraps_all() };
         builder.row(row.into_row(file, line, &defaults, before));
     }
-}
-
-/// A file that an editor or a package manager has left behind.
-fn is_leftover(name: &str) -> bool {
-    name.starts_with(['.', '#'])
-        || ["~", ".bak", ".old", ".orig", ".rej", ".save"].iter().any(|end| name.ends_with(end))
-        || [".dpkg-", ".rpm", ".ucf-"].iter().any(|p| name.contains(p))
 }
 
 /// A line, with its row and the warnings about it.

@@ -15,7 +15,7 @@ pub enum Weight {
     /// left out, as that program does; the other rows are served.
     LeftOut,
     /// fived serves a row of another program's file in another way than that program, or not at
-    /// all.
+    /// all; or a file of a directory is not read.
     Noted,
 }
 

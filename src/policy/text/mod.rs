@@ -8,6 +8,7 @@
 //! | `xinetd` | that of xinetd.conf(5) |
 //! | `tcpmux` | where fived listens as inetd.conf(5) and xinetd.conf(5) say |
 //! | `columns` | the columns of a row, as in inetd.conf(5) |
+//! | `directory` | which files of a directory are read |
 //! | `builder`, `assigned` | from what a grammar has read to a table of whole services |
 //! | `section` | the section that a line is in, and the order of the sections' rows |
 //! | `print` | a table, written: for `-T`, and for the network process |
@@ -25,6 +26,7 @@ pub(super) mod value;
 mod assigned;
 pub(super) mod builder;
 mod columns;
+mod directory;
 mod fived;
 mod inetd;
 pub(super) mod load;

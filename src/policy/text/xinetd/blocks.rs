@@ -4,6 +4,7 @@
 
 use super::super::assigned::Pair;
 use super::super::builder::Builder;
+use super::super::directory::included;
 use super::super::entry::Operator;
 use super::super::fived::{DEPTH, FILES, beside};
 use super::super::mistake::Weight;
@@ -172,17 +173,9 @@ impl BlockReader<'_, '_> {
     }
 
     fn directory(&mut self, path: &str, at: At, depth: usize) {
-        match self.builder.files.list(path) {
-            Ok(mut names) => {
-                names.sort_unstable();
-                for name in names.iter().filter(|n| !n.contains('.') && !n.ends_with('~')) {
-                    self.file(&format!("{path}/{name}"), depth + 1, Some((at, "includedir")));
-                }
-            }
-            Err(e) => {
-                let what = format!("{path}: {e}");
-                self.builder.mistakes.push(at.file, at.line, "includedir", what);
-            }
+        let skips = |name: &str| name.contains('.') || name.ends_with('~');
+        for file in included(self.builder, (at.file, at.line), path, skips) {
+            self.file(&file, depth + 1, Some((at, "includedir")));
         }
     }
 
