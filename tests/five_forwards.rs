@@ -127,6 +127,31 @@ fn a_forwarded_connection_keeps_the_session_and_costs_nothing_while_it_is_silent
     until("nobody needs it any more", || !Path::new(&path).exists());
 }
 
+/// As a unit of systemd does it: `five -N` runs, and its session has the configuration's forwards.
+#[test]
+fn what_is_kept_has_them_again_whenever_a_session_ends() {
+    let d = Daemon::with(CONF).start();
+    let path = d.place.at("local");
+    let f = Five::new(&d).config(&format!("forward = {path}:hello\n"));
+    let mut kept = f.start(&["-N", H]);
+    let served = || {
+        let Ok(mut app) = UnixStream::connect(&path) else { return false };
+        let mut all = String::new();
+        app.read_to_string(&mut all).is_ok() && all == "hello\n"
+    };
+    until("they are there", served);
+    kill(Pid::from_raw(f.holder()), Signal::SIGKILL).expect("kill");
+    until("they are there after the end of a session", served);
+    // A call goes on in the session that takes no new ones.
+    let call = f.standing_call(&["-q"]);
+    d.signal(Signal::SIGHUP);
+    d.wait_log("RELOAD file=");
+    until("the session drains", || f.run(&["-O", "check", H]).1.contains("state=draining"));
+    until("they are there beside it", served);
+    assert_eq!(support::five::finish(call, b"").0, 0);
+    kill_and_wait(&mut kept);
+}
+
 /// -O with these words, which succeeds and prints only this.
 #[track_caller]
 fn order(f: &Five, words: &[&str]) -> String {

@@ -80,7 +80,14 @@ impl<'a> Caller<'a> {
 
     /// Opens a session, or finds one, without a call.
     pub fn connect(&mut self) -> Result<(), Error> {
-        self.channel(None).map(drop)
+        self.channel(None)?;
+        self.leave_old_channels();
+        Ok(())
+    }
+
+    /// Is there a session that takes new calls, as far as is known?
+    pub fn has_session(&self) -> bool {
+        self.current.is_some()
     }
 
     fn channel(&mut self, first: Option<&Request>) -> Result<u32, Error> {
@@ -261,6 +268,7 @@ impl<'a> Caller<'a> {
         let mut gone = Vec::new();
         while let Some(channel) = self.channels.get_mut(&id) {
             match channel.next() {
+                Report::Notice(Notice::Gone { tag: 0 }) => self.stop_using(id),
                 Report::Notice(Notice::Gone { tag }) => {
                     gone.extend(self.remove(tag).map(|c| (tag, c)));
                 }
@@ -304,7 +312,7 @@ impl<'a> Caller<'a> {
                 if let Some(call) = self.calls.get_mut(&tag) {
                     (call.fds, call.ahead, call.tries) = (Vec::new(), Vec::new(), 0);
                     events.push((tag, Ok(CallEvent::Started)));
-                    self.leave_old_offers();
+                    self.leave_old_channels();
                 }
                 return;
             }
@@ -321,16 +329,17 @@ impl<'a> Caller<'a> {
         };
         if self.remove(tag).is_some() {
             events.push((tag, Ok(CallEvent::Ended(ended))));
-            self.leave_old_offers();
+            self.leave_old_channels();
         }
     }
 
-    /// A holder whose server takes no new streams keeps this process's offers until it is left:
-    /// when all that are made on a new session stand there, or are refused.
-    fn leave_old_offers(&mut self) {
+    /// Leaves the holders of sessions that take no new calls and have none of this process. One
+    /// keeps this process's offers until then: so all that are made on a new session must stand
+    /// there, or be refused.
+    fn leave_old_channels(&mut self) {
         let Caller { calls, channels, current, .. } = self;
-        let mut offers = calls.values().filter(|c| c.request.offered.is_some()).peekable();
-        if offers.peek().is_some() && offers.all(|c| c.tries == 0) {
+        let mut offers = calls.values().filter(|c| c.request.offered.is_some());
+        if offers.all(|c| c.tries == 0) {
             let used = |id| calls.values().any(|c| c.channel == id);
             channels.retain(|id, _| Some(*id) == *current || used(*id));
         }

@@ -23,6 +23,7 @@
 //! | `channel`, `rendezvous`, `holder` | one session for all calls, and the process that has it |
 //! | `request`, `caller`, `conversation` | calls on it, and how they are made with its holder |
 //! | `ended`, `stdio`, `forward` | how a call ends; whose it is: this process's, or an application's |
+//! | `kept` | the session that five -N keeps |
 //! | `offer`, `offering` | services that this computer serves (-R) |
 //! | `terminal`, `escapes` | a terminal for the service: whether it is asked for, raw mode, job control; what is typed for five itself |
 //! | `serve`, `list`, `order` | what the command line asks for: a service, a list, `-O` |
@@ -40,6 +41,7 @@ mod forward;
 mod gate;
 mod holder;
 mod hop;
+mod kept;
 mod keys;
 mod known_hosts;
 mod list;

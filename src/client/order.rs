@@ -187,6 +187,8 @@ pub fn send(
             // The end of the channel is the answer to `exit`.
             None => return Ok(*ask == Ask::Exit),
             Some(Notice::Step { .. }) => {}
+            // It is about calls; an offer is none that was made.
+            Some(Notice::Gone { .. }) if !matches!(ask, Ask::Offer { .. }) => {}
             Some(_) => return Ok(false),
         }
     }

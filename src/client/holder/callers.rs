@@ -86,11 +86,13 @@ impl Caller {
 pub struct Callers {
     pub all: BTreeMap<u32, Caller>,
     next: u32,
+    /// They know that the session takes no new calls.
+    sent_away: bool,
 }
 
 impl Callers {
     pub fn new(first: OwnedFd) -> Callers {
-        let mut this = Callers { all: BTreeMap::new(), next: FIRST };
+        let mut this = Callers { all: BTreeMap::new(), next: FIRST, sent_away: false };
         this.add(first);
         this
     }
@@ -144,6 +146,13 @@ impl Callers {
     pub fn send_to_all(&self, notice: &Notice) {
         let all = self.all.values().filter(|c| c.is_heard());
         all.for_each(|c| c.send(notice.encode()));
+    }
+
+    /// Tells all, once, that the session takes no new calls.
+    pub fn send_away(&mut self) {
+        if !std::mem::replace(&mut self.sent_away, true) {
+            self.send_to_all(&Notice::Gone { tag: 0 });
+        }
     }
 
     /// Sends what there is room for now. Returns the callers that are gone.
