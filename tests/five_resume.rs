@@ -323,6 +323,32 @@ fn a_call_that_waits_is_told_why_and_how_to_end_that() {
     assert_eq!(ended(call).1, "hello\n");
 }
 
+#[test]
+fn calls_that_wait_for_the_same_are_one_message() {
+    let (d, cutter) = world("");
+    let f = five(&d, &cutter);
+    assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
+    let (mut child, addresses) = f.forwards(&["-L", "127.0.0.1:0:hello"]);
+    cutter.refuse_new(true);
+    cutter.cut(Cut::Reset);
+    until("it is noticed", || state(&f) == "away");
+    let connect = |_| std::net::TcpStream::connect(addresses[0].as_str()).expect("connect");
+    let apps: Vec<_> = (0..3).map(connect).collect();
+    const WAITS: &str = "(five -O exit ends it)";
+    let first = told(&mut child, WAITS);
+    let calls = || f.run(&["-O", "list", H]).1.matches("service=hello").count();
+    until("all have come", || calls() == 3);
+    cutter.refuse_new(false);
+    for mut app in apps {
+        let mut all = String::new();
+        app.read_to_string(&mut all).expect("answer");
+        assert_eq!(all, "hello\n");
+    }
+    child.kill().expect("kill");
+    let rest = ended(child).2;
+    assert_eq!(rest.matches(WAITS).count(), 0, "{first}{rest}");
+}
+
 /// It is no server that was switched off: nobody waits for it without knowing that.
 #[test]
 fn a_server_that_comes_back_with_another_key_is_reported() {

@@ -63,6 +63,9 @@ pub struct Caller<'a> {
     /// Calls that their holder has not taken yet, each with the time when it is checked whether the
     /// holder was stopped.
     unaccepted: BTreeMap<u32, Duration>,
+    /// It was printed that there is no connection (whether because what answers is not trusted),
+    /// and no service has answered since: many calls may wait for the same one.
+    outage: Option<bool>,
     next: u32,
 }
 
@@ -74,6 +77,7 @@ impl<'a> Caller<'a> {
             current: None,
             calls: BTreeMap::new(),
             unaccepted: BTreeMap::new(),
+            outage: None,
             next: 0,
         }
     }
@@ -300,7 +304,13 @@ impl<'a> Caller<'a> {
                 }
                 return messages::step("the server takes no more streams: waiting for one to end");
             }
-            Notice::Away { distrust, text, .. } => return messages::outage(&text, distrust),
+            Notice::Away { distrust, text, .. } => {
+                if self.outage < Some(distrust) {
+                    messages::outage(&text, distrust);
+                    self.outage = Some(distrust);
+                }
+                return;
+            }
             Notice::Step { text } => return messages::step(&text),
             Notice::Input { tag, bytes } => {
                 if let Some(call) = self.calls.get_mut(&tag) {
@@ -309,6 +319,7 @@ impl<'a> Caller<'a> {
                 return;
             }
             Notice::Started { tag } => {
+                self.outage = None;
                 if let Some(call) = self.calls.get_mut(&tag) {
                     (call.fds, call.ahead, call.tries) = (Vec::new(), Vec::new(), 0);
                     events.push((tag, Ok(CallEvent::Started)));
