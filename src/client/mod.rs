@@ -68,13 +68,17 @@ mod trust;
 use crate::sys::{process, signal};
 use error::Error;
 use options::{Options, Wanted};
+use std::ffi::OsString;
 use target::Target;
 
-/// Runs the program, and returns its exit status.
-pub fn main(words: &[String]) -> i32 {
+/// Runs the program with the words after its name, and returns its exit status.
+pub fn main(words: impl Iterator<Item = OsString>) -> i32 {
     process::keep_memory_private();
     signal::reset_child_signal();
-    let done = options::read(words).and_then(|wanted| match wanted {
+    let words = words.map(OsString::into_string).collect::<Result<Vec<_>, _>>();
+    // With other bytes in its place a path would be that of another file.
+    let words = words.map_err(|w| options::usage(format!("{}: expected UTF-8", w.display())));
+    let done = words.and_then(|words| options::read(&words)).and_then(|wanted| match wanted {
         Wanted::Help => stdio::print_answer(&options::help()).map(|()| 0),
         Wanted::Version => {
             stdio::print_answer(concat!("five ", env!("CARGO_PKG_VERSION"), "\n")).map(|()| 0)
