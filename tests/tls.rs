@@ -435,6 +435,23 @@ fn each_host_has_its_own_certificate_and_a_reload_changes_it_without_ending_a_se
 }
 
 #[test]
+fn the_fingerprint_of_a_host_names_it() {
+    if !installed("openssl") {
+        return skip("openssl is not installed");
+    }
+    let pair = |name| format!("certificate = @DIR@/{name}.crt\nkey = @DIR@/{name}.key\n");
+    let (a, b) = (pair("a.example"), pair("b.example"));
+    let conf = format!("{a}[b.example www.b.example]\n{b}[c.example]\n");
+    let place = Place::new();
+    assert!(make(&place, "a.example") && make(&place, "b.example"));
+    let (code, out, err) = place.fived(&conf, &["--fingerprint"]);
+    let words: Vec<Vec<&str>> = out.lines().map(|l| l.split(' ').collect()).collect();
+    assert_eq!((code, words.len()), (0, 2), "{out}{err}");
+    assert_eq!((&words[0][1..], &words[1][1..]), (&[][..], &["b.example", "www.b.example"][..]));
+    assert!(out.lines().all(|l| l.starts_with("sha256//")), "{out}");
+}
+
+#[test]
 fn a_key_that_everybody_may_read_or_of_another_certificate_is_refused() {
     if !installed("openssl") {
         return skip("openssl is not installed");

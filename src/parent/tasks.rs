@@ -1,7 +1,8 @@
 //! What fived is called for: it serves, or checks a configuration, prints it, decides a query, or
 //! makes a line for the password file.
 
-use super::config::{self, Read};
+use super::certificate::Pair;
+use super::config::{self, Config, Read};
 use super::keys::Make;
 use super::options::{Inspection, Options, Task, help};
 use super::start::{self, Stop};
@@ -88,6 +89,19 @@ fn inspect(options: &Options, what: &Inspection) -> i32 {
     }
 }
 
+/// A line for each certificate; that of a host names it.
+fn fingerprints(config: &Config) -> Vec<String> {
+    let keys = &config.keys;
+    let line = |(pair, number): (&Pair, u32)| {
+        let hosts = keys.chosen.iter().zip(config.table.hosts()).filter(|(n, _)| **n == number);
+        // The default host's is that of all hosts without one.
+        let names = hosts.flat_map(|(_, host)| &host.names).filter(|_| number > 0);
+        let words = names.fold(pair.fingerprint(), |words, name| format!("{words} {name}"));
+        format!("{words}\n")
+    };
+    keys.pairs.iter().zip(0..).map(line).collect()
+}
+
 fn tell(what: &Inspection, read: Read) -> io::Result<i32> {
     let Read { config, warnings, left_out } = read;
     match what {
@@ -109,11 +123,7 @@ fn tell(what: &Inspection, read: Read) -> io::Result<i32> {
                 return Ok(SYSTEM);
             }
             config.keys.notes.iter().for_each(|n| print_error(n));
-            config
-                .keys
-                .pairs
-                .iter()
-                .try_for_each(|p| say(&format!("{}\n", p.fingerprint())).map(drop))?;
+            fingerprints(&config).iter().try_for_each(|line| say(line).map(drop))?;
             Ok(0)
         }
         Inspection::Decide(query) if query == "-" => {
