@@ -107,6 +107,10 @@ impl Callers {
                 purpose: Purpose::Calls,
             },
         );
+        // It may have found the socket just before that was renamed; -O finds it later, too.
+        if self.sent_away {
+            self.send(self.next, &Notice::Gone { tag: 0 });
+        }
         self.next = self.next.wrapping_add(1);
     }
 
@@ -148,7 +152,7 @@ impl Callers {
         all.for_each(|c| c.send(notice.encode()));
     }
 
-    /// Tells all, once, that the session takes no new calls.
+    /// Tells all, those too who come later, that the session takes no new calls.
     pub fn send_away(&mut self) {
         if !std::mem::replace(&mut self.sent_away, true) {
             self.send_to_all(&Notice::Gone { tag: 0 });
@@ -225,5 +229,20 @@ mod tests {
         assert_eq!(unsent(), UNSENT_MAX);
         callers.send(FIRST, &Notice::Done);
         assert_eq!(unsent(), UNSENT_MAX + 1, "what it waits for is kept");
+    }
+    #[test]
+    fn everybody_is_told_once_that_no_new_calls_are_taken() {
+        let (first, heard_first) = socket::seqpacket().expect("a channel");
+        let (second, heard_second) = socket::seqpacket().expect("a channel");
+        let mut callers = Callers::new(first);
+        callers.send_away();
+        callers.add(second);
+        callers.send_away();
+        for heard in [heard_first, heard_second] {
+            let mut bytes = [0; MESSAGE_MAX];
+            let (n, _) = message::receive_message(heard.as_fd(), &mut bytes, false).expect("one");
+            assert_eq!(Notice::decode(&bytes[..n]), Some(Notice::Gone { tag: 0 }));
+            assert!(message::receive_message(heard.as_fd(), &mut bytes, false).is_err());
+        }
     }
 }
