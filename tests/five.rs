@@ -3,14 +3,16 @@
 mod support;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::ffi::OsStr;
 use std::fs::Permissions;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 use std::thread;
-use support::five::{ended, finish};
+use support::five::{ended, finish, piped};
 use support::{Daemon, Five, Place, TIMEOUT, free_address, kill_and_wait, until};
 
 const CONF: &str = "
@@ -409,4 +411,20 @@ fn a_full_output_is_reported() {
             "{code} {err}"
         );
     }
+}
+
+#[test]
+fn a_word_that_is_no_text_is_not_taken_for_another() {
+    let d = daemon();
+    let f = Five::new(&d);
+    assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
+    let mut word = d.place.at("new").into_bytes();
+    word.extend_from_slice(b"\xe9:cat");
+    let mut c = f.command(&["-p", &f.port(), H, "-O", "forward", "-L"]);
+    c.arg(OsStr::from_bytes(&word)).stdin(Stdio::null());
+    let (code, _, err) = ended(piped(&mut c));
+    assert_eq!(code, 255);
+    assert!(err.contains("\u{fffd}:cat: expected UTF-8"), "{err}");
+    let names = std::fs::read_dir(d.place.at("")).expect("directory");
+    assert!(names.flatten().all(|n| !n.file_name().to_string_lossy().starts_with("new")));
 }

@@ -127,6 +127,31 @@ fn a_forwarded_connection_keeps_the_session_and_costs_nothing_while_it_is_silent
     until("nobody needs it any more", || !Path::new(&path).exists());
 }
 
+/// As a unit of systemd does it: `five -N` runs, and its session has the configuration's forwards.
+#[test]
+fn what_is_kept_has_them_again_whenever_a_session_ends() {
+    let d = Daemon::with(CONF).start();
+    let path = d.place.at("local");
+    let f = Five::new(&d).config(&format!("forward = {path}:hello\n"));
+    let mut kept = f.start(&["-N", H]);
+    let served = || {
+        let Ok(mut app) = UnixStream::connect(&path) else { return false };
+        let mut all = String::new();
+        app.read_to_string(&mut all).is_ok() && all == "hello\n"
+    };
+    until("they are there", served);
+    kill(Pid::from_raw(f.holder()), Signal::SIGKILL).expect("kill");
+    until("they are there after the end of a session", served);
+    // A call goes on in the session that takes no new ones.
+    let call = f.standing_call(&["-q"]);
+    d.signal(Signal::SIGHUP);
+    d.wait_log("RELOAD file=");
+    until("the session drains", || f.run(&["-O", "check", H]).1.contains("state=draining"));
+    until("they are there beside it", served);
+    assert_eq!(support::five::finish(call, b"").0, 0);
+    kill_and_wait(&mut kept);
+}
+
 /// -O with these words, which succeeds and prints only this.
 #[track_caller]
 fn order(f: &Five, words: &[&str]) -> String {
@@ -244,13 +269,9 @@ fn an_ordered_forward_of_a_port_is_named_by_the_port_that_it_got() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
     assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
-    let (code, _, err) = f.run(&["-O", "forward", "-L", "0:cat", H]);
-    let port: u16 = err
-        .lines()
-        .find_map(|l| {
-            l.strip_prefix("five: 127.0.0.1:")?.strip_suffix(" leads to cat")?.parse().ok()
-        })
-        .unwrap_or_else(|| panic!("{code} {err}"));
+    // A script reads it from the output, whatever else is printed.
+    let out = order(&f, &["forward", "-L", "0:cat"]);
+    let port: u16 = out.trim_end().parse().unwrap_or_else(|e| panic!("{e}: {out:?}"));
     let connect = || std::net::TcpStream::connect((H, port));
     let mut app = connect().expect("the forward");
     app.write_all(b"one").expect("written");
@@ -284,6 +305,32 @@ fn an_order_that_cannot_be_carried_out_says_why() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("address").port();
     fails(&["-O", "forward", "-L", &format!("{port}:cat")], "Address already in use");
+}
+
+#[test]
+fn an_order_about_several_does_what_it_can() {
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
+    let (path, web) = (format!("{}:cat", d.place.at("local")), "web:127.0.0.1:80");
+    let busy = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let busy = format!("{}:cat", busy.local_addr().expect("address").port());
+    let ran = |order, all: [&str; 4]| f.run(&[&["-O", order][..], &all, &["-R", web, H]].concat());
+    let (code, _, err) = ran("forward", ["-L", &busy, "-L", &path]);
+    let what = format!("five: -L {busy}: Address already in use\nfive: -R {web}: Not offered\n");
+    assert_eq!((code, err), (255, what));
+    let listed = order(&f, &["list"]);
+    assert!(listed.contains(" service=cat host= by=order\n"), "{listed}");
+    let (code, _, err) = ran("cancel", ["-L", &busy, "-L", &path]);
+    let none =
+        |what, kind| format!("five: {what}: the session has no such {kind} (-O list shows them)\n");
+    let what = none(format!("-L {busy}"), "forward") + &none(format!("-R {web}"), "offer");
+    assert_eq!((code, err), (255, what));
+    assert_eq!(order(&f, &["list"]), "");
+    assert_eq!(order(&f, &["exit"]), "");
+    let (code, _, err) = ran("cancel", ["-L", &busy, "-L", &path]);
+    let what = format!("five: {H}:{}: no session\n", f.port());
+    assert_eq!((code, err), (255, what), "that is said once");
 }
 
 /// A line of -O is a line, and a word of it a word, whatever is in names and paths.

@@ -245,8 +245,11 @@ fn a_session_that_is_away_for_too_long_is_lost() {
     cutter.cut(Cut::Reset);
     let (code, _, err) = finish(call, b"");
     assert_eq!(code, 255);
-    let why = format!("five: {H}:{}: the session was lost: ", f.port());
-    assert!(err.lines().any(|l| l.starts_with(&why) && l.ends_with("(2 s)")), "{err}");
+    let why = "the session was lost: away for longer than the server keeps it (2 s): ";
+    let why = format!("five: {H}:{}: {why}", f.port());
+    // The place is not said again.
+    let its = |l: &str| l.strip_prefix(&why).is_some_and(|rest| !rest.contains(H));
+    assert!(err.lines().any(its), "{err}");
     cutter.refuse_new(false);
     assert_eq!(f.run(&["-q", H, "hello"]).1, "hello\n");
 }
@@ -320,6 +323,32 @@ fn a_call_that_waits_is_told_why_and_how_to_end_that() {
     assert_eq!(ended(call).1, "hello\n");
 }
 
+#[test]
+fn calls_that_wait_for_the_same_are_one_message() {
+    let (d, cutter) = world("");
+    let f = five(&d, &cutter);
+    assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
+    let (mut child, addresses) = f.forwards(&["-L", "127.0.0.1:0:hello"]);
+    cutter.refuse_new(true);
+    cutter.cut(Cut::Reset);
+    until("it is noticed", || state(&f) == "away");
+    let connect = |_| std::net::TcpStream::connect(addresses[0].as_str()).expect("connect");
+    let apps: Vec<_> = (0..3).map(connect).collect();
+    const WAITS: &str = "(five -O exit ends it)";
+    let first = told(&mut child, WAITS);
+    let calls = || f.run(&["-O", "list", H]).1.matches("service=hello").count();
+    until("all have come", || calls() == 3);
+    cutter.refuse_new(false);
+    for mut app in apps {
+        let mut all = String::new();
+        app.read_to_string(&mut all).expect("answer");
+        assert_eq!(all, "hello\n");
+    }
+    child.kill().expect("kill");
+    let rest = ended(child).2;
+    assert_eq!(rest.matches(WAITS).count(), 0, "{first}{rest}");
+}
+
 /// It is no server that was switched off: nobody waits for it without knowing that.
 #[test]
 fn a_server_that_comes_back_with_another_key_is_reported() {
@@ -344,6 +373,42 @@ fn a_server_that_comes_back_with_another_key_is_reported() {
         let (code, out, err) = ended(call);
         assert_eq!((code, out.as_str()), (255, ""), "{err}");
     }
+}
+
+/// As a captive portal that comes and goes.
+#[test]
+fn a_warning_is_printed_once_for_each_call_that_waits() {
+    let at = free_address();
+    let started = |conf: &str| {
+        Daemon::with(conf)
+            .file("passwd", &passwords(&["demo"]))
+            .stateless()
+            .listen(&at.to_string())
+            .start()
+    };
+    let place = Place::new();
+    let with_state = |name| format!("state_directory = {}\n{CONF}", place.at(name));
+    let ends = |d: &mut Daemon| {
+        d.signal(nix::sys::signal::Signal::SIGINT);
+        d.wait();
+    };
+    let mut d = started(&with_state("meant"));
+    let f = Five::new(&d);
+    let _dialogue = start(&f, &["-q", H, "cat"]);
+    ends(&mut d);
+    let mut other = started(&with_state("other"));
+    let mut first = f.start(&["-n", H, "hello"]);
+    told(&mut first, "HAS CHANGED");
+    ends(&mut other);
+    until("it is gone", || f.run(&["-O", "resume", H]).2.contains("no connection ("));
+    // What this one is told the first one would be told, too.
+    let mut second = f.start(&["-n", H, "hello"]);
+    told(&mut second, "(five -O exit ends it): no connection (");
+    let _other = started(&with_state("other"));
+    told(&mut second, "HAS CHANGED");
+    assert_eq!(f.run(&["-O", "exit", H]).0, 0);
+    let (_, _, err) = ended(first);
+    assert!(!err.contains("HAS CHANGED"), "{err}");
 }
 
 #[test]

@@ -5,11 +5,12 @@ mod support;
 
 use fived::sys::pty;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::Mode;
 use nix::unistd::{geteuid, mkfifo};
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use support::five::ended;
@@ -99,4 +100,96 @@ fn a_nonblocking_input_is_waited_for() {
         assert_eq!(ended(child.expect("five")), (0, "late\n".into(), String::new()), "{way:?}");
         until("the service has ended", || d.services().is_empty());
     }
+}
+
+/// A file system (fuse(4)) with a file that can be opened, and neither read nor written: it answers
+/// no such question. Its end lets go of everybody.
+struct Unanswered {
+    at: String,
+    _device: File,
+    _place: Place,
+}
+
+impl Unanswered {
+    fn new() -> Unanswered {
+        let place = Place::new();
+        let device = OpenOptions::new().read(true).write(true).open("/dev/fuse").expect("fuse");
+        let at = place.at("unanswered");
+        std::fs::create_dir(&at).expect("directory");
+        let fd = device.as_raw_fd();
+        let options = format!("fd={fd},rootmode=40000,user_id=0,group_id=0");
+        mount(Some("fuse"), &*at, Some("fuse"), MsFlags::empty(), Some(&*options)).expect("mount");
+        let asked = device.try_clone().expect("descriptor");
+        std::thread::spawn(move || answer(asked));
+        Unanswered { at, _device: device, _place: place }
+    }
+
+    fn open(&self, write: bool) -> File {
+        let path = format!("{}/file", self.at);
+        OpenOptions::new().read(!write).write(write).open(path).expect("open")
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        umount2(&*self.at, MntFlags::MNT_FORCE | MntFlags::MNT_DETACH).expect("umount");
+    }
+}
+
+/// Answers all questions but those that read and write (fuse(4)).
+fn answer(mut device: File) {
+    const LOOKUP: u32 = 1;
+    const GETATTR: u32 = 3;
+    const OPEN: u32 = 14;
+    const READ: u32 = 15;
+    const WRITE: u32 = 16;
+    const INIT: u32 = 26;
+    const ENOSYS: i32 = 38;
+    let mut asked = vec![0; 1 << 20];
+    while let Ok(40..) = device.read(&mut asked) {
+        let number = |at: usize| u32::from_ne_bytes(asked[at..at + 4].try_into().expect("four"));
+        // The file is node 2, and the directory that it is in node 1.
+        let mode = if number(16) == 2 || number(4) == LOOKUP { 0o100666 } else { 0o40755u32 };
+        let mut attributes = [0u8; 88];
+        attributes[60..64].copy_from_slice(&mode.to_ne_bytes());
+        attributes[64] = 1;
+        let entry = [&2u64.to_ne_bytes()[..], &[0; 32], &attributes].concat();
+        let (error, rest) = match number(4) {
+            READ | WRITE => continue,
+            INIT => (0, [&[7, 0, 0, 0, 31, 0, 0, 0][..], &[0; 56]].concat()),
+            LOOKUP => (0, entry),
+            GETATTR => (0, [&[0; 16][..], &attributes].concat()),
+            // FOPEN_DIRECT_IO: also what lies behind its end is asked for.
+            OPEN => (0, [&[0; 8][..], &[1, 0, 0, 0, 0, 0, 0, 0]].concat()),
+            _ => (-ENOSYS, Vec::new()),
+        };
+        let length = (16 + rest.len() as u32).to_ne_bytes();
+        let head = [&length[..], &error.to_ne_bytes(), &asked[8..16]].concat();
+        // Not everybody who has asked waits for an answer.
+        let _ = device.write_all(&[head, rest].concat());
+    }
+}
+
+#[test]
+fn a_file_that_is_not_answered_for_makes_nobody_else_wait() {
+    if !root() {
+        return skip("needs root");
+    }
+    let (d, hung) = (Daemon::with(CONF).start(), Unanswered::new());
+    let f = Five::new(&d);
+    let mut all = Vec::new();
+    for (service, write) in [("big", true), ("cat", false)] {
+        let (mut stuck, file) = (command(&f, &[], service), hung.open(write));
+        match write {
+            true => stuck.stdin(Stdio::null()).stdout(file),
+            false => stuck.stdin(file).stdout(Stdio::null()),
+        };
+        all.push(stuck.stderr(Stdio::null()).spawn().expect("five"));
+        let line = format!("service={service}");
+        until("it is open", || f.run(&["-O", "list", H]).1.contains(&line));
+        let other = f.run_with(&["-q", H, "cat"], b"text\n");
+        assert_eq!(other, (0, "text\n".into(), String::new()), "beside {service}");
+    }
+    drop(hung);
+    all.iter_mut().for_each(kill_and_wait);
 }

@@ -429,10 +429,6 @@ fn each_host_has_its_own_certificate_and_a_reload_changes_it_without_ending_a_se
     let certificate = |name: &str| Tls::start(d.connect().0, name).certificate();
     let (a, b) = (certificate("a.example"), certificate("b.example"));
     assert!(a != b && certificate("c.example") == a);
-    let (code, out, _) = run(&["-f", &d.place.at("fived.conf"), "--fingerprint"]);
-    let lines: Vec<Vec<&str>> = out.lines().map(|l| l.split(' ').collect()).collect();
-    assert!(code == 0 && lines.len() == 2 && lines[0][0] != lines[1][0], "{out}");
-    assert!(lines[0].len() == 1 && lines[1][1..] == ["b.example"], "{out}");
     let mut standing = Tls::start(d.connect().0, "a.example");
     standing.send(b"cat\r\n");
     standing.expect(b"+Go\r\n");
@@ -442,6 +438,23 @@ fn each_host_has_its_own_certificate_and_a_reload_changes_it_without_ending_a_se
     standing.send(b"still here\n");
     standing.expect(b"still here\n");
     assert_eq!(certificate("b.example"), b);
+}
+
+#[test]
+fn the_fingerprint_of_a_host_names_it() {
+    if !installed("openssl") {
+        return skip("openssl is not installed");
+    }
+    let pair = |name| format!("certificate = @DIR@/{name}.crt\nkey = @DIR@/{name}.key\n");
+    let (a, b) = (pair("a.example"), pair("b.example"));
+    let conf = format!("{a}[b.example www.b.example]\n{b}[c.example]\n");
+    let place = Place::new();
+    assert!(make(&place, "a.example") && make(&place, "b.example"));
+    let (code, out, err) = place.fived(&conf, &["--fingerprint"]);
+    let words: Vec<Vec<&str>> = out.lines().map(|l| l.split(' ').collect()).collect();
+    assert_eq!((code, words.len()), (0, 2), "{out}{err}");
+    assert_eq!((&words[0][1..], &words[1][1..]), (&[][..], &["b.example", "www.b.example"][..]));
+    assert!(out.lines().all(|l| l.starts_with("sha256//")), "{out}");
 }
 
 #[test]

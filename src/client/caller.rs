@@ -63,6 +63,9 @@ pub struct Caller<'a> {
     /// Calls that their holder has not taken yet, each with the time when it is checked whether the
     /// holder was stopped.
     unaccepted: BTreeMap<u32, Duration>,
+    /// It was printed that there is no connection (whether because what answers is not trusted),
+    /// and no service has answered since: many calls may wait for the same one.
+    outage: Option<bool>,
     next: u32,
 }
 
@@ -74,13 +77,21 @@ impl<'a> Caller<'a> {
             current: None,
             calls: BTreeMap::new(),
             unaccepted: BTreeMap::new(),
+            outage: None,
             next: 0,
         }
     }
 
     /// Opens a session, or finds one, without a call.
     pub fn connect(&mut self) -> Result<(), Error> {
-        self.channel(None).map(drop)
+        self.channel(None)?;
+        self.leave_old_channels();
+        Ok(())
+    }
+
+    /// Is there a session that takes new calls, as far as is known?
+    pub fn has_session(&self) -> bool {
+        self.current.is_some()
     }
 
     fn channel(&mut self, first: Option<&Request>) -> Result<u32, Error> {
@@ -261,6 +272,7 @@ impl<'a> Caller<'a> {
         let mut gone = Vec::new();
         while let Some(channel) = self.channels.get_mut(&id) {
             match channel.next() {
+                Report::Notice(Notice::Gone { tag: 0 }) => self.stop_using(id),
                 Report::Notice(Notice::Gone { tag }) => {
                     gone.extend(self.remove(tag).map(|c| (tag, c)));
                 }
@@ -292,7 +304,13 @@ impl<'a> Caller<'a> {
                 }
                 return messages::step("the server takes no more streams: waiting for one to end");
             }
-            Notice::Away { distrust, text, .. } => return messages::outage(&text, distrust),
+            Notice::Away { distrust, text, .. } => {
+                if self.outage < Some(distrust) {
+                    messages::outage(&text, distrust);
+                    self.outage = Some(distrust);
+                }
+                return;
+            }
             Notice::Step { text } => return messages::step(&text),
             Notice::Input { tag, bytes } => {
                 if let Some(call) = self.calls.get_mut(&tag) {
@@ -301,10 +319,11 @@ impl<'a> Caller<'a> {
                 return;
             }
             Notice::Started { tag } => {
+                self.outage = None;
                 if let Some(call) = self.calls.get_mut(&tag) {
                     (call.fds, call.ahead, call.tries) = (Vec::new(), Vec::new(), 0);
                     events.push((tag, Ok(CallEvent::Started)));
-                    self.leave_old_offers();
+                    self.leave_old_channels();
                 }
                 return;
             }
@@ -321,16 +340,17 @@ impl<'a> Caller<'a> {
         };
         if self.remove(tag).is_some() {
             events.push((tag, Ok(CallEvent::Ended(ended))));
-            self.leave_old_offers();
+            self.leave_old_channels();
         }
     }
 
-    /// A holder whose server takes no new streams keeps this process's offers until it is left:
-    /// when all that are made on a new session stand there, or are refused.
-    fn leave_old_offers(&mut self) {
+    /// Leaves the holders of sessions that take no new calls and have none of this process. One
+    /// keeps this process's offers until then: so all that are made on a new session must stand
+    /// there, or be refused.
+    fn leave_old_channels(&mut self) {
         let Caller { calls, channels, current, .. } = self;
-        let mut offers = calls.values().filter(|c| c.request.offered.is_some()).peekable();
-        if offers.peek().is_some() && offers.all(|c| c.tries == 0) {
+        let mut offers = calls.values().filter(|c| c.request.offered.is_some());
+        if offers.all(|c| c.tries == 0) {
             let used = |id| calls.values().any(|c| c.channel == id);
             channels.retain(|id, _| Some(*id) == *current || used(*id));
         }

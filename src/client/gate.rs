@@ -101,6 +101,8 @@ fn started(
                 let why = format!("its service {} has ended", request.name());
                 return Err(Error::Lost { what: gate.who(), why });
             }
+            // About the session, not about this call.
+            Some(Notice::Gone { tag: 0 }) => {}
             Some(Notice::Gone { .. }) | None => return Ok(false),
             Some(Notice::Step { text }) => messages::step(&format!("{}: {text}", gate.who())),
             Some(Notice::Taken { .. } | Notice::Input { .. } | Notice::State { .. }) => {}

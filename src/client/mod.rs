@@ -23,6 +23,7 @@
 //! | `channel`, `rendezvous`, `holder` | one session for all calls, and the process that has it |
 //! | `request`, `caller`, `conversation` | calls on it, and how they are made with its holder |
 //! | `ended`, `stdio`, `forward` | how a call ends; whose it is: this process's, or an application's |
+//! | `kept` | the session that five -N keeps |
 //! | `offer`, `offering` | services that this computer serves (-R) |
 //! | `terminal`, `escapes` | a terminal for the service: whether it is asked for, raw mode, job control; what is typed for five itself |
 //! | `serve`, `list`, `order` | what the command line asks for: a service, a list, `-O` |
@@ -40,6 +41,7 @@ mod forward;
 mod gate;
 mod holder;
 mod hop;
+mod kept;
 mod keys;
 mod known_hosts;
 mod list;
@@ -66,13 +68,17 @@ mod trust;
 use crate::sys::{process, signal};
 use error::Error;
 use options::{Options, Wanted};
+use std::ffi::OsString;
 use target::Target;
 
-/// Runs the program, and returns its exit status.
-pub fn main(words: &[String]) -> i32 {
+/// Runs the program with the words after its name, and returns its exit status.
+pub fn main(words: impl Iterator<Item = OsString>) -> i32 {
     process::keep_memory_private();
     signal::reset_child_signal();
-    let done = options::read(words).and_then(|wanted| match wanted {
+    let words = words.map(OsString::into_string).collect::<Result<Vec<_>, _>>();
+    // With other bytes in its place a path would be that of another file.
+    let words = words.map_err(|w| options::usage(format!("{}: expected UTF-8", w.display())));
+    let done = words.and_then(|words| options::read(&words)).and_then(|wanted| match wanted {
         Wanted::Help => stdio::print_answer(&options::help()).map(|()| 0),
         Wanted::Version => {
             stdio::print_answer(concat!("five ", env!("CARGO_PKG_VERSION"), "\n")).map(|()| 0)

@@ -152,7 +152,7 @@ fn parser() -> Getopts {
 }
 
 /// An error of the command line, with the usage.
-fn usage(what: impl std::fmt::Display) -> Error {
+pub fn usage(what: impl std::fmt::Display) -> Error {
     Error::Usage(format!("{what}\nusage: {USAGE}"))
 }
 

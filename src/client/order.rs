@@ -1,13 +1,13 @@
 //! `-O`: asks about open sessions, changes them, or ends them.
 
-use super::channel;
 use super::error::Error;
-use super::forward::{self, Forward, Listener};
+use super::forward::{self, Forward, Listener, LocalAddress};
 use super::offer::Offer;
 use super::options::{Options, Order};
 use super::stdio::print_answer;
 use super::syntax::without_place;
 use super::target::Target;
+use super::{channel, messages};
 use crate::sys::message;
 use crate::sys::poll::{self, Poll};
 use crate::wire::handover::{Ask, MESSAGE_MAX, Notice};
@@ -26,22 +26,37 @@ pub fn order(t: &Target, order: Order, o: &Options) -> Result<(), Error> {
         Order::Exit => to_all(t, &Ask::Exit),
         Order::Resume => to_all(t, &Ask::Resume),
         Order::Forward => {
-            o.forwards.iter().try_for_each(|f| add(t, f))?;
-            o.offers.iter().try_for_each(|f| offer(t, f))
+            let forwards = o.forwards.iter().map(|f| add(t, f));
+            all(forwards.chain(o.offers.iter().map(|f| offer(t, f))))
         }
         Order::Cancel => {
-            o.forwards.iter().try_for_each(|f| cancel(t, f))?;
-            o.offers.iter().try_for_each(|f| withdraw(t, f))
+            let forwards = o.forwards.iter().map(|f| cancel(t, f));
+            all(forwards.chain(o.offers.iter().map(|f| withdraw(t, f))))
         }
     }
+}
+
+/// Does all of it, whichever fails, and reports those that do; the last of these is returned.
+fn all(done: impl Iterator<Item = Result<(), Error>>) -> Result<(), Error> {
+    let mut failed = Ok(());
+    for error in done.filter_map(Result::err) {
+        // Those after it would find none either.
+        let none = matches!(error, Error::NoSession { .. });
+        if let Err(before) = std::mem::replace(&mut failed, Err(error)) {
+            messages::error("", &before);
+        }
+        if none {
+            break;
+        }
+    }
+    failed
 }
 
 /// Sends an order to all open sessions: the one that takes calls, and those that drain.
 fn to_all(t: &Target, ask: &Ask) -> Result<(), Error> {
     let mut none = true;
-    for holder in channel::find_all(&t.socket()?)? {
-        none &= !send(t, &holder, ask, &[])?;
-    }
+    let holders = channel::find_all(&t.socket()?)?;
+    all(holders.iter().map(|holder| send(t, holder, ask, &[]).map(|done| none &= !done)))?;
     if none { Err(Error::NoSession { place: t.who() }) } else { Ok(()) }
 }
 
@@ -62,12 +77,18 @@ fn add(t: &Target, f: &Forward) -> Result<(), Error> {
     // process before the answer comes must not remove their sockets.
     listeners.iter_mut().for_each(Listener::disown);
     let fds: Vec<BorrowedFd> = listeners.iter().map(|l| l.fd.as_fd()).collect();
-    let added = to_one(t, &ask, &fds);
-    match added {
-        Ok(()) => listeners.iter().for_each(Listener::announce),
-        Err(_) => listeners.iter_mut().for_each(Listener::claim),
+    if let Err(e) = to_one(t, &ask, &fds) {
+        listeners.iter_mut().for_each(Listener::claim);
+        return Err(e);
     }
-    added
+    listeners.iter().for_each(Listener::announce);
+    match (&f.local, &forward.local) {
+        // That is what was asked for, as ssh prints it.
+        (LocalAddress::Port(_, 0), LocalAddress::Port(_, port)) => {
+            print_answer(&format!("{port}\n"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Ends a forward, as it was written or as `-O list` shows it.
@@ -166,6 +187,8 @@ pub fn send(
             // The end of the channel is the answer to `exit`.
             None => return Ok(*ask == Ask::Exit),
             Some(Notice::Step { .. }) => {}
+            // It is about calls; an offer is none that was made.
+            Some(Notice::Gone { .. }) if !matches!(ask, Ask::Offer { .. }) => {}
             Some(_) => return Ok(false),
         }
     }

@@ -5,6 +5,7 @@ use super::ended::{Ended, result_of};
 use super::error::{Error, NO_SESSION, reason};
 use super::escapes::{self, Escape, Escapes};
 use super::forward::{self, Listener};
+use super::kept::Kept;
 use super::offering::Offering;
 use super::options::Options;
 use super::request::Request;
@@ -96,10 +97,12 @@ fn run(
     let service = o.service.as_deref();
     let (Own { tag: own, mut stdio, terminal }, mut all) = (own, Forwarded::new());
     let mut offering = Offering::begin(t, &o.offers, &mut caller)?;
+    let mut kept = own.is_none().then(Kept::new);
     let mut typing = None;
     loop {
         let received = typing.as_ref().map(Typing::as_fd);
-        let timeout = [caller.timeout(), offering.timeout()].into_iter().flatten().min();
+        let of_kept = kept.as_ref().and_then(|kept| kept.timeout(&caller));
+        let timeout = [caller.timeout(), offering.timeout(), of_kept].into_iter().flatten().min();
         let (ready, signalled, arrived) = wait(&stdio, received, listeners, &caller, timeout)?;
         // Before the output that had come is copied: lines of a service with a terminal of its own
         // end otherwise, and the holder tells of that before it passes them on.
@@ -134,6 +137,7 @@ fn run(
         for l in listeners.iter().zip(arrived).filter(|(_, k)| *k).map(|(l, _)| l) {
             forward(&mut caller, l, request(t, &l.service, Way::Plain), &mut all);
         }
+        kept.iter_mut().for_each(|kept| kept.keep(&mut caller));
         offered(offering.make_again(&mut caller), service.is_some())?;
     }
 }

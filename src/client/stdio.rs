@@ -1,7 +1,8 @@
 //! Standard input and output of a call. They are handed to the holder if they can be used without
 //! waiting. A terminal is copied by this process: so job control stays with the person's shell, and
-//! a stopped terminal makes nobody else wait. So is a file if this process has a limit of the size
-//! of files (RLIMIT_FSIZE), which binds nobody else.
+//! a stopped terminal makes nobody else wait. So is a file of a file system that may not answer,
+//! and any file if this process has a limit of the size of files (RLIMIT_FSIZE), which binds nobody
+//! else.
 
 use super::error::{Error, NO_SESSION};
 use super::escapes::{Escape, Escapes};

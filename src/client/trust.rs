@@ -311,11 +311,14 @@ fn confirmed(place: &str, key: &str) -> Option<bool> {
             Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Some(false),
             Err(_) => return None,
         };
-        match answer.trim_ascii() {
+        let text = answer.trim_ascii();
+        // The names of a virtual host are after its key.
+        let word = text.split(u8::is_ascii_whitespace).next().unwrap_or_default();
+        match text {
             text if text.eq_ignore_ascii_case(b"yes") => return Some(true),
             text if text.eq_ignore_ascii_case(b"no") => return Some(false),
-            text if text == key.as_bytes() => return Some(true),
-            text if text.starts_with(PIN_PREFIX.as_bytes()) => return Some(false),
+            _ if word == key.as_bytes() => return Some(true),
+            _ if word.starts_with(PIN_PREFIX.as_bytes()) => return Some(false),
             _ => prompt = "yes, no, or the key: ".into(),
         }
     }

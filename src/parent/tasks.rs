@@ -1,6 +1,7 @@
 //! What fived is called for: it serves, or checks a configuration, prints it, decides a query, or
 //! makes a line for the password file.
 
+use super::certificate::Pair;
 use super::config::{self, Config, Purpose, Read};
 use super::keys::Make;
 use super::log_file;
@@ -86,15 +87,17 @@ fn inspect(options: &Options, what: &Inspection) -> i32 {
     }
 }
 
-/// One line for each certificate; after that of a virtual host its name.
-fn print_fingerprints(config: &Config) -> io::Result<i32> {
-    for (pair, n) in config.keys.pairs.iter().zip(0..) {
-        let mut hosts = config.table.hosts().iter().zip(&config.keys.chosen);
-        let name = hosts.find(|(_, chosen)| **chosen == n).map_or("", |(host, _)| &host.name);
-        say(format!("{} {name}", pair.fingerprint()).trim_end())?;
-        say("\n")?;
-    }
-    Ok(0)
+/// A line for each certificate; that of a host names it.
+fn fingerprints(config: &Config) -> Vec<String> {
+    let keys = &config.keys;
+    let line = |(pair, number): (&Pair, u32)| {
+        let hosts = keys.chosen.iter().zip(config.table.hosts()).filter(|(n, _)| **n == number);
+        // The default host's is that of all hosts without one.
+        let names = hosts.flat_map(|(_, host)| &host.names).filter(|_| number > 0);
+        let words = names.fold(pair.fingerprint(), |words, name| format!("{words} {name}"));
+        format!("{words}\n")
+    };
+    keys.pairs.iter().zip(0..).map(line).collect()
 }
 
 fn tell(what: &Inspection, read: Read) -> io::Result<i32> {
@@ -120,7 +123,8 @@ fn tell(what: &Inspection, read: Read) -> io::Result<i32> {
                 return Ok(SYSTEM);
             }
             config.keys.notes.iter().for_each(|n| print_error(n));
-            print_fingerprints(&config)
+            fingerprints(&config).iter().try_for_each(|line| say(line).map(drop))?;
+            Ok(0)
         }
         Inspection::Decide(query) if query == "-" => {
             for line in io::stdin().lock().split(b'\n') {

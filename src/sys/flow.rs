@@ -7,6 +7,10 @@
 
 use super::poll::{self, Poll};
 use super::{check, count, process, pty, socket};
+use nix::sys::statfs::{
+    BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, F2FS_SUPER_MAGIC, FsType, OVERLAYFS_SUPER_MAGIC,
+    TMPFS_MAGIC, XFS_SUPER_MAGIC, fstatfs,
+};
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -51,11 +55,12 @@ fn is_null(file: &File) -> bool {
 }
 
 /// A descriptor of the same file that can be read (or written) without waiting, and be handed to
-/// another process. None: there is none, as for a terminal, or another process must not write it,
-/// because this one's limit of the size of files is to hold; the caller must copy the bytes itself.
+/// another process. None: there is none, as for a terminal, or for a file that another computer or
+/// another program serves; or another process must not write it, because this one's limit of the
+/// size of files is to hold. The caller must copy the bytes itself.
 pub fn without_waiting(fd: BorrowedFd, write: bool) -> io::Result<Option<OwnedFd>> {
     match kind(fd)? {
-        Kind::File if write && process::file_size_is_limited() => Ok(None),
+        Kind::File if write && process::file_size_is_limited() || !is_local(fd) => Ok(None),
         Kind::Socket | Kind::File => fd.try_clone_to_owned().map(Some),
         Kind::Pipe => {
             let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
@@ -68,6 +73,20 @@ pub fn without_waiting(fd: BorrowedFd, write: bool) -> io::Result<Option<OwnedFd
         }
         Kind::Device => Ok(None),
     }
+}
+
+/// Is the file on one of the usual file systems of this computer's own disks and memory? Any other
+/// one (nfs, fuse) may leave who reads or writes it waiting for ever.
+fn is_local(file: BorrowedFd) -> bool {
+    const LOCAL: [FsType; 6] = [
+        BTRFS_SUPER_MAGIC,
+        EXT4_SUPER_MAGIC,
+        F2FS_SUPER_MAGIC,
+        OVERLAYFS_SUPER_MAGIC,
+        TMPFS_MAGIC,
+        XFS_SUPER_MAGIC,
+    ];
+    fstatfs(file).is_ok_and(|at| LOCAL.contains(&at.filesystem_type()))
 }
 
 /// Has every writer of a pipe gone?

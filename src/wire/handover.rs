@@ -107,7 +107,8 @@ pub enum Notice {
         text: String,
     },
     /// The session has ended, and nothing was done for the call: another session can do it. The
-    /// input that was read has been sent back before.
+    /// input that was read has been sent back before. With the tag 0 it is about no call: the
+    /// session takes no new ones.
     Gone {
         tag: u32,
     },

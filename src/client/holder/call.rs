@@ -31,11 +31,15 @@ pub enum Step {
     Serving,
 }
 
-/// Was the caller told that the network is down? It is told once.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// What the caller was told of why there is no connection; each is told once, and not after the
+/// later ones.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OutageNotice {
-    NotSent,
-    Sent,
+    Nothing,
+    /// That the network, or the server, is down.
+    Outage,
+    /// That what answers is not the server that was meant.
+    Distrust,
 }
 
 pub struct Call {
@@ -99,7 +103,7 @@ impl Call {
             local,
             errors,
             ahead,
-            outage: OutageNotice::NotSent,
+            outage: OutageNotice::Nothing,
             tries: 0,
             requested: now,
             chose: false,

@@ -86,11 +86,13 @@ impl Caller {
 pub struct Callers {
     pub all: BTreeMap<u32, Caller>,
     next: u32,
+    /// They know that the session takes no new calls.
+    sent_away: bool,
 }
 
 impl Callers {
     pub fn new(first: OwnedFd) -> Callers {
-        let mut this = Callers { all: BTreeMap::new(), next: FIRST };
+        let mut this = Callers { all: BTreeMap::new(), next: FIRST, sent_away: false };
         this.add(first);
         this
     }
@@ -105,6 +107,10 @@ impl Callers {
                 purpose: Purpose::Calls,
             },
         );
+        // It may have found the socket just before that was renamed; -O finds it later, too.
+        if self.sent_away {
+            self.send(self.next, &Notice::Gone { tag: 0 });
+        }
         self.next = self.next.wrapping_add(1);
     }
 
@@ -144,6 +150,13 @@ impl Callers {
     pub fn send_to_all(&self, notice: &Notice) {
         let all = self.all.values().filter(|c| c.is_heard());
         all.for_each(|c| c.send(notice.encode()));
+    }
+
+    /// Tells all, those too who come later, that the session takes no new calls.
+    pub fn send_away(&mut self) {
+        if !std::mem::replace(&mut self.sent_away, true) {
+            self.send_to_all(&Notice::Gone { tag: 0 });
+        }
     }
 
     /// Sends what there is room for now. Returns the callers that are gone.
@@ -216,5 +229,20 @@ mod tests {
         assert_eq!(unsent(), UNSENT_MAX);
         callers.send(FIRST, &Notice::Done);
         assert_eq!(unsent(), UNSENT_MAX + 1, "what it waits for is kept");
+    }
+    #[test]
+    fn everybody_is_told_once_that_no_new_calls_are_taken() {
+        let (first, heard_first) = socket::seqpacket().expect("a channel");
+        let (second, heard_second) = socket::seqpacket().expect("a channel");
+        let mut callers = Callers::new(first);
+        callers.send_away();
+        callers.add(second);
+        callers.send_away();
+        for heard in [heard_first, heard_second] {
+            let mut bytes = [0; MESSAGE_MAX];
+            let (n, _) = message::receive(heard.as_fd(), &mut bytes).expect("one");
+            assert_eq!(Notice::decode(&bytes[..n]), Some(Notice::Gone { tag: 0 }));
+            assert!(message::receive(heard.as_fd(), &mut bytes).is_err());
+        }
     }
 }

@@ -4,7 +4,6 @@
 //! again, with longer and longer pauses, as long as the server keeps the session.
 
 use super::away::Away;
-use super::call::OutageNotice;
 use super::over::Over;
 use super::state::Holder;
 use crate::client::open::KEEPS_NONE;
@@ -50,9 +49,10 @@ impl Holder {
         self.callers.send_rest().into_iter().for_each(|id| self.caller_gone(id));
         let Some(away) = &mut self.away else { return Ok(()) };
         if self.now >= away.end() {
-            let (why, kept) = (&away.why, away.resumable.kept.as_secs());
+            let (kept, place) = (away.resumable.kept.as_secs(), self.target.place());
+            let why = without_place(&away.why, &place);
             return Err(Over::Ended(format!(
-                "the session was lost: {why}, for longer than the server keeps it ({kept} s)"
+                "the session was lost: away for longer than the server keeps it ({kept} s): {why}"
             )));
         }
         if away.attempt.is_none() && self.now >= away.next {
@@ -88,13 +88,7 @@ impl Holder {
                 return Err(Over::Ended(why));
             }
             Outcome::Failed { why, distrust } => {
-                let news = distrust && !away.distrust;
                 away.failed(why.clone(), distrust, self.now.max(self.last_attempt));
-                if news {
-                    // Whoever was told something else, or nothing, is told that.
-                    let all = self.pump.owners();
-                    all.for_each(|(_, call)| call.outage = OutageNotice::NotSent);
-                }
                 Notice::Refused { tag: 0, text: why }
             }
         };

@@ -148,6 +148,7 @@ impl Holder {
             self.forwards.close_configured();
             self.hand_on();
             self.return_offers();
+            self.callers.send_away();
             if let Some(socket) = &mut self.socket {
                 socket.retire();
             }

@@ -23,9 +23,10 @@ const TRIES_MAX: u32 = 30;
 impl Holder {
     /// Reports once to each caller that waits for an answer that there is no connection, and why.
     pub(super) fn report_outage(&mut self, distrust: bool, text: &str) {
+        let what = if distrust { OutageNotice::Distrust } else { OutageNotice::Outage };
         for (_, call) in self.pump.owners() {
-            if !call.is_answered() && call.outage == OutageNotice::NotSent {
-                call.outage = OutageNotice::Sent;
+            if !call.is_answered() && call.outage < what {
+                call.outage = what;
                 let notice = Notice::Away { tag: call.tag, distrust, text: text.into() };
                 self.callers.send(call.caller, &notice);
             }
