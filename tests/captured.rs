@@ -29,13 +29,6 @@ off    stream tcp nowait @USER@ /bin/echo echo off
 ";
 const HELLO: &str = "+Go\r\nhello\n";
 
-fn begin(tls_port: Option<u32>) -> Ask {
-    Ask::Begin { tls_port, proxied: None }
-}
-
-/// It is answered at once.
-const ASKS: Ask = Ask::MayLogin { method: Method::Pubkey };
-
 /// A script that can make clients: what is handed over as one must have come to a listener of net's.
 fn with_client(script: &str) -> String {
     format!("{}{script}", include_str!("support/client_of_net.py"))
@@ -44,8 +37,9 @@ fn with_client(script: &str) -> String {
 /// Arguments: the parent's pid, how many net processes are taken over, orders. Each says up to 50 of
 /// those orders, spoiled or not, until it is ended. The last line is how many were said.
 const CAPTURED: &str = r"
-import random, sys
+import array, ctypes, os, random, select, socket, sys, time
 parent, lives, bases = sys.argv[1], int(sys.argv[2]), [bytes.fromhex(w) for w in sys.argv[3:]]
+libc = ctypes.CDLL(None)
 def net(last):
     end = time.monotonic() + 60
     while time.monotonic() < end:
@@ -85,18 +79,29 @@ for n in range(lives):
     last = net(last)
     pidfd = os.pidfd_open(last)
     own = socket.socket(fileno=libc.syscall(438, pidfd, 3, 0))
-    channels, kept = [own, *unused(last)], []
-    for c in channels:
-        c.setblocking(False)
+    own.setblocking(False)
+    channels, kept = [own], []
     for n in range(50):
         if select.select([pidfd], [], [], 0)[0]:
             break
+        # What the parent has opened through a pair is a channel, too.
+        for c in channels[1:]:
+            try:
+                fds = c.recvmsg(1024, 64)[1]
+            except OSError:
+                continue
+            for f in array.array('i', b''.join(data for _, _, data in fds)):
+                channels.append(socket.socket(fileno=f))
+                channels[-1].setblocking(False)
         text, count = order(), random.choice([0, 0, 1, 1, 2, 2, 3])
         fds = []
         while len(fds) < count:
             made = descriptor()
             kept += made
             fds.append(made[-1])
+            if made[0] not in channels and isinstance(made[0], socket.socket) and made[0].type == socket.SOCK_SEQPACKET:
+                made[0].setblocking(False)
+                channels.append(made[0])
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [f.fileno() for f in fds]))] if fds else []
         try:
             random.choice(channels).sendmsg([text or b'x'], rights)
@@ -127,9 +132,8 @@ fn whatever_a_captured_net_says_only_it_is_ended() {
         FromNet::Start { service: 0, host: 0, proxied: None }.encode(),
         FromNet::Start { service: 1, host: 0, proxied: None }.encode(),
         FromNet::Start { service: 2, host: 0, proxied: None }.encode(),
-        FromNet::Channel.encode(),
-        begin(None).encode(),
-        begin(None).encode(),
+        FromNet::Session { tls_port: None, proxied: None }.encode(),
+        FromNet::Session { tls_port: None, proxied: None }.encode(),
         FromNet::AtPort { proxied: None }.encode(),
         FromNet::ListenersClosed.encode(),
         FromNet::Unlogged { refusals: 9 }.encode(),
@@ -150,7 +154,7 @@ fn whatever_a_captured_net_says_only_it_is_ended() {
         Ask::Offer(OfferAsk::Refused { client: 1, busy: true }).encode(),
     ];
     let mut python = Command::new("python3");
-    python.args(["-c", &with_client(CAPTURED), &d.parent_pid().to_string(), &lives.to_string()]);
+    python.args(["-c", CAPTURED, &d.parent_pid().to_string(), &lives.to_string()]);
     let out = python.args(orders.iter().map(|o| hex(o))).output().expect("python3");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_string();
     assert!(out.status.success(), "{}", text(&out.stderr));
@@ -236,13 +240,19 @@ fn what_fived_has_connected_is_no_client() {
 /// Arguments: the parent's pid, net's, the kind of the order, and where a connection is that is full
 /// and whose close waits: in the queue of a Unix socket that goes with the order (`queue`), among
 /// more descriptors than an order has (`extra`), or in the queue of a session's channel (`channel`);
-/// then the orders `Start`, `Begin`, another one of a session, and one that is answered. All of it is closed here before the
+/// then the orders `Start`, `Session`, and one of a session. All of it is closed here before the
 /// parent reads it. The connections' other ends stay until the end of the input.
 const LINGERS: &str = r"
-import signal, struct, sys
+import array, ctypes, os, signal, socket, struct, sys
 parent, pid, where = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-start, begin, other, asks = [bytes.fromhex(w) for w in sys.argv[4:]]
-own = dict(sockets(pid))[3]
+start, session, other = [bytes.fromhex(w) for w in sys.argv[4:]]
+libc, pidfd = ctypes.CDLL(None), os.pidfd_open(pid)
+own = socket.socket(fileno=libc.syscall(438, pidfd, 3, 0))
+def send(to, order, *fds):
+    to.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [f.fileno() for f in fds]))])
+def opened(pair):
+    fds = pair.recvmsg(1024, 64)[1]
+    return socket.socket(fileno=array.array('i', fds[0][2])[0])
 l = socket.socket()
 l.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2304)
 l.bind(('127.0.0.1', 0))
@@ -268,19 +278,20 @@ if where == 'queue':
 elif where == 'extra':
     send(own, start, *[socket.socket() for _ in range(4)], *all)
 else:
-    c = unused(pid)[0]
-    send(c, begin, client(pid)[1])
-    # The session has begun when this is answered.
-    send(c, asks)
+    a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    send(own, session, client(pid)[1], b)
     os.kill(parent, signal.SIGCONT)
-    c.recv(1024)
+    c = opened(a)
     os.kill(parent, signal.SIGSTOP)
     c.send(b'no order')
     send(c, other, *all[:4])
     send(c, other, *all[4:])
+    # They lie in the pair's queue, too.
+    send(a, other, *all[:4])
+    c.close()
 for c in all:
     c.close()
-if where == 'queue':
+if where != 'extra':
     a.close()
     b.close()
 os.kill(parent, signal.SIGCONT)
@@ -295,7 +306,7 @@ fn nothing_that_net_sends_keeps_the_parent_from_its_work() {
         return skip("needs root and python3");
     }
     let start = hex(&FromNet::Start { service: 0, host: 0, proxied: None }.encode());
-    let session = hex(&begin(None).encode());
+    let session = hex(&FromNet::Session { tls_port: None, proxied: None }.encode());
     let name = hex(&Ask::Name.encode());
     for at in ["queue", "extra", "channel"] {
         let mut d = Daemon::with(CONF).start();
@@ -303,7 +314,7 @@ fn nothing_that_net_sends_keeps_the_parent_from_its_work() {
         let net = d.net_pid();
         let mut said = Command::new("python3")
             .args(["-c", &with_client(LINGERS), &d.parent_pid().to_string(), &net.to_string(), at])
-            .args([&start, &session, &name, &hex(&ASKS.encode())])
+            .args([&start, &session, &name])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -319,15 +330,22 @@ fn nothing_that_net_sends_keeps_the_parent_from_its_work() {
     }
 }
 
-/// Arguments: the pid of a net process, and the orders `Begin` and another one of a session, which is
-/// said with that process's listener.
+/// Arguments: the pid of a net process, and the orders `Session` and one of a session, which is said
+/// with that process's listener.
 const HANDS_LISTENER: &str = r"
-import sys
-pid, begin, order = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), bytes.fromhex(sys.argv[3])
-listeners = [s for _, s in sockets(pid) if s.family != socket.AF_UNIX and s.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)]
-channel = unused(pid)[0]
-send(channel, begin, client(pid)[1])
-send(channel, order, listeners[0])
+import array, ctypes, os, socket, sys
+pid, session, order = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), bytes.fromhex(sys.argv[3])
+libc, pidfd = ctypes.CDLL(None), os.pidfd_open(pid)
+def send(to, order, *fds):
+    to.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [f.fileno() for f in fds]))])
+numbers = [n for n in os.listdir(f'/proc/{pid}/fd') if os.readlink(f'/proc/{pid}/fd/{n}').startswith('socket:')]
+all = [socket.socket(fileno=libc.syscall(438, pidfd, int(n), 0)) for n in numbers]
+listeners = [s for s in all if s.family != socket.AF_UNIX and s.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)]
+a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+own = socket.socket(fileno=libc.syscall(438, pidfd, 3, 0))
+send(own, session, client(pid)[1], b)
+fds = a.recvmsg(1024, 64)[1]
+send(socket.socket(fileno=array.array('i', fds[0][2])[0]), order, listeners[0])
 print(len(listeners))
 ";
 
@@ -338,7 +356,7 @@ fn a_service_gets_nothing_but_its_client_s_socket() {
     if !root() || !installed("python3") {
         return skip("needs root and python3");
     }
-    let session = hex(&begin(None).encode());
+    let session = hex(&FromNet::Session { tls_port: None, proxied: None }.encode());
     let start = Ask::Start { service: 0, host: 0, tag: 0, way: Way::Plain };
     let d = Daemon::with(CONF).start();
     let net = d.net_pid();
@@ -360,19 +378,22 @@ fn a_service_gets_nothing_but_its_client_s_socket() {
     );
 }
 
-/// Arguments: the pid of a net process, the order `Begin`, and another one of a session that is said
-/// twice. It prints that, and at the end of its input the session ends.
+/// Arguments: the pid of a net process, the order `Session`, and one of a session that is said twice.
+/// It prints that, and waits for the end of its input.
 const SAYS_TWICE: &str = r"
-import sys
-pid, begin, order = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), bytes.fromhex(sys.argv[3])
+import array, ctypes, os, socket, sys
+pid, session, order = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), bytes.fromhex(sys.argv[3])
+libc, pidfd = ctypes.CDLL(None), os.pidfd_open(pid)
+own = socket.socket(fileno=libc.syscall(438, pidfd, 3, 0))
+a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 c, of_net = client(pid)
-channel = unused(pid)[0]
-send(channel, begin, of_net)
+own.sendmsg([session], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [of_net.fileno(), b.fileno()]))])
+fds = a.recvmsg(1024, 64)[1]
+channel = socket.socket(fileno=array.array('i', fds[0][2])[0])
 channel.send(order)
 channel.send(order)
 print('said', flush=True)
 sys.stdin.read()
-channel.shutdown(socket.SHUT_RDWR)
 ";
 
 /// Where bytes are counted, the line about a service's end waits for the counts of its stream.
@@ -381,7 +402,7 @@ fn no_service_ends_without_a_line_in_the_log() {
     if !root() || !installed("python3") {
         return skip("needs root and python3");
     }
-    let session = hex(&begin(None).encode());
+    let session = hex(&FromNet::Session { tls_port: None, proxied: None }.encode());
     let start = Ask::Start { service: 0, host: 0, tag: 7, way: Way::Plain };
     let d = Daemon::with(
         "log_on_success = PID HOST EXIT DURATION TRAFFIC\n\
@@ -404,8 +425,7 @@ fn no_service_ends_without_a_line_in_the_log() {
     said.stdout.take().expect("piped").read_exact(&mut line).expect("a line");
     d.wait_log("START service=nap ");
     until("nothing runs", || d.services().is_empty());
-    drop(said.stdin.take());
-    said.wait().expect("it ends");
+    kill_and_wait(&mut said);
     d.wait_log("END session=");
     until("each has its line", || {
         let log = d.log();
@@ -450,33 +470,39 @@ fn a_connection_of_another_network_is_no_client() {
     same(d.ask("hello\r\n"), HELLO);
 }
 
-/// Arguments: the pid of a net process, the orders `Begin`, another one of a session, and one that is
-/// answered, and what is done with net's end of the channel: its kernel's lock is kept (`lock`), or
-/// messages come to it with a descriptor of their sender's process (`pidfd`). It says the other
-/// order many times, prints that, and waits for the end of its input, 20 s at most.
+/// Arguments: the pid of a net process, the orders `Session` and one of a session, and what is done
+/// with the end of a pair that goes to the parent, and that somebody else has too: its kernel's lock is kept (`lock`), or messages come to it with a descriptor of their
+/// sender's process (`pidfd`). It says the order through the pair, and through what has come from
+/// the parent, prints that, and waits for the end of its input, 20 s at most.
 const SHARES_AN_END: &str = r"
-import fcntl, struct, sys, threading
-pid, [begin, order, asks] = int(sys.argv[1]), [bytes.fromhex(w) for w in sys.argv[2:5]]
-channel = unused(pid)[0]
-c, of_net = client(pid)
-if sys.argv[5] == 'lock':
+import array, ctypes, fcntl, os, select, socket, struct, sys, threading
+pid, session, order = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), bytes.fromhex(sys.argv[3])
+libc, pidfd = ctypes.CDLL(None), os.pidfd_open(pid)
+own = socket.socket(fileno=libc.syscall(438, pidfd, 3, 0))
+a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+if sys.argv[4] == 'lock':
     faults = libc.syscall({'x86_64': 323, 'aarch64': 282}[os.uname().machine], os.O_NONBLOCK)
     libc.mmap.restype, libc.recv.argtypes = ctypes.c_void_p, [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     nothing = libc.mmap(None, 4096, 3, 0x22, -1, ctypes.c_long(0))
     fcntl.ioctl(faults, 0xc018aa3f, bytearray(struct.pack('QQQ', 0xaa, 0, 0)))
     fcntl.ioctl(faults, 0xc020aa00, bytearray(struct.pack('QQQQ', nothing, 4096, 1, 0)))
-    # The answer is what it receives.
-    threading.Thread(target=lambda: libc.recv(channel.fileno(), nothing, 4096, 0), daemon=True).start()
-    send(channel, begin, of_net)
-    send(channel, asks)
+    a.send(b'x')
+    threading.Thread(target=lambda: libc.recv(b.fileno(), nothing, 4096, 0), daemon=True).start()
     select.select([faults], [], [])
 else:
     SO_PASSPIDFD = 76
-    channel.setsockopt(socket.SOL_SOCKET, SO_PASSPIDFD, 1)
-    send(channel, begin, of_net)
-    send(channel, asks)
-for n in range(100):
-    channel.send(order)
+    b.setsockopt(socket.SOL_SOCKET, SO_PASSPIDFD, 1)
+c, of_net = client(pid)
+own.sendmsg([session], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [of_net.fileno(), b.fileno()]))])
+for n in range(9):
+    a.send(order)
+a.settimeout(10)
+try:
+    a = socket.socket(fileno=array.array('i', a.recvmsg(1024, 64)[1][0][2])[0])
+    for n in range(100):
+        a.send(order)
+except TimeoutError:
+    pass
 print('said', flush=True)
 select.select([sys.stdin], [], [], 20)
 os._exit(0)
@@ -489,7 +515,7 @@ fn nobody_has_the_socket_that_the_parent_receives_from() {
     if !root() || !installed("python3") {
         return skip("needs root and python3");
     }
-    let session = hex(&begin(None).encode());
+    let session = hex(&FromNet::Session { tls_port: None, proxied: None }.encode());
     let order = hex(&Ask::Tally { tag: 1, to: 1, from: 1 }.encode());
     for what in ["lock", "pidfd"] {
         let d = Daemon::with(CONF).start();
@@ -497,7 +523,7 @@ fn nobody_has_the_socket_that_the_parent_receives_from() {
         let open = proc::descriptors(d.parent_pid()).len();
         let mut said = Command::new("python3")
             .args(["-c", &with_client(SHARES_AN_END), &d.net_pid().to_string(), &session, &order])
-            .args([&hex(&ASKS.encode()), what])
+            .arg(what)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -531,9 +557,9 @@ def threads():
     return all
 asks, asked = client(pid)
 c, locked = client(pid)
-# The parent is asked whether a login may be tried: it has looked at the session's socket.
-c.send(b'PUBKEY\r\n')
+c.send(b'HOST\r\n')
 c.recv(100)
+# When this one is answered, the parent has looked at the session's socket.
 h = socket.create_connection(c.getpeername())
 h.send(b'hello\r\n')
 while h.recv(100):
@@ -661,21 +687,33 @@ fn a_net_of_a_table_that_was_replaced_begins_nothing_for_ever() {
 }
 
 /// Arguments: the pid of a net process, and steps. A connection comes to one of that process's
-/// listeners (`at:PORT`); it is handed over on an unused channel (`session:ORDER`), and there other
-/// orders follow: without descriptors (`says:ORDER`), or with that connection
-/// (`with-client:ORDER`). `hears` waits for an answer and prints its kind; 0: none came.
+/// listeners (`at:PORT`); it is handed over with one end of a pair (`session:ORDER`), and on the
+/// channel that comes back orders follow: without descriptors (`says:ORDER`), or with that
+/// connection (`with-client:ORDER`). `hears` waits for an answer and prints its kind; 0: none came.
 const SAYS: &str = r"
-import sys
+import array, ctypes, os, socket, sys, time
 pid, steps = int(sys.argv[1]), sys.argv[2:]
+libc, pidfd = ctypes.CDLL(None), os.pidfd_open(pid)
+get = lambda n: socket.socket(fileno=libc.syscall(438, pidfd, n, 0))
+def send(to, order, *fds):
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [f.fileno() for f in fds]))]
+    to.sendmsg([bytes.fromhex(order)], rights if fds else [])
 def is_from(s, address):
     try:
         return s.family == socket.AF_INET and s.getpeername() == address
     except OSError:
         return False
+def sockets():
+    for n in os.listdir(f'/proc/{pid}/fd'):
+        try:
+            if os.readlink(f'/proc/{pid}/fd/{n}').startswith('socket:'):
+                yield get(int(n))
+        except (OSError, ValueError):
+            pass
 def taken_from_net(address):
     end = time.monotonic() + 60
     while time.monotonic() < end:
-        for _, s in sockets(pid):
+        for s in sockets():
             if is_from(s, address):
                 return s
     sys.exit('it has accepted nobody')
@@ -684,28 +722,27 @@ def heard():
         return int.from_bytes(channel.recv(4096)[2:4], 'little')
     except OSError:
         return 0
-kept = []
+own, kept = get(3), []
 for step in steps:
-    what, _, word = step.partition(':')
-    order = b'' if what == 'at' else bytes.fromhex(word)
+    what, _, order = step.partition(':')
     if what == 'at':
-        kept.append(socket.create_connection(('127.0.0.1', int(word))))
+        kept.append(socket.create_connection(('127.0.0.1', int(order))))
         client = taken_from_net(kept[-1].getsockname())
     elif what == 'session':
-        channel = unused(pid)[0]
-        send(channel, order, client)
+        channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        send(own, order, client, theirs)
+        theirs.close()
         channel.settimeout(60)
+        fds = channel.recvmsg(1024, 64)[1]
+        if fds:
+            channel = socket.socket(fileno=array.array('i', fds[0][2])[0])
+            channel.settimeout(60)
     elif what == 'says':
         send(channel, order)
     elif what == 'with-client':
         send(channel, order, client)
     else:
         print(heard())
-# That process has it, too, and would use it.
-try:
-    channel.shutdown(socket.SHUT_RDWR)
-except OSError:
-    pass
 ";
 
 /// The orders of such steps.
@@ -713,8 +750,8 @@ struct Steps(Vec<String>);
 
 impl Steps {
     fn new(client: &str, tls_port: Option<u32>) -> Steps {
-        let begin = Ask::Begin { tls_port, proxied: None };
-        Steps(vec![client.into(), format!("session:{}", hex(&begin.encode()))])
+        let session = FromNet::Session { tls_port, proxied: None };
+        Steps(vec![client.into(), format!("session:{}", hex(&session.encode()))])
     }
 
     fn then(mut self, how: &str, order: &Ask) -> Steps {
@@ -760,7 +797,7 @@ fn it_gets_nothing_that_its_client_may_not_have() {
     let (door, [here, _]) = (at(d.address()), d.ports::<2>().map(at));
     let says = |steps: Steps| {
         Command::new("python3")
-            .args(["-c", &with_client(SAYS), &d.net_pid().to_string()])
+            .args(["-c", SAYS, &d.net_pid().to_string()])
             .args(steps.0)
             .stdin(Stdio::null())
             .output()

@@ -1,10 +1,10 @@
 //! A session's channel to the parent: orders out, answers in. The thread that owns it waits for its
 //! answers; the one message that comes unasked (go-away) is noted.
 
-use super::channels::{Channels, Coming};
+use super::descriptors::Descriptors;
 use crate::sys::message::Fds;
 use crate::sys::shared::Shared;
-use crate::sys::{memfd, message};
+use crate::sys::{memfd, message, poll, socket};
 use crate::wire::orders::{Answer, Ask, Message, ORDER, Resumption};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
@@ -43,11 +43,11 @@ impl From<io::Error> for ChannelError {
 }
 
 pub struct Channel {
-    coming: Cell<Option<Coming>>,
-    /// The channel, from the first use on; while it has not come, that waits.
+    /// The end of the pair through which the parent sends the channel ([`Answer::Channel`]).
+    asked: Cell<Option<OwnedFd>>,
+    /// The channel, from the first use on; while the parent has not sent it, that waits.
     fd: OnceCell<Arc<Shared>>,
-    all: Arc<Channels>,
-    /// There are too many sessions, or there is no channel for this one.
+    /// There are too many sessions, so there is no channel.
     full: Cell<bool>,
     /// The parent has told the session to go away.
     go_away: Cell<Option<GoAway>>,
@@ -109,12 +109,11 @@ pub fn uninstall() {
 }
 
 impl Channel {
-    /// One of these that may be still to come.
-    pub fn new(coming: Coming, all: Arc<Channels>) -> Channel {
+    /// One that the parent was asked for; `asked`: the other end of the pair that it was sent.
+    pub fn new(asked: OwnedFd) -> Channel {
         Channel {
-            coming: Cell::new(Some(coming)),
+            asked: Cell::new(Some(asked)),
             fd: OnceCell::new(),
-            all,
             full: Cell::default(),
             go_away: Cell::default(),
             answers: RefCell::default(),
@@ -125,13 +124,26 @@ impl Channel {
 
     /// Its socket, for whoever may have to end a lost session.
     pub fn shared_socket(&self) -> &Arc<Shared> {
-        self.fd.get_or_init(|| match self.coming.take().and_then(Coming::wait) {
-            Some(fd) => Arc::new(fd.into()),
-            None => {
-                self.full.set(true);
-                self.all.none().clone()
+        self.fd.get_or_init(|| Arc::new(self.opened().into()))
+    }
+
+    /// The channel that the parent has opened. If it has not, one that has ended.
+    fn opened(&self) -> OwnedFd {
+        let asked = self.asked.take().expect("the channel is opened once");
+        let mut bytes = [0; ORDER];
+        if let Ok((n, mut fds)) = message::receive_waiting(asked.as_fd(), &mut bytes) {
+            match Answer::accept(&bytes[..n], fds.count(), &()) {
+                Some(Answer::Channel) => {
+                    if let Some(fd) = fds.take() {
+                        return fd.our_own();
+                    }
+                }
+                answer => self.full.set(answer == Some(Answer::Full)),
             }
-        })
+        }
+        // Nothing is sent on the pair.
+        let _ = socket::shutdown_both(asked.as_fd());
+        asked
     }
 
     /// Makes it the channel of this thread.
@@ -152,15 +164,12 @@ impl Channel {
         message::send_waiting(self.as_fd(), &ask.encode(), with).map_err(|_| self.over())
     }
 
-    /// Sends an order if the channel is here and takes it at once.
-    pub fn try_send(&self, ask: &Ask, with: &[BorrowedFd]) -> Result<(), ChannelError> {
-        let coming = self.coming.take();
-        let has_come = coming.as_ref().is_none_or(Coming::has_come);
-        self.coming.set(coming);
-        if !has_come {
+    /// Sends an order if the channel takes it at once.
+    pub fn try_send(&self, ask: &Ask) -> Result<(), ChannelError> {
+        if !self.is_open() {
             return Err(ChannelError::Closed);
         }
-        message::send(self.as_fd(), &ask.encode(), with).map_err(|_| self.over())
+        message::send(self.as_fd(), &ask.encode(), &[]).map_err(|_| self.over())
     }
 
     /// Sends an order and waits for the answer.
@@ -216,10 +225,6 @@ impl Channel {
             return Err(ChannelError::Full);
         }
         match Answer::accept(&bytes[..n], fds.count(), &()).ok_or(ChannelError::Closed)? {
-            Answer::Full => {
-                self.full.set(true);
-                return Err(ChannelError::Full);
-            }
             Answer::GoAway { last } => {
                 self.told(if last { GoAway::Exit } else { GoAway::NewTable })
             }
@@ -285,14 +290,31 @@ impl Channel {
         self.go_away.get()
     }
 
-    /// Why it cannot be used. The parent may have said so before it closed its end.
+    /// Asks the parent for a channel for a stream that changes its own facts; the host that the
+    /// stream begins with, and its tag here. Returned: for [`Channel::new`]. None: no descriptor is
+    /// left for one.
+    pub fn branch(
+        &self,
+        (host, tag): (u32, u32),
+        all: &Descriptors,
+    ) -> Result<Option<OwnedFd>, ChannelError> {
+        let Ok((asked, theirs)) = all.unless_reserved(socket::seqpacket()) else {
+            return Ok(None);
+        };
+        self.send(&Ask::Branch { host, tag }, &[theirs.as_fd()])?;
+        Ok(Some(asked))
+    }
+
+    /// Has the parent sent the channel? Until then its first use waits for that.
+    fn is_open(&self) -> bool {
+        let asked = self.asked.take();
+        let came = asked.as_ref().is_none_or(|pair| poll::is_readable(pair.as_fd()));
+        self.asked.set(asked);
+        came
+    }
+
+    /// Why it cannot be used.
     fn over(&self) -> ChannelError {
-        let mut bytes = [0; ORDER];
-        while !self.full.get()
-            && let Ok((n @ 1.., _)) = message::receive(self.as_fd(), &mut bytes)
-        {
-            self.full.set(Answer::decode(&bytes[..n]) == Some(Answer::Full));
-        }
         if self.full.get() { ChannelError::Full } else { ChannelError::Closed }
     }
 }

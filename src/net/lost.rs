@@ -50,7 +50,7 @@ impl parked::Resume for Lost {
     fn resume(self: Box<Self>) {
         if let Err(lost) = threads::run_with(self, |lost| lost.hold(Channel::install).go_on()) {
             // The parent notices that the channel is closed.
-            let _ = lost.session.channel.try_send(&ended(End::System), &[]);
+            let _ = lost.session.channel.try_send(&ended(End::System));
         }
     }
 }

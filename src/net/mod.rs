@@ -21,7 +21,7 @@
 //! | `handover` | how a stream that changed its own facts gets its service |
 //! | `builtins` | HELP, HOST, AUTH, PUBKEY, SSL, MULTIPLEX, RESUME, RUN: a file each |
 //! | `lost` `resume` `connections` | a session whose connection is lost, and how it gets another one |
-//! | `channel` `channels` | a session's channel to the parent; those that no session has yet |
+//! | `channel` | a session's channel to the parent |
 //! | `end` | why a session ends, and what ends its waits |
 //! | `tls` | certificates, and the signatures that the parent is asked for |
 //! | `session_counts` | how many sessions there are, in all and from each source |
@@ -34,7 +34,6 @@
 mod answers;
 mod builtins;
 mod channel;
-mod channels;
 mod clients;
 mod connections;
 mod counted;

@@ -31,7 +31,7 @@ use std::time::Duration;
 const PARK_AFTER: Duration = Duration::from_secs(1);
 
 /// Starts a session and its thread.
-pub fn begin(mut start: Start) {
+pub fn begin(start: Start) {
     // Prompts and answers are small, and a client that has sent its lines ahead sends nothing in
     // between: none must wait for an acknowledgement. (The socket pair of a stream has no such
     // delay.)
@@ -41,14 +41,8 @@ pub fn begin(mut start: Start) {
         // option and no urgent bytes.
         let _ = socket::set_urgent_inline(start.connection.as_fd(), true);
     }
-    let beginning = Beginning { first: start.first, ask: start.begin.take() };
-    Parked::of(start).thread(Some(beginning));
-}
-
-/// What the thread of a new session does first. `ask`: as `begin` in [`Start`].
-struct Beginning {
-    first: First,
-    ask: Option<Ask>,
+    let first = start.first;
+    Parked::of(start).thread(Some(first));
 }
 
 impl parked::Resume for Parked {
@@ -88,26 +82,20 @@ impl parked::Resume for Parked {
 impl Parked {
     /// If no thread can be started the session ends. A client that has just begun, and does not
     /// expect TLS, is told that the service is busy.
-    fn thread(self, beginning: Option<Beginning>) {
-        let started = threads::run_with(Box::new((self, beginning)), |begun| {
-            let (parked, beginning) = *begun;
-            parked.hold(Channel::install).run_thread(beginning);
+    fn thread(self, first: Option<First>) {
+        let started = threads::run_with(Box::new((self, first)), |begun| {
+            let (parked, first) = *begun;
+            parked.hold(Channel::install).run_thread(first);
         });
         let Err(begun) = started else { return };
-        let (mut parked, beginning) = *begun;
-        if let Some(Beginning { first, ask }) = beginning {
-            if !first.is_tls() {
-                // As much as the socket takes: there is no thread that could wait.
-                let _ = socket::send(parked.link.socket(), reply::BUSY);
-            }
-            if let Some(ask) = ask {
-                // If this cannot be sent, the parent does not hear of the session.
-                let _ = parked.channel.try_send(&ask, &[parked.link.socket()]);
-            }
+        let (mut parked, first) = *begun;
+        if first.is_some_and(|f| !f.is_tls()) {
+            // As much as the socket takes: there is no thread that could wait.
+            let _ = socket::send(parked.link.socket(), reply::BUSY);
         }
         parked.link.finish();
         // If this cannot be sent, the parent notices that the channel is closed.
-        let _ = parked.channel.try_send(&Ask::End(End::System.data()), &[]);
+        let _ = parked.channel.try_send(&Ask::End(End::System.data()));
     }
 }
 
@@ -122,8 +110,8 @@ enum Done {
 
 impl Session {
     /// Runs until the session ends or is parked.
-    fn run_thread(mut self, beginning: Option<Beginning>) {
-        let done = self.run(beginning);
+    fn run_thread(mut self, first: Option<First>) {
+        let done = self.run(first);
         self.done(done);
     }
 
@@ -193,17 +181,7 @@ impl Session {
     }
 
     /// What its thread is to do, until it ends or needs none.
-    fn run(&mut self, beginning: Option<Beginning>) -> Done {
-        let first = match beginning {
-            None => None,
-            Some(Beginning { first, ask }) => {
-                let begun = ask.map(|ask| self.channel.send(&ask, &[self.link.socket()]));
-                if let Some(Err(refused)) = begun {
-                    return self.ended(refused.into());
-                }
-                Some(first)
-            }
-        };
+    fn run(&mut self, first: Option<First>) -> Done {
         self.makes_room(self.state.relay.is_some());
         let mut next = match first {
             Some(First::Builtin(b)) => Some(b),

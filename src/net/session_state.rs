@@ -4,7 +4,6 @@
 //! [`session`](super::session).
 
 use super::channel::Channel;
-use super::channels::Coming;
 use super::counted::Counted;
 use super::end::End;
 use super::handover::Handover;
@@ -17,7 +16,6 @@ use crate::policy::{Facts, Peer, PeerName};
 use crate::sys::clock;
 use crate::sys::shared::Shared;
 use crate::wire::builtins::Builtin;
-use crate::wire::orders::Ask;
 use crate::wire::pubkey::CHALLENGE;
 use crate::wire::reply;
 use std::os::fd::OwnedFd;
@@ -60,11 +58,9 @@ pub struct Start {
     pub world: Arc<World>,
     pub connection: Shared,
     pub facts: Facts,
-    pub channel: Coming,
+    pub channel: OwnedFd,
     pub place: Where,
     pub first: First,
-    /// With this the parent is told of it. None: of a stream, it has been told.
-    pub begin: Option<Ask>,
     /// Counts it among the sessions.
     pub guard: CountGuard,
     /// Of a stream: the exporter of its connection, if that is TLS.
@@ -187,7 +183,7 @@ impl Parked {
     /// A session that has not begun.
     pub(super) fn of(start: Start) -> Parked {
         Session {
-            channel: Channel::new(start.channel, start.world.channels.clone()),
+            channel: Channel::new(start.channel),
             link: Link::plain(start.connection),
             state: State {
                 deadline: clock::monotonic() + start.world.table.settings.login_timeout,

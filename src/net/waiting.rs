@@ -31,7 +31,7 @@ use crate::policy::{Facts, HostId, Peer, Reached, ServiceId};
 use crate::sys::interrupt::Interrupt;
 use crate::sys::shared::Shared;
 use crate::sys::{clock, gauges, socket};
-use crate::wire::orders::{Ask, FromNet, Named, ProxyAddresses, Why};
+use crate::wire::orders::{FromNet, Named, ProxyAddresses, Why};
 use crate::wire::reply;
 use listener::{Listener, Newest};
 use mio::unix::SourceFd;
@@ -299,13 +299,14 @@ impl Loop {
         };
         let reserved =
             self.clients.get(slot).is_some_and(|c| world.descriptors.is_reserved(&c.socket));
-        let next = world.channels.next(&world.descriptors, self.order_queue.channel());
-        let (Some((channel, ask)), false) = (next, reserved) else {
+        let pair = world.descriptors.unless_reserved(socket::seqpacket());
+        let (Ok((ours, theirs)), false) = (pair, reserved) else {
             return self.refuse_session(slot, &facts, first, Full::Descriptors);
         };
         let proxied = self.proxied(slot);
         let Some(socket) = self.detach(slot) else { return };
-        if ask && !self.send_order(&FromNet::Channel, &[]) {
+        let order = FromNet::Session { tls_port: first.tls_port(), proxied };
+        if !self.send_order(&order, &[socket.as_fd(), theirs.as_fd()]) {
             // A client that expects TLS cannot read a line.
             return if first.is_tls() {
                 drop(socket)
@@ -313,15 +314,14 @@ impl Loop {
                 self.answer_returned(socket, reply::BUSY.to_vec())
             };
         }
-        let begin = Ask::Begin { tls_port: first.tls_port(), proxied };
+        let place = Where::Connection;
         session::begin(session_state::Start {
             world,
             connection: socket,
             facts,
-            channel,
-            place: Where::Connection,
+            channel: ours,
+            place,
             first,
-            begin: Some(begin),
             guard,
             outer: None,
             handover: None,

@@ -1,7 +1,6 @@
 //! What one configuration means to the net process: read once from the parent's archive, shared by
 //! all threads.
 
-use super::channels::Channels;
 use super::connections::Connections;
 use super::descriptors::Descriptors;
 use super::{parked, session_counts, tls};
@@ -20,8 +19,6 @@ pub struct World {
     /// The sessions, parked ones too.
     pub sessions: session_counts::SessionCounts,
     pub descriptors: Arc<Descriptors>,
-    /// Sessions' channels to the parent.
-    pub channels: Arc<Channels>,
     /// Sessions may stand that can be resumed, whatever the table says of new ones.
     pub resumes: bool,
     /// Connections on which sessions may go on.
@@ -46,19 +43,7 @@ impl World {
             .inspect_err(|e| log::warn(&format!("net: no thread for parked sessions: {e}")))
             .ok();
         let sessions = session_counts::SessionCounts::default();
-        let channels = Channels::new().map_err(|e| format!("channels: {e}"))?;
-        let channels = Arc::new(channels);
         let (connections, resumes) = (Connections::default(), archive.resumes);
-        Ok(World {
-            table,
-            tls,
-            tls_ports,
-            sessions,
-            descriptors,
-            channels,
-            resumes,
-            connections,
-            parking,
-        })
+        Ok(World { table, tls, tls_ports, sessions, descriptors, resumes, connections, parking })
     }
 }

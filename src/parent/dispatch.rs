@@ -44,9 +44,14 @@ impl Parent {
                 let arrival = self.plain(token, config, service, client, at);
                 self.arrive(arrival, None);
             }
-            net::Request::Channel { config } => {
-                let most = config.table.settings.max_sessions as usize;
-                self.unused_channels.asked(&mut self.cx, &mut self.nets, token, most);
+            net::Request::Session { config, client, pair, tls_port, proxied } => {
+                let Some(at) = self.addresses(&config, client.as_fd(), proxied)? else {
+                    self.client_gone(&config, None);
+                    return Ok(());
+                };
+                let name = self.names.known(self.cx.now, at.peer());
+                let place = (token, self.nets.drains(token), tls_port);
+                self.sessions.begin(&mut self.cx, place, config, (at, name), (client, pair));
             }
             net::Request::AtPort { config, client, proxied } => {
                 if let Some(a) = self.proxied_at_port(&config, client, proxied)? {
@@ -159,13 +164,13 @@ impl Parent {
                 self.logins.verify(&self.cx, &mut self.sessions, token, method, user)?;
             }
             sessions::Request::Start(arrival) => self.arrive(*arrival, None),
-            sessions::Request::Branch { host, tag } => {
+            sessions::Request::Branch { host, tag, pair } => {
                 if self.sessions.is_full(token) {
                     // Other streams may have ended without the parent having read it yet.
                     self.read_branches(token);
                 }
                 let drains = self.sessions.net_of(token).is_some_and(|n| self.nets.drains(n));
-                self.sessions.branch(&mut self.cx, (token, tag), host, drains);
+                self.sessions.branch(&mut self.cx, (token, tag), host, pair, drains);
             }
             sessions::Request::Refused { config, refused, number, user } => {
                 self.refused_by_net(&config, &refused, Some((number, user)))?;
@@ -313,7 +318,6 @@ impl Parent {
         for old in self.nets.serving_except(token) {
             self.drain(old, false);
         }
-        self.unused_channels.add_ahead(&mut self.cx, &mut self.nets, token);
         if let Some(announce) = self.announce.take() {
             for address in self.listeners.addresses() {
                 lines::listening(address);

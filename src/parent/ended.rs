@@ -107,7 +107,6 @@ impl Parent {
     /// What a net process served ends with it, even if other processes still hold the channels, or
     /// the kernel cannot end it yet. Of each channel so many orders still count.
     fn net_over(&mut self, token: usize, orders: usize) {
-        self.last_begins(token);
         for session in self.sessions.of_net(token) {
             let read = self.read_orders(session, orders);
             self.session_over(session, &read.err().unwrap_or(Broken::Closed));

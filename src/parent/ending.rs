@@ -132,7 +132,6 @@ impl Parent {
                 // Err: that was all.
                 let Ok(true) = self.last_net_order(net) else { break };
             }
-            self.last_begins(net);
             // Twice: the channels of streams that have their own are found in those of sessions.
             for _ in 0..2 {
                 for session in self.sessions.of_net(net) {
@@ -149,7 +148,7 @@ impl Parent {
         match self.nets.order(&mut self.cx, &mut self.listeners, net)? {
             None => return Ok(false),
             // Its channel may have more.
-            Some(r @ net::Request::Refused(..)) => {
+            Some(r @ (net::Request::Refused(..) | net::Request::Session { .. })) => {
                 self.net_request(net, r)?;
             }
             Some(_) => {}

@@ -16,7 +16,7 @@
 //! | `own_users` | the users that fived's own processes run as |
 //! | `programs` | which rows' programs cannot run, for warnings |
 //! | `banners` | which banners clients of RUN cannot tell from records, for warnings |
-//! | `run` `ready` `queue` `timers` | the loop, whose order is served next, and what is done when a timer expires |
+//! | `run` `ready` `queue` | the loop, and whose order is served next |
 //! | `context` | what every part uses: the clock, timers, tokens, the spawner |
 //! | `pipeline` `arrival` `addresses` `answering` | the way of each request, from its arrival to its end; between whom it is; what is told of it |
 //! | `dispatch` `ended` | orders, each routed to its part; what ends, and what ends with it |
@@ -34,7 +34,6 @@
 //! | `handed` | clients' sockets that a net process is handed |
 //! | `net` `nets` `net_end` `net_log` `net_gauges` `watchdog` | net processes, their ends, their lines for the log, what they count, and one that hangs |
 //! | `session` `sessions` `session_counts` | sessions, and how many a client address may have |
-//! | `unused_channels` `session_begin` | channels on which no session has begun, and how one begins |
 //! | `signers` `by_source` `starts` | the keys processes; sources take turns; how often a process may be started again |
 //! | `logins` `tries` `slots` | logins: one process for each try, and how many may run |
 //! | `penalties` `sensors` `replay` `notices` | how long sources are barred after failures, or because they touched a sensor, signatures that were accepted before, warnings about files of keys |
@@ -157,7 +156,6 @@ mod self_signed;
 mod sensors;
 mod services;
 mod session;
-mod session_begin;
 mod session_counts;
 mod sessions;
 mod signals;
@@ -172,13 +170,11 @@ mod state;
 mod status;
 mod tallies;
 mod tasks;
-mod timers;
 mod tls_ports;
 mod tries;
 mod turns;
 mod unbound;
 mod undelivered;
-mod unused_channels;
 mod waits;
 mod wanted_port;
 mod watchdog;

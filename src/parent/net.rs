@@ -65,8 +65,15 @@ pub enum Request {
         client: Shared,
         proxied: Option<ProxyAddresses>,
     },
-    /// A session needs one more channel than there are unused ones.
-    Channel { config: Rc<Config> },
+    /// A client asked for a built-in, or for TLS. Its channel is asked for through this pair.
+    /// `tls_port`: the number of the services' own port to which the client came.
+    Session {
+        config: Rc<Config>,
+        client: Shared,
+        pair: OwnedFd,
+        tls_port: Option<u32>,
+        proxied: Option<ProxyAddresses>,
+    },
     /// A load balancer that came to a service's own port has said who its client is.
     AtPort { config: Rc<Config>, client: Shared, proxied: Option<ProxyAddresses> },
     /// Net refused a request itself.

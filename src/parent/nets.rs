@@ -5,9 +5,8 @@
 //! fived does not become a fork bomb. The parent has the listeners too, so no client is refused
 //! meanwhile.
 
-use super::channel::{Broken, next};
+use super::channel::{Broken, next, next_channel};
 use super::children::Role;
-use super::config::Config;
 use super::context::{Context, Timer};
 use super::descriptors::own;
 use super::listeners::Listeners;
@@ -158,7 +157,11 @@ impl Nets {
                 net.admit(client.as_fd(), None)?;
                 Request::Start { config, service: ServiceId(service), client, proxied }
             }
-            FromNet::Channel => Request::Channel { config },
+            FromNet::Session { tls_port, proxied } => {
+                let (client, pair) = (next(&mut fds)?, next_channel(&mut fds)?);
+                net.admit(client.as_fd(), tls_port)?;
+                Request::Session { config, client, pair, tls_port, proxied }
+            }
             FromNet::AtPort { proxied } => {
                 Request::AtPort { config, client: next(&mut fds)?, proxied }
             }
@@ -173,22 +176,6 @@ impl Nets {
                 Request::Done
             }
         }))
-    }
-
-    /// The configuration of a net process whose orders count. None: they count no more.
-    pub fn orders_count_of(&self, token: usize) -> Option<Rc<Config>> {
-        let net = self.all.get(&token).filter(|n| n.process != ProcessState::BeingEnded)?;
-        Some(net.config.clone())
-    }
-
-    /// Can this client have come to that listener of this net process? See [`Net::admit`].
-    pub fn admit(
-        &self,
-        token: usize,
-        client: BorrowedFd,
-        tls_port: Option<u32>,
-    ) -> Result<(), Broken> {
-        self.all.get(&token).ok_or(Broken::Closed)?.admit(client, tls_port)
     }
 
     /// A net process is ready. If it is the newest, it serves from now on.

@@ -6,7 +6,7 @@ use super::accounts::Accounts;
 use super::arrival::{Arrival, LocalClient};
 use super::backend::connect::Connects;
 use super::channel::{Broken, Retries};
-use super::context::{Context, SIGNALS};
+use super::context::{Context, Phase, SIGNALS, Timer};
 use super::deferred::Deferred;
 use super::hosts::Hosts;
 use super::lingering::Lingering;
@@ -26,7 +26,6 @@ use super::services::Services;
 use super::sessions::Sessions;
 use super::signers::Signers;
 use super::socket_pairs::SocketPairs;
-use super::unused_channels::UnusedChannels;
 use super::watchdog::{self, Watchdog};
 use super::wrap::Wrap;
 use crate::log;
@@ -79,7 +78,6 @@ pub struct Parent {
     pub ports: Ports,
     pub nets: Nets,
     pub sessions: Sessions,
-    pub unused_channels: UnusedChannels,
     pub logins: Logins,
     pub signers: Signers,
     pub names: Names,
@@ -94,7 +92,7 @@ pub struct Parent {
     pub signals: Signals,
     /// Signals may have come that were not received yet.
     pub signalled: bool,
-    pub watchdog: Watchdog,
+    watchdog: Watchdog,
     /// Channels that may have orders.
     pub ready: Ready,
     /// The service manager's main process meanwhile.
@@ -119,7 +117,6 @@ impl Parent {
             ports: Ports::default(),
             nets: Nets::default(),
             sessions: Sessions::default(),
-            unused_channels: UnusedChannels::default(),
             logins: Logins::new(),
             signers: Signers::new(),
             names: Names::default(),
@@ -281,8 +278,6 @@ impl Parent {
                 self.net_order(token)
             } else if self.sessions.has(token) {
                 self.session_order(token)
-            } else if self.unused_channels.has(token) {
-                self.begin_order(token)
             } else if self.connects.has(token) {
                 self.connects.ready(&mut self.cx, token);
                 Ok(false)
@@ -343,10 +338,63 @@ impl Parent {
             self.relay_thread_over(token, &why);
         } else if self.signers.has(token) {
             self.signers.broken(token, &why);
-        } else if self.unused_channels.has(token) {
-            self.unused_over(token, &why);
         } else {
             self.session_over(token, &why);
+        }
+    }
+
+    fn expire(&mut self) {
+        while let Some(timer) = self.cx.due() {
+            let cx = &mut self.cx;
+            match timer {
+                Timer::Terminate { pid, started } => self.services.terminate(cx, pid, started),
+                Timer::Kill { pid, started } => self.services.running.kill(pid, started),
+                Timer::AccountLate { pid } => {
+                    let late = self.accounts.late(cx, pid);
+                    self.account_known(late);
+                }
+                Timer::UnboundAgain => self.bind_again(),
+                Timer::PortAgain { token } => {
+                    if self.ports.again(cx, token) {
+                        self.may_have_orders(token);
+                    }
+                }
+                Timer::WrapLate { pid } => {
+                    let checked = self.wrap.late(cx, pid);
+                    self.libwrap_checked(checked);
+                }
+                Timer::WrapSlow { pid } => {
+                    let waited = self.wrap.slow(pid);
+                    self.waited_in_vain(waited);
+                }
+                Timer::NameSlow { number } => {
+                    let waited = self.ports.name_slow(number);
+                    self.waited_in_vain(waited);
+                }
+                Timer::ConnectLate { token } => self.connects.late(cx, token),
+                Timer::OfferLate { client } => self.offer_late(client),
+                Timer::RelayLate { relay } => self.relays.late(relay),
+                Timer::Hosts => self.hosts.look_up(cx),
+                Timer::NetLate { net } => self.nets.late(net),
+                Timer::NameLate { address, since } => self.names.late(cx, address, since),
+                Timer::NamesAgain => self.names.resume(cx),
+                Timer::NetAgain => self.nets.start(cx),
+                Timer::SignersAgain => self.signers.again(cx),
+                Timer::SignersLook => self.signers.look(cx),
+                Timer::Undelivered => self.services.look_undelivered(cx),
+                Timer::RefusalsOver => self.services.refusals.over(),
+                Timer::Reload => self.reloads.gathered = true,
+                Timer::Shutdown => self.end_sessions(),
+                Timer::Over => cx.phase = Phase::Over,
+                Timer::Left { until } => self.left(until),
+                Timer::Watch => {
+                    let spares = self.pairs.has_spares()
+                        || cx.spawner.has_spare()
+                        || self.lingering.has_processes();
+                    self.watchdog.check(cx, &mut self.nets, &self.listeners, spares)
+                }
+                Timer::Tidy => self.tidy(),
+            }
         }
     }
 }

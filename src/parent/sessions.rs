@@ -9,7 +9,7 @@ mod groups;
 
 use super::addresses::Addresses;
 use super::arrival::Arrival;
-use super::channel::{Broken, Channel, Held, next_stream};
+use super::channel::{self, Broken, Held, next_channel, next_stream};
 use super::config::Config;
 use super::context::Context;
 use super::environment::Tls;
@@ -18,6 +18,7 @@ use super::resumables::Claimant;
 use super::session::{NewSession, SessionRecord, Step, User};
 use super::session_counts::SessionCounts;
 use crate::policy::{HostId, Peer, PeerName, ServiceId, Source};
+use crate::sys::message::Failed;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
 use crate::wire::orders::{
@@ -43,8 +44,8 @@ pub enum Request {
     Verify { method: Method, user: Data },
     /// It asks for a service.
     Start(Box<Arrival>),
-    /// One of its streams asks for facts of its own, and for a channel.
-    Branch { host: HostId, tag: u32 },
+    /// One of its streams asks for facts of its own, and for a channel through this pair.
+    Branch { host: HostId, tag: u32, pair: OwnedFd },
     /// Net refused a request itself. With the session's number, and the user who logged in.
     Refused { config: Rc<Config>, refused: Refused, number: u64, user: Option<Rc<User>> },
     /// A relay has ended, after this many bytes to the service and from it.
@@ -95,25 +96,33 @@ impl Sessions {
 
     /// Begins a session: its client has asked for a built-in, or for TLS. `drains`: its net process
     /// takes no new streams; `tls_port`: the number of the services' own port to which the client
-    /// came; `addresses`: between whom its connection is, with the name of the client's address;
-    /// `channel`: its channel, with its token.
+    /// came; `addresses`: between whom its connection is, with the name of the client's address.
     pub fn begin(
         &mut self,
         cx: &mut Context,
         (net, drains, tls_port): (usize, bool, Option<u32>),
         config: Rc<Config>,
         (addresses, name): (Addresses, PeerName),
-        client: &Shared,
-        (token, mut channel): (usize, Channel),
+        (client, pair): (Shared, OwnedFd),
     ) {
         let peer = addresses.peer();
         let source = Source::of(peer);
-        if let Err(reason) = self.counts.begin(net, source, &config.table.settings) {
-            cx.counters.refuse(None, reason);
-            lines::of_none(peer, reason);
-            // If this cannot be said, whoever waits sees the channel close.
-            return drop(channel.send(cx.registry(), &Answer::Full, &[]));
-        }
+        let begun = self.counts.begin(net, source, &config.table.settings);
+        let opened = begun.and_then(|()| {
+            let opened = cx.open_channel(pair.as_fd());
+            opened.inspect_err(|_| self.counts.end(net, source)).map_err(|e| {
+                // Its net process may have ended meanwhile.
+                if Failed::of(&e) == Failed::Gone { "gone" } else { "descriptors" }
+            })
+        });
+        let (token, channel) = match opened {
+            Ok(opened) => opened,
+            Err(reason) => {
+                cx.counters.refuse(None, reason);
+                lines::of_none(peer, reason);
+                return channel::open_none(pair.as_fd());
+            }
+        };
         let number = cx.next_number();
         let settings = &config.table.settings;
         let streams = settings.max_streams.max(settings.max_streams_anonymous);
@@ -156,9 +165,9 @@ impl Sessions {
                 let what = (ServiceId(service), HostId(host), way);
                 Request::Start(Box::new(s.arrival(cx.minute(), stream, what, client)?))
             }
-            Ask::Branch { host, tag } => Request::Branch { host: HostId(host), tag },
-            // It has begun.
-            Ask::Begin { .. } => return Err(Broken::Forbidden),
+            Ask::Branch { host, tag } => {
+                Request::Branch { host: HostId(host), tag, pair: next_channel(&mut fds)? }
+            }
             Ask::Refused(refused) => {
                 let (config, user) = (s.config.clone(), s.user.clone());
                 Request::Refused { config, refused, number: s.number, user }
@@ -284,15 +293,14 @@ impl Sessions {
         cx: &mut Context,
         (token, tag): (usize, u32),
         host: HostId,
+        pair: OwnedFd,
         drains: bool,
     ) {
-        let answer = Answer::Branched { tag };
         // Net may count one fewer than the parent, which has not yet read that a stream ended.
-        let opened = (!self.is_full(token)).then(|| cx.open_channel().ok());
-        let Some((branch, channel, theirs)) = opened.flatten() else {
-            return self.tell(cx, token, &answer);
+        let opened = (!self.is_full(token)).then(|| cx.open_channel(pair.as_fd()).ok());
+        let Some((branch, channel)) = opened.flatten() else {
+            return channel::open_none(pair.as_fd());
         };
-        self.tell_with(cx, token, &answer, &[theirs.as_fd()]);
         let Some(s) = self.all.get_mut(&token) else { return };
         let channel = channel.holding(BRANCH_HELD_MAX, &self.held);
         s.branches += 1;

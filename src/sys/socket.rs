@@ -86,9 +86,22 @@ fn number(fd: BorrowedFd, name: libc::c_int) -> Option<u64> {
     asked.ok().map(|_| value)
 }
 
-/// Is it a Unix stream without a path, such as an end of a [`pair`]?
-pub fn is_end_of_pair(fd: BorrowedFd) -> bool {
-    getsockopt(&fd, sockopt::SockType) == Ok(SockType::Stream) && local::has_no_path(fd)
+/// The kind of a pair of Unix sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PairKind {
+    /// [`pair`]
+    Stream,
+    /// [`seqpacket`]
+    Channel,
+}
+
+/// Is it a Unix socket of this kind without a path, such as an end of a pair?
+pub fn is_end_of_pair(fd: BorrowedFd, kind: PairKind) -> bool {
+    let kind = match kind {
+        PairKind::Stream => SockType::Stream,
+        PairKind::Channel => SockType::SeqPacket,
+    };
+    getsockopt(&fd, sockopt::SockType) == Ok(kind) && local::has_no_path(fd)
 }
 
 /// The two ends of a stream; they block. Closing them never waits (SO_LINGER is for TCP).
@@ -300,10 +313,12 @@ mod tests {
 
     #[test]
     fn only_a_pair_is_a_pair() {
-        assert!(is_end_of_pair(pair().unwrap().0.as_fd()));
-        assert!(!is_end_of_pair(seqpacket().unwrap().1.as_fd()));
-        assert!(!is_end_of_pair(accepted("127.0.0.1:0", false).1.as_fd()));
-        assert!(!is_end_of_pair(std::io::pipe().unwrap().0.as_fd()));
+        let kinds = [PairKind::Stream, PairKind::Channel];
+        let is = |fd: BorrowedFd| kinds.map(|kind| is_end_of_pair(fd, kind));
+        assert_eq!(is(pair().unwrap().0.as_fd()), [true, false]);
+        assert_eq!(is(seqpacket().unwrap().1.as_fd()), [false, true]);
+        assert_eq!(is(accepted("127.0.0.1:0", false).1.as_fd()), [false, false]);
+        assert_eq!(is(std::io::pipe().unwrap().0.as_fd()), [false, false]);
     }
 
     #[test]

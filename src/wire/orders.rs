@@ -9,7 +9,6 @@
 //! | a session's own | [`Ask`] | [`Answer`] |
 //! | the keys process's | [`FromKeys`](super::signing::FromKeys) | [`ToKeys`](super::signing::ToKeys) |
 
-mod login;
 mod net;
 pub mod offer;
 pub mod phases;
@@ -22,7 +21,6 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-pub use login::{May, Method};
 pub use net::{FromNet, KnownLogin, Named, ToNet, Why};
 pub use offer::OfferAsk;
 pub use phases::{KeysPhase, NetPhase, SessionPhase};
@@ -31,7 +29,7 @@ pub use refused::{Reason, Refused};
 pub use relays::{ENDS_MAX, FromRelays, RelayEnd, ToRelays};
 pub use resume::{Claim, Claimed, Resumption};
 pub use run::Extras;
-pub use session::{Answer, Ask, OWN_CONNECTION};
+pub use session::{Answer, Ask, May, Method, OWN_CONNECTION};
 
 use phases::Row;
 
@@ -39,11 +37,9 @@ use phases::Row;
 pub const ORDER: usize = HEAD + DATA_MAX;
 /// The most bytes of text, signature or message in an order: an RSA signature of 4096 bits.
 pub const DATA_MAX: usize = 512;
-/// How many channels come with one message, at most ([`ToNet::Channels`]).
-pub const CHANNELS_MAX: usize = 4;
 const HEAD: usize = 32;
 /// Changes with every change of the messages: a net process of another build is refused.
-const VERSION: u16 = 7;
+const VERSION: u16 = 6;
 
 /// A byte string within an order, of bounded length.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -28,7 +28,6 @@ use crate::net::descriptors::Reservation;
 use crate::net::end::End;
 use crate::net::handover::Handover;
 use crate::net::request;
-use crate::net::session_counts::CountGuard;
 use crate::net::session_state::{Begin, Session};
 use crate::policy::ServiceId;
 use crate::sys::clock;
@@ -36,7 +35,6 @@ use crate::sys::flow::Flow;
 use crate::sys::gauges::Multiplexed;
 use crate::sys::poll::Poll;
 use crate::sys::process;
-use crate::wire::builtins::Builtin;
 use crate::wire::line::Line;
 use crate::wire::orders::{Answer, Why};
 use crate::wire::reply;
@@ -61,9 +59,6 @@ enum StreamState {
     Starting { tag: u32, service: ServiceId, run: Option<bool> },
     /// A service has it. Not counted: a program that a thread of the stream got.
     Running { tag: u32, counted: Option<Counted> },
-    /// It is to have a thread of its own, and the parent was asked for a channel for that. Until
-    /// then what follows the request is held.
-    Branching { tag: u32, first: Builtin, guard: CountGuard, _place: Reservation },
     /// A thread of its own serves it, and may get it a service.
     Branch { tag: u32, handover: Arc<Handover> },
     /// As long as it is open, its client offers a service, under this number.
@@ -83,7 +78,6 @@ impl StreamState {
             StreamState::LookingUpName { .. }
             | StreamState::Starting { .. }
             | StreamState::Running { .. }
-            | StreamState::Branching { .. }
             | StreamState::Branch { .. }
             | StreamState::Offering(_)
             | StreamState::Asking { .. }
@@ -313,7 +307,6 @@ impl Multiplexer<'_> {
             match received.answer {
                 Answer::Started { .. } => self.started(received),
                 Answer::Refused { tag, why, .. } => self.refused(tag, why),
-                Answer::Branched { tag } => self.branched(tag, received.connection)?,
                 Answer::Ended { tag, status } => self.ended(tag, status),
                 Answer::Name(name) => self.named(name)?,
                 Answer::OfferClient { .. }
@@ -342,7 +335,6 @@ impl Multiplexer<'_> {
                 Some(
                     StreamState::Requesting { .. }
                     | StreamState::LookingUpName { .. }
-                    | StreamState::Branching { .. }
                     | StreamState::Offering(_)
                     | StreamState::Asking { .. },
                 ) => drop(self.streams.pump.reset(id)),

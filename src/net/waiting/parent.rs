@@ -73,7 +73,6 @@ impl Loop {
                 // client is accepted.
                 self.drain(true);
                 self.phase = Phase::ParentGone;
-                self.world.channels.close();
                 let fd = self.order_queue.channel().as_raw_fd();
                 return self.poll.registry().deregister(&mut SourceFd(&fd));
             }
@@ -84,9 +83,6 @@ impl Loop {
 
     /// Carries out one order, with the descriptors that came with it.
     fn carry_out(&mut self, order: ToNet, mut fds: Fds) -> io::Result<()> {
-        if order == ToNet::Channels {
-            return self.channels(fds);
-        }
         let with = fds.take();
         with.iter().for_each(|fd| self.world.descriptors.note(fd));
         match (order, with) {
@@ -120,22 +116,8 @@ impl Loop {
                 self.named(client as Slot, generation, name)
             }
             (ToNet::Drain { last }, None) => self.drain(last),
-            (ToNet::NoChannel, None) => self.world.channels.add(None),
             (ToNet::Ping, None) => drop(self.send_order(&FromNet::Pong, &[])),
             _ => return Err(forbidden()),
-        }
-        Ok(())
-    }
-
-    /// The parent has made channels for sessions.
-    fn channels(&self, mut fds: Fds) -> io::Result<()> {
-        while let Some(fd) = fds.take() {
-            self.world.descriptors.note(&fd);
-            self.world.channels.add(Some(fd));
-        }
-        if fds.lost() {
-            log::debug!("no descriptor was left for a session's channel");
-            self.world.channels.add(None);
         }
         Ok(())
     }

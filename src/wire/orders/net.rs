@@ -1,7 +1,5 @@
 //! The messages on a net process's own channel.
 
-#[cfg(doc)]
-use super::Ask;
 use super::phases::{self, NetPhase, Row, kind};
 use super::refused::Refused;
 use super::{Data, Message, ProxyAddresses, Raw, flag, raw, with};
@@ -18,8 +16,14 @@ pub enum FromNet {
         host: u32,
         proxied: Option<ProxyAddresses>,
     },
-    /// A session needs a channel ([`ToNet::Channels`]), and none is unused.
-    Channel,
+    /// With the client's socket and one end of a pair, on which
+    /// [`Answer::Channel`](super::Answer::Channel) follows: a session begins.
+    Session {
+        /// The number of the services' own port to which the client came. None: it came to a
+        /// listener of fived's own.
+        tls_port: Option<u32>,
+        proxied: Option<ProxyAddresses>,
+    },
     /// With the socket of [`ToNet::Header`], after its header.
     AtPort {
         proxied: Option<ProxyAddresses>,
@@ -45,7 +49,7 @@ pub enum FromNet {
 /// From the parent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToNet {
-    /// With a listening socket: accept clients from it. `tls_port`: as in [`Ask::Begin`].
+    /// With a listening socket: accept clients from it. `tls_port`: as in [`FromNet::Session`].
     Listener { tls_port: Option<u32> },
     /// With the socket of a load balancer that connected to a port of a service's own: read from it
     /// who the client is.
@@ -70,12 +74,6 @@ pub enum ToNet {
     Client { uid: u32, login: Option<KnownLogin> },
     /// With a page of memory that the parent looks at: what is counted goes there from now on.
     Gauges,
-    /// With channels for sessions that will begin ([`Ask::Begin`]), one or more. Nobody but the
-    /// parent has their other ends: whoever has a socket, too, can keep the kernel's locks of it
-    /// and change its options.
-    Channels,
-    /// The answer to a [`FromNet::Channel`]: no descriptor is left for one.
-    NoChannel,
 }
 
 /// What the rules ask about the user who logged in.
@@ -179,7 +177,9 @@ impl Message for FromNet {
             FromNet::Start { service, host, proxied } => {
                 with(kind::START, *service, *host, &ProxyAddresses::data(*proxied))
             }
-            FromNet::Channel => raw(kind::CHANNEL_FOR_NET, 0, 0),
+            FromNet::Session { tls_port, proxied } => {
+                with(kind::SESSION, from_option(*tls_port), 0, &ProxyAddresses::data(*proxied))
+            }
             FromNet::AtPort { proxied } => {
                 with(kind::AT_PORT, 0, 0, &ProxyAddresses::data(*proxied))
             }
@@ -201,7 +201,10 @@ impl Message for FromNet {
                 host: r.b,
                 proxied: ProxyAddresses::from_data(&r.data)?,
             },
-            kind::CHANNEL_FOR_NET => FromNet::Channel,
+            kind::SESSION => FromNet::Session {
+                tls_port: r.a.checked_sub(1),
+                proxied: ProxyAddresses::from_data(&r.data)?,
+            },
             kind::AT_PORT => FromNet::AtPort { proxied: ProxyAddresses::from_data(&r.data)? },
             kind::REFUSED => FromNet::Refused(Refused::from_raw(&r)?),
             kind::UNLOGGED => FromNet::Unlogged { refusals: r.c },
@@ -234,8 +237,6 @@ impl Message for ToNet {
             ToNet::Ping => raw(kind::PING, 0, 0),
             ToNet::Relays => raw(kind::RELAYS, 0, 0),
             ToNet::Gauges => raw(kind::GAUGES, 0, 0),
-            ToNet::Channels => raw(kind::CHANNELS, 0, 0),
-            ToNet::NoChannel => raw(kind::NO_CHANNEL, 0, 0),
             ToNet::Client { uid, login } => KnownLogin::raw(*uid, login.as_ref()),
         }
     }
@@ -253,8 +254,6 @@ impl Message for ToNet {
             kind::PING => ToNet::Ping,
             kind::RELAYS => ToNet::Relays,
             kind::GAUGES => ToNet::Gauges,
-            kind::CHANNELS => ToNet::Channels,
-            kind::NO_CHANNEL => ToNet::NoChannel,
             kind::CLIENT => ToNet::Client { uid: r.a, login: KnownLogin::from_raw(&r)? },
             _ => return None,
         })
@@ -262,6 +261,6 @@ impl Message for ToNet {
 }
 
 /// 0 is none.
-pub(super) fn from_option(n: Option<u32>) -> u32 {
+fn from_option(n: Option<u32>) -> u32 {
     n.map_or(0, |n| n.saturating_add(1))
 }

@@ -2,14 +2,13 @@
 //! (monitor.c, `struct mon_table`). Each table is for one channel and one direction. What comes in
 //! another phase, or with another number of descriptors, is a forbidden order: its sender is ended.
 
-use super::CHANNELS_MAX;
 use std::ops::RangeInclusive;
 
 /// The numbers of the orders.
 pub mod kind {
     pub const READY: u16 = 0x101;
     pub const START: u16 = 0x102;
-    pub const CHANNEL_FOR_NET: u16 = 0x103;
+    pub const SESSION: u16 = 0x103;
     pub const REFUSED: u16 = 0x104;
     pub const UNLOGGED: u16 = 0x105;
     pub const NAME: u16 = 0x106;
@@ -25,8 +24,6 @@ pub mod kind {
     pub const RELAYS: u16 = 0x207;
     pub const CLIENT: u16 = 0x208;
     pub const GAUGES: u16 = 0x209;
-    pub const CHANNELS: u16 = 0x20a;
-    pub const NO_CHANNEL: u16 = 0x20b;
     pub const HEADER: u16 = 0x20f;
     pub const SIGN: u16 = 0x301;
     pub const ENCRYPTED: u16 = 0x302;
@@ -39,7 +36,6 @@ pub mod kind {
     pub const END: u16 = 0x309;
     pub const NAME_IN_SESSION: u16 = 0x30a;
     pub const RELAY_ENDED_IN_SESSION: u16 = 0x30b;
-    pub const BEGIN: u16 = 0x30c;
     pub const OFFER: u16 = 0x321;
     pub const OFFER_ENDED: u16 = 0x322;
     pub const OFFER_TAKEN: u16 = 0x323;
@@ -70,7 +66,6 @@ pub mod kind {
     pub const FORGET: u16 = 0x434;
     pub const END_NOW: u16 = 0x435;
     pub const CHANNEL: u16 = 0x436;
-    pub const BRANCHED: u16 = 0x437;
     pub const PAIRS: u16 = 0x501;
     pub const SERVE: u16 = 0x502;
     pub const SIGN_FOR: u16 = 0x503;
@@ -98,8 +93,6 @@ pub enum NetPhase {
 /// State of a session, as the parent knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionPhase {
-    /// It has not begun: its channel is unused.
-    Unused,
     /// On a connection without TLS.
     Plain,
     /// It waits for the signature of its handshake.
@@ -152,7 +145,7 @@ const fn optional<P>(kind: u16, phases: &'static [P]) -> Row<P> {
 
 use KeysPhase as Keys;
 use NetPhase::{Draining, Serving, Starting};
-use SessionPhase::{Encrypted, LoggingIn, Plain, Signed, Signing, Stream, Unused};
+use SessionPhase::{Encrypted, LoggingIn, Plain, Signed, Signing, Stream};
 
 /// A channel whose receiver distinguishes no phases.
 const ALWAYS: &[()] = &[()];
@@ -163,7 +156,7 @@ const IDLE: &[SessionPhase] = &[Plain, Encrypted, Stream];
 pub const FROM_NET: [Row<NetPhase>; 9] = [
     row(kind::READY, 0, &[Starting, Draining]),
     row(kind::START, 1, &[Serving, Draining]),
-    row(kind::CHANNEL_FOR_NET, 0, &[Serving, Draining]),
+    row(kind::SESSION, 2, &[Serving, Draining]),
     row(kind::AT_PORT, 1, &[Serving, Draining]),
     row(kind::REFUSED, 0, &[Serving, Draining]),
     row(kind::UNLOGGED, 0, &[Serving, Draining]),
@@ -173,7 +166,7 @@ pub const FROM_NET: [Row<NetPhase>; 9] = [
 ];
 
 /// From the parent to a net process, on its own channel.
-pub const TO_NET: [Row<()>; 12] = [
+pub const TO_NET: [Row<()>; 10] = [
     row(kind::LISTENER, 1, ALWAYS),
     row(kind::REFUSE, 1, ALWAYS),
     row(kind::DRAIN, 0, ALWAYS),
@@ -184,8 +177,6 @@ pub const TO_NET: [Row<()>; 12] = [
     row(kind::RELAYS, 1, ALWAYS),
     row(kind::CLIENT, 1, ALWAYS),
     row(kind::GAUGES, 1, ALWAYS),
-    Row { kind: kind::CHANNELS, descriptors: 1..=CHANNELS_MAX, phases: ALWAYS },
-    row(kind::NO_CHANNEL, 0, ALWAYS),
 ];
 
 /// From the parent to a thread of a net process that relays.
@@ -195,15 +186,14 @@ pub const TO_RELAYS: [Row<()>; 2] = [row(kind::RELAY, 2, ALWAYS), row(kind::TWO_
 pub const FROM_RELAYS: [Row<()>; 1] = [row(kind::RELAYS_ENDED, 0, ALWAYS)];
 
 /// From a session to the parent, on the session's channel.
-pub const ASK: [Row<SessionPhase>; 21] = [
-    row(kind::BEGIN, 1, &[Unused]),
+pub const ASK: [Row<SessionPhase>; 20] = [
     row(kind::SIGN, 0, &[Plain]),
     row(kind::ENCRYPTED, 0, &[Signed]),
     row(kind::MAY_LOGIN, 0, IDLE),
     row(kind::VERIFY, 0, IDLE),
     // With the client's own socket; without it, the parent makes the connection.
     optional(kind::START_IN_SESSION, IDLE),
-    row(kind::BRANCH, 0, &[Plain, Encrypted]),
+    row(kind::BRANCH, 1, &[Plain, Encrypted]),
     row(kind::REFUSED_IN_SESSION, 0, IDLE),
     row(kind::TALLY, 0, IDLE),
     row(kind::END, 0, &[Plain, Signing, Signed, Encrypted, Stream, LoggingIn]),
@@ -222,7 +212,7 @@ pub const ASK: [Row<SessionPhase>; 21] = [
 ];
 
 /// From the parent to a session, on the session's channel.
-pub const ANSWER: [Row<()>; 22] = [
+pub const ANSWER: [Row<()>; 21] = [
     row(kind::SIGNED, 0, ALWAYS),
     row(kind::NOT_SIGNED, 0, ALWAYS),
     row(kind::LOGIN, 0, ALWAYS),
@@ -248,8 +238,6 @@ pub const ANSWER: [Row<()>; 22] = [
     row(kind::FORGET, 0, ALWAYS),
     row(kind::END_NOW, 0, ALWAYS),
     row(kind::CHANNEL, 1, ALWAYS),
-    // With the channel, if there is one.
-    optional(kind::BRANCHED, ALWAYS),
 ];
 
 /// From the parent to a keys process.

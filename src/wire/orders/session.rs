@@ -1,15 +1,12 @@
 //! The messages on a session's channel.
 
-use super::login::{May, Method};
-#[cfg(doc)]
-use super::net::ToNet;
-use super::net::{Named, Why, from_option};
+use super::net::{Named, Why};
 use super::offer::{self, OfferAsk};
 use super::phases::{self, Row, SessionPhase, kind};
 use super::refused::Refused;
 use super::resume::{Claim, Claimed, Resumption};
 use super::run::{Extras, status_number, status_of, way_number, way_of};
-use super::{Data, Message, ProxyAddresses, Raw, flag, raw, with};
+use super::{Data, Message, Raw, flag, raw, with};
 use crate::wire::resume::ProofKey;
 use crate::wire::run::{Status, Way};
 
@@ -19,14 +16,6 @@ pub const OWN_CONNECTION: u32 = 0;
 /// From a session's thread.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ask {
-    /// With the client's socket: a session begins. It is the first order of its channel, which the
-    /// parent has made before ([`ToNet::Channels`]).
-    Begin {
-        /// The number of the services' own port to which the client came. None: it came to a
-        /// listener of fived's own.
-        tls_port: Option<u32>,
-        proxied: Option<ProxyAddresses>,
-    },
     /// Sign a handshake with the key of that chain, by that scheme (RFC 8446, 4.2.3).
     Sign {
         chain: u32,
@@ -56,9 +45,9 @@ pub enum Ask {
         /// With RUN the parent makes the connection, whatever the session's own is.
         way: Way,
     },
-    /// A stream will change its own facts, beginning with those of this session, and needs a
-    /// channel ([`Answer::Branched`]). The session learns by this tag how what runs in that stream
-    /// has ended.
+    /// With one end of a pair, on which [`Answer::Channel`] follows: a stream will change its own
+    /// facts, beginning with those of this session. The session learns by this tag how what runs in
+    /// that stream has ended.
     Branch {
         host: u32,
         tag: u32,
@@ -101,13 +90,10 @@ pub enum Ask {
 /// From the parent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// With one end of a new channel to the login child of [`Ask::Verify`].
+    /// With one end of a new channel: of the session or stream that has just begun, or to the login
+    /// child of [`Ask::Verify`]. Nobody but the parent or the child has the other end: whoever has
+    /// a socket, too, can keep the kernel's locks of it and change its options.
     Channel,
-    /// With the channel of that stream ([`Ask::Branch`]). Without it: there are too many, or no
-    /// descriptor is left.
-    Branched {
-        tag: u32,
-    },
     Signed(Data),
     NotSigned,
     /// Whether a login may be tried.
@@ -189,6 +175,35 @@ pub enum Answer {
     EndNow,
 }
 
+/// Whether a login may be tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum May {
+    /// `password_first`: the back end needs a name and a password and asks for nothing else; the
+    /// try begins when both are there.
+    Try { password_first: bool },
+    /// A penalty lasts for this many seconds more; or no slot is free, for about as long.
+    Later { seconds: u32 },
+    /// The connection is neither encrypted nor local, or there were too many tries.
+    Never,
+}
+
+/// How a user proves who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    Password,
+    Pubkey,
+}
+
+impl Method {
+    fn number(self) -> u32 {
+        self as u32
+    }
+
+    fn from_number(n: u32) -> Option<Method> {
+        [Method::Password, Method::Pubkey].get(n as usize).copied()
+    }
+}
+
 impl Message for Ask {
     type Phase = SessionPhase;
     const ROWS: &'static [Row<SessionPhase>] = &phases::ASK;
@@ -205,9 +220,6 @@ impl Message for Ask {
                 let term = way.terminal().map_or(&b""[..], |t| t.term().as_bytes());
                 let start = with(kind::START_IN_SESSION, *service, *host, &Data::truncate(term));
                 Raw { c: u64::from(*tag), d: way_number(way), ..start }
-            }
-            Ask::Begin { tls_port, proxied } => {
-                with(kind::BEGIN, from_option(*tls_port), 0, &ProxyAddresses::data(*proxied))
             }
             Ask::Branch { host, tag } => raw(kind::BRANCH, *host, *tag),
             Ask::Refused(r) => r.raw(kind::REFUSED_IN_SESSION),
@@ -237,10 +249,6 @@ impl Message for Ask {
                 let (tag, way) = (u32::try_from(r.c).ok()?, way_of(r.d, &r.data)?);
                 Ask::Start { service: r.a, host: r.b, tag, way }
             }
-            kind::BEGIN => Ask::Begin {
-                tls_port: r.a.checked_sub(1),
-                proxied: ProxyAddresses::from_data(&r.data)?,
-            },
             kind::BRANCH => Ask::Branch { host: r.a, tag: r.b },
             kind::REFUSED_IN_SESSION => Ask::Refused(Refused::from_raw(&r)?),
             kind::TALLY => Ask::Tally { tag: r.a, to: r.c, from: r.d },
@@ -268,7 +276,6 @@ impl Message for Answer {
     fn raw(&self) -> Raw {
         match self {
             Answer::Channel => raw(kind::CHANNEL, 0, 0),
-            Answer::Branched { tag } => raw(kind::BRANCHED, *tag, 0),
             Answer::Signed(d) => with(kind::SIGNED, 0, 0, d),
             Answer::NotSigned => raw(kind::NOT_SIGNED, 0, 0),
             Answer::Login(May::Try { password_first }) => {
@@ -311,7 +318,6 @@ impl Message for Answer {
     fn from_raw(r: Raw) -> Option<Self> {
         Some(match r.kind {
             kind::CHANNEL => Answer::Channel,
-            kind::BRANCHED => Answer::Branched { tag: r.a },
             kind::SIGNED => Answer::Signed(r.data),
             kind::NOT_SIGNED => Answer::NotSigned,
             kind::LOGIN => Answer::Login(match r.a {

@@ -113,22 +113,19 @@ fn refused() -> Refused {
     }
 }
 
-fn proxied() -> ProxyAddresses {
-    ProxyAddresses {
-        client: ([192, 0, 2, 1], 1).into(),
-        local: "[2001:db8::1]:65535".parse().expect("an address"),
-    }
-}
-
 #[test]
 fn orders_of_net_come_as_they_were_given() {
     let refused = refused();
-    let proxied = Some(proxied());
+    let proxied = Some(ProxyAddresses {
+        client: ([192, 0, 2, 1], 1).into(),
+        local: "[2001:db8::1]:65535".parse().expect("an address"),
+    });
     for m in [
         FromNet::Ready,
         FromNet::Start { service: 1, host: 2, proxied: None },
         FromNet::Start { service: 1, host: 2, proxied },
-        FromNet::Channel,
+        FromNet::Session { tls_port: None, proxied },
+        FromNet::Session { tls_port: Some(0), proxied: None },
         FromNet::AtPort { proxied },
         FromNet::ListenersClosed,
         FromNet::Refused(refused.clone()),
@@ -161,8 +158,6 @@ fn orders_to_net_come_as_they_were_given() {
         ToNet::Ping,
         ToNet::Relays,
         ToNet::Gauges,
-        ToNet::Channels,
-        ToNet::NoChannel,
     ] {
         there_and_back(m);
     }
@@ -180,8 +175,6 @@ fn orders_of_sessions_come_as_they_were_given() {
         Ask::Start { service: 1, host: 2, tag: 3, way: Way::Plain },
         Ask::Start { service: 1, host: 2, tag: 3, way: Way::Run },
         Ask::Start { service: 1, host: 2, tag: 3, way: Way::run(Terminal::new("xterm", size)) },
-        Ask::Begin { tls_port: Some(3), proxied: None },
-        Ask::Begin { tls_port: None, proxied: Some(proxied()) },
         Ask::Branch { host: 7, tag: 8 },
         Ask::Refused(Refused { service: Some(9), ..refused() }),
         Ask::Tally { tag: 1, to: u64::MAX, from: 2 },
@@ -245,7 +238,6 @@ fn answers_to_sessions_come_as_they_were_given() {
         Answer::Forget,
         Answer::EndNow,
         Answer::Channel,
-        Answer::Branched { tag: 8 },
     ] {
         there_and_back(m);
     }

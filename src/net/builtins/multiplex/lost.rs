@@ -27,7 +27,6 @@ impl Streams {
             StreamState::Branch { handover, .. } => handover.serves(),
             StreamState::Requesting { .. }
             | StreamState::LookingUpName { .. }
-            | StreamState::Branching { .. }
             | StreamState::Offering(_)
             | StreamState::Closing => false,
         };
@@ -63,7 +62,6 @@ impl Streams {
             }
             StreamState::Requesting { .. }
             | StreamState::LookingUpName { .. }
-            | StreamState::Branching { .. }
             | StreamState::Closing => None,
         };
         if let Some(ask) = ask {

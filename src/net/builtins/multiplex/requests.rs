@@ -4,7 +4,6 @@ use super::over::Over;
 use super::{Multiplexer, Phase, StreamState};
 use crate::link::Tally;
 use crate::net::builtins::pubkey::exporter;
-use crate::net::channels::Coming;
 use crate::net::end::End;
 use crate::net::handover::Handover;
 use crate::net::request::{self, Decision, Where};
@@ -19,7 +18,7 @@ use crate::wire::reply;
 use crate::wire::request::{DIALOGUE_MAX, NAME_MAX};
 use crate::wire::run::{self, Way};
 use crate::wire::yamux::StreamId;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 impl Multiplexer<'_> {
@@ -163,9 +162,8 @@ impl Multiplexer<'_> {
         Ok(())
     }
 
-    /// A stream that changes its own facts is to have a session in a thread of its own. The parent
-    /// is asked for its channel.
-    fn branch(&mut self, id: StreamId, first: Builtin) -> Result<(), End> {
+    /// Gives a stream that changes its own facts a session in a thread of its own.
+    fn branch(&mut self, id: StreamId, b: Builtin) -> Result<(), End> {
         let s = &*self.session;
         // Threads of streams that are gone may not have noticed yet.
         if Arc::strong_count(&self.streams.branches)
@@ -174,56 +172,35 @@ impl Multiplexer<'_> {
             self.busy(id, None);
             return Ok(());
         }
-        let Some(_place) = s.state.world.descriptors.reserve(s.channel.as_fd()) else {
-            return self.no_descriptor_left(id, None);
-        };
-        self.streams.tag += 1;
-        let (tag, s) = (self.streams.tag, &*self.session);
-        s.channel.send(&Ask::Branch { host: s.state.facts.host.0, tag }, &[])?;
-        let guard = s.state.world.sessions.branch(&self.streams.branches, &s.state.guard);
-        if let Some(stage) = self.streams.pump.owner(id) {
-            *stage = StreamState::Branching { tag, first, guard, _place };
-        }
-        Ok(())
-    }
-
-    /// The parent has answered: the channel of a stream that is to have a thread of its own. None:
-    /// there are too many, or no descriptor is left.
-    pub(super) fn branched(&mut self, asked: u32, channel: Option<OwnedFd>) -> Result<(), End> {
-        let its =
-            |s: &StreamState| matches!(s, StreamState::Branching { tag, .. } if *tag == asked);
-        let Some((id, stage)) = self.streams.pump.owners().find(|(_, s)| its(s)) else {
-            // The client has closed the stream.
-            return Ok(());
-        };
-        let handover = Arc::<Handover>::default();
-        let now = StreamState::Branch { tag: asked, handover: handover.clone() };
-        let StreamState::Branching { first, guard, .. } = std::mem::replace(stage, now) else {
-            return Ok(());
-        };
-        let s = &*self.session;
-        let Some(channel) = channel else {
-            self.busy(id, None);
-            return Ok(());
-        };
         let Ok((ours, theirs)) = s.state.world.descriptors.unless_reserved(socket::pair()) else {
             return self.no_descriptor_left(id, None);
         };
+        let outer = exporter(s)?;
+        self.streams.tag += 1;
+        let (tag, s) = (self.streams.tag, &*self.session);
+        let Some(channel) =
+            s.channel.branch((s.state.facts.host.0, tag), &s.state.world.descriptors)?
+        else {
+            return self.no_descriptor_left(id, None);
+        };
+        let handover = Arc::<Handover>::default();
         (self.streams.begin)(Start {
             world: s.state.world.clone(),
             connection: theirs.into(),
             facts: s.state.facts.clone(),
-            channel: Coming::Here(channel),
+            channel,
             place: Where::Stream,
-            first: First::Builtin(first),
-            begin: None,
-            guard,
-            outer: exporter(s)?,
-            handover: Some(handover),
+            first: First::Builtin(b),
+            guard: s.state.world.sessions.branch(&self.streams.branches, &s.state.guard),
+            outer,
+            handover: Some(handover.clone()),
         });
-        self.streams.pump.count(id, Tally::of_no_service());
-        self.connect(id, Flow::of_socket(ours));
-        self.streams.pump.ask_at_end(id);
+        if let Some(stage) = self.streams.pump.owner(id) {
+            *stage = StreamState::Branch { tag, handover };
+            self.streams.pump.count(id, Tally::of_no_service());
+            self.connect(id, Flow::of_socket(ours));
+            self.streams.pump.ask_at_end(id);
+        }
         Ok(())
     }
 
@@ -255,7 +232,6 @@ impl Multiplexer<'_> {
                 StreamState::LookingUpName { .. }
                 | StreamState::Starting { .. }
                 | StreamState::Running { .. }
-                | StreamState::Branching { .. }
                 | StreamState::Branch { .. }
                 | StreamState::Closing,
             )
