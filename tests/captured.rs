@@ -135,6 +135,7 @@ fn whatever_a_captured_net_says_only_it_is_ended() {
         FromNet::Session { tls_port: None, proxied: None }.encode(),
         FromNet::Session { tls_port: None, proxied: None }.encode(),
         FromNet::AtPort { proxied: None }.encode(),
+        on_client(0).encode(),
         FromNet::ListenersClosed.encode(),
         FromNet::Unlogged { refusals: 9 }.encode(),
         FromNet::Name { client: 1, generation: 1, proxied: None }.encode(),
@@ -330,8 +331,8 @@ fn nothing_that_net_sends_keeps_the_parent_from_its_work() {
     }
 }
 
-/// Arguments: the pid of a net process, and the orders `Session` and one of a session, which is said
-/// with that process's listener.
+/// Arguments: the pid of a net process, and the orders `Session` and `StartOnClient`, which is said
+/// with that process's listener, for the session that has begun.
 const HANDS_LISTENER: &str = r"
 import array, ctypes, os, socket, sys
 pid, session, order = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), bytes.fromhex(sys.argv[3])
@@ -344,8 +345,9 @@ listeners = [s for s in all if s.family != socket.AF_UNIX and s.getsockopt(socke
 a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 own = socket.socket(fileno=libc.syscall(438, pidfd, 3, 0))
 send(own, session, client(pid)[1], b)
-fds = a.recvmsg(1024, 64)[1]
-send(socket.socket(fileno=array.array('i', fds[0][2])[0]), order, listeners[0])
+text, fds = a.recvmsg(1024, 64)[:2]
+channel = socket.socket(fileno=array.array('i', fds[0][2])[0])
+send(own, order[:16] + text[16:24] + order[24:], listeners[0])
 print(len(listeners))
 ";
 
@@ -357,7 +359,7 @@ fn a_service_gets_nothing_but_its_client_s_socket() {
         return skip("needs root and python3");
     }
     let session = hex(&FromNet::Session { tls_port: None, proxied: None }.encode());
-    let start = Ask::Start { service: 0, host: 0, tag: 0, way: Way::Plain };
+    let start = FromNet::StartOnClient { session: 0, service: 0, host: 0 };
     let d = Daemon::with(CONF).start();
     let net = d.net_pid();
     let mut python = Command::new("python3");
@@ -689,7 +691,8 @@ fn a_net_of_a_table_that_was_replaced_begins_nothing_for_ever() {
 /// Arguments: the pid of a net process, and steps. A connection comes to one of that process's
 /// listeners (`at:PORT`); it is handed over with one end of a pair (`session:ORDER`), and on the
 /// channel that comes back orders follow: without descriptors (`says:ORDER`), or with that
-/// connection (`with-client:ORDER`). `hears` waits for an answer and prints its kind; 0: none came.
+/// connection (`with-client:ORDER`); or on the process's own channel, for that session and with that
+/// connection (`on-client:ORDER`). `hears` waits for an answer and prints its kind; 0: none came.
 const SAYS: &str = r"
 import array, ctypes, os, socket, sys, time
 pid, steps = int(sys.argv[1]), sys.argv[2:]
@@ -733,7 +736,7 @@ for step in steps:
         send(own, order, client, theirs)
         theirs.close()
         channel.settimeout(60)
-        fds = channel.recvmsg(1024, 64)[1]
+        text, fds = channel.recvmsg(1024, 64)[:2]
         if fds:
             channel = socket.socket(fileno=array.array('i', fds[0][2])[0])
             channel.settimeout(60)
@@ -741,6 +744,8 @@ for step in steps:
         send(channel, order)
     elif what == 'with-client':
         send(channel, order, client)
+    elif what == 'on-client':
+        send(own, order[:32] + text[16:24].hex() + order[48:], client)
     else:
         print(heard())
 ";
@@ -754,7 +759,7 @@ impl Steps {
         Steps(vec![client.into(), format!("session:{}", hex(&session.encode()))])
     }
 
-    fn then(mut self, how: &str, order: &Ask) -> Steps {
+    fn then(mut self, how: &str, order: &impl Message) -> Steps {
         self.0.push(format!("{how}:{}", hex(&order.encode())));
         self
     }
@@ -766,12 +771,18 @@ impl Steps {
 
     /// A handshake, of which net alone says that it was one.
     fn encrypted(self) -> Steps {
-        let text = [&[b' '; 64][..], b"TLS 1.3, server CertificateVerify\0", &[7; 32]].concat();
-        let message = Data::new(&text).expect("it fits");
-        let sign = Ask::Sign { chain: 0, scheme: 0x403, message };
         let done = Ask::Encrypted { suite: 0x1301, name: Data::default() };
-        self.then("says", &sign).hears().then("says", &done)
+        self.then("says", &sign()).hears().then("says", &done)
     }
+}
+
+fn sign() -> Ask {
+    let text = [&[b' '; 64][..], b"TLS 1.3, server CertificateVerify\0", &[7; 32]].concat();
+    Ask::Sign { chain: 0, scheme: 0x403, message: Data::new(&text).expect("it fits") }
+}
+
+fn on_client(service: u32) -> FromNet {
+    FromNet::StartOnClient { session: 0, service, host: 0 }
 }
 
 fn hex(order: &[u8]) -> String {
@@ -817,12 +828,16 @@ fn it_gets_nothing_that_its_client_may_not_have() {
     let forbidden = [
         ("a fourth try to log in", tries.then("says", &verify).hears()),
         (
-            "RUN on its own socket",
-            Steps::new(&door, None).then("with-client", &start(0, Way::Run)).hears(),
+            "a socket on a session's channel",
+            Steps::new(&door, None).then("with-client", &start(0, Way::Plain)).hears(),
         ),
         (
             "its own socket inside TLS",
-            Steps::new(&door, None).encrypted().then("with-client", &start(0, Way::Plain)).hears(),
+            Steps::new(&door, None).encrypted().then("on-client", &on_client(0)).hears(),
+        ),
+        (
+            "its own socket while it waits for a signature",
+            Steps::new(&door, None).then("says", &sign()).then("on-client", &on_client(0)).hears(),
         ),
         ("a port that it did not come to", Steps::new(&door, Some(0)).hears()),
         ("no port, but it came to one", Steps::new(&here, None).hears()),

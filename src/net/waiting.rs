@@ -18,6 +18,7 @@ mod relays;
 mod urgent;
 
 use super::answers::Answers;
+use super::channel::Asked;
 use super::clients::{AfterHeader, ClientState, Clients, NameLookup};
 use super::order_queue::OrderQueue;
 use super::relays::Relays;
@@ -37,7 +38,7 @@ use listener::{Listener, Newest};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,9 +99,9 @@ pub struct Loop {
 }
 
 impl Loop {
-    /// A loop for this configuration, with its channel to the parent.
-    pub fn new(world: Arc<World>, channel: OwnedFd) -> io::Result<Loop> {
-        let poll = Poll::new()?;
+    /// A loop for this configuration.
+    pub fn new(world: Arc<World>) -> io::Result<Loop> {
+        let (poll, channel) = (Poll::new()?, world.channel.clone());
         let fd = channel.as_raw_fd();
         poll.registry().register(&mut SourceFd(&fd), CHANNEL, Interest::READABLE)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
@@ -319,7 +320,7 @@ impl Loop {
             world,
             connection: socket,
             facts,
-            channel: ours,
+            channel: Asked::Pair(ours),
             place,
             first,
             guard,

@@ -18,8 +18,8 @@ use crate::wire::orders::{self, Named, Refused, RelayEnd, ToNet};
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
-/// Orders that are read from the channel of one stream, to find out whether the stream has ended:
-/// more than any stream has open.
+/// Orders that are read from the channel of a stream, to find out whether it has ended, or of a
+/// session without streams, before one that came another way: more than any has open.
 const STREAM_ORDERS: usize = 64;
 
 impl Parent {
@@ -52,6 +52,16 @@ impl Parent {
                 let name = self.names.known(self.cx.now, at.peer());
                 let place = (token, self.nets.drains(token), tls_port);
                 self.sessions.begin(&mut self.cx, place, config, (at, name), (client, pair));
+            }
+            net::Request::StartOnClient { session, what, client } => {
+                // What the session has sent on its own channel came before.
+                if let Err(why) = self.read_orders(session, STREAM_ORDERS) {
+                    self.broken(session, why);
+                }
+                let (cx, of) = (&mut self.cx, (token, session));
+                if let Some(arrival) = self.sessions.start_on_client(cx, of, what, client)? {
+                    self.arrive(arrival, None);
+                }
             }
             net::Request::AtPort { config, client, proxied } => {
                 if let Some(a) = self.proxied_at_port(&config, client, proxied)? {
@@ -164,13 +174,13 @@ impl Parent {
                 self.logins.verify(&self.cx, &mut self.sessions, token, (method, user))?;
             }
             sessions::Request::Start(arrival) => self.arrive(*arrival, None),
-            sessions::Request::Branch { host, tag, pair } => {
+            sessions::Request::Branch { host, tag } => {
                 if self.sessions.is_full(token) {
                     // Other streams may have ended without the parent having read it yet.
                     self.read_branches(token);
                 }
                 let drains = self.sessions.net_of(token).is_some_and(|n| self.nets.drains(n));
-                self.sessions.branch(&mut self.cx, (token, tag), host, pair, drains);
+                self.sessions.branch(&mut self.cx, (token, tag), host, drains);
             }
             sessions::Request::Refused { config, refused, number, user } => {
                 self.refused_by_net(&config, &refused, Some((number, user)))?;
@@ -191,7 +201,7 @@ impl Parent {
             sessions::Request::Offer(ask) => self.offer_order(token, &ask)?,
             sessions::Request::Resumable(key) => self.resumable(token, key)?,
             sessions::Request::Lost(why) => self.session_lost(token, &why)?,
-            sessions::Request::Claim(claim, pair) => self.claim(token, &claim, pair)?,
+            sessions::Request::Claim(claim) => self.claim(token, &claim)?,
             sessions::Request::Resumed(taken) => self.session_resumed(token, taken)?,
         }
         Ok(())

@@ -5,12 +5,13 @@ use super::channel::{Broken, Channel};
 use super::config::Config;
 use super::context::Context;
 use super::listeners::Listeners;
-use crate::policy::ServiceId;
+use crate::policy::{HostId, ServiceId};
 use crate::sys::gauges::Gauges;
+use crate::sys::message::Fds;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
 use crate::sys::spawn::{BadWord, CList, Child, Env, Launch, Stderr};
-use crate::wire::orders::{NetPhase, ProxyAddresses, Refused, ToNet};
+use crate::wire::orders::{FromNet, NetPhase, ProxyAddresses, Refused, ToNet};
 use crate::wire::roles;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -74,6 +75,9 @@ pub enum Request {
         tls_port: Option<u32>,
         proxied: Option<ProxyAddresses>,
     },
+    /// A session of this net process asks for a service on its client's own socket. None: the
+    /// parent had no descriptor for that.
+    StartOnClient { session: usize, what: (ServiceId, HostId), client: Option<Shared> },
     /// A load balancer that came to a service's own port has said who its client is.
     AtPort { config: Rc<Config>, client: Shared, proxied: Option<ProxyAddresses> },
     /// Net refused a request itself.
@@ -142,6 +146,24 @@ impl Net {
                 NetPhase::Draining
             }
         }
+    }
+
+    /// Its next order, and what comes with it. None: there is none now.
+    pub fn receive(&mut self, cx: &mut Context) -> Result<Option<(FromNet, Fds)>, Broken> {
+        if self.process == ProcessState::BeingEnded || self.channel.is_behind() {
+            // While net does not read its answers, the parent reads no order of it, because orders
+            // bring clients' sockets with them.
+            return Ok(None);
+        }
+        if !cx.can_receive(&self.channel) {
+            self.channel.try_again();
+            return Ok(None);
+        }
+        let received = self.channel.receive::<FromNet>(&self.phase())?;
+        if received.is_some() {
+            (self.pinged, self.unheard) = (None, false);
+        }
+        Ok(received)
     }
 
     /// Hands it the listeners.

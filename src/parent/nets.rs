@@ -5,7 +5,7 @@
 //! fived does not become a fork bomb. The parent has the listeners too, so no client is refused
 //! meanwhile.
 
-use super::channel::{Broken, next, next_channel};
+use super::channel::{Broken, next, next_end};
 use super::children::Role;
 use super::context::{Context, Timer};
 use super::descriptors::own;
@@ -125,26 +125,16 @@ impl Nets {
         token: usize,
     ) -> Result<Option<Request>, Broken> {
         let Some(net) = self.all.get_mut(&token) else { return Ok(None) };
-        if net.process == ProcessState::BeingEnded || net.channel.is_behind() {
-            // While net does not read its answers, the parent reads no order of it, because orders
-            // bring clients' sockets with them.
-            return Ok(None);
-        }
-        if !cx.can_receive(&net.channel) {
-            net.channel.try_again();
-            return Ok(None);
-        }
-        let Some((order, mut fds)) = net.channel.receive::<FromNet>(&net.phase())? else {
-            return Ok(None);
-        };
-        (net.pinged, net.unheard) = (None, false);
+        let Some((order, mut fds)) = net.receive(cx)? else { return Ok(None) };
         let config = net.config.clone();
         cx.counters.orders += 1;
         ::log::trace!("net {token}: {order:?}");
         if fds.lost() {
             // The client's connection was closed with the descriptor that could not be received.
             cx.out_of_descriptors();
-            return Ok(Some(Request::Done));
+            if !matches!(order, FromNet::StartOnClient { .. }) {
+                return Ok(Some(Request::Done));
+            }
         }
         Ok(Some(match order {
             FromNet::Ready => self.is_ready(cx, listeners, token)?,
@@ -158,9 +148,13 @@ impl Nets {
                 Request::Start { config, service: ServiceId(service), client, proxied }
             }
             FromNet::Session { tls_port, proxied } => {
-                let (client, pair) = (next(&mut fds)?, next_channel(&mut fds)?);
+                let (client, pair) = (next(&mut fds)?, next_end(&mut fds)?);
                 net.admit(client.as_fd(), tls_port)?;
                 Request::Session { config, client, pair, tls_port, proxied }
+            }
+            FromNet::StartOnClient { session, service, host } => {
+                let what = (ServiceId(service), HostId(host));
+                Request::StartOnClient { session: session as usize, what, client: fds.take() }
             }
             FromNet::AtPort { proxied } => {
                 Request::AtPort { config, client: next(&mut fds)?, proxied }

@@ -38,7 +38,7 @@ pub const ORDER: usize = HEAD + DATA_MAX;
 pub const DATA_MAX: usize = 512;
 const HEAD: usize = 32;
 /// Changes with every change of the messages: a net process of another build is refused.
-const VERSION: u16 = 6;
+const VERSION: u16 = 7;
 
 /// A byte string within an order, of bounded length.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

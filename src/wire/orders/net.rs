@@ -24,6 +24,14 @@ pub enum FromNet {
         tls_port: Option<u32>,
         proxied: Option<ProxyAddresses>,
     },
+    /// With the client's own socket: a session of this process asks for this service on it.
+    /// `session`: as in [`Answer::Channel`](super::Answer::Channel). What became of it is answered
+    /// on the session's channel.
+    StartOnClient {
+        session: u64,
+        service: u32,
+        host: u32,
+    },
     /// With the socket of [`ToNet::Header`], after its header.
     AtPort {
         proxied: Option<ProxyAddresses>,
@@ -72,7 +80,8 @@ pub enum ToNet {
     /// With the socket of a client that has connected to a Unix socket of fived's own: it is this
     /// user, and has sent nothing yet.
     Client { uid: u32, login: Option<KnownLogin> },
-    /// With a page of memory that the parent looks at: what is counted goes there from now on.
+    /// The first order, before net is confined: with a page of memory that the parent looks at,
+    /// where what is counted goes.
     Gauges,
 }
 
@@ -180,6 +189,9 @@ impl Message for FromNet {
             FromNet::Session { tls_port, proxied } => {
                 with(kind::SESSION, from_option(*tls_port), 0, &ProxyAddresses::data(*proxied))
             }
+            FromNet::StartOnClient { session, service, host } => {
+                Raw { c: *session, ..raw(kind::START_ON_CLIENT, *service, *host) }
+            }
             FromNet::AtPort { proxied } => {
                 with(kind::AT_PORT, 0, 0, &ProxyAddresses::data(*proxied))
             }
@@ -205,6 +217,9 @@ impl Message for FromNet {
                 tls_port: r.a.checked_sub(1),
                 proxied: ProxyAddresses::from_data(&r.data)?,
             },
+            kind::START_ON_CLIENT => {
+                FromNet::StartOnClient { session: r.c, service: r.a, host: r.b }
+            }
             kind::AT_PORT => FromNet::AtPort { proxied: ProxyAddresses::from_data(&r.data)? },
             kind::REFUSED => FromNet::Refused(Refused::from_raw(&r)?),
             kind::UNLOGGED => FromNet::Unlogged { refusals: r.c },

@@ -126,6 +126,7 @@ fn orders_of_net_come_as_they_were_given() {
         FromNet::Start { service: 1, host: 2, proxied },
         FromNet::Session { tls_port: None, proxied },
         FromNet::Session { tls_port: Some(0), proxied: None },
+        FromNet::StartOnClient { session: u64::MAX, service: 1, host: 2 },
         FromNet::AtPort { proxied },
         FromNet::ListenersClosed,
         FromNet::Refused(refused.clone()),
@@ -237,7 +238,8 @@ fn answers_to_sessions_come_as_they_were_given() {
         Answer::Resumption(resumption()),
         Answer::Forget,
         Answer::EndNow,
-        Answer::Channel,
+        Answer::Channel { session: u64::MAX },
+        Answer::Branched { tag: 7 },
     ] {
         there_and_back(m);
     }
