@@ -8,6 +8,7 @@ use super::config::Config;
 use super::context::Timer;
 use super::lines::{self, NetRefusal};
 use super::names::{self, Asker};
+use super::net::CameTo;
 use super::ports::{self, Came};
 use super::relays::Owner;
 use super::run::Parent;
@@ -36,16 +37,18 @@ impl Parent {
     pub fn net_request(&mut self, token: usize, request: net::Request) -> Result<(), Broken> {
         match request {
             net::Request::Done => {}
-            net::Request::Start { config, service, client, proxied } => {
-                let Some(at) = self.addresses(&config, client.as_fd(), proxied)? else {
+            net::Request::Start { config, service, client, said } => {
+                let of = (token, &*config);
+                let Some(at) = self.addresses(of, client.as_fd(), &said, CameTo::Own)? else {
                     self.client_gone(&config, Some((service, HostId::DEFAULT)));
                     return Ok(());
                 };
                 let arrival = self.plain(token, config, service, (client, at));
                 self.arrive(arrival, None);
             }
-            net::Request::Session { config, client, pair, tls_port, proxied } => {
-                let Some(at) = self.addresses(&config, client.as_fd(), proxied)? else {
+            net::Request::Session { config, client, pair, tls_port, said } => {
+                let (of, came_to) = ((token, &*config), tls_port.map_or(CameTo::Own, CameTo::Tls));
+                let Some(at) = self.addresses(of, client.as_fd(), &said, came_to)? else {
                     self.client_gone(&config, None);
                     return Ok(());
                 };
@@ -63,14 +66,15 @@ impl Parent {
                     self.arrive(arrival, None);
                 }
             }
-            net::Request::AtPort { config, client, proxied } => {
-                if let Some(a) = self.proxied_at_port(&config, client, proxied)? {
+            net::Request::AtPort { config, client, said } => {
+                if let Some(a) = self.proxied_at_port((token, &config), client, &said)? {
                     self.came_to_port(a);
                 }
             }
             net::Request::Refused(config, r) => self.refused_by_net(&config, &r, None)?,
-            net::Request::Name { config, client, generation, socket, proxied } => {
-                let at = self.addresses(&config, socket.as_fd(), proxied)?;
+            net::Request::Name { config, client, generation, socket, said } => {
+                let of = (token, &*config);
+                let at = self.addresses(of, socket.as_fd(), &said, CameTo::Any)?;
                 if let Some(address) = at.and_then(|at| at.peer().address()) {
                     let asker = Asker::Net { net: token, client, generation };
                     self.names.ask(&mut self.cx, asker, address);

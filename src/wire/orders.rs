@@ -9,10 +9,10 @@
 //! | a session's own | [`Ask`] | [`Answer`] |
 //! | the keys process's | [`FromKeys`](super::signing::FromKeys) | [`ToKeys`](super::signing::ToKeys) |
 
+mod client_addresses;
 mod net;
 pub mod offer;
 pub mod phases;
-mod proxy_addresses;
 mod refused;
 mod relays;
 mod resume;
@@ -21,9 +21,9 @@ mod session;
 #[cfg(test)]
 mod tests;
 
+pub use client_addresses::{AddressPair, ClientAddresses};
 pub use net::{FromNet, KnownLogin, Named, ToNet, Why};
 pub use phases::{KeysPhase, NetPhase, SessionPhase};
-pub use proxy_addresses::ProxyAddresses;
 pub use refused::{Reason, Refused};
 pub use relays::{ENDS_MAX, FromRelays, RelayEnd, ToRelays};
 pub use resume::{Claim, Claimed, Resumption};
