@@ -8,7 +8,7 @@ mod support;
 mod tls;
 
 use fived::wire::orders::phases::kind;
-use fived::wire::orders::{Ask, Data, FromNet, Message, Method, OfferAsk};
+use fived::wire::orders::{Ask, ClientAddresses, Data, FromNet, Message, Method, OfferAsk};
 use fived::wire::run::Way;
 use nix::sys::signal::Signal;
 use std::io::Read;
@@ -129,15 +129,16 @@ fn whatever_a_captured_net_says_only_it_is_ended() {
     let data = Data::new(b"someone").expect("a few bytes");
     let orders = [
         FromNet::Ready.encode(),
-        FromNet::Start { service: 0, host: 0, proxied: None }.encode(),
-        FromNet::Start { service: 1, host: 0, proxied: None }.encode(),
-        FromNet::Start { service: 2, host: 0, proxied: None }.encode(),
-        FromNet::Session { tls_port: None, proxied: None }.encode(),
-        FromNet::Session { tls_port: None, proxied: None }.encode(),
-        FromNet::AtPort { proxied: None }.encode(),
+        FromNet::Start { service: 0, host: 0, addresses: ClientAddresses::default() }.encode(),
+        FromNet::Start { service: 1, host: 0, addresses: ClientAddresses::default() }.encode(),
+        FromNet::Start { service: 2, host: 0, addresses: ClientAddresses::default() }.encode(),
+        FromNet::Session { tls_port: None, addresses: ClientAddresses::default() }.encode(),
+        FromNet::Session { tls_port: None, addresses: ClientAddresses::default() }.encode(),
+        FromNet::AtPort { addresses: ClientAddresses::default() }.encode(),
+        on_client(0).encode(),
         FromNet::ListenersClosed.encode(),
         FromNet::Unlogged { refusals: 9 }.encode(),
-        FromNet::Name { client: 1, generation: 1, proxied: None }.encode(),
+        FromNet::Name { client: 1, generation: 1, addresses: ClientAddresses::default() }.encode(),
         FromNet::Pong.encode(),
         Ask::Sign { chain: 0, scheme: 0x403, message: data.clone() }.encode(),
         Ask::Encrypted { suite: 0x1301, name: data.clone() }.encode(),
@@ -214,7 +215,8 @@ fn what_fived_has_connected_is_no_client() {
     ))
     .start();
     same(d.connect_from("127.77.0.1").send("near\r\n").read_all(), NOT_AVAILABLE);
-    let order = FromNet::Start { service: 1, host: 0, proxied: None }.encode();
+    let order =
+        FromNet::Start { service: 1, host: 0, addresses: ClientAddresses::default() }.encode();
     let order = hex(&order);
     let passed_for_a_client = |n: usize| {
         let net = d.net_pid();
@@ -279,7 +281,8 @@ elif where == 'extra':
     send(own, start, *[socket.socket() for _ in range(4)], *all)
 else:
     a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    send(own, session, client(pid)[1], b)
+    of_net = client(pid)[1]
+    send(own, addressed(session, of_net), of_net, b)
     os.kill(parent, signal.SIGCONT)
     c = opened(a)
     os.kill(parent, signal.SIGSTOP)
@@ -305,8 +308,11 @@ fn nothing_that_net_sends_keeps_the_parent_from_its_work() {
     if !root() || !installed("python3") {
         return skip("needs root and python3");
     }
-    let start = hex(&FromNet::Start { service: 0, host: 0, proxied: None }.encode());
-    let session = hex(&FromNet::Session { tls_port: None, proxied: None }.encode());
+    let start = hex(
+        &FromNet::Start { service: 0, host: 0, addresses: ClientAddresses::default() }.encode()
+    );
+    let session =
+        hex(&FromNet::Session { tls_port: None, addresses: ClientAddresses::default() }.encode());
     let name = hex(&Ask::Name.encode());
     for at in ["queue", "extra", "channel"] {
         let mut d = Daemon::with(CONF).start();
@@ -330,8 +336,8 @@ fn nothing_that_net_sends_keeps_the_parent_from_its_work() {
     }
 }
 
-/// Arguments: the pid of a net process, and the orders `Session` and one of a session, which is said
-/// with that process's listener.
+/// Arguments: the pid of a net process, and the orders `Session` and `StartOnClient`, which is said
+/// with that process's listener, for the session that has begun.
 const HANDS_LISTENER: &str = r"
 import array, ctypes, os, socket, sys
 pid, session, order = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), bytes.fromhex(sys.argv[3])
@@ -343,9 +349,11 @@ all = [socket.socket(fileno=libc.syscall(438, pidfd, int(n), 0)) for n in number
 listeners = [s for s in all if s.family != socket.AF_UNIX and s.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)]
 a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 own = socket.socket(fileno=libc.syscall(438, pidfd, 3, 0))
-send(own, session, client(pid)[1], b)
-fds = a.recvmsg(1024, 64)[1]
-send(socket.socket(fileno=array.array('i', fds[0][2])[0]), order, listeners[0])
+of_net = client(pid)[1]
+send(own, addressed(session, of_net), of_net, b)
+text, fds = a.recvmsg(1024, 64)[:2]
+channel = socket.socket(fileno=array.array('i', fds[0][2])[0])
+send(own, order[:16] + text[16:24] + order[24:], listeners[0])
 print(len(listeners))
 ";
 
@@ -356,8 +364,9 @@ fn a_service_gets_nothing_but_its_client_s_socket() {
     if !root() || !installed("python3") {
         return skip("needs root and python3");
     }
-    let session = hex(&FromNet::Session { tls_port: None, proxied: None }.encode());
-    let start = Ask::Start { service: 0, host: 0, tag: 0, way: Way::Plain };
+    let session =
+        hex(&FromNet::Session { tls_port: None, addresses: ClientAddresses::default() }.encode());
+    let start = FromNet::StartOnClient { session: 0, service: 0, host: 0 };
     let d = Daemon::with(CONF).start();
     let net = d.net_pid();
     let mut python = Command::new("python3");
@@ -387,7 +396,7 @@ libc, pidfd = ctypes.CDLL(None), os.pidfd_open(pid)
 own = socket.socket(fileno=libc.syscall(438, pidfd, 3, 0))
 a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 c, of_net = client(pid)
-own.sendmsg([session], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [of_net.fileno(), b.fileno()]))])
+own.sendmsg([addressed(session, of_net)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [of_net.fileno(), b.fileno()]))])
 fds = a.recvmsg(1024, 64)[1]
 channel = socket.socket(fileno=array.array('i', fds[0][2])[0])
 channel.send(order)
@@ -402,7 +411,8 @@ fn no_service_ends_without_a_line_in_the_log() {
     if !root() || !installed("python3") {
         return skip("needs root and python3");
     }
-    let session = hex(&FromNet::Session { tls_port: None, proxied: None }.encode());
+    let session =
+        hex(&FromNet::Session { tls_port: None, addresses: ClientAddresses::default() }.encode());
     let start = Ask::Start { service: 0, host: 0, tag: 7, way: Way::Plain };
     let d = Daemon::with(
         "log_on_success = PID HOST EXIT DURATION TRAFFIC\n\
@@ -457,7 +467,8 @@ fn a_connection_of_another_network_is_no_client() {
     if !root() || !installed("python3") {
         return skip("needs root and python3");
     }
-    let order = FromNet::Start { service: 1, host: 0, proxied: None }.encode();
+    let order =
+        FromNet::Start { service: 1, host: 0, addresses: ClientAddresses::default() }.encode();
     let order = hex(&order);
     let d = Daemon::with(CONF).start();
     let net = d.net_pid();
@@ -493,7 +504,7 @@ else:
     SO_PASSPIDFD = 76
     b.setsockopt(socket.SOL_SOCKET, SO_PASSPIDFD, 1)
 c, of_net = client(pid)
-own.sendmsg([session], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [of_net.fileno(), b.fileno()]))])
+own.sendmsg([addressed(session, of_net)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [of_net.fileno(), b.fileno()]))])
 for n in range(9):
     a.send(order)
 a.settimeout(10)
@@ -515,7 +526,8 @@ fn nobody_has_the_socket_that_the_parent_receives_from() {
     if !root() || !installed("python3") {
         return skip("needs root and python3");
     }
-    let session = hex(&FromNet::Session { tls_port: None, proxied: None }.encode());
+    let session =
+        hex(&FromNet::Session { tls_port: None, addresses: ClientAddresses::default() }.encode());
     let order = hex(&Ask::Tally { tag: 1, to: 1, from: 1 }.encode());
     for what in ["lock", "pidfd"] {
         let d = Daemon::with(CONF).start();
@@ -536,6 +548,86 @@ fn nobody_has_the_socket_that_the_parent_receives_from() {
         assert!(now < open + 20, "{what}: {open}, {now}");
         kill_and_wait(&mut said);
     }
+}
+
+/// Arguments: the pid of a net process, an order, what it says of the client's addresses (`right`,
+/// `wrong`: another client, or `nothing`), and whether the kernel's lock of the client's socket is
+/// kept (`lock`). The order is said with that socket, and with one end of a pair where it is
+/// `Session`. It prints that, and waits for the end of its input, 20 s at most.
+const SAYS_ADDRESSES: &str = r"
+import array, ctypes, fcntl, os, select, socket, struct, sys, threading
+pid, order, says, lock = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), sys.argv[3], sys.argv[4:]
+libc, pidfd = ctypes.CDLL(None), os.pidfd_open(pid)
+own = socket.socket(fileno=libc.syscall(438, pidfd, 3, 0))
+c, of_net = client(pid)
+if says != 'nothing':
+    peer = of_net.getpeername()
+    order = addressed(order, of_net, ('192.0.2.1', peer[1]) if says == 'wrong' else None)
+if lock:
+    faults = libc.syscall({'x86_64': 323, 'aarch64': 282}[os.uname().machine], os.O_NONBLOCK)
+    libc.mmap.restype, libc.send.argtypes = ctypes.c_void_p, [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    nothing = libc.mmap(None, 4096, 3, 0x22, -1, ctypes.c_long(0))
+    fcntl.ioctl(faults, 0xc018aa3f, bytearray(struct.pack('QQQ', 0xaa, 0, 0)))
+    fcntl.ioctl(faults, 0xc020aa00, bytearray(struct.pack('QQQQ', nothing, 4096, 1, 0)))
+    threading.Thread(target=lambda: libc.send(of_net.fileno(), nothing, 4096, 0), daemon=True).start()
+    select.select([faults], [], [])
+pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+fds = [of_net.fileno()] + ([pair[1].fileno()] if order[2:4] == b'\x03\x01' else [])
+own.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', fds))])
+print('said', flush=True)
+select.select([sys.stdin], [], [], 20)
+os._exit(0)
+";
+
+/// The parent asks no socket for its addresses that somebody else has, too.
+#[test]
+fn whoever_keeps_the_lock_of_a_client_s_socket_keeps_it_from_nobody() {
+    if !root() || !installed("python3") {
+        return skip("needs root and python3");
+    }
+    let session = FromNet::Session { tls_port: None, addresses: ClientAddresses::default() };
+    for says in ["right", "wrong", "nothing"] {
+        let d = Daemon::with(CONF).start();
+        same(d.ask("hello\r\n"), HELLO);
+        let mut said = Command::new("python3")
+            .args(["-c", &with_client(SAYS_ADDRESSES), &d.net_pid().to_string()])
+            .args([&hex(&session.encode()), says, "lock"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python3");
+        said.stdout.take().expect("piped").read_exact(&mut [0; 5]).expect("a line");
+        let began = Instant::now();
+        for _ in 0..20 {
+            same(d.ask("hello\r\n"), HELLO);
+        }
+        assert!(began.elapsed() < Duration::from_secs(10), "{says}: the lock is kept for 20 s");
+        kill_and_wait(&mut said);
+        d.signal(Signal::SIGTERM);
+    }
+}
+
+/// An address is that of the client's socket, whatever net says.
+#[test]
+fn a_net_process_cannot_say_who_its_client_is() {
+    if !root() || !installed("python3") {
+        return skip("needs root and python3");
+    }
+    let d = Daemon::with(CONF).start();
+    let order = FromNet::Start { service: 1, host: 0, addresses: ClientAddresses::default() };
+    for (n, says) in ["right", "wrong", "nothing"].into_iter().enumerate() {
+        let said = Command::new("python3")
+            .args(["-c", &with_client(SAYS_ADDRESSES), &d.net_pid().to_string()])
+            .args([&hex(&order.encode()), says])
+            .stdin(Stdio::null())
+            .output()
+            .expect("python3");
+        same(said.stdout, "said\n");
+        let line = "REFUSE service=hidden host= from=127.0.0.1 ";
+        until(says, || d.log().matches(line).count() == n + 1);
+    }
+    assert!(!d.log().contains("START service=hidden "), "{}", d.log());
+    same(d.ask("hello\r\n"), HELLO);
 }
 
 /// Arguments: the pid of a net process, a forbidden order, and `Start`. A
@@ -577,7 +669,7 @@ own.send(forbidden)
 while set(threads()) - set('DZ'):
     time.sleep(0.01)
 try:
-    own.sendmsg([start], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [asked.fileno()]))])
+    own.sendmsg([addressed(start, asked)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [asked.fileno()]))])
 except OSError:
     pass
 print('said', flush=True)
@@ -591,7 +683,8 @@ fn a_net_that_was_killed_says_nothing_more_even_if_it_cannot_end() {
     if !root() || !installed("python3") {
         return skip("needs root and python3");
     }
-    let start = FromNet::Start { service: 0, host: 0, proxied: None }.encode();
+    let start =
+        FromNet::Start { service: 0, host: 0, addresses: ClientAddresses::default() }.encode();
     let d = Daemon::with(&format!("login_timeout = 2s\n{CONF}")).start();
     let net = d.net_pid();
     let mut said = Command::new("python3")
@@ -630,7 +723,8 @@ fn a_connection_to_another_server_is_no_client_from_there() {
     let near = "near stream tcp nowait @USER@ /bin/echo echo near\n only_from = 127.0.0.1\n";
     let d = Daemon::with(near).start();
     let net = d.net_pid();
-    let order = FromNet::Start { service: 0, host: 0, proxied: None }.encode();
+    let order =
+        FromNet::Start { service: 0, host: 0, addresses: ClientAddresses::default() }.encode();
     let order = hex(&order);
     let mut python = Command::new("python3");
     python.args(["-c", CONNECTED, &net.to_string(), &order]);
@@ -651,7 +745,8 @@ for n, order in enumerate(sys.argv[3:]):
     if n:
         time.sleep(13)
     c, of_net = client(now)
-    own.sendmsg([bytes.fromhex(order)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [of_net.fileno()]))])
+    order = addressed(bytes.fromhex(order), of_net)
+    own.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [of_net.fileno()]))])
     of_net.shutdown(socket.SHUT_RD)
     print(c.recv(100))
 ";
@@ -675,7 +770,8 @@ fn a_net_of_a_table_that_was_replaced_begins_nothing_for_ever() {
     until("it alone serves", || d.ask("old\r\n") == NOT_AVAILABLE.as_bytes());
     let before = d.log().matches("START service=old").count();
     let now = d.nets().into_iter().find(|pid| *pid != net).expect("another").to_string();
-    let order = FromNet::Start { service: 1, host: 0, proxied: None }.encode();
+    let order =
+        FromNet::Start { service: 1, host: 0, addresses: ClientAddresses::default() }.encode();
     let order = hex(&order);
     let words = ["-c", &with_client(DRAINS), &net.to_string(), &now, &order, &order];
     let said = Command::new("python3").args(words).output().expect("python3");
@@ -689,7 +785,8 @@ fn a_net_of_a_table_that_was_replaced_begins_nothing_for_ever() {
 /// Arguments: the pid of a net process, and steps. A connection comes to one of that process's
 /// listeners (`at:PORT`); it is handed over with one end of a pair (`session:ORDER`), and on the
 /// channel that comes back orders follow: without descriptors (`says:ORDER`), or with that
-/// connection (`with-client:ORDER`). `hears` waits for an answer and prints its kind; 0: none came.
+/// connection (`with-client:ORDER`); or on the process's own channel, for that session and with that
+/// connection (`on-client:ORDER`). `hears` waits for an answer and prints its kind; 0: none came.
 const SAYS: &str = r"
 import array, ctypes, os, socket, sys, time
 pid, steps = int(sys.argv[1]), sys.argv[2:]
@@ -730,10 +827,10 @@ for step in steps:
         client = taken_from_net(kept[-1].getsockname())
     elif what == 'session':
         channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        send(own, order, client, theirs)
+        send(own, addressed(bytes.fromhex(order), client).hex(), client, theirs)
         theirs.close()
         channel.settimeout(60)
-        fds = channel.recvmsg(1024, 64)[1]
+        text, fds = channel.recvmsg(1024, 64)[:2]
         if fds:
             channel = socket.socket(fileno=array.array('i', fds[0][2])[0])
             channel.settimeout(60)
@@ -741,6 +838,8 @@ for step in steps:
         send(channel, order)
     elif what == 'with-client':
         send(channel, order, client)
+    elif what == 'on-client':
+        send(own, order[:32] + text[16:24].hex() + order[48:], client)
     else:
         print(heard())
 ";
@@ -750,11 +849,11 @@ struct Steps(Vec<String>);
 
 impl Steps {
     fn new(client: &str, tls_port: Option<u32>) -> Steps {
-        let session = FromNet::Session { tls_port, proxied: None };
+        let session = FromNet::Session { tls_port, addresses: ClientAddresses::default() };
         Steps(vec![client.into(), format!("session:{}", hex(&session.encode()))])
     }
 
-    fn then(mut self, how: &str, order: &Ask) -> Steps {
+    fn then(mut self, how: &str, order: &impl Message) -> Steps {
         self.0.push(format!("{how}:{}", hex(&order.encode())));
         self
     }
@@ -766,12 +865,18 @@ impl Steps {
 
     /// A handshake, of which net alone says that it was one.
     fn encrypted(self) -> Steps {
-        let text = [&[b' '; 64][..], b"TLS 1.3, server CertificateVerify\0", &[7; 32]].concat();
-        let message = Data::new(&text).expect("it fits");
-        let sign = Ask::Sign { chain: 0, scheme: 0x403, message };
         let done = Ask::Encrypted { suite: 0x1301, name: Data::default() };
-        self.then("says", &sign).hears().then("says", &done)
+        self.then("says", &sign()).hears().then("says", &done)
     }
+}
+
+fn sign() -> Ask {
+    let text = [&[b' '; 64][..], b"TLS 1.3, server CertificateVerify\0", &[7; 32]].concat();
+    Ask::Sign { chain: 0, scheme: 0x403, message: Data::new(&text).expect("it fits") }
+}
+
+fn on_client(service: u32) -> FromNet {
+    FromNet::StartOnClient { session: 0, service, host: 0 }
 }
 
 fn hex(order: &[u8]) -> String {
@@ -797,7 +902,7 @@ fn it_gets_nothing_that_its_client_may_not_have() {
     let (door, [here, _]) = (at(d.address()), d.ports::<2>().map(at));
     let says = |steps: Steps| {
         Command::new("python3")
-            .args(["-c", SAYS, &d.net_pid().to_string()])
+            .args(["-c", &with_client(SAYS), &d.net_pid().to_string()])
             .args(steps.0)
             .stdin(Stdio::null())
             .output()
@@ -817,12 +922,16 @@ fn it_gets_nothing_that_its_client_may_not_have() {
     let forbidden = [
         ("a fourth try to log in", tries.then("says", &verify).hears()),
         (
-            "RUN on its own socket",
-            Steps::new(&door, None).then("with-client", &start(0, Way::Run)).hears(),
+            "a socket on a session's channel",
+            Steps::new(&door, None).then("with-client", &start(0, Way::Plain)).hears(),
         ),
         (
             "its own socket inside TLS",
-            Steps::new(&door, None).encrypted().then("with-client", &start(0, Way::Plain)).hears(),
+            Steps::new(&door, None).encrypted().then("on-client", &on_client(0)).hears(),
+        ),
+        (
+            "its own socket while it waits for a signature",
+            Steps::new(&door, None).then("says", &sign()).then("on-client", &on_client(0)).hears(),
         ),
         ("a port that it did not come to", Steps::new(&door, Some(0)).hears()),
         ("no port, but it came to one", Steps::new(&here, None).hears()),

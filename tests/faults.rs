@@ -26,6 +26,8 @@ const PARENT: &[(&str, &str)] = &[
     ("sendmsg", "ENOMEM"),
     ("sendmsg", "ENOBUFS"),
     ("sendmsg", "ETOOMANYREFS"),
+    ("sendto", "ENOMEM"),
+    ("sendto", "ENOBUFS"),
     ("recvmsg", "ENOMEM"),
     ("epoll_wait", "EINTR"),
     ("epoll_ctl", "ENOMEM"),
@@ -55,6 +57,7 @@ const NET: &[(&str, &str)] = &[
     #[cfg(not(asan))]
     ("mmap", "ENOMEM"),
     ("poll", "EINTR"),
+    ("pwritev2", "ENOBUFS"),
     ("recvfrom", "ENOMEM"),
     ("sendto", "ENOBUFS"),
 ];

@@ -492,7 +492,7 @@ kept.append(c[0])
 c = c[1]
 for n in range(sessions):
     a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    own.sendmsg([order(0x103)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [c.fileno(), b.fileno()]))])
+    own.sendmsg([addressed(order(0x103), c)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [c.fileno(), b.fileno()]))])
     b.close()
     fds = a.recvmsg(1024, 64)[1]
     a = socket.socket(fileno=array.array('i', fds[0][2])[0]) if fds else a
@@ -555,8 +555,8 @@ fn an_order_out_of_its_phase_ends_the_net_that_sent_it() {
     if !root() || !installed("python3") {
         return skip("needs root and python3");
     }
-    // A handshake is over that was never signed; a stream of its own, without a descriptor.
-    for order in ["0x302", "0x306"] {
+    // A handshake is over that was never signed; a connection is lost that was not encrypted.
+    for order in ["0x302", "0x332"] {
         let d = Daemon::with(CONF).start();
         let net = d.net_pid();
         let mut child = captured(&d, 1, 1, order);

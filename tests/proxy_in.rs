@@ -7,7 +7,7 @@ mod support;
 #[path = "support/tls.rs"]
 mod tls;
 
-use fived::wire::orders::{FromNet, Message, ProxyAddresses};
+use fived::wire::orders::{AddressPair, ClientAddresses, FromNet, Message};
 use nix::sys::signal::Signal;
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
@@ -480,11 +480,16 @@ fn the_parent_believes_only_what_is_said_of_a_balancers_connection() {
     }
     let d = Daemon::with(&(FROM.to_string() + &who("who", ""))).start();
     let net = d.net_pid();
-    let said = ProxyAddresses {
+    let said = AddressPair {
         client: "192.0.2.7:4711".parse().expect("an address"),
         local: "192.0.2.1:99".parse().expect("an address"),
     };
-    let order = FromNet::Start { service: 0, host: 0, proxied: Some(said) }.encode();
+    let order = FromNet::Start {
+        service: 0,
+        host: 0,
+        addresses: ClientAddresses { own: None, proxied: Some(said) },
+    }
+    .encode();
     let order: String = order.iter().map(|b| format!("{b:02x}")).collect();
     let lie = |from: &str| {
         let script = format!("{}{LIE}", include_str!("support/client_of_net.py"));

@@ -1,17 +1,17 @@
 //! A session's channel to the parent: orders out, answers in. The thread that owns it waits for its
 //! answers; the one message that comes unasked (go-away) is noted.
 
-use super::descriptors::Descriptors;
 use crate::sys::message::Fds;
 use crate::sys::shared::Shared;
 use crate::sys::{memfd, message, poll, socket};
-use crate::wire::orders::{Answer, Ask, Message, ORDER, Resumption};
+use crate::wire::orders::{Answer, Ask, FromNet, Message, ORDER, Resumption};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::{Arc, OnceLock};
 
 /// Why the channel can no longer be used.
 #[derive(Debug)]
@@ -42,11 +42,20 @@ impl From<io::Error> for ChannelError {
     }
 }
 
+/// How the channel comes that the parent was asked for.
+pub enum Asked {
+    /// Through a pair, whose other end the parent was sent ([`Answer::Channel`]).
+    Pair(OwnedFd),
+    /// From the thread of the session whose stream it is ([`Answer::Branched`]).
+    Session(Receiver<OwnedFd>),
+}
+
 pub struct Channel {
-    /// The end of the pair through which the parent sends the channel ([`Answer::Channel`]).
-    asked: Cell<Option<OwnedFd>>,
+    asked: Cell<Option<Asked>>,
     /// The channel, from the first use on; while the parent has not sent it, that waits.
     fd: OnceCell<Arc<Shared>>,
+    /// What the parent calls the session.
+    session: Cell<u64>,
     /// There are too many sessions, so there is no channel.
     full: Cell<bool>,
     /// The parent has told the session to go away.
@@ -108,12 +117,23 @@ pub fn uninstall() {
     OURS.take();
 }
 
+/// Stands for a channel that there is none: its other end is closed.
+static NONE: OnceLock<Arc<Shared>> = OnceLock::new();
+
+/// To be called before the first session.
+pub fn prepare() -> io::Result<()> {
+    let (end, _) = socket::seqpacket()?;
+    NONE.get_or_init(|| Arc::new(end.into()));
+    Ok(())
+}
+
 impl Channel {
-    /// One that the parent was asked for; `asked`: the other end of the pair that it was sent.
-    pub fn new(asked: OwnedFd) -> Channel {
+    /// One that the parent was asked for.
+    pub fn new(asked: Asked) -> Channel {
         Channel {
             asked: Cell::new(Some(asked)),
             fd: OnceCell::new(),
+            session: Cell::default(),
             full: Cell::default(),
             go_away: Cell::default(),
             answers: RefCell::default(),
@@ -124,26 +144,29 @@ impl Channel {
 
     /// Its socket, for whoever may have to end a lost session.
     pub fn shared_socket(&self) -> &Arc<Shared> {
-        self.fd.get_or_init(|| Arc::new(self.opened().into()))
+        self.fd.get_or_init(|| {
+            let opened = match self.asked.take().expect("the channel is opened once") {
+                Asked::Pair(pair) => self.opened(pair.as_fd()),
+                Asked::Session(channel) => {
+                    let opened = channel.recv().ok();
+                    self.full.set(opened.is_none());
+                    opened
+                }
+            };
+            let none = || NONE.get().expect("it was made before the first session").clone();
+            opened.map_or_else(none, |fd| Arc::new(fd.into()))
+        })
     }
 
-    /// The channel that the parent has opened. If it has not, one that has ended.
-    fn opened(&self) -> OwnedFd {
-        let asked = self.asked.take().expect("the channel is opened once");
+    /// The channel that the parent has opened through this pair, if it has. Nothing is sent there.
+    fn opened(&self, pair: BorrowedFd) -> Option<OwnedFd> {
         let mut bytes = [0; ORDER];
-        if let Ok((n, mut fds)) = message::receive_waiting(asked.as_fd(), &mut bytes) {
-            match Answer::accept(&bytes[..n], fds.count(), &()) {
-                Some(Answer::Channel) => {
-                    if let Some(fd) = fds.take() {
-                        return fd.our_own();
-                    }
-                }
-                answer => self.full.set(answer == Some(Answer::Full)),
-            }
+        let (n, mut fds) = message::receive_waiting(pair, &mut bytes).ok()?;
+        match Answer::accept(&bytes[..n], fds.count(), &()) {
+            Some(Answer::Channel { session }) => self.session.set(session),
+            answer => self.full.set(answer == Some(Answer::Full)),
         }
-        // Nothing is sent on the pair.
-        let _ = socket::shutdown_both(asked.as_fd());
-        asked
+        fds.take().map(Shared::our_own)
     }
 
     /// Makes it the channel of this thread.
@@ -160,8 +183,8 @@ impl Channel {
     }
 
     /// Sends an order. Waits while the channel is full.
-    pub fn send(&self, ask: &Ask, with: &[BorrowedFd]) -> Result<(), ChannelError> {
-        message::send_waiting(self.as_fd(), &ask.encode(), with).map_err(|_| self.over())
+    pub fn send(&self, ask: &Ask) -> Result<(), ChannelError> {
+        message::send_waiting(self.as_fd(), &ask.encode(), &[]).map_err(|_| self.over())
     }
 
     /// Sends an order if the channel takes it at once.
@@ -173,8 +196,25 @@ impl Channel {
     }
 
     /// Sends an order and waits for the answer.
-    pub fn ask(&self, ask: &Ask, with: &[BorrowedFd]) -> Result<Answer, ChannelError> {
-        self.send(ask, with)?;
+    pub fn ask(&self, ask: &Ask) -> Result<Answer, ChannelError> {
+        self.send(ask)?;
+        self.answer()
+    }
+
+    /// Asks for a service (and its host) on the client's own socket, through this process's channel
+    /// `net`, and waits for the answer.
+    pub fn start_on_client(
+        &self,
+        net: BorrowedFd,
+        (service, host): (u32, u32),
+        socket: BorrowedFd,
+    ) -> Result<Answer, ChannelError> {
+        // The name comes with the channel.
+        self.shared_socket();
+        let order = FromNet::StartOnClient { session: self.session.get(), service, host };
+        if self.full.get() || message::send_waiting(net, &order.encode(), &[socket]).is_err() {
+            return Err(self.over());
+        }
         self.answer()
     }
 
@@ -290,25 +330,17 @@ impl Channel {
         self.go_away.get()
     }
 
-    /// Asks the parent for a channel for a stream that changes its own facts; the host that the
-    /// stream begins with, and its tag here. Returned: for [`Channel::new`]. None: no descriptor is
-    /// left for one.
-    pub fn branch(
-        &self,
-        (host, tag): (u32, u32),
-        all: &Descriptors,
-    ) -> Result<Option<OwnedFd>, ChannelError> {
-        let Ok((asked, theirs)) = all.unless_reserved(socket::seqpacket()) else {
-            return Ok(None);
-        };
-        self.send(&Ask::Branch { host, tag }, &[theirs.as_fd()])?;
-        Ok(Some(asked))
-    }
-
     /// Has the parent sent the channel? Until then its first use waits for that.
     fn is_open(&self) -> bool {
         let asked = self.asked.take();
-        let came = asked.as_ref().is_none_or(|pair| poll::is_readable(pair.as_fd()));
+        let came = match &asked {
+            Some(Asked::Pair(pair)) => poll::is_readable(pair.as_fd()),
+            Some(Asked::Session(channel)) => match channel.try_recv() {
+                Ok(fd) => return self.fd.set(Arc::new(fd.into())).is_ok(),
+                Err(e) => e == TryRecvError::Disconnected,
+            },
+            None => true,
+        };
         self.asked.set(asked);
         came
     }

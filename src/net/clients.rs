@@ -6,7 +6,9 @@
 use super::sources::{Serial, Slot, Sources};
 use crate::policy::{Login, Peer, PeerName, Source};
 use crate::sys::shared::Shared;
-use crate::wire::orders::ProxyAddresses;
+use crate::sys::socket;
+use crate::wire::orders::{AddressPair, ClientAddresses};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 const NONE: u32 = u32::MAX;
@@ -73,7 +75,7 @@ pub struct Client {
     /// Who it is; while its load balancer has not said so, who that is.
     pub peer: Peer,
     /// What its load balancer has said.
-    pub proxied: Option<Box<ProxyAddresses>>,
+    pub proxied: Option<Box<AddressPair>>,
     pub state: ClientState,
     /// Is its socket registered with the poll?
     pub polled: bool,
@@ -92,6 +94,16 @@ pub struct Client {
     deadline: Duration,
     previous: u32,
     next: u32,
+}
+
+impl Client {
+    /// What the parent is told of its connection.
+    pub fn addresses(&self) -> ClientAddresses {
+        let (client, local) =
+            (socket::peer(self.socket.as_fd()), socket::local(self.socket.as_fd()));
+        let own = client.ok().zip(local.ok()).map(|(client, local)| AddressPair { client, local });
+        ClientAddresses { own, proxied: self.proxied.as_deref().copied() }
+    }
 }
 
 /// A list of clients in the order of their deadlines: all clients of one list wait for the same
@@ -195,7 +207,7 @@ impl Clients {
 
     /// Its load balancer has said who it is. It counts for its own source from now on, and its time
     /// goes on.
-    pub fn identify(&mut self, slot: Slot, proxied: Option<ProxyAddresses>, state: ClientState) {
+    pub fn identify(&mut self, slot: Slot, proxied: Option<AddressPair>, state: ClientState) {
         let Some(client) = self.get(slot) else { return };
         client.state = state;
         let Some(proxied) = proxied else { return };

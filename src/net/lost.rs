@@ -68,7 +68,7 @@ impl Lost<Rc<Channel>> {
         serve: Serve,
     ) -> Lost<Rc<Channel>> {
         // This fails if the parent is gone, which is noticed at once.
-        let _ = session.channel.send(&Ask::Lost(why.data()), &[]);
+        let _ = session.channel.send(&Ask::Lost(why.data()));
         session.state.deadline = clock::monotonic() + kept;
         Lost { session, streams, records, serve }
     }
@@ -93,7 +93,7 @@ impl Lost<Rc<Channel>> {
                 let end = if evicted { End::Evicted } else { end };
                 self.streams.abort(&self.session.channel);
                 // This fails if the parent is gone, which changes nothing.
-                let _ = self.session.channel.send(&ended(end), &[]);
+                let _ = self.session.channel.send(&ended(end));
                 channel::uninstall();
             }
         }

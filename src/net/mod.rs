@@ -1,8 +1,9 @@
 //! The net process: reads what strangers send, and can do nothing else.
 //!
 //! It is this program, started again by the parent with three descriptors: the channel for orders,
-//! the configuration in a sealed file without a name, and the log. It confines itself before it
-//! reads any of them (`sys::confine`), sends `Ready`, receives the listeners, and serves. Clients
+//! the configuration in a sealed file without a name, and the log. It takes the page where it
+//! counts, confines itself (`sys::confine`), reads the configuration, sends `Ready`, receives the
+//! listeners, and serves. Clients
 //! that have not sent their request yet share one loop, thousands of them (`waiting`); each session
 //! has a thread of its own (`session`), and gives it back while it waits for its next request: one
 //! thread waits for all of those (`parked`).
@@ -58,10 +59,11 @@ mod waiting;
 pub mod world;
 
 use crate::log;
-use crate::sys::{clock, confine, inherit, local, memfd, process, signal};
+use crate::sys::{clock, confine, gauges, inherit, local, memfd, message, process, signal};
+use crate::wire::orders::{Message, ORDER, ToNet};
 use crate::wire::roles;
 use descriptors::Descriptors;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use world::World;
 
@@ -91,6 +93,9 @@ fn serve(ids: Option<roles::Ids>) -> Result<(), String> {
     let archive = inherit::take(roles::CONFIGURATION).map_err(context("configuration"))?;
     process::raise_nofile().map_err(context("descriptor limit"))?;
     let descriptors = Arc::new(Descriptors::new());
+    channel::prepare().map_err(context("a socket pair"))?;
+    // No file can be mapped afterwards.
+    count(channel.as_fd()).map_err(context("the first order"))?;
     // The file of the time zone is read now: the empty root has none.
     clock::load_zone();
     local::can_refuse_rights();
@@ -98,8 +103,16 @@ fn serve(ids: Option<roles::Ids>) -> Result<(), String> {
     process::go_first();
     confine::net(ids).map_err(|e| e.to_string())?;
     let archive = memfd::read(archive.as_fd()).map_err(context("configuration"))?;
-    let world = World::read(&archive, descriptors)?;
-    waiting::Loop::new(Arc::new(world), channel)
-        .and_then(waiting::Loop::run)
-        .map_err(context("loop"))
+    let world = World::read(&archive, (descriptors, Arc::new(channel)))?;
+    waiting::Loop::new(Arc::new(world)).and_then(waiting::Loop::run).map_err(context("loop"))
+}
+
+/// Waits for the parent's first order: with it comes where this process counts.
+fn count(channel: BorrowedFd) -> std::io::Result<()> {
+    let mut bytes = [0; ORDER];
+    let (n, mut fds) = message::receive_waiting(channel, &mut bytes)?;
+    match ToNet::accept(&bytes[..n], fds.count(), &()) {
+        Some(ToNet::Gauges) => fds.take().map_or(Ok(()), |page| gauges::count_in(page.our_own())),
+        _ => Err(std::io::ErrorKind::InvalidData.into()),
+    }
 }

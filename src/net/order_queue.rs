@@ -13,6 +13,7 @@ use crate::wire::orders::{FromNet, Message, ORDER};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 /// The most orders that are held. No client is accepted meanwhile, so all of them come from clients
 /// that were there before.
@@ -26,7 +27,7 @@ struct Held {
 
 /// The sending side of the channel.
 pub struct OrderQueue {
-    channel: OwnedFd,
+    channel: Arc<OwnedFd>,
     held: VecDeque<Held>,
     /// Refusals that were dropped, and those that are held.
     unlogged: u64,
@@ -38,7 +39,7 @@ pub struct OrderQueue {
 }
 
 impl OrderQueue {
-    pub fn new(channel: OwnedFd) -> OrderQueue {
+    pub fn new(channel: Arc<OwnedFd>) -> OrderQueue {
         OrderQueue {
             channel,
             held: VecDeque::new(),

@@ -39,7 +39,7 @@ impl NewConnection {
             Some(link) => Some(Found { resumption, link }),
             None => {
                 // This fails if the parent is gone, which is noticed elsewhere.
-                let _ = channel.send(&Ask::Resumed { taken: false }, &[]);
+                let _ = channel.send(&Ask::Resumed { taken: false });
                 None
             }
         }
@@ -52,7 +52,7 @@ impl Found {
         let Found { resumption, mut link } = self;
         // The parent must know the new address before a request from there comes. This fails if the
         // parent is gone, which is noticed elsewhere.
-        let _ = s.channel.send(&Ask::Resumed { taken: true }, &[]);
+        let _ = s.channel.send(&Ask::Resumed { taken: true });
         s.moved(resumption.from, resumption.challenge);
         let line = resume::resumed(records.received());
         let soon = s.soon();

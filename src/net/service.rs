@@ -43,7 +43,9 @@ impl Session {
             if self.state.place == Where::Connection {
                 let _ = socket::set_urgent_inline(self.link.socket(), false);
             }
-            let answer = self.channel.ask(&ask, &[self.link.socket()])?;
+            let what = (service.0, self.state.facts.host.0);
+            let net = self.state.world.channel.as_fd();
+            let answer = self.channel.start_on_client(net, what, self.link.socket())?;
             return self
                 .started(service, &answer)
                 .map(|runs| Some(if runs { End::Closed } else { End::Refused }));
@@ -55,7 +57,7 @@ impl Session {
             self.report_refusal(Some(request::no_descriptor_left(Some(service))), b"")?;
             return self.busy(service).map(Some);
         }
-        self.channel.send(&ask, &[])?;
+        self.channel.send(&ask)?;
         let received = self.channel.answer_with()?;
         if !self.started(service, &received.answer)? {
             return Ok(Some(End::Refused));
@@ -64,7 +66,7 @@ impl Session {
         let replies = run && self.state.world.table.answers_itself(service);
         let Some(service_of) = Service::of(received, counted, run.then_some(replies)) else {
             // There was no descriptor for it.
-            self.channel.send(&counted.tally(Tally::default()), &[])?;
+            self.channel.send(&counted.tally(Tally::default()))?;
             return self.busy(service).map(Some);
         };
         let Some(handover) = handover else { return self.relay(service_of) };
@@ -75,7 +77,7 @@ impl Session {
         given.map(|()| Some(End::Closed)).map_err(|got| {
             if let Got::Service(service) = got {
                 // This fails if the parent is gone, which changes nothing.
-                let _ = self.channel.send(&service.discard().tally(Tally::default()), &[]);
+                let _ = self.channel.send(&service.discard().tally(Tally::default()));
             }
             End::System
         })
@@ -165,7 +167,7 @@ impl Session {
             self.link.linger();
         }
         if let Some(counted) = counted {
-            self.channel.send(&counted.tally(tally), &[])?;
+            self.channel.send(&counted.tally(tally))?;
         }
         Ok(end)
     }

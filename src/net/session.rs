@@ -172,7 +172,7 @@ impl Session {
                 let _ = self.close_with(reply::BUSY);
             }
             // This fails if the parent is gone, which changes nothing.
-            end => drop(self.channel.send(&Ask::End(end.data()), &[])),
+            end => drop(self.channel.send(&Ask::End(end.data()))),
         }
         // The channel is closed before the connection: a client that sees its connection end may
         // begin another session at once, and the parent must be able to know by then that this one
@@ -326,7 +326,7 @@ impl Session {
 
     /// Asks the parent for the name of the client's address.
     fn look_up_name(&mut self) -> Result<(), End> {
-        let Answer::Name(name) = self.channel.ask(&Ask::Name, &[])? else {
+        let Answer::Name(name) = self.channel.ask(&Ask::Name)? else {
             return Err(End::System);
         };
         self.state.facts.peer_name = request::named(name);
@@ -356,8 +356,7 @@ impl Session {
 
     pub(super) fn report_refusal(&self, why: Option<Refusal>, name: &[u8]) -> Result<(), End> {
         if let Some(why) = why {
-            self.channel
-                .send(&Ask::Refused(request::refused(&self.state.facts, why, name)), &[])?;
+            self.channel.send(&Ask::Refused(request::refused(&self.state.facts, why, name)))?;
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 //! The built-ins use this. What a session does from its first request to its end is in
 //! [`session`](super::session).
 
-use super::channel::Channel;
+use super::channel::{Asked, Channel};
 use super::counted::Counted;
 use super::end::End;
 use super::handover::Handover;
@@ -58,7 +58,7 @@ pub struct Start {
     pub world: Arc<World>,
     pub connection: Shared,
     pub facts: Facts,
-    pub channel: OwnedFd,
+    pub channel: Asked,
     pub place: Where,
     pub first: First,
     /// Counts it among the sessions.

@@ -106,7 +106,7 @@ impl Signer for Signature {
         let refused = || Error::General("the handshake was not signed".into());
         let message = Data::new(message).ok_or_else(refused)?;
         let ask = Ask::Sign { chain: self.chain, scheme: u16::from(self.scheme), message };
-        match channel::ours().ok_or_else(refused)?.ask(&ask, &[]) {
+        match channel::ours().ok_or_else(refused)?.ask(&ask) {
             Ok(Answer::Signed(signature)) => Ok(signature.bytes().to_vec()),
             _ => Err(refused()),
         }

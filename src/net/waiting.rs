@@ -18,6 +18,7 @@ mod relays;
 mod urgent;
 
 use super::answers::Answers;
+use super::channel::Asked;
 use super::clients::{AfterHeader, ClientState, Clients, NameLookup};
 use super::order_queue::OrderQueue;
 use super::relays::Relays;
@@ -31,13 +32,13 @@ use crate::policy::{Facts, HostId, Peer, Reached, ServiceId};
 use crate::sys::interrupt::Interrupt;
 use crate::sys::shared::Shared;
 use crate::sys::{clock, gauges, socket};
-use crate::wire::orders::{FromNet, Named, ProxyAddresses, Why};
+use crate::wire::orders::{ClientAddresses, FromNet, Named, Why};
 use crate::wire::reply;
 use listener::{Listener, Newest};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,9 +99,9 @@ pub struct Loop {
 }
 
 impl Loop {
-    /// A loop for this configuration, with its channel to the parent.
-    pub fn new(world: Arc<World>, channel: OwnedFd) -> io::Result<Loop> {
-        let poll = Poll::new()?;
+    /// A loop for this configuration.
+    pub fn new(world: Arc<World>) -> io::Result<Loop> {
+        let (poll, channel) = (Poll::new()?, world.channel.clone());
         let fd = channel.as_raw_fd();
         poll.registry().register(&mut SourceFd(&fd), CHANNEL, Interest::READABLE)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
@@ -233,8 +234,8 @@ impl Loop {
             return;
         }
         client.name = NameLookup::Asked;
-        let (generation, proxied) = (client.generation, client.proxied.as_deref().copied());
-        let order = FromNet::Name { client: slot as u32, generation, proxied };
+        let (generation, addresses) = (client.generation, client.addresses());
+        let order = FromNet::Name { client: slot as u32, generation, addresses };
         if self.order_queue.send(&order, &[client.socket.as_fd()]).is_err() {
             // No answer would ever come.
             self.answer_and_close(slot, reply::BUSY.to_vec());
@@ -273,17 +274,11 @@ impl Loop {
 
     fn start(&mut self, slot: Slot, service: ServiceId, host: HostId) {
         self.clients.get(slot).into_iter().for_each(urgent::restore);
-        let proxied = self.proxied(slot);
-        let Some(socket) = self.detach(slot) else { return };
-        let order = FromNet::Start { service: service.0, host: host.0, proxied };
+        let Some((socket, addresses)) = self.detach(slot) else { return };
+        let order = FromNet::Start { service: service.0, host: host.0, addresses };
         if !self.send_order(&order, &[socket.as_fd()]) {
             self.refuse(socket, service, Why::Busy);
         }
-    }
-
-    /// What a load balancer has said of a client.
-    fn proxied(&mut self, slot: Slot) -> Option<ProxyAddresses> {
-        self.clients.get(slot)?.proxied.as_deref().copied()
     }
 
     fn session(&mut self, slot: Slot, first: session_state::First) {
@@ -303,9 +298,8 @@ impl Loop {
         let (Ok((ours, theirs)), false) = (pair, reserved) else {
             return self.refuse_session(slot, &facts, first, Full::Descriptors);
         };
-        let proxied = self.proxied(slot);
-        let Some(socket) = self.detach(slot) else { return };
-        let order = FromNet::Session { tls_port: first.tls_port(), proxied };
+        let Some((socket, addresses)) = self.detach(slot) else { return };
+        let order = FromNet::Session { tls_port: first.tls_port(), addresses };
         if !self.send_order(&order, &[socket.as_fd(), theirs.as_fd()]) {
             // A client that expects TLS cannot read a line.
             return if first.is_tls() {
@@ -319,7 +313,7 @@ impl Loop {
             world,
             connection: socket,
             facts,
-            channel: ours,
+            channel: Asked::Pair(ours),
             place,
             first,
             guard,
@@ -346,15 +340,16 @@ impl Loop {
     }
 
     /// Removes a client from the poll and the slab and returns its socket, which others may keep
-    /// open.
-    fn detach(&mut self, slot: Slot) -> Option<Shared> {
+    /// open, and its addresses.
+    fn detach(&mut self, slot: Slot) -> Option<(Shared, ClientAddresses)> {
         let client = self.clients.remove(slot)?;
         if client.polled {
             let forgotten =
                 self.poll.registry().deregister(&mut SourceFd(&client.socket.as_raw_fd()));
             debug_assert!(forgotten.is_ok());
         }
-        Some(client.socket)
+        let addresses = client.addresses();
+        Some((client.socket, addresses))
     }
 
     fn close(&mut self, slot: Slot) {

@@ -7,6 +7,7 @@ use super::{parked, session_counts, tls};
 use crate::log;
 use crate::policy::{Extract, ServiceId, Table, TlsPort};
 use crate::wire::archive::Archive;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// See the module. It never changes.
@@ -19,6 +20,8 @@ pub struct World {
     /// The sessions, parked ones too.
     pub sessions: session_counts::SessionCounts,
     pub descriptors: Arc<Descriptors>,
+    /// To the parent: the only one on which this process may send descriptors.
+    pub channel: Arc<OwnedFd>,
     /// Sessions may stand that can be resumed, whatever the table says of new ones.
     pub resumes: bool,
     /// Connections on which sessions may go on.
@@ -29,7 +32,10 @@ pub struct World {
 
 impl World {
     /// Reads the configuration's archive. Err: one sentence that says what is wrong.
-    pub fn read(bytes: &[u8], descriptors: Arc<Descriptors>) -> Result<World, String> {
+    pub fn read(
+        bytes: &[u8],
+        (descriptors, channel): (Arc<Descriptors>, Arc<OwnedFd>),
+    ) -> Result<World, String> {
         let mut archive =
             Archive::decode(bytes).ok_or("the configuration's archive cannot be read")?;
         let table = Extract::read(archive.files.drain(..).collect())?;
@@ -44,6 +50,16 @@ impl World {
             .ok();
         let sessions = session_counts::SessionCounts::default();
         let (connections, resumes) = (Connections::default(), archive.resumes);
-        Ok(World { table, tls, tls_ports, sessions, descriptors, resumes, connections, parking })
+        Ok(World {
+            table,
+            tls,
+            tls_ports,
+            sessions,
+            descriptors,
+            channel,
+            resumes,
+            connections,
+            parking,
+        })
     }
 }

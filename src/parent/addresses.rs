@@ -1,8 +1,7 @@
-//! Between whom a connection is, as the parent learns it from the connection's own socket: never
-//! from a process that reads what strangers send.
+//! Between whom a connection is, as the parent knows it from the connection's own socket: it
+//! believes no process that reads what strangers send.
 
 use crate::sys::local::{self, Credentials};
-use crate::sys::socket;
 use crate::wire::peer::Peer;
 use std::io;
 use std::net::SocketAddr;
@@ -31,26 +30,18 @@ pub struct UnixClient {
 }
 
 impl Addresses {
-    /// Those of a connection that a net process has handed over. `own_paths`: those where fived
-    /// itself listens, of each table under which the client can have come. Errors: its client has
-    /// gone; or it is one of a Unix socket, and did not come to one where fived itself listens.
-    /// `InvalidInput`: it is no client's. (A net process can make pairs of Unix sockets, and be its
-    /// own client.)
-    pub fn of(connection: BorrowedFd, own_paths: &[&[String]]) -> io::Result<Addresses> {
-        match socket::peer(connection) {
-            Ok(peer) => Ok(Addresses::Internet { peer, local: socket::local(connection)? }),
-            Err(e) if socket::is_of_another_family(&e) => {
-                let ours = |path: &Vec<u8>| {
-                    own_paths.iter().flat_map(|of| of.iter()).any(|d| d.as_bytes() == path)
-                };
-                match local::own_path(connection) {
-                    Some(path) if ours(&path) => Addresses::of_unix(connection),
-                    Some(_) => Err(e),
-                    None => Err(io::ErrorKind::InvalidInput.into()),
-                }
-            }
-            Err(e) if socket::is_no_socket(&e) => Err(io::ErrorKind::InvalidInput.into()),
-            Err(e) => Err(e),
+    /// Those of a Unix socket's connection that a net process has handed over. `own_paths`: those
+    /// where fived itself listens, of each table under which the client can have come. Errors: it
+    /// did not come to one of these, or the system's. `InvalidInput`: it is no client's. (A net
+    /// process can make pairs of Unix sockets, and be its own client.)
+    pub fn of_own_path(connection: BorrowedFd, own_paths: &[&[String]]) -> io::Result<Addresses> {
+        let ours = |path: &Vec<u8>| {
+            own_paths.iter().flat_map(|of| of.iter()).any(|d| d.as_bytes() == path)
+        };
+        match local::own_path(connection) {
+            Some(path) if ours(&path) => Addresses::of_unix(connection),
+            Some(_) => Err(io::ErrorKind::NotFound.into()),
+            None => Err(io::ErrorKind::InvalidInput.into()),
         }
     }
 
@@ -86,17 +77,17 @@ mod tests {
 
     #[test]
     fn a_net_process_cannot_be_a_client_of_its_own() {
-        let (ours, _theirs) = socket::pair().expect("a pair");
+        let (ours, _theirs) = UnixStream::pair().expect("a pair");
         let path = std::env::temp_dir().join(format!("fived-addresses-{}", std::process::id()));
         let own_paths = [path.to_str().expect("text").to_string()];
-        assert!(Addresses::of(ours.as_fd(), &[&own_paths[..]]).is_err());
+        assert!(Addresses::of_own_path(ours.as_fd(), &[&own_paths[..]]).is_err());
         let listener = UnixListener::bind(&path).expect("bind");
         let _client = UnixStream::connect(&path).expect("connect");
         let (accepted, _) = listener.accept().expect("accept");
         std::fs::remove_file(&path).expect("remove");
-        assert!(Addresses::of(accepted.as_fd(), &[]).is_err());
+        assert!(Addresses::of_own_path(accepted.as_fd(), &[]).is_err());
         let uid = crate::sys::identity::effective_uid();
-        let found = Addresses::of(accepted.as_fd(), &[&own_paths[..]]).expect("a client");
+        let found = Addresses::of_own_path(accepted.as_fd(), &[&own_paths[..]]).expect("a client");
         assert_eq!((found.peer(), found.internet()), (Peer::User(uid), None));
     }
 }

@@ -4,11 +4,11 @@
 //! end reads or the system has memory for it ([`Retries`]). A receiver that an answer cannot reach
 //! at all is ended ([`Broken::Stuck`]).
 
-use super::descriptors::{Descriptors, own};
+use super::descriptors::own;
 use crate::sys::message::{self, Failed, Fds};
 use crate::sys::poll::{self, Poll};
 use crate::sys::shared::Shared;
-use crate::sys::socket::{self, PairKind};
+use crate::sys::socket;
 use crate::wire::orders::{Answer, Message, ORDER};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -238,29 +238,18 @@ pub fn next(fds: &mut Fds) -> Result<Shared, Broken> {
     fds.take().ok_or(Broken::Forbidden)
 }
 
-/// The same, where it must be one end of a channel.
-pub fn next_channel(fds: &mut Fds) -> Result<OwnedFd, Broken> {
-    next_end(fds, PairKind::Channel)
-}
-
-/// The same, of a stream.
-pub fn next_stream(fds: &mut Fds) -> Result<OwnedFd, Broken> {
-    next_end(fds, PairKind::Stream)
-}
-
-/// An end of a pair of Unix sockets, as a net process makes them. Anything else may be a stranger's
-/// connection, or may wait where such a pair does not.
-fn next_end(fds: &mut Fds, kind: PairKind) -> Result<OwnedFd, Broken> {
+/// The same, where it must be an end of a pair of Unix sockets, as a net process makes them.
+/// Anything else may be a stranger's connection, or may wait where such a pair does not.
+pub fn next_end(fds: &mut Fds) -> Result<OwnedFd, Broken> {
     let fd = next(fds)?;
-    if socket::is_end_of_pair(fd.as_fd(), kind) { Ok(fd.our_own()) } else { Err(Broken::Forbidden) }
+    if socket::is_end_of_pair(fd.as_fd()) { Ok(fd.our_own()) } else { Err(Broken::Forbidden) }
 }
 
-/// A new channel: the parent's end. The other end is sent to whoever holds the other end of that
-/// pair, from which the parent never receives anything: others may have it too.
-pub fn open(descriptors: &Descriptors, pair: BorrowedFd) -> io::Result<OwnedFd> {
-    let (ours, theirs) = descriptors.channel_to_send()?;
-    message::send(pair, &Answer::Channel.encode(), &[theirs.as_fd()])?;
-    Ok(ours)
+/// Sends the other end of the channel of this session to whoever holds the other end of that pair,
+/// from which the parent never receives anything: others may have it too.
+pub fn send_end(pair: BorrowedFd, session: usize, end: BorrowedFd) -> io::Result<()> {
+    let answer = Answer::Channel { session: session as u64 };
+    message::send(pair, &answer.encode(), &[end])
 }
 
 /// There is none: too many stand. If this cannot be said, whoever waits sees the pair close.

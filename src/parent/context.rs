@@ -1,7 +1,7 @@
 //! What every part of the parent uses: the clock, timers, tokens, the poll, the spawner and the
 //! table of children. It knows none of the parts.
 
-use super::channel::{self, Channel, Retries};
+use super::channel::{Channel, Retries};
 use super::children::Children;
 use super::config::Config;
 use super::descriptors::{ChildError, Descriptors};
@@ -16,7 +16,7 @@ use mio::{Poll, Registry, Token};
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -199,10 +199,10 @@ impl Context {
         Ok((token, channel))
     }
 
-    /// The same of a new channel, whose other end is sent through this pair.
-    pub fn open_channel(&mut self, pair: BorrowedFd) -> io::Result<(usize, Channel)> {
-        match channel::open(&self.descriptors, pair) {
-            Ok(ours) => self.channel(ours),
+    /// The same of a new channel, with its other end.
+    pub fn new_channel(&mut self) -> io::Result<((usize, Channel), OwnedFd)> {
+        match self.descriptors.channel_to_send() {
+            Ok((ours, theirs)) => Ok((self.channel(ours)?, theirs)),
             Err(e) => {
                 if socket::is_out_of_descriptors(&e) {
                     self.out_of_descriptors();

@@ -8,6 +8,7 @@ use super::config::Config;
 use super::context::Timer;
 use super::lines::{self, NetRefusal};
 use super::names::{self, Asker};
+use super::net::CameTo;
 use super::ports::{self, Came};
 use super::relays::Owner;
 use super::run::Parent;
@@ -18,8 +19,8 @@ use crate::wire::orders::{self, Named, Refused, RelayEnd, ToNet};
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
-/// Orders that are read from the channel of one stream, to find out whether the stream has ended:
-/// more than any stream has open.
+/// Orders that are read from the channel of a stream, to find out whether it has ended, or of a
+/// session without streams, before one that came another way: more than any has open.
 const STREAM_ORDERS: usize = 64;
 
 impl Parent {
@@ -36,16 +37,18 @@ impl Parent {
     pub fn net_request(&mut self, token: usize, request: net::Request) -> Result<(), Broken> {
         match request {
             net::Request::Done => {}
-            net::Request::Start { config, service, client, proxied } => {
-                let Some(at) = self.addresses(&config, client.as_fd(), proxied)? else {
+            net::Request::Start { config, service, client, said } => {
+                let of = (token, &*config);
+                let Some(at) = self.addresses(of, client.as_fd(), &said, CameTo::Own)? else {
                     self.client_gone(&config, Some((service, HostId::DEFAULT)));
                     return Ok(());
                 };
                 let arrival = self.plain(token, config, service, client, at);
                 self.arrive(arrival, None);
             }
-            net::Request::Session { config, client, pair, tls_port, proxied } => {
-                let Some(at) = self.addresses(&config, client.as_fd(), proxied)? else {
+            net::Request::Session { config, client, pair, tls_port, said } => {
+                let (of, came_to) = ((token, &*config), tls_port.map_or(CameTo::Own, CameTo::Tls));
+                let Some(at) = self.addresses(of, client.as_fd(), &said, came_to)? else {
                     self.client_gone(&config, None);
                     return Ok(());
                 };
@@ -53,14 +56,25 @@ impl Parent {
                 let place = (token, self.nets.drains(token), tls_port);
                 self.sessions.begin(&mut self.cx, place, config, (at, name), (client, pair));
             }
-            net::Request::AtPort { config, client, proxied } => {
-                if let Some(a) = self.proxied_at_port(&config, client, proxied)? {
+            net::Request::StartOnClient { session, what, client } => {
+                // What the session has sent on its own channel came before.
+                if let Err(why) = self.read_orders(session, STREAM_ORDERS) {
+                    self.broken(session, why);
+                }
+                let (cx, of) = (&mut self.cx, (token, session));
+                if let Some(arrival) = self.sessions.start_on_client(cx, of, what, client)? {
+                    self.arrive(arrival, None);
+                }
+            }
+            net::Request::AtPort { config, client, said } => {
+                if let Some(a) = self.proxied_at_port((token, &config), client, &said)? {
                     self.came_to_port(a);
                 }
             }
             net::Request::Refused(config, r) => self.refused_by_net(&config, &r, None)?,
-            net::Request::Name { config, client, generation, socket, proxied } => {
-                let at = self.addresses(&config, socket.as_fd(), proxied)?;
+            net::Request::Name { config, client, generation, socket, said } => {
+                let of = (token, &*config);
+                let at = self.addresses(of, socket.as_fd(), &said, CameTo::Any)?;
                 if let Some(address) = at.and_then(|at| at.peer().address()) {
                     let asker = Asker::Net { net: token, client, generation };
                     self.names.ask(&mut self.cx, asker, address);
@@ -164,13 +178,13 @@ impl Parent {
                 self.logins.verify(&self.cx, &mut self.sessions, token, method, user)?;
             }
             sessions::Request::Start(arrival) => self.arrive(*arrival, None),
-            sessions::Request::Branch { host, tag, pair } => {
+            sessions::Request::Branch { host, tag } => {
                 if self.sessions.is_full(token) {
                     // Other streams may have ended without the parent having read it yet.
                     self.read_branches(token);
                 }
                 let drains = self.sessions.net_of(token).is_some_and(|n| self.nets.drains(n));
-                self.sessions.branch(&mut self.cx, (token, tag), host, pair, drains);
+                self.sessions.branch(&mut self.cx, (token, tag), host, drains);
             }
             sessions::Request::Refused { config, refused, number, user } => {
                 self.refused_by_net(&config, &refused, Some((number, user)))?;
@@ -191,7 +205,7 @@ impl Parent {
             sessions::Request::Offer(ask) => self.offer_order(token, ask)?,
             sessions::Request::Resumable(key) => self.resumable(token, key)?,
             sessions::Request::Lost(why) => self.session_lost(token, &why)?,
-            sessions::Request::Claim(claim, pair) => self.claim(token, &claim, pair)?,
+            sessions::Request::Claim(claim) => self.claim(token, &claim)?,
             sessions::Request::Resumed(taken) => self.session_resumed(token, taken)?,
         }
         Ok(())

@@ -2,6 +2,7 @@
 //! while a net process is replaced.
 
 use super::bind_error::Kept;
+use super::client_sockets::ClientSockets;
 use super::listener::Listener;
 use super::tls_ports::TlsPorts;
 use crate::policy::LISTEN_MAX;
@@ -25,9 +26,8 @@ pub struct Listeners {
     given_up: Vec<OwnListener>,
     /// Those at services' own ports where TLS is expected.
     pub tls: TlsPorts,
-    /// The network namespaces that clients can come from: this process's own, and those of sockets
-    /// that the service manager has handed over.
-    networks: Vec<u64>,
+    /// Between whom the connections of those are that come there.
+    pub clients: ClientSockets,
 }
 
 impl Listeners {
@@ -43,17 +43,9 @@ impl Listeners {
             Ok(Listener::new(None, address, socket))
         };
         let networks = sockets.iter().filter_map(|s| socket::network(s.as_fd()));
-        let networks = networks.chain(socket::own_network()).collect();
+        let clients = ClientSockets::new(networks);
         let now = sockets.into_iter().map(each).collect::<Result<_, String>>()?;
-        Ok(Listeners { now, networks, ..Listeners::default() })
-    }
-
-    /// Can it be a client's connection? Any user of the computer can make one in a network
-    /// namespace of their own, between any addresses, and hand it to a net process that they
-    /// control. (A Unix socket is in the namespace of its client.)
-    pub fn is_of_a_client(&self, connection: BorrowedFd) -> bool {
-        socket::local(connection).is_err()
-            || socket::network(connection).is_none_or(|n| self.networks.contains(&n))
+        Ok(Listeners { now, clients, ..Listeners::default() })
     }
 
     /// Those that the service manager has handed over.

@@ -189,7 +189,7 @@ impl Logins {
                 Ok((child, reports, clients)) => {
                     if let Some(end) = clients {
                         let with = [end.as_fd()];
-                        sessions.tell_with(cx, session, &Answer::Channel, &with);
+                        sessions.tell_with(cx, session, &Answer::Channel { session: 0 }, &with);
                     }
                     cx.children.add(child.pid, Role::Login(number));
                     self.tries.started(number, child, reports);

@@ -49,7 +49,7 @@
 //! | `listener` | a listening socket that net processes have, too |
 //! | `listeners` | the sockets of fived's own port |
 //! | `waits` | a port whose program gets the socket itself |
-//! | `proxied` | clients of load balancers: who they are |
+//! | `proxied` `client_sockets` | who the clients are that net hands over, also those of load balancers; between whom a socket is |
 //! | `tls_ports` | those of services' own ports where TLS is expected |
 //! | `ports` `port_listener` `port_listeners` `row_ports` `wanted_port` `port_rules` | services' own ports: who comes there, each socket and all of them, which rows name them, and how |
 //! | `own_addresses` | those of fived's own port, which no row may have |
@@ -80,6 +80,7 @@ mod certificate;
 mod channel;
 mod children;
 mod claims;
+mod client_sockets;
 mod config;
 mod config_error;
 mod context;

@@ -1,21 +1,27 @@
 //! A net process: what is known of it, and how its child is made.
 
+use super::addresses::Addresses;
 use super::catalog;
 use super::channel::{Broken, Channel};
 use super::config::Config;
 use super::context::Context;
 use super::listeners::Listeners;
-use crate::policy::ServiceId;
+use crate::policy::{HostId, ServiceId};
+use crate::sys::bounded_calls::BoundedCalls;
 use crate::sys::gauges::Gauges;
+use crate::sys::message::Fds;
 use crate::sys::shared::Shared;
-use crate::sys::socket;
 use crate::sys::spawn::{BadWord, CList, Child, Env, Launch, Stderr};
-use crate::wire::orders::{NetPhase, ProxyAddresses, Refused, ToNet};
+use crate::wire::orders::{ClientAddresses, FromNet, NetPhase, Refused, ToNet};
 use crate::wire::roles;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
+
+/// How long the parent waits for a call that takes the lock of a client's socket. Each client is
+/// lost whose call takes longer, so it is long even for a computer that is busy.
+const CALL_MAX: Duration = Duration::from_secs(1);
 
 /// What a net process is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +47,17 @@ pub enum ListenerCopies {
     Closed,
 }
 
+/// The listeners where a client can have come, as a net process says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CameTo {
+    /// One of fived's own.
+    Own,
+    /// The services' own port of this number.
+    Tls(u32),
+    /// Any of both.
+    Any,
+}
+
 /// Is its process there?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProcessState {
@@ -58,13 +75,8 @@ pub enum Request {
     /// Nothing: the order was for this part alone.
     Done,
     /// A plain connection asks for a service.
-    /// `proxied`, here and below: the addresses that its load balancer gave.
-    Start {
-        config: Rc<Config>,
-        service: ServiceId,
-        client: Shared,
-        proxied: Option<ProxyAddresses>,
-    },
+    /// `said`, here and below: its addresses, as net says them.
+    Start { config: Rc<Config>, service: ServiceId, client: Shared, said: ClientAddresses },
     /// A client asked for a built-in, or for TLS. Its channel is asked for through this pair.
     /// `tls_port`: the number of the services' own port to which the client came.
     Session {
@@ -72,19 +84,23 @@ pub enum Request {
         client: Shared,
         pair: OwnedFd,
         tls_port: Option<u32>,
-        proxied: Option<ProxyAddresses>,
+        said: ClientAddresses,
     },
+    /// A session of this net process asks for a service on its client's own socket. None: the
+    /// parent had no descriptor for that.
+    StartOnClient { session: usize, what: (ServiceId, HostId), client: Option<Shared> },
     /// A load balancer that came to a service's own port has said who its client is.
-    AtPort { config: Rc<Config>, client: Shared, proxied: Option<ProxyAddresses> },
+    AtPort { config: Rc<Config>, client: Shared, said: ClientAddresses },
     /// Net refused a request itself.
     Refused(Rc<Config>, Refused),
     /// A rule asks for the name of this client's address.
     Name {
         config: Rc<Config>,
+        /// By both of them net knows the client again.
         client: u32,
         generation: u32,
         socket: Shared,
-        proxied: Option<ProxyAddresses>,
+        said: ClientAddresses,
     },
     /// It serves from now on.
     Serves,
@@ -109,6 +125,8 @@ pub struct Net {
     pub own_ports: Vec<SocketAddr>,
     pub tls_ports: Vec<SocketAddr>,
     pub process: ProcessState,
+    /// Makes the calls that take the locks of sockets that this process has, too.
+    pub calls: BoundedCalls,
     /// What it counts. None: there was no memory for that.
     pub gauges: Option<Gauges>,
 }
@@ -116,6 +134,8 @@ pub struct Net {
 impl Net {
     /// One whose process has just been started.
     pub fn new(child: Child, channel: Channel, config: Rc<Config>, log: usize) -> Net {
+        let mut calls = BoundedCalls::default();
+        calls.guard_for(CALL_MAX);
         Net {
             child,
             channel,
@@ -129,6 +149,7 @@ impl Net {
             own_ports: Vec::new(),
             tls_ports: Vec::new(),
             process: ProcessState::Running,
+            calls,
             gauges: None,
         }
     }
@@ -144,6 +165,24 @@ impl Net {
         }
     }
 
+    /// Its next order, and what comes with it. None: there is none now.
+    pub fn receive(&mut self, cx: &mut Context) -> Result<Option<(FromNet, Fds)>, Broken> {
+        if self.process == ProcessState::BeingEnded || self.channel.is_behind() {
+            // While net does not read its answers, the parent reads no order of it, because orders
+            // bring clients' sockets with them.
+            return Ok(None);
+        }
+        if !cx.can_receive(&self.channel) {
+            self.channel.try_again();
+            return Ok(None);
+        }
+        let received = self.channel.receive::<FromNet>(&self.phase())?;
+        if received.is_some() {
+            (self.pinged, self.unheard) = (None, false);
+        }
+        Ok(received)
+    }
+
     /// Hands it the listeners.
     pub fn give(&mut self, cx: &Context, listeners: &Listeners) -> Result<(), Broken> {
         self.own_ports = listeners.addresses().collect();
@@ -156,24 +195,21 @@ impl Net {
         Ok(())
     }
 
-    /// Can this client have come to that listener: the services' own port of this number, or one of
-    /// fived's own? The client's socket tells. (No other socket can have a listener's address: one
-    /// that a user of this computer has connected elsewhere, and that is no client from there, has
-    /// another.) Err: no, which only a net process says that somebody else controls.
-    pub fn admit(&self, client: BorrowedFd, tls_port: Option<u32>) -> Result<(), Broken> {
-        self.admits(client, tls_port).then_some(()).ok_or(Broken::Forbidden)
-    }
-
-    fn admits(&self, client: BorrowedFd, tls_port: Option<u32>) -> bool {
-        // A client that has gone already gets nothing, and one of a Unix socket has no address.
-        let Ok(local) = socket::local(client) else { return true };
+    /// Can the client between these addresses have come there? (No other socket can have a
+    /// listener's address: one that a user of this computer has connected elsewhere, and that is no
+    /// client from there, has another.)
+    pub fn admits(&self, own: &Addresses, came_to: CameTo) -> bool {
+        // A client of a Unix socket has no address.
+        let Some((_, local)) = own.internet() else { return true };
         let takes = |l: &SocketAddr| {
             let ip = l.ip().to_canonical();
             l.port() == local.port() && (ip == local.ip() || ip.is_unspecified())
         };
-        match tls_port {
-            Some(n) => self.tls_ports.get(n as usize).is_some_and(takes),
-            None => self.own_ports.iter().any(takes),
+        let at_own = || self.own_ports.iter().any(takes);
+        match came_to {
+            CameTo::Tls(n) => self.tls_ports.get(n as usize).is_some_and(takes),
+            CameTo::Own => at_own(),
+            CameTo::Any => at_own() || self.tls_ports.iter().any(takes),
         }
     }
 

@@ -21,7 +21,10 @@ impl Nets {
                     net.gauges = Some(gauges);
                 }
             }
-            Err(e) => log::warn(&format!("net: what it relays is not counted: {e}")),
+            Err(e) => {
+                log::warn(&format!("net: what it relays is not counted: {e}"));
+                self.tell(cx, token, &ToNet::Gauges, None);
+            }
         }
     }
 

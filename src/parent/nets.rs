@@ -5,20 +5,22 @@
 //! fived does not become a fork bomb. The parent has the listeners too, so no client is refused
 //! meanwhile.
 
-use super::channel::{Broken, next, next_channel};
+use super::addresses::Addresses;
+use super::channel::{Broken, next, next_end};
 use super::children::Role;
 use super::context::{Context, Timer};
 use super::descriptors::own;
 use super::listeners::Listeners;
-use super::net::{self, ListenerCopies, Net, ProcessState, Request, State};
+use super::net::{self, CameTo, ListenerCopies, Net, ProcessState, Request, State};
 use super::net_log::NetLog;
 use super::starts::{PAUSE, STARTS, Starts};
 use crate::log;
 use crate::policy::{HostId, ServiceId};
+use crate::sys::bounded_calls::BoundedCalls;
 use crate::sys::gauges::Now;
 use crate::wire::orders::{FromNet, ToNet};
 use std::collections::HashMap;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -125,26 +127,16 @@ impl Nets {
         token: usize,
     ) -> Result<Option<Request>, Broken> {
         let Some(net) = self.all.get_mut(&token) else { return Ok(None) };
-        if net.process == ProcessState::BeingEnded || net.channel.is_behind() {
-            // While net does not read its answers, the parent reads no order of it, because orders
-            // bring clients' sockets with them.
-            return Ok(None);
-        }
-        if !cx.can_receive(&net.channel) {
-            net.channel.try_again();
-            return Ok(None);
-        }
-        let Some((order, mut fds)) = net.channel.receive::<FromNet>(&net.phase())? else {
-            return Ok(None);
-        };
-        (net.pinged, net.unheard) = (None, false);
+        let Some((order, mut fds)) = net.receive(cx)? else { return Ok(None) };
         let config = net.config.clone();
         cx.counters.orders += 1;
         ::log::trace!("net {token}: {order:?}");
         if fds.lost() {
             // The client's connection was closed with the descriptor that could not be received.
             cx.out_of_descriptors();
-            return Ok(Some(Request::Done));
+            if !matches!(order, FromNet::StartOnClient { .. }) {
+                return Ok(Some(Request::Done));
+            }
         }
         Ok(Some(match order {
             FromNet::Ready => self.is_ready(cx, listeners, token)?,
@@ -152,22 +144,24 @@ impl Nets {
             FromNet::Start { host, .. } if host != HostId::DEFAULT.0 => {
                 return Err(Broken::Forbidden);
             }
-            FromNet::Start { service, proxied, .. } => {
-                let client = next(&mut fds)?;
-                net.admit(client.as_fd(), None)?;
-                Request::Start { config, service: ServiceId(service), client, proxied }
+            FromNet::Start { service, addresses: said, .. } => {
+                let (service, client) = (ServiceId(service), next(&mut fds)?);
+                Request::Start { config, service, client, said }
             }
-            FromNet::Session { tls_port, proxied } => {
-                let (client, pair) = (next(&mut fds)?, next_channel(&mut fds)?);
-                net.admit(client.as_fd(), tls_port)?;
-                Request::Session { config, client, pair, tls_port, proxied }
+            FromNet::Session { tls_port, addresses: said } => {
+                let (client, pair) = (next(&mut fds)?, next_end(&mut fds)?);
+                Request::Session { config, client, pair, tls_port, said }
             }
-            FromNet::AtPort { proxied } => {
-                Request::AtPort { config, client: next(&mut fds)?, proxied }
+            FromNet::StartOnClient { session, service, host } => {
+                let what = (ServiceId(service), HostId(host));
+                Request::StartOnClient { session: session as usize, what, client: fds.take() }
+            }
+            FromNet::AtPort { addresses: said } => {
+                Request::AtPort { config, client: next(&mut fds)?, said }
             }
             FromNet::Refused(r) => Request::Refused(config, r),
-            FromNet::Name { client, generation, proxied } => {
-                Request::Name { config, client, generation, socket: next(&mut fds)?, proxied }
+            FromNet::Name { client, generation, addresses: said } => {
+                Request::Name { config, client, generation, socket: next(&mut fds)?, said }
             }
             FromNet::Pong => Request::Done,
             FromNet::ListenersClosed => self.closed_listeners(cx, listeners, token),
@@ -176,6 +170,18 @@ impl Nets {
                 Request::Done
             }
         }))
+    }
+
+    /// Makes the calls that take the locks of sockets that this net process has, too.
+    pub fn calls(&mut self, token: usize) -> Option<&mut BoundedCalls> {
+        self.all.get_mut(&token).map(|net| &mut net.calls)
+    }
+
+    /// Err: no client of this net process can be between these addresses, if it came there: only
+    /// one that somebody else controls says so.
+    pub fn admit(&self, token: usize, own: &Addresses, came_to: CameTo) -> Result<(), Broken> {
+        let admits = self.all.get(&token).is_some_and(|net| net.admits(own, came_to));
+        admits.then_some(()).ok_or(Broken::Forbidden)
     }
 
     /// A net process is ready. If it is the newest, it serves from now on.

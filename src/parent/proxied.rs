@@ -7,61 +7,57 @@ use super::arrival::{Arrival, Requester, StartError};
 use super::channel::Broken;
 use super::config::Config;
 use super::lines;
+use super::net::CameTo;
 use super::run::Parent;
 use crate::policy::{Peer, Proxies};
-use crate::sys::origin_mark;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
-use crate::wire::orders::{ProxyAddresses, ToNet};
+use crate::wire::orders::{AddressPair, ClientAddresses, ToNet};
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// The addresses of a client's connection. `config`: that of the net process that has handed it
-/// over; `now`: the one that is served now, which may have let the client in before net had it.
-fn addresses(
-    config: &Config,
-    now: &Config,
-    client: BorrowedFd,
-    proxied: Option<ProxyAddresses>,
-) -> Result<Option<Addresses>, Broken> {
-    let own_paths = [&config.ports.own_paths[..], &now.ports.own_paths];
-    let own = match Addresses::of(client, &own_paths) {
-        Ok(own) => own,
-        Err(e) if e.kind() == ErrorKind::InvalidInput => return Err(Broken::Forbidden),
-        Err(_) => return Ok(None),
-    };
-    let proxies = &config.table.settings.proxy_from;
-    believed(proxies, own, proxied).map(Some).ok_or(Broken::Forbidden)
-}
-
-fn believed(
-    proxies: &Proxies,
-    own: Addresses,
-    proxied: Option<ProxyAddresses>,
-) -> Option<Addresses> {
+fn believed(proxies: &Proxies, own: Addresses, proxied: Option<AddressPair>) -> Option<Addresses> {
     let Some(proxied) = proxied else { return Some(own) };
     let at = Addresses::Internet { peer: proxied.client, local: proxied.local };
     proxies.may_give(own.peer(), &proxied).then_some(at)
 }
 
 impl Parent {
-    /// The addresses of a connection that a net process has handed over. `config`: that of net;
-    /// `proxied`: those that its load balancer gave. None: the client has gone already. Err:
-    /// whoever connected may not give them, or it is no client's connection.
+    /// The addresses of a connection that a net process (`net`, of this configuration) has handed
+    /// over. `came_to`: the listeners where it can have come. None: the client has gone already.
+    /// Err: whoever connected may not give them, or it is no client's connection.
     pub fn addresses(
-        &self,
-        config: &Config,
+        &mut self,
+        (net, config): (usize, &Config),
         client: BorrowedFd,
-        proxied: Option<ProxyAddresses>,
+        said: &ClientAddresses,
+        came_to: CameTo,
     ) -> Result<Option<Addresses>, Broken> {
-        self.is_of_a_client(client)?;
-        addresses(config, &self.cx.config, client, proxied)
+        let Some(own) = self.own_addresses((net, config), client, said)? else { return Ok(None) };
+        self.nets.admit(net, &own, came_to)?;
+        let proxies = &config.table.settings.proxy_from;
+        believed(proxies, own, said.proxied).map(Some).ok_or(Broken::Forbidden)
     }
 
-    /// Err: the parent itself has connected it, or it was made elsewhere.
-    fn is_of_a_client(&self, connection: BorrowedFd) -> Result<(), Broken> {
-        let is = !origin_mark::is_set(connection) && self.listeners.is_of_a_client(connection);
-        is.then_some(()).ok_or(Broken::Forbidden)
+    /// The same, whatever a load balancer has said.
+    fn own_addresses(
+        &mut self,
+        (net, config): (usize, &Config),
+        client: BorrowedFd,
+        said: &ClientAddresses,
+    ) -> Result<Option<Addresses>, Broken> {
+        if socket::is_unix(client) {
+            // The one that is served now may have let the client in before net had it.
+            let own_paths = [&config.ports.own_paths[..], &self.cx.config.ports.own_paths];
+            return match Addresses::of_own_path(client, &own_paths) {
+                Ok(own) => Ok(Some(own)),
+                Err(e) if e.kind() == ErrorKind::InvalidInput => Err(Broken::Forbidden),
+                Err(_) => Ok(None),
+            };
+        }
+        let calls = self.nets.calls(net).ok_or(Broken::Closed)?;
+        let own = self.listeners.clients.addresses(calls, client, said.own)?;
+        Ok(own.map(|AddressPair { client: peer, local }| Addresses::Internet { peer, local }))
     }
 
     /// A client that has come to a service's own port: if it is a load balancer, net reads who its
@@ -83,20 +79,19 @@ impl Parent {
         None
     }
 
-    /// Net has read who the client is. `config`: that of net. None: the client has gone, or there
-    /// is no such port any more, or nobody may say that; the log has a line about it. Err: it is no
-    /// client.
+    /// Net has read who the client is. None: the client has gone, or there is no such port any
+    /// more, or nobody may say that; the log has a line about it. Err: it is no client.
     pub fn proxied_at_port(
         &mut self,
-        config: &Config,
+        (net, config): (usize, &Config),
         client: Shared,
-        proxied: Option<ProxyAddresses>,
+        said: &ClientAddresses,
     ) -> Result<Option<Box<Arrival>>, Broken> {
-        self.is_of_a_client(client.as_fd())?;
-        let Ok(own) = Addresses::of(client.as_fd(), &[]) else {
+        let own = self.own_addresses((net, config), client.as_fd(), said)?;
+        let Some(own) = own.filter(|own| own.internet().is_some()) else {
             let config = self.cx.config.clone();
-            let real = socket::local(client.as_fd()).ok();
-            let service = real.and_then(|real| self.ports.service_at(real));
+            // For the line in the log alone.
+            let service = said.own.and_then(|own| self.ports.service_at(own.local));
             let what = service.map(|s| (s, config.table.host_at_port(s)));
             self.client_gone(&config, what);
             return Ok(None);
@@ -106,7 +101,7 @@ impl Parent {
         let mut trusting = tables.iter().map(|c| &c.table.settings.proxy_from);
         let proxies = trusting.find(|proxies| proxies.contains(own.peer()));
         let (balancer, real) = (own.peer(), own.internet().map(|(_, real)| real));
-        let at = proxies.and_then(|proxies| believed(proxies, own, proxied));
+        let at = proxies.and_then(|proxies| believed(proxies, own, said.proxied));
         let Some((at, real)) = at.zip(real) else {
             self.no_service(balancer, "proxy");
             return Ok(None);

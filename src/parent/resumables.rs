@@ -7,6 +7,7 @@ use crate::wire::resume::{self, ID, Id, KEY};
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use super::addresses::Addresses;
@@ -51,8 +52,8 @@ pub struct Claimant {
     pub token: usize,
     pub addresses: Addresses,
     pub tls: Option<Rc<Tls>>,
-    /// Another net process has the session.
-    pub elsewhere: bool,
+    /// Another net process has the session: one end of the pair between the two.
+    pub elsewhere: Option<OwnedFd>,
 }
 
 /// See the module.

@@ -8,7 +8,7 @@ use super::run::Parent;
 use super::session::SessionRecord;
 use crate::wire::orders::{Answer, Claim, Claimed, Data, Resumption};
 use crate::wire::resume::KEY;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd;
 
 impl Parent {
     /// A session begins that outlives its connection.
@@ -46,19 +46,15 @@ impl Parent {
         Ok(())
     }
 
-    /// A client asks for another session to go on, on its connection; `pair` is one end of a socket
-    /// pair whose other end is in its net process. The session that is meant answers.
-    pub fn claim(&mut self, token: usize, claim: &Claim, pair: OwnedFd) -> Result<(), Broken> {
+    /// A client asks for another session to go on, on its connection. The session that is meant
+    /// answers. If it is in another net process, the two get the ends of a socket pair.
+    pub fn claim(&mut self, token: usize, claim: &Claim) -> Result<(), Broken> {
         let Some(s) = self.sessions.get_mut(token) else { return Ok(()) };
         if s.resumable.is_some() {
             return Err(Broken::Forbidden);
         }
-        let mut claimant = Claimant {
-            token,
-            addresses: s.addresses.clone(),
-            tls: s.tls.clone(),
-            elsewhere: false,
-        };
+        let mut claimant =
+            Claimant { token, addresses: s.addresses.clone(), tls: s.tls.clone(), elsewhere: None };
         let (from, net) = (s.addresses.peer(), s.net);
         let resumables = &self.logins.resumables;
         let past = resumables.is_of_the_past(claim.claim.id, &s.config.keys.mark);
@@ -70,22 +66,24 @@ impl Parent {
             }
             return Ok(());
         };
-        claimant.elsewhere = s.net != net;
-        let with: &[BorrowedFd] = if claimant.elsewhere { &[pair.as_fd()] } else { &[] };
-        match s.resumable.as_mut().filter(|r| r.claims.len() < CLAIMS_MAX) {
-            Some(r) => r.claims.push_back(claimant),
-            None => {
-                self.sessions.tell(&self.cx, token, &Answer::Claimed(Claimed::No));
-                return Ok(());
-            }
-        }
+        let pair = (s.net != net).then(|| self.cx.descriptors.pair()).transpose();
+        let r = s.resumable.as_mut().filter(|r| r.claims.len() < CLAIMS_MAX);
+        let (Some(r), Ok(pair)) = (r, pair) else {
+            self.sessions.tell(&self.cx, token, &Answer::Claimed(Claimed::No));
+            return Ok(());
+        };
+        let (with, elsewhere) = pair.unzip();
+        claimant.elsewhere = elsewhere;
+        r.claims.push_back(claimant);
         let resumption = Resumption {
             connection: claim.connection,
             received: claim.claim.received,
             from,
             challenge: claim.challenge,
         };
-        self.sessions.tell_with(&self.cx, meant, &Answer::Resumption(resumption), with);
+        let with = with.as_ref().map(AsFd::as_fd);
+        let answer = Answer::Resumption(resumption);
+        self.sessions.tell_with(&self.cx, meant, &answer, with.as_slice());
         Ok(())
     }
 
@@ -106,8 +104,10 @@ impl Parent {
         }
         let name = self.names.known(self.cx.now, claimant.addresses.peer());
         self.sessions.moved(token, &claimant, name);
-        let what = if claimant.elsewhere { Claimed::Relay } else { Claimed::Taken };
-        self.sessions.tell(&self.cx, claimant.token, &Answer::Claimed(what));
+        let end = claimant.elsewhere.as_ref().map(AsFd::as_fd);
+        let what = if end.is_some() { Claimed::Relay } else { Claimed::Taken };
+        let answer = Answer::Claimed(what);
+        self.sessions.tell_with(&self.cx, claimant.token, &answer, end.as_slice());
         if was_lost.is_some() {
             self.offers_back(token);
         }

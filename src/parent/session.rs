@@ -184,8 +184,6 @@ impl SessionRecord {
         let reports_to = self.parent.map_or(stream, |parent| (parent, self.tag));
         let run = match way {
             Way::Plain => None,
-            // What is told about the service goes through net, and so do its bytes.
-            _ if client.is_some() => return Err(Broken::Forbidden),
             Way::Run => Some(Run { terminal: None, reports_to }),
             Way::Terminal(terminal) => Some(Run { terminal: Some(terminal), reports_to }),
         };

@@ -9,7 +9,7 @@ mod groups;
 
 use super::addresses::Addresses;
 use super::arrival::Arrival;
-use super::channel::{self, Broken, Held, next_channel, next_stream};
+use super::channel::{self, Broken, Held};
 use super::config::Config;
 use super::context::Context;
 use super::environment::Tls;
@@ -21,10 +21,12 @@ use crate::policy::{HostId, Peer, PeerName, ServiceId, Source};
 use crate::sys::message::Failed;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
+use crate::wire::orders::phases::may_start_on_client;
 use crate::wire::orders::{
-    Answer, Ask, Claim, Claimed, Data, Method, Named, OfferAsk, Refused, Why,
+    Answer, Ask, Claim, Data, Method, Named, OWN_CONNECTION, OfferAsk, Refused, Why,
 };
 use crate::wire::resume::KEY;
+use crate::wire::run::Way;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -44,8 +46,8 @@ pub enum Request {
     Verify { method: Method, user: Data },
     /// It asks for a service.
     Start(Box<Arrival>),
-    /// One of its streams asks for facts of its own, and for a channel through this pair.
-    Branch { host: HostId, tag: u32, pair: OwnedFd },
+    /// One of its streams asks for facts of its own, and for a channel.
+    Branch { host: HostId, tag: u32 },
     /// Net refused a request itself. With the session's number, and the user who logged in.
     Refused { config: Rc<Config>, refused: Refused, number: u64, user: Option<Rc<User>> },
     /// A relay has ended, after this many bytes to the service and from it.
@@ -61,7 +63,7 @@ pub enum Request {
     /// Its connection is lost.
     Lost(Data),
     /// Its client asks for another session to go on, on its connection.
-    Claim(Claim, OwnedFd),
+    Claim(Claim),
     /// It goes on, on the connection that it was offered, or it does not.
     Resumed(bool),
 }
@@ -109,7 +111,9 @@ impl Sessions {
         let source = Source::of(peer);
         let begun = self.counts.begin(net, source, &config.table.settings);
         let opened = begun.and_then(|()| {
-            let opened = cx.open_channel(pair.as_fd());
+            let opened = cx.new_channel().and_then(|(opened, theirs)| {
+                channel::send_end(pair.as_fd(), opened.0, theirs.as_fd()).map(|()| opened)
+            });
             opened.inspect_err(|_| self.counts.end(net, source)).map_err(|e| {
                 // Its net process may have ended meanwhile.
                 if Failed::of(&e) == Failed::Gone { "gone" } else { "descriptors" }
@@ -128,6 +132,7 @@ impl Sessions {
         let streams = settings.max_streams.max(settings.max_streams_anonymous);
         // Of each client of a service that it offers, it is told twice.
         let most = settings.unanswered(streams).saturating_add(streams.saturating_mul(2));
+        let most = most.saturating_add(settings.dialogues());
         let channel = channel.holding(most as usize, &self.held);
         let socket = socket::cookie(client.as_fd());
         let new = NewSession { net, number, addresses, socket, name, tls_port };
@@ -141,14 +146,9 @@ impl Sessions {
     /// The next order of a session. None: no order waits.
     pub fn order(&mut self, cx: &mut Context, token: usize) -> Result<Option<Request>, Broken> {
         let Some(s) = self.all.get_mut(&token) else { return Ok(None) };
-        let Some((ask, mut fds)) = s.channel.receive::<Ask>(&s.phase())? else { return Ok(None) };
+        let Some((ask, _)) = s.channel.receive::<Ask>(&s.phase())? else { return Ok(None) };
         cx.counters.orders += 1;
         ::log::trace!("session {}: {ask:?}", s.number);
-        if fds.lost() {
-            cx.out_of_descriptors();
-            self.lost(cx, token, &ask);
-            return Ok(Some(Request::Done));
-        }
         Ok(Some(match ask {
             Ask::Sign { chain, scheme, message } => {
                 s.step = Step::Signing;
@@ -161,13 +161,10 @@ impl Sessions {
             Ask::MayLogin { method } => Request::MayLogin { method },
             Ask::Verify { method, user } => Request::Verify { method, user },
             Ask::Start { service, host, tag, way } => {
-                let (stream, client) = ((token, tag), fds.take());
                 let what = (ServiceId(service), HostId(host), way);
-                Request::Start(Box::new(s.arrival(cx.minute(), stream, what, client)?))
+                Request::Start(Box::new(s.arrival(cx.minute(), (token, tag), what, None)?))
             }
-            Ask::Branch { host, tag } => {
-                Request::Branch { host: HostId(host), tag, pair: next_channel(&mut fds)? }
-            }
+            Ask::Branch { host, tag } => Request::Branch { host: HostId(host), tag },
             Ask::Refused(refused) => {
                 let (config, user) = (s.config.clone(), s.user.clone());
                 Request::Refused { config, refused, number: s.number, user }
@@ -183,7 +180,7 @@ impl Sessions {
             Ask::Name => Request::Name(s.addresses.peer()),
             Ask::Resumable { key } => Request::Resumable(key.0),
             Ask::Lost(why) => Request::Lost(why),
-            Ask::Resume(claim) => Request::Claim(claim, next_stream(&mut fds)?),
+            Ask::Resume(claim) => Request::Claim(claim),
             Ask::Resumed { taken } => Request::Resumed(taken),
             Ask::Offer(ask) => Request::Offer(ask),
             Ask::End(why) => {
@@ -193,17 +190,26 @@ impl Sessions {
         }))
     }
 
-    /// Answers an order that came without its descriptors, because the parent had none free. If one
-    /// of them was a channel, its other end sees it close.
-    fn lost(&mut self, cx: &Context, token: usize, ask: &Ask) {
-        let answer = match ask {
-            Ask::Start { service, tag, .. } => {
-                Answer::Refused { tag: *tag, service: *service, why: Why::Busy }
-            }
-            Ask::Resume(_) => Answer::Claimed(Claimed::No),
-            _ => return,
+    /// A session of this net process asks for a service on its client's own socket. Nothing: it is
+    /// over, or gets its answer here; without the socket, for which the parent had no descriptor.
+    pub fn start_on_client(
+        &mut self,
+        cx: &mut Context,
+        (net, token): (usize, usize),
+        (service, host): (ServiceId, HostId),
+        client: Option<Shared>,
+    ) -> Result<Option<Arrival>, Broken> {
+        let Some(s) = self.all.get_mut(&token) else { return Ok(None) };
+        if s.net != net || s.parent.is_some() || !may_start_on_client(s.phase()) {
+            return Err(Broken::Forbidden);
+        }
+        let Some(client) = client else {
+            let (tag, service, why) = (OWN_CONNECTION, service.0, Why::Busy);
+            self.tell(cx, token, &Answer::Refused { tag, service, why });
+            return Ok(None);
         };
-        self.tell(cx, token, &answer);
+        let (stream, what) = ((token, OWN_CONNECTION), (service, host, Way::Plain));
+        s.arrival(cx.minute(), stream, what, Some(client)).map(Some)
     }
 
     /// Does this session read what it is sent, and has it a connection?
@@ -293,19 +299,19 @@ impl Sessions {
         cx: &mut Context,
         (token, tag): (usize, u32),
         host: HostId,
-        pair: OwnedFd,
         drains: bool,
     ) {
         // Net may count one fewer than the parent, which has not yet read that a stream ended.
-        let opened = (!self.is_full(token)).then(|| cx.open_channel(pair.as_fd()).ok());
-        let Some((branch, channel)) = opened.flatten() else {
-            return channel::open_none(pair.as_fd());
+        let opened = (!self.is_full(token)).then(|| cx.new_channel().ok());
+        let Some(((branch, channel), theirs)) = opened.flatten() else {
+            return self.tell(cx, token, &Answer::Branched { tag });
         };
         let Some(s) = self.all.get_mut(&token) else { return };
         let channel = channel.holding(BRANCH_HELD_MAX, &self.held);
         s.branches += 1;
         let own = s.branch(channel, (token, tag), host, cx.now);
         self.all.insert(branch, own);
+        self.tell_with(cx, token, &Answer::Branched { tag }, &[theirs.as_fd()]);
         self.tell_if_drained(cx, branch, drains);
     }
 

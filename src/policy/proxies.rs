@@ -5,7 +5,7 @@ use super::client_pattern::{self, ClientPattern};
 use super::text::entry::Codec;
 use super::text::parse::expected;
 use super::text::value::{print_list, read_list};
-use crate::wire::orders::ProxyAddresses;
+use crate::wire::orders::AddressPair;
 use crate::wire::peer::Peer;
 use ipnet::IpNet;
 
@@ -25,13 +25,13 @@ impl Proxies {
     }
 
     /// May whoever has this address give these addresses?
-    pub fn may_give(&self, peer: Peer, proxied: &ProxyAddresses) -> bool {
+    pub fn may_give(&self, peer: Peer, proxied: &AddressPair) -> bool {
         self.contains(peer) && !Proxies::gives_itself(peer, proxied)
     }
 
     /// Does this load balancer give a loopback address, which means its own computer? If another
     /// computer could give one, its clients would get the rights of clients of this computer.
-    pub fn gives_itself(peer: Peer, proxied: &ProxyAddresses) -> bool {
+    pub fn gives_itself(peer: Peer, proxied: &AddressPair) -> bool {
         proxied.client.ip().is_loopback() && !peer.is_of_this_computer()
     }
 }
@@ -64,7 +64,7 @@ mod tests {
     fn a_balancer_says_who_is_there_and_nobody_else_does() {
         let all = Proxies(vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()]);
         let may = |from: &str, client: &str| {
-            let proxied = ProxyAddresses {
+            let proxied = AddressPair {
                 client: client.parse().unwrap(),
                 local: "192.0.2.9:1".parse().unwrap(),
             };

@@ -37,8 +37,8 @@ enum Waited<T> {
 /// most, from the first call on. It ends with this, or when the call ends that it makes then.
 #[derive(Debug, Default)]
 pub struct BoundedCalls {
-    /// Somebody may have the socket who could make the calls wait.
-    guards: bool,
+    /// Somebody may have the socket who could make the calls wait: how long for an answer.
+    guards: Option<Duration>,
     process: Option<OwnedFd>,
     /// When the call began whose end is not known.
     owed: Option<Instant>,
@@ -50,11 +50,16 @@ impl BoundedCalls {
     /// Somebody gets the socket who could make the calls wait. Before that they are made at once:
     /// the change to the process and back takes some 25 µs.
     pub fn guard(&mut self) {
-        self.guards = true;
+        self.guard_for(WAIT_MAX);
+    }
+
+    /// The same; `longest`: how long an answer is waited for, instead of [`WAIT_MAX`].
+    pub fn guard_for(&mut self, longest: Duration) {
+        self.guards = Some(longest);
     }
 
     pub fn guards(&self) -> bool {
-        self.guards
+        self.guards.is_some()
     }
 
     /// Ends the process, if it makes no call, until the next one.
@@ -99,7 +104,7 @@ impl BoundedCalls {
         with: &[BorrowedFd],
         call: impl FnOnce(&[BorrowedFd]) -> (T, Option<OwnedFd>) + Send + 'static,
     ) -> Option<(T, Option<OwnedFd>)> {
-        if !self.guards {
+        if !self.guards() {
             return Some(call(with));
         }
         if self.owed.is_some() {
@@ -167,9 +172,10 @@ impl BoundedCalls {
     /// How long the next answer is waited for.
     fn wait(&self) -> Duration {
         let times = self.in_vain.filter(|(_, since)| since.elapsed() < WAIT_AGAIN);
-        let halved = times.and_then(|(n, _)| WAIT_MAX.checked_div(1u32.checked_shl(n)?));
+        let longest = self.guards.unwrap_or(WAIT_MAX);
+        let halved = times.and_then(|(n, _)| longest.checked_div(1u32.checked_shl(n)?));
         match times {
-            None => WAIT_MAX,
+            None => longest,
             Some(_) => halved.unwrap_or_default().max(WAIT_MIN),
         }
     }

@@ -14,6 +14,7 @@
 //! | `socket` `port` `shared_port` `options` `dial` | sockets, services' own ports, a port that several sockets have, options, connecting |
 //! | `queue_head` `unix_queue` `leftover` | a socket that a program gets whole: what is first in its queue; what the program has left on it |
 //! | `bounded_calls` `side_process` `stack` | calls that another process can make wait; work in a process beside this one, which shares its memory, and a stack for one |
+//! | `inet_diag` | between which addresses a connection is, asked without its socket's lock |
 //! | `datagram` | datagrams that are answered from the address that they were sent to |
 //! | `local` `unix_listener` `message` `shared` | Unix sockets, the files of those that listen, messages with descriptors, descriptors that others hold too |
 //! | `reserve` `retransmit` `network` | how few descriptors are left; when TCP sends again what was lost; changes of the network |
@@ -36,6 +37,7 @@ pub mod file;
 pub mod flow;
 pub mod gauges;
 pub mod identity;
+pub mod inet_diag;
 pub mod inherit;
 pub mod interrupt;
 pub mod leftover;

@@ -10,7 +10,7 @@ mod pieces;
 mod transfer;
 
 pub(super) use internet::{bind, connect, datagram, stream};
-pub use internet::{canonical, is_no_socket, is_of_another_family, local, peer, set_keepalive};
+pub use internet::{canonical, is_of_another_family, local, peer, set_keepalive};
 pub(in crate::sys) use listener::listen_sharing;
 pub use listener::{BACKLOG, accept, is_listening, listen, set_nonblocking};
 pub use pieces::{PIECES, read_pieces, receive_pieces};
@@ -62,13 +62,13 @@ pub fn is_datagram(fd: BorrowedFd) -> bool {
 /// A number that no other socket of this computer has, or ever had since it was booted, whichever
 /// descriptor it is asked by (SO_COOKIE). None: it is no socket.
 pub fn cookie(fd: BorrowedFd) -> Option<u64> {
-    number(fd, libc::SO_COOKIE)
+    option(fd, libc::SO_COOKIE)
 }
 
 /// The network namespace that a socket is in, by a number that no other has (SO_NETNS_COOKIE).
 /// None: it is no socket, or the kernel does not say (before Linux 5.14).
 pub fn network(fd: BorrowedFd) -> Option<u64> {
-    number(fd, libc::SO_NETNS_COOKIE)
+    option(fd, libc::SO_NETNS_COOKIE)
 }
 
 /// The one that this process is in now.
@@ -76,9 +76,10 @@ pub fn own_network() -> Option<u64> {
     pair().ok().and_then(|(fd, _)| network(fd.as_fd()))
 }
 
-/// An option whose value is a number of 64 bits.
-fn number(fd: BorrowedFd, name: libc::c_int) -> Option<u64> {
-    let mut value: u64 = 0;
+/// An option whose value is a number of this size. None of those that are asked for takes the lock
+/// of the socket.
+fn option<N: Default>(fd: BorrowedFd, name: libc::c_int) -> Option<N> {
+    let mut value = N::default();
     let mut size = size_of_val(&value) as libc::socklen_t;
     let (level, to) = (libc::SOL_SOCKET, (&raw mut value).cast());
     // SAFETY: at most this many bytes are written, and their length.
@@ -86,22 +87,29 @@ fn number(fd: BorrowedFd, name: libc::c_int) -> Option<u64> {
     asked.ok().map(|_| value)
 }
 
-/// The kind of a pair of Unix sockets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PairKind {
-    /// [`pair`]
-    Stream,
-    /// [`seqpacket`]
-    Channel,
+/// Is it a Unix socket that keeps messages apart and has no path, such as an end of a
+/// [`seqpacket`]? (Only of a Unix socket may the path be asked for: with others that takes the
+/// socket's lock.)
+pub fn is_end_of_pair(fd: BorrowedFd) -> bool {
+    let kind = getsockopt(&fd, sockopt::SockType);
+    is_unix(fd) && kind == Ok(SockType::SeqPacket) && local::has_no_path(fd)
 }
 
-/// Is it a Unix socket of this kind without a path, such as an end of a pair?
-pub fn is_end_of_pair(fd: BorrowedFd, kind: PairKind) -> bool {
-    let kind = match kind {
-        PairKind::Stream => SockType::Stream,
-        PairKind::Channel => SockType::SeqPacket,
-    };
-    getsockopt(&fd, sockopt::SockType) == Ok(kind) && local::has_no_path(fd)
+/// Is it a Unix socket (SO_DOMAIN)?
+pub fn is_unix(fd: BorrowedFd) -> bool {
+    option(fd, libc::SO_DOMAIN) == Some(libc::AF_UNIX)
+}
+
+/// Is it a socket of a stream (SO_TYPE)?
+pub fn is_stream(fd: BorrowedFd) -> bool {
+    getsockopt(&fd, sockopt::SockType) == Ok(SockType::Stream)
+}
+
+/// The number of the interface to which a socket is bound (SO_BINDTOIFINDEX). 0: to none.
+pub fn interface(fd: BorrowedFd) -> u32 {
+    /// asm-generic/socket.h
+    const SO_BINDTOIFINDEX: libc::c_int = 62;
+    option(fd, SO_BINDTOIFINDEX).unwrap_or(0)
 }
 
 /// The two ends of a stream; they block. Closing them never waits (SO_LINGER is for TCP).
@@ -313,12 +321,10 @@ mod tests {
 
     #[test]
     fn only_a_pair_is_a_pair() {
-        let kinds = [PairKind::Stream, PairKind::Channel];
-        let is = |fd: BorrowedFd| kinds.map(|kind| is_end_of_pair(fd, kind));
-        assert_eq!(is(pair().unwrap().0.as_fd()), [true, false]);
-        assert_eq!(is(seqpacket().unwrap().1.as_fd()), [false, true]);
-        assert_eq!(is(accepted("127.0.0.1:0", false).1.as_fd()), [false, false]);
-        assert_eq!(is(std::io::pipe().unwrap().0.as_fd()), [false, false]);
+        assert!(is_end_of_pair(seqpacket().unwrap().1.as_fd()));
+        assert!(!is_end_of_pair(pair().unwrap().0.as_fd()));
+        assert!(!is_end_of_pair(accepted("127.0.0.1:0", false).1.as_fd()));
+        assert!(!is_end_of_pair(std::io::pipe().unwrap().0.as_fd()));
     }
 
     #[test]

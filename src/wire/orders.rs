@@ -9,10 +9,10 @@
 //! | a session's own | [`Ask`] | [`Answer`] |
 //! | the keys process's | [`FromKeys`](super::signing::FromKeys) | [`ToKeys`](super::signing::ToKeys) |
 
+mod client_addresses;
 mod net;
 pub mod offer;
 pub mod phases;
-mod proxy_addresses;
 mod refused;
 mod relays;
 mod resume;
@@ -21,10 +21,10 @@ mod session;
 #[cfg(test)]
 mod tests;
 
+pub use client_addresses::{AddressPair, ClientAddresses};
 pub use net::{FromNet, KnownLogin, Named, ToNet, Why};
 pub use offer::OfferAsk;
 pub use phases::{KeysPhase, NetPhase, SessionPhase};
-pub use proxy_addresses::ProxyAddresses;
 pub use refused::{Reason, Refused};
 pub use relays::{ENDS_MAX, FromRelays, RelayEnd, ToRelays};
 pub use resume::{Claim, Claimed, Resumption};
@@ -39,7 +39,7 @@ pub const ORDER: usize = HEAD + DATA_MAX;
 pub const DATA_MAX: usize = 512;
 const HEAD: usize = 32;
 /// Changes with every change of the messages: a net process of another build is refused.
-const VERSION: u16 = 6;
+const VERSION: u16 = 7;
 
 /// A byte string within an order, of bounded length.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

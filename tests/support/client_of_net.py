@@ -1,5 +1,5 @@
 # A client of a listener of this net process: its own socket, and net's.
-import os, socket, ctypes, time
+import os, socket, ctypes, struct, time
 libc = ctypes.CDLL(None)
 def client(pid, source='127.0.0.1'):
     pidfd = os.pidfd_open(pid)
@@ -25,3 +25,9 @@ def client(pid, source='127.0.0.1'):
                 pass
         time.sleep(0.01)
     raise SystemExit('net has not accepted it')
+# The order with the addresses of this connection, as net says them. `peer`: the client's instead.
+def addressed(order, s, peer=None):
+    def address(a):
+        return bytes(10) + b'\xff\xff' + socket.inet_aton(a[0].split(':')[-1]) + struct.pack('<H', a[1])
+    said = address(peer or s.getpeername()) + address(s.getsockname())
+    return order[:12] + struct.pack('<I', 72) + order[16:32] + said + order[32 + len(said):]

@@ -20,7 +20,7 @@ const KEY_STEP: Duration = Duration::from_millis(20);
 /// Asks the parent whether a try may begin; true: the password must be known first. Err: the client
 /// was told why not, and the session ends.
 pub fn may_login(s: &mut Session, method: Method) -> Result<bool, End> {
-    match s.channel.ask(&Ask::MayLogin { method }, &[])? {
+    match s.channel.ask(&Ask::MayLogin { method })? {
         Answer::Login(May::Try { password_first }) => Ok(password_first),
         Answer::Login(May::Later { seconds }) => not_now(s, seconds),
         // Net knows the same rules, and has asked only where they allow it.
@@ -40,11 +40,11 @@ pub type LoginChild = Result<OwnedFd, Option<Answer>>;
 /// Has the parent start a login child, and waits until it runs.
 pub fn try_login(s: &mut Session, method: Method, user: &[u8]) -> Result<LoginChild, End> {
     s.state.facts.login = None;
-    s.channel.send(&Ask::Verify { method, user: Data::truncate(user) }, &[])?;
+    s.channel.send(&Ask::Verify { method, user: Data::truncate(user) })?;
     let received = s.channel.answer_with()?;
     Ok(match received.answer {
         // Without a descriptor for it the child sees the end, and the parent's answer follows.
-        Answer::Channel => received.connection.ok_or(None),
+        Answer::Channel { .. } => received.connection.ok_or(None),
         early => Err(Some(early)),
     })
 }

@@ -12,6 +12,7 @@
 //! RESUME has the same streams, on a link that outlives its connection. Where that is lost, the
 //! thread ends, and the streams wait without it (`lost`) for the next connection.
 
+mod branching;
 mod client_here;
 mod ending;
 mod lost;
@@ -40,8 +41,10 @@ use crate::wire::orders::{Answer, Why};
 use crate::wire::reply;
 use crate::wire::run::Way;
 use crate::wire::yamux::{Mux, StreamId};
+use branching::Branching;
 use client_here::ClientHere;
 use over::Over;
+use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -113,6 +116,8 @@ pub struct Streams {
     name_requested: bool,
     /// Cloned once for each stream with a thread of its own.
     branches: Arc<()>,
+    /// The channels of such streams that the parent was asked for.
+    branching: HashMap<u32, Branching>,
     /// The client had not logged in before MULTIPLEX.
     anonymous: bool,
     /// Since when an anonymous client has had no open stream.
@@ -165,6 +170,7 @@ pub fn streams(session: &mut Session, begin: Begin) -> Box<Streams> {
         phase: Phase::Serving,
         name_requested: false,
         branches: Arc::default(),
+        branching: HashMap::new(),
         idle: anonymous.then_some(now),
         anonymous,
         _counted: Multiplexed::begin(),
@@ -308,6 +314,10 @@ impl Multiplexer<'_> {
                 Answer::Started { .. } => self.started(received),
                 Answer::Refused { tag, why, .. } => self.refused(tag, why),
                 Answer::Ended { tag, status } => self.ended(tag, status),
+                Answer::Branched { tag } => {
+                    let waits = self.streams.branching.remove(&tag);
+                    waits.zip(received.connection).into_iter().for_each(|(b, fd)| b.came(fd));
+                }
                 Answer::Name(name) => self.named(name)?,
                 Answer::OfferClient { .. }
                 | Answer::OfferConnect { .. }
@@ -325,6 +335,7 @@ impl Multiplexer<'_> {
     /// The parent is gone. What runs goes on to its end; a stream without a service can get none.
     fn parent_gone(&mut self) {
         self.streams.phase = Phase::ParentGone;
+        self.streams.branching.clear();
         self.streams.pump.go_away();
         for id in self.streams.pump.ids() {
             match self.streams.pump.owner(id) {
@@ -355,7 +366,7 @@ impl Multiplexer<'_> {
     /// Reports the byte counts of a service's connection to the parent.
     fn send_tally(&mut self, counted: Counted, tally: Tally) {
         // This fails if the parent is gone, which is noticed elsewhere.
-        let _ = self.session.channel.send(&counted.tally(tally), &[]);
+        let _ = self.session.channel.send(&counted.tally(tally));
     }
 
     /// From now on the stream is copied to and from this connection.

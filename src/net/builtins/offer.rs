@@ -23,7 +23,7 @@ pub fn run(s: &mut Session) -> Result<Option<End>, End> {
         return not_offered(s, service, &name);
     };
     let ask = Ask::Offer(OfferAsk::Begin { service: service.0, host: host.0 });
-    let offer = match s.channel.ask(&ask, &[])? {
+    let offer = match s.channel.ask(&ask)? {
         Answer::Offered { offer } => offer,
         // This session offers it already, or there are too many offers.
         Answer::NotOffered => return not_offered(s, Some(service), &name),
@@ -34,7 +34,7 @@ pub fn run(s: &mut Session) -> Result<Option<End>, End> {
         Ok(()) => Ok(Some(End::Closed)),
         Err(end) => {
             // This fails if the parent is gone, and the offer with it.
-            let _ = s.channel.send(&Ask::Offer(OfferAsk::End { offer }), &[]);
+            let _ = s.channel.send(&Ask::Offer(OfferAsk::End { offer }));
             Err(end)
         }
     }

@@ -5,11 +5,11 @@ use super::multiplex;
 use super::next::Next;
 use super::pubkey::exporter;
 use crate::link::{Breaks, Link, Tally, copy};
+use crate::net::channel::Received;
 use crate::net::end::End;
 use crate::net::request::too_many_sessions;
 use crate::net::session_state::{Begin, Copying, ServiceRelay, Session};
 use crate::sys::poll;
-use crate::sys::shared::Shared;
 use crate::sys::{clock, retransmit, socket};
 use crate::wire::builtins::Builtin;
 use crate::wire::labels::RESUME_EXPORTER;
@@ -54,7 +54,7 @@ fn key(s: &Session) -> Result<[u8; KEY], End> {
 /// A new session: the same streams as of MULTIPLEX, in records.
 fn new(s: &mut Session, begin: Begin) -> Result<Next, End> {
     let key = ProofKey(key(s)?);
-    let Answer::Resumable { id } = s.channel.ask(&Ask::Resumable { key }, &[])? else {
+    let Answer::Resumable { id } = s.channel.ask(&Ask::Resumable { key })? else {
         return Err(End::System);
     };
     let seconds = s.kept(s.state.facts.login.is_none()).as_secs();
@@ -69,31 +69,33 @@ fn new(s: &mut Session, begin: Begin) -> Result<Next, End> {
 fn go_on(s: &mut Session, claim: Claim) -> Result<Next, End> {
     let until = clock::monotonic() + REFUSED_AFTER;
     let (exporter, challenge) = (key(s)?, exporter(s)?.ok_or(End::System)?);
-    let Ok((ours, theirs)) = s.state.world.descriptors.unless_reserved(socket::pair()) else {
+    let world = s.state.world.clone();
+    let Ok((instead, _other)) = world.descriptors.unless_reserved(socket::pair()) else {
         return not_now(s, 1);
     };
-    let Ok(instead) = Shared::copy(ours.as_fd()) else { return not_now(s, 1) };
+    // For one end of a pair, if another process has the session.
+    let Some(_place) = world.descriptors.reserve(s.channel.as_fd()) else { return not_now(s, 1) };
     // The connection may soon be another session's.
     if !s.state.guard.stays() {
         return Err(End::Evicted);
     }
     let link = std::mem::replace(&mut s.link, Link::plain(instead));
-    let connection = s.state.world.connections.put(link);
+    let connection = world.connections.put(link);
     let ask = Ask::Resume(orders::Claim { connection, claim, exporter, challenge });
-    let answer = s.channel.ask(&ask, &[theirs.as_fd()]);
-    drop(theirs);
-    let claimed = match answer {
-        Ok(Answer::Claimed(claimed)) => Some(claimed),
-        _ => None,
+    let (claimed, end) = match s.channel.send(&ask).and_then(|()| s.channel.answer_with()) {
+        Ok(Received { answer: Answer::Claimed(claimed), connection, .. }) => {
+            (Some(claimed), connection)
+        }
+        _ => (None, None),
     };
     if claimed == Some(Claimed::Taken) {
         return Ok(Next::Ended(End::Resumed));
     }
-    s.link = s.state.world.connections.take(connection).ok_or(End::System)?;
-    match claimed {
-        Some(Claimed::Relay) => Ok(relay(s, ours)),
-        Some(_) => refuse(s, until),
-        None => Err(End::System),
+    s.link = world.connections.take(connection).ok_or(End::System)?;
+    match (claimed, end) {
+        (Some(Claimed::Relay), Some(end)) => Ok(relay(s, end)),
+        (Some(Claimed::No), _) => refuse(s, until),
+        _ => Err(End::System),
     }
 }
 

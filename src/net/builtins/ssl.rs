@@ -39,6 +39,6 @@ pub fn encrypt(s: &mut Session) -> Result<(), End> {
     s.state.facts.encrypted = true;
     s.state.facts.login = None;
     s.state.facts.host = s.state.world.table.host_named(name.as_bytes()).unwrap_or(HostId::DEFAULT);
-    s.channel.send(&Ask::Encrypted { suite, name: Data::truncate(name.as_bytes()) }, &[])?;
+    s.channel.send(&Ask::Encrypted { suite, name: Data::truncate(name.as_bytes()) })?;
     Ok(())
 }

@@ -86,9 +86,8 @@ impl Loop {
     }
 
     fn hand_back(&mut self, slot: Slot) {
-        let proxied = self.proxied(slot);
-        let Some(socket) = self.detach(slot) else { return };
+        let Some((socket, addresses)) = self.detach(slot) else { return };
         // If this cannot be sent, the connection ends.
-        self.send_order(&FromNet::AtPort { proxied }, &[socket.as_fd()]);
+        self.send_order(&FromNet::AtPort { addresses }, &[socket.as_fd()]);
     }
 }

@@ -7,7 +7,7 @@ use crate::net::sources::Slot;
 use crate::policy::{Facts, GroupSet, Login, Peer, ServiceId};
 use crate::sys::message::{self, FDS_MAX, Failed, Fds};
 use crate::sys::shared::Shared;
-use crate::sys::{gauges, local, reserve, socket};
+use crate::sys::{local, reserve, socket};
 use crate::wire::orders::{FromNet, KnownLogin, Message, ORDER, ToNet, Why};
 use mio::Interest;
 use mio::unix::SourceFd;
@@ -98,18 +98,12 @@ impl Loop {
             (ToNet::Header, Some(socket)) => self.read_header(socket),
             (ToNet::Linger, Some(socket)) => self.answer_returned(socket, Vec::new()),
             (ToNet::Relays, Some(channel)) => self.relays(channel.our_own()),
-            (ToNet::Gauges, Some(page)) => {
-                if let Err(e) = gauges::count_in(page.our_own()) {
-                    log::debug!("nothing is counted: {e}");
-                }
-            }
             (
                 ToNet::Header
                 | ToNet::Linger
                 | ToNet::Refuse { .. }
                 | ToNet::Client { .. }
-                | ToNet::Relays
-                | ToNet::Gauges,
+                | ToNet::Relays,
                 None,
             ) if fds.lost() => log::debug!("no descriptor was left for what came with an order"),
             (ToNet::Name { client, generation, name }, None) => {

@@ -90,16 +90,19 @@ fn listed() -> Result<Rules, Error> {
     Ok(rules)
 }
 
+/// The number of the channel to the parent.
+const CHANNEL: libc::c_int = 3;
+
 /// Allowed with any arguments.
 const ANY: &[i64] = &[
     // sockets and descriptors
     libc::SYS_accept4,
-    libc::SYS_close,
     libc::SYS_dup,
     libc::SYS_getpeername,
     libc::SYS_getsockname,
     libc::SYS_lseek,
     libc::SYS_pread64,
+    libc::SYS_pwritev2,
     libc::SYS_read,
     libc::SYS_readv,
     libc::SYS_recvfrom,
@@ -166,9 +169,11 @@ const ANY: &[i64] = &[
 /// Allowed with these arguments; several rules for one call are alternatives.
 pub(super) fn conditional() -> Result<Vec<(i64, SeccompRule)>, Error> {
     let no_exec = || masked(2, libc::PROT_EXEC, 0);
-    let thread = libc::CLONE_THREAD;
+    let (thread, anonymous) = (libc::CLONE_THREAD, libc::MAP_ANONYMOUS);
     let mut rules = vec![
-        (libc::SYS_mmap, rule([no_exec()])?),
+        // No file: whose pages come from a file system of somebody's own can make a call that
+        // touches them wait for ever, with the lock of a socket that others have, too.
+        (libc::SYS_mmap, rule([no_exec(), masked(3, anonymous, anonymous)])?),
         (libc::SYS_mprotect, rule([no_exec()])?),
         (libc::SYS_clone, rule([masked(0, thread, thread)])?),
         // fstat(2) is made with these; only with a path could they look at other files.
@@ -179,7 +184,11 @@ pub(super) fn conditional() -> Result<Vec<(i64, SeccompRule)>, Error> {
         (libc::SYS_prctl, rule([is(0, libc::PR_SET_NAME)])?),
         // MSG_FASTOPEN connects: a listener that was shut down could reach any address with it. Nor
         // is anything sent to an address.
-        (libc::SYS_sendmsg, rule([masked(2, libc::MSG_FASTOPEN, 0)])?),
+        // Descriptors can be sent (SCM_RIGHTS) with sendmsg alone, and with that to the parent
+        // alone: its channel keeps its number, because it cannot be closed, and no call puts
+        // another descriptor in its place.
+        (libc::SYS_sendmsg, rule([is(0, CHANNEL), masked(2, libc::MSG_FASTOPEN, 0)])?),
+        (libc::SYS_close, rule([condition(0, SeccompCmpOp::Ne, CHANNEL)])?),
         (libc::SYS_sendto, rule([masked(3, libc::MSG_FASTOPEN, 0), null(4)])?),
         (libc::SYS_tgkill, rule([is(0, std::process::id() as i32)])?),
     ];

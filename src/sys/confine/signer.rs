@@ -13,7 +13,7 @@ const ANY: &[i64] = &[
     libc::SYS_pread64,
     libc::SYS_write,
     libc::SYS_recvmsg,
-    libc::SYS_sendmsg,
+    libc::SYS_sendto,
     libc::SYS_fstat,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_poll,

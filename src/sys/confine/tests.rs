@@ -9,7 +9,10 @@ use std::time::Duration;
 
 mod calls;
 
-use calls::{nothing_but_memory_and_its_channel, what_no_login_needs};
+use calls::{
+    channel_to_the_parent, nothing_but_memory_and_its_channel, only_to_the_parent,
+    what_no_login_needs,
+};
 
 const TASK: &str = "FIVED_TEST_CONFINE";
 const WHO: (u32, u32) = (12345, 23456);
@@ -53,6 +56,7 @@ fn inside() {
 }
 
 fn tried(user: Option<(u32, u32)>) -> Option<Confined> {
+    let parent = channel_to_the_parent();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let client = TcpStream::connect(address).unwrap();
@@ -64,6 +68,7 @@ fn tried(user: Option<(u32, u32)>) -> Option<Confined> {
     assert_eq!(local::can_refuse_rights(), can_refuse_rights);
     drop(interrupt::Interrupt::new().unwrap());
     allowed(&listener, &client, text.as_fd());
+    only_to_the_parent(parent.as_fd(), text.as_raw_fd(), confined.filtered);
     if confined.filtered {
         denied(address, listener.as_raw_fd());
     }
@@ -92,11 +97,13 @@ fn allowed(listener: &TcpListener, client: &TcpStream, text: std::os::fd::Borrow
     socket::shutdown_write(served.as_fd()).unwrap();
 
     let (a, b) = socket::seqpacket().unwrap();
-    let (c, _d) = socket::pair().unwrap();
+    let (c, d) = socket::pair().unwrap();
     assert_eq!(local::peer_uid(c.as_fd()).unwrap(), identity::effective_uid());
-    message::send_waiting(a.as_fd(), b"order", &[c.as_fd()]).unwrap();
-    let (_, mut fds) = message::receive_waiting(b.as_fd(), &mut [0; 9]).unwrap();
-    assert!(fds.take().is_some());
+    message::send_waiting(a.as_fd(), b"order", &[]).unwrap();
+    assert_eq!(message::receive_waiting(b.as_fd(), &mut [0; 9]).unwrap().0, 5);
+    let parts = [io::IoSlice::new(b"ab"), io::IoSlice::new(b"c")];
+    assert_eq!(socket::send_parts(c.as_fd(), &parts).unwrap(), 3);
+    assert_eq!(socket::receive(d.as_fd(), &mut [0; 9]).unwrap(), 3);
     mio::Poll::new().unwrap();
 
     let work = || {

@@ -97,11 +97,6 @@ pub fn is_of_another_family(e: &io::Error) -> bool {
     e.raw_os_error() == Some(libc::EAFNOSUPPORT)
 }
 
-/// Is this the error of [`peer`] and [`local`] about what is no socket at all?
-pub fn is_no_socket(e: &io::Error) -> bool {
-    e.raw_os_error() == Some(libc::ENOTSOCK)
-}
-
 /// Turns an IPv4-mapped IPv6 address (RFC 4291, 2.5.5.2) into the IPv4 address; any other stays as
 /// it is.
 pub fn canonical(a: SocketAddr) -> SocketAddr {

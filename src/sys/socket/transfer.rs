@@ -3,6 +3,7 @@
 use crate::sys::count;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use syscalls::{Errno, Sysno, syscall};
 
 /// Takes the bytes that have come. 0: the other end has finished. `WouldBlock`: there are none yet.
 pub fn receive(fd: BorrowedFd, buffer: &mut [u8]) -> io::Result<usize> {
@@ -64,16 +65,24 @@ fn send_with(fd: BorrowedFd, bytes: &[u8], more: libc::c_int) -> io::Result<usiz
     count(unsafe { libc::send(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) })
 }
 
-/// The same for several pieces at once.
+/// The same for several pieces at once, or the first of them where the kernel has no such call
+/// (before Linux 6.4). A net process may not make sendmsg(2) (`confine`). Rust's runtime ignores
+/// SIGPIPE.
 pub fn send_parts(fd: BorrowedFd, parts: &[io::IoSlice]) -> io::Result<usize> {
     const PARTS_MAX: usize = 1024;
-    // SAFETY: all zeros is a valid msghdr.
-    let mut head: libc::msghdr = unsafe { std::mem::zeroed() };
-    // An IoSlice is an iovec (its documentation says so); sendmsg only reads them.
-    head.msg_iov = parts.as_ptr().cast_mut().cast();
-    head.msg_iovlen = parts.len().min(PARTS_MAX) as _;
+    // Where the file stands, which a socket has none of.
+    const HERE: libc::c_long = -1;
+    let (call, fd_number, flags) = (Sysno::pwritev2, fd.as_raw_fd(), libc::RWF_NOWAIT);
+    // An IoSlice is an iovec (its documentation says so).
+    let (all, n) = (parts.as_ptr(), parts.len().min(PARTS_MAX));
     // SAFETY: the pieces are readable for their whole lengths and outlive the call.
-    count(unsafe { libc::sendmsg(fd.as_raw_fd(), &head, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) })
+    match unsafe { syscall!(call, fd_number, all, n, HERE, HERE, flags) } {
+        Err(Errno::EOPNOTSUPP) => match parts.iter().find(|part| !part.is_empty()) {
+            Some(part) => send(fd, part),
+            None => Ok(0),
+        },
+        sent => sent.map_err(|e| io::Error::from_raw_os_error(e.into_raw())),
+    }
 }
 
 /// A socket for code that uses std's Read and Write: it never waits, and returns `WouldBlock` where

@@ -2,10 +2,9 @@
 
 use super::phases::{self, NetPhase, Row, kind};
 use super::refused::Refused;
-use super::{Data, Message, ProxyAddresses, Raw, flag, raw, with};
+use super::{ClientAddresses, Data, Message, Raw, flag, raw, with};
 
-/// From a net process. `proxied`: the addresses that a load balancer gave for its client. None: the
-/// client connected by itself. The parent believes them only if the socket's peer may give them.
+/// From a net process. `addresses`: those of the client's connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FromNet {
     /// It is confined and has read its table: it can take listeners.
@@ -14,7 +13,7 @@ pub enum FromNet {
     Start {
         service: u32,
         host: u32,
-        proxied: Option<ProxyAddresses>,
+        addresses: ClientAddresses,
     },
     /// With the client's socket and one end of a pair, on which
     /// [`Answer::Channel`](super::Answer::Channel) follows: a session begins.
@@ -22,11 +21,19 @@ pub enum FromNet {
         /// The number of the services' own port to which the client came. None: it came to a
         /// listener of fived's own.
         tls_port: Option<u32>,
-        proxied: Option<ProxyAddresses>,
+        addresses: ClientAddresses,
+    },
+    /// With the client's own socket: a session of this process asks for this service on it.
+    /// `session`: as in [`Answer::Channel`](super::Answer::Channel). What became of it is answered
+    /// on the session's channel.
+    StartOnClient {
+        session: u64,
+        service: u32,
+        host: u32,
     },
     /// With the socket of [`ToNet::Header`], after its header.
     AtPort {
-        proxied: Option<ProxyAddresses>,
+        addresses: ClientAddresses,
     },
     Refused(Refused),
     /// Draining, it has closed all its listeners.
@@ -40,7 +47,7 @@ pub enum FromNet {
     Name {
         client: u32,
         generation: u32,
-        proxied: Option<ProxyAddresses>,
+        addresses: ClientAddresses,
     },
     /// The answer to [`ToNet::Ping`].
     Pong,
@@ -72,7 +79,8 @@ pub enum ToNet {
     /// With the socket of a client that has connected to a Unix socket of fived's own: it is this
     /// user, and has sent nothing yet.
     Client { uid: u32, login: Option<KnownLogin> },
-    /// With a page of memory that the parent looks at: what is counted goes there from now on.
+    /// The first order, before net is confined: with a page of memory that the parent looks at,
+    /// where what is counted goes.
     Gauges,
 }
 
@@ -174,19 +182,20 @@ impl Message for FromNet {
     fn raw(&self) -> Raw {
         match self {
             FromNet::Ready => raw(kind::READY, 0, 0),
-            FromNet::Start { service, host, proxied } => {
-                with(kind::START, *service, *host, &ProxyAddresses::data(*proxied))
+            FromNet::Start { service, host, addresses } => {
+                with(kind::START, *service, *host, &addresses.data())
             }
-            FromNet::Session { tls_port, proxied } => {
-                with(kind::SESSION, from_option(*tls_port), 0, &ProxyAddresses::data(*proxied))
+            FromNet::Session { tls_port, addresses } => {
+                with(kind::SESSION, from_option(*tls_port), 0, &addresses.data())
             }
-            FromNet::AtPort { proxied } => {
-                with(kind::AT_PORT, 0, 0, &ProxyAddresses::data(*proxied))
+            FromNet::StartOnClient { session, service, host } => {
+                Raw { c: *session, ..raw(kind::START_ON_CLIENT, *service, *host) }
             }
+            FromNet::AtPort { addresses } => with(kind::AT_PORT, 0, 0, &addresses.data()),
             FromNet::Refused(r) => r.raw(kind::REFUSED),
             FromNet::Unlogged { refusals } => Raw { c: *refusals, ..raw(kind::UNLOGGED, 0, 0) },
-            FromNet::Name { client, generation, proxied } => {
-                with(kind::NAME, *client, *generation, &ProxyAddresses::data(*proxied))
+            FromNet::Name { client, generation, addresses } => {
+                with(kind::NAME, *client, *generation, &addresses.data())
             }
             FromNet::Pong => raw(kind::PONG, 0, 0),
             FromNet::ListenersClosed => raw(kind::LISTENERS_CLOSED, 0, 0),
@@ -199,19 +208,22 @@ impl Message for FromNet {
             kind::START => FromNet::Start {
                 service: r.a,
                 host: r.b,
-                proxied: ProxyAddresses::from_data(&r.data)?,
+                addresses: ClientAddresses::from_data(&r.data)?,
             },
             kind::SESSION => FromNet::Session {
                 tls_port: r.a.checked_sub(1),
-                proxied: ProxyAddresses::from_data(&r.data)?,
+                addresses: ClientAddresses::from_data(&r.data)?,
             },
-            kind::AT_PORT => FromNet::AtPort { proxied: ProxyAddresses::from_data(&r.data)? },
+            kind::START_ON_CLIENT => {
+                FromNet::StartOnClient { session: r.c, service: r.a, host: r.b }
+            }
+            kind::AT_PORT => FromNet::AtPort { addresses: ClientAddresses::from_data(&r.data)? },
             kind::REFUSED => FromNet::Refused(Refused::from_raw(&r)?),
             kind::UNLOGGED => FromNet::Unlogged { refusals: r.c },
             kind::NAME => FromNet::Name {
                 client: r.a,
                 generation: r.b,
-                proxied: ProxyAddresses::from_data(&r.data)?,
+                addresses: ClientAddresses::from_data(&r.data)?,
             },
             kind::PONG => FromNet::Pong,
             kind::LISTENERS_CLOSED => FromNet::ListenersClosed,

@@ -14,6 +14,7 @@ pub mod kind {
     pub const NAME: u16 = 0x106;
     pub const PONG: u16 = 0x107;
     pub const LISTENERS_CLOSED: u16 = 0x108;
+    pub const START_ON_CLIENT: u16 = 0x109;
     pub const AT_PORT: u16 = 0x10f;
     pub const LISTENER: u16 = 0x201;
     pub const REFUSE: u16 = 0x202;
@@ -66,6 +67,7 @@ pub mod kind {
     pub const FORGET: u16 = 0x434;
     pub const END_NOW: u16 = 0x435;
     pub const CHANNEL: u16 = 0x436;
+    pub const BRANCHED: u16 = 0x437;
     pub const PAIRS: u16 = 0x501;
     pub const SERVE: u16 = 0x502;
     pub const SIGN_FOR: u16 = 0x503;
@@ -88,6 +90,11 @@ pub enum NetPhase {
     /// It was told to accept no more clients, or was ended: orders about earlier clients are still
     /// carried out.
     Draining,
+}
+
+/// May a session in this phase give [`FromNet::StartOnClient`](super::FromNet::StartOnClient)?
+pub fn may_start_on_client(phase: SessionPhase) -> bool {
+    IDLE.contains(&phase)
 }
 
 /// State of a session, as the parent knows it.
@@ -153,10 +160,11 @@ const ALWAYS: &[()] = &[()];
 const IDLE: &[SessionPhase] = &[Plain, Encrypted, Stream];
 
 /// From a net process to the parent, on its own channel.
-pub const FROM_NET: [Row<NetPhase>; 9] = [
+pub const FROM_NET: [Row<NetPhase>; 10] = [
     row(kind::READY, 0, &[Starting, Draining]),
     row(kind::START, 1, &[Serving, Draining]),
     row(kind::SESSION, 2, &[Serving, Draining]),
+    row(kind::START_ON_CLIENT, 1, &[Serving, Draining]),
     row(kind::AT_PORT, 1, &[Serving, Draining]),
     row(kind::REFUSED, 0, &[Serving, Draining]),
     row(kind::UNLOGGED, 0, &[Serving, Draining]),
@@ -176,7 +184,8 @@ pub const TO_NET: [Row<()>; 10] = [
     row(kind::LINGER, 1, ALWAYS),
     row(kind::RELAYS, 1, ALWAYS),
     row(kind::CLIENT, 1, ALWAYS),
-    row(kind::GAUGES, 1, ALWAYS),
+    // The first one. Without a page: there was no memory for one.
+    optional(kind::GAUGES, ALWAYS),
 ];
 
 /// From the parent to a thread of a net process that relays.
@@ -185,15 +194,15 @@ pub const TO_RELAYS: [Row<()>; 2] = [row(kind::RELAY, 2, ALWAYS), row(kind::TWO_
 /// From such a thread.
 pub const FROM_RELAYS: [Row<()>; 1] = [row(kind::RELAYS_ENDED, 0, ALWAYS)];
 
-/// From a session to the parent, on the session's channel.
+/// From a session to the parent, on the session's channel. No descriptor comes there: net's system
+/// call filter lets it send one on its own channel alone.
 pub const ASK: [Row<SessionPhase>; 20] = [
     row(kind::SIGN, 0, &[Plain]),
     row(kind::ENCRYPTED, 0, &[Signed]),
     row(kind::MAY_LOGIN, 0, IDLE),
     row(kind::VERIFY, 0, IDLE),
-    // With the client's own socket; without it, the parent makes the connection.
-    optional(kind::START_IN_SESSION, IDLE),
-    row(kind::BRANCH, 1, &[Plain, Encrypted]),
+    row(kind::START_IN_SESSION, 0, IDLE),
+    row(kind::BRANCH, 0, &[Plain, Encrypted]),
     row(kind::REFUSED_IN_SESSION, 0, IDLE),
     row(kind::TALLY, 0, IDLE),
     row(kind::END, 0, &[Plain, Signing, Signed, Encrypted, Stream, LoggingIn]),
@@ -207,12 +216,12 @@ pub const ASK: [Row<SessionPhase>; 20] = [
     row(kind::OFFER_RETURNED, 0, &[Plain, Encrypted]),
     row(kind::RESUMABLE, 0, &[Encrypted]),
     row(kind::LOST, 0, &[Encrypted]),
-    row(kind::RESUME, 1, &[Encrypted]),
+    row(kind::RESUME, 0, &[Encrypted]),
     row(kind::RESUMED, 0, &[Encrypted]),
 ];
 
 /// From the parent to a session, on the session's channel.
-pub const ANSWER: [Row<()>; 21] = [
+pub const ANSWER: [Row<()>; 22] = [
     row(kind::SIGNED, 0, ALWAYS),
     row(kind::NOT_SIGNED, 0, ALWAYS),
     row(kind::LOGIN, 0, ALWAYS),
@@ -232,12 +241,15 @@ pub const ANSWER: [Row<()>; 21] = [
     row(kind::OFFER_CANCEL, 0, ALWAYS),
     row(kind::ENDED, 0, ALWAYS),
     row(kind::NAMED_RESUMABLE, 0, ALWAYS),
-    row(kind::CLAIMED, 0, ALWAYS),
+    // With one end of a socket pair, where another net process has the session.
+    optional(kind::CLAIMED, ALWAYS),
     // With one end of a socket pair, where another net process has the client's connection.
     optional(kind::RESUMPTION, ALWAYS),
     row(kind::FORGET, 0, ALWAYS),
     row(kind::END_NOW, 0, ALWAYS),
     row(kind::CHANNEL, 1, ALWAYS),
+    // Without a channel: there is none.
+    optional(kind::BRANCHED, ALWAYS),
 ];
 
 /// From the parent to a keys process.

@@ -24,7 +24,7 @@ pub enum Claimed {
     No,
     /// The session has taken the connection itself: it is in the same net process.
     Taken,
-    /// The session has taken the other end of the socket pair.
+    /// The session has got the other end of the socket pair that comes with this.
     Relay,
 }
 

@@ -36,18 +36,15 @@ pub enum Ask {
         method: Method,
         user: Data,
     },
-    /// Start this service: on the client's own socket, if that comes with it, else on a connection
-    /// that the parent makes.
+    /// Start this service on a connection that the parent makes.
     Start {
         service: u32,
         host: u32,
         tag: u32,
-        /// With RUN the parent makes the connection, whatever the session's own is.
         way: Way,
     },
-    /// With one end of a pair, on which [`Answer::Channel`] follows: a stream will change its own
-    /// facts, beginning with those of this session. The session learns by this tag how what runs in
-    /// that stream has ended.
+    /// A stream will change its own facts, beginning with those of this session. The answer is
+    /// [`Answer::Branched`]. The session learns by this tag how what runs in that stream has ended.
     Branch {
         host: u32,
         tag: u32,
@@ -78,8 +75,7 @@ pub enum Ask {
     },
     /// The connection of a resumable session is lost; why, as the log says it.
     Lost(Data),
-    /// With one end of a socket pair: the client asks for another session to go on, on this
-    /// connection.
+    /// The client asks for another session to go on, on this connection.
     Resume(Claim),
     /// The answer to the oldest [`Answer::Resumption`] without one: has it taken the connection?
     Resumed {
@@ -90,10 +86,16 @@ pub enum Ask {
 /// From the parent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// With one end of a new channel: of the session or stream that has just begun, or to the login
-    /// child of [`Ask::Verify`]. Nobody but the parent or the child has the other end: whoever has
-    /// a socket, too, can keep the kernel's locks of it and change its options.
-    Channel,
+    /// With one end of a new channel: of the session that has begun, which is named so, or of the
+    /// login child of [`Ask::Verify`]. Nobody but the parent or the child has the other end: who
+    /// has a socket, too, can keep its locks and change its options.
+    Channel {
+        session: u64,
+    },
+    /// With one end of a new channel of the stream of this tag. Without: too many stand.
+    Branched {
+        tag: u32,
+    },
     Signed(Data),
     NotSigned,
     /// Whether a login may be tried.
@@ -275,7 +277,8 @@ impl Message for Answer {
 
     fn raw(&self) -> Raw {
         match self {
-            Answer::Channel => raw(kind::CHANNEL, 0, 0),
+            Answer::Channel { session } => Raw { c: *session, ..raw(kind::CHANNEL, 0, 0) },
+            Answer::Branched { tag } => raw(kind::BRANCHED, *tag, 0),
             Answer::Signed(d) => with(kind::SIGNED, 0, 0, d),
             Answer::NotSigned => raw(kind::NOT_SIGNED, 0, 0),
             Answer::Login(May::Try { password_first }) => {
@@ -317,7 +320,8 @@ impl Message for Answer {
 
     fn from_raw(r: Raw) -> Option<Self> {
         Some(match r.kind {
-            kind::CHANNEL => Answer::Channel,
+            kind::CHANNEL => Answer::Channel { session: r.c },
+            kind::BRANCHED => Answer::Branched { tag: r.a },
             kind::SIGNED => Answer::Signed(r.data),
             kind::NOT_SIGNED => Answer::NotSigned,
             kind::LOGIN => Answer::Login(match r.a {

@@ -29,7 +29,7 @@ fn may<M: Message>(m: &M, phase: &M::Phase) -> bool {
 
 #[test]
 fn an_order_out_of_its_phase_is_none() {
-    let start = FromNet::Start { service: 1, host: 0, proxied: None };
+    let start = FromNet::Start { service: 1, host: 0, addresses: ClientAddresses::default() };
     assert!(!may(&start, &NetPhase::Starting) && may(&start, &NetPhase::Draining));
     assert!(
         !may(&FromNet::Ready, &NetPhase::Serving)
@@ -116,22 +116,25 @@ fn refused() -> Refused {
 #[test]
 fn orders_of_net_come_as_they_were_given() {
     let refused = refused();
-    let proxied = Some(ProxyAddresses {
+    let pair = Some(AddressPair {
         client: ([192, 0, 2, 1], 1).into(),
         local: "[2001:db8::1]:65535".parse().expect("an address"),
     });
+    let addresses = ClientAddresses { own: pair, proxied: None };
+    let both = ClientAddresses { own: None, proxied: pair };
     for m in [
         FromNet::Ready,
-        FromNet::Start { service: 1, host: 2, proxied: None },
-        FromNet::Start { service: 1, host: 2, proxied },
-        FromNet::Session { tls_port: None, proxied },
-        FromNet::Session { tls_port: Some(0), proxied: None },
-        FromNet::AtPort { proxied },
+        FromNet::Start { service: 1, host: 2, addresses: ClientAddresses::default() },
+        FromNet::Start { service: 1, host: 2, addresses: both },
+        FromNet::Session { tls_port: None, addresses },
+        FromNet::Session { tls_port: Some(0), addresses: ClientAddresses::default() },
+        FromNet::StartOnClient { session: u64::MAX, service: 1, host: 2 },
+        FromNet::AtPort { addresses },
         FromNet::ListenersClosed,
         FromNet::Refused(refused.clone()),
         FromNet::Refused(Refused { from: Peer::User(1000), ..refused.clone() }),
         FromNet::Unlogged { refusals: u64::MAX },
-        FromNet::Name { client: 3, generation: 4, proxied },
+        FromNet::Name { client: 3, generation: 4, addresses },
         FromNet::Pong,
     ] {
         there_and_back(m);
@@ -237,7 +240,8 @@ fn answers_to_sessions_come_as_they_were_given() {
         Answer::Resumption(resumption()),
         Answer::Forget,
         Answer::EndNow,
-        Answer::Channel,
+        Answer::Channel { session: u64::MAX },
+        Answer::Branched { tag: 7 },
     ] {
         there_and_back(m);
     }

@@ -2,7 +2,7 @@
 //! connection; nothing is kept between two calls, and nothing is allocated.
 
 use super::{COMMAND, SIGNATURE, TCP4, TCP6, UNSPECIFIED};
-use crate::wire::orders::ProxyAddresses;
+use crate::wire::orders::AddressPair;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
@@ -32,7 +32,7 @@ pub enum Read {
     Wrong,
     /// A header of that many bytes. `addresses`: the client's, and the one it connected to. None:
     /// the proxy connects for itself, or does not know for whom, so the connection's own count.
-    Header { addresses: Option<ProxyAddresses>, length: usize },
+    Header { addresses: Option<AddressPair>, length: usize },
 }
 
 /// Reads a header. `bytes`: as much as has come, [`READ_MAX`] at most; what follows the header may
@@ -69,13 +69,13 @@ fn line(bytes: &[u8]) -> Read {
 }
 
 /// `ADDRESS ADDRESS PORT PORT`, with one blank between two.
-fn both<A: FromStr + Into<IpAddr>>(text: &str) -> Option<ProxyAddresses> {
+fn both<A: FromStr + Into<IpAddr>>(text: &str) -> Option<AddressPair> {
     let mut words = text.split(' ');
     let mut address = || Some(words.next()?.parse::<A>().ok()?.into());
     let (client, local): (IpAddr, IpAddr) = (address()?, address()?);
     let mut port = || words.next().and_then(port);
     let (client, local) = ((client, port()?), (local, port()?));
-    let all = ProxyAddresses { client: client.into(), local: local.into() };
+    let all = AddressPair { client: client.into(), local: local.into() };
     words.next().is_none().then_some(all)
 }
 
@@ -118,7 +118,7 @@ fn binary(bytes: &[u8]) -> Read {
 }
 
 /// Two addresses of this many bytes each, and their ports.
-fn pair<const N: usize>(rest: &[u8]) -> Option<ProxyAddresses>
+fn pair<const N: usize>(rest: &[u8]) -> Option<AddressPair>
 where
     IpAddr: From<[u8; N]>,
 {
@@ -129,11 +129,11 @@ where
     let at = |ip: &[u8; N], port: &[u8; 2]| {
         SocketAddr::new(IpAddr::from(*ip), u16::from_be_bytes(*port))
     };
-    Some(ProxyAddresses { client: at(client, client_port), local: at(local, local_port) })
+    Some(AddressPair { client: at(client, client_port), local: at(local, local_port) })
 }
 
 /// A header with addresses that a client can have.
-fn whole(addresses: Option<ProxyAddresses>, length: usize) -> Read {
+fn whole(addresses: Option<AddressPair>, length: usize) -> Read {
     match addresses.map(|a| a.canonical()) {
         Some(a) if a.client.ip().is_unspecified() || is_many(a.client.ip()) => Read::Wrong,
         Some(a) if a.local.ip().is_unspecified() || is_many(a.local.ip()) => Read::Wrong,

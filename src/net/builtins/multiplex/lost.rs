@@ -66,7 +66,7 @@ impl Streams {
         };
         if let Some(ask) = ask {
             // This fails if the parent is gone, which is noticed elsewhere.
-            let _ = channel.send(&ask, &[]);
+            let _ = channel.send(&ask);
         }
     }
 

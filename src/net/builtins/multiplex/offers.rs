@@ -145,6 +145,6 @@ impl Multiplexer<'_> {
 
     /// Tells the parent something. This fails if the parent is gone, which is noticed elsewhere.
     pub(super) fn tell(&mut self, ask: &Ask) {
-        let _ = self.session.channel.send(ask, &[]);
+        let _ = self.session.channel.send(ask);
     }
 }

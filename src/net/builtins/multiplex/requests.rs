@@ -1,9 +1,11 @@
 //! The requests of streams, and what they get.
 
+use super::branching::Branching;
 use super::over::Over;
 use super::{Multiplexer, Phase, StreamState};
 use crate::link::Tally;
 use crate::net::builtins::pubkey::exporter;
+use crate::net::channel::Asked;
 use crate::net::end::End;
 use crate::net::handover::Handover;
 use crate::net::request::{self, Decision, Where};
@@ -108,7 +110,7 @@ impl Multiplexer<'_> {
     /// The request waits for the name of the client's address. The other streams go on.
     fn ask_name(&mut self, id: StreamId, text: &[u8], way: Way) -> Result<(), End> {
         if !std::mem::replace(&mut self.streams.name_requested, true) {
-            self.session.channel.send(&Ask::Name, &[])?;
+            self.session.channel.send(&Ask::Name)?;
         }
         if let Some(stage) = self.streams.pump.owner(id) {
             *stage = StreamState::LookingUpName { text: text.to_vec(), way };
@@ -155,7 +157,7 @@ impl Multiplexer<'_> {
         let tag = self.streams.tag;
         let run = way.is_run().then(|| s.state.world.table.answers_itself(service));
         let ask = Ask::Start { service: service.0, host: s.state.facts.host.0, tag, way };
-        self.session.channel.send(&ask, &[])?;
+        self.session.channel.send(&ask)?;
         if let Some(stage) = self.streams.pump.owner(id) {
             *stage = StreamState::Starting { tag, service, run };
         }
@@ -175,20 +177,21 @@ impl Multiplexer<'_> {
         let Ok((ours, theirs)) = s.state.world.descriptors.unless_reserved(socket::pair()) else {
             return self.no_descriptor_left(id, None);
         };
+        let Some(place) = s.state.world.descriptors.reserve(s.channel.as_fd()) else {
+            return self.no_descriptor_left(id, None);
+        };
         let outer = exporter(s)?;
         self.streams.tag += 1;
         let (tag, s) = (self.streams.tag, &*self.session);
-        let Some(channel) =
-            s.channel.branch((s.state.facts.host.0, tag), &s.state.world.descriptors)?
-        else {
-            return self.no_descriptor_left(id, None);
-        };
+        s.channel.send(&Ask::Branch { host: s.state.facts.host.0, tag })?;
+        let (branching, asked) = Branching::new(place);
+        self.streams.branching.insert(tag, branching);
         let handover = Arc::<Handover>::default();
         (self.streams.begin)(Start {
             world: s.state.world.clone(),
             connection: theirs.into(),
             facts: s.state.facts.clone(),
-            channel,
+            channel: Asked::Session(asked),
             place: Where::Stream,
             first: First::Builtin(b),
             guard: s.state.world.sessions.branch(&self.streams.branches, &s.state.guard),

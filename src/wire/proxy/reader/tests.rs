@@ -8,8 +8,8 @@ fn address(text: &str) -> SocketAddr {
     text.parse().expect("an address")
 }
 
-fn addresses(client: &str, local: &str) -> Option<ProxyAddresses> {
-    Some(ProxyAddresses { client: address(client), local: address(local) })
+fn addresses(client: &str, local: &str) -> Option<AddressPair> {
+    Some(AddressPair { client: address(client), local: address(local) })
 }
 
 /// Version 2: command, family, and what they are followed by.
@@ -200,7 +200,7 @@ proptest! {
             let length = bytes.len();
             prop_assert!((0..length).all(|n| read(&bytes[..n]) == Read::More));
             bytes.extend(&after);
-            let addresses = Some(ProxyAddresses { client, local });
+            let addresses = Some(AddressPair { client, local });
             prop_assert_eq!(read(&bytes), Read::Header { addresses, length });
         }
     }
