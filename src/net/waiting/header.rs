@@ -87,8 +87,9 @@ impl Loop {
 
     fn hand_back(&mut self, slot: Slot) {
         let proxied = self.proxied(slot);
+        let of = self.clients.get(slot).map(|client| client.peer);
         let Some(socket) = self.detach(slot) else { return };
         // If this cannot be sent, the connection ends.
-        self.send_order(&FromNet::AtPort { proxied }, &[socket.as_fd()]);
+        self.send_order(&FromNet::AtPort { proxied }, of, &[socket.as_fd()]);
     }
 }
