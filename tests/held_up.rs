@@ -149,6 +149,37 @@ fn starts_that_are_slow_hold_up_nobody_but_their_user() {
     assert!((1..10).contains(&in_vain), "{in_vain} of 120");
 }
 
+/// More than may be pending, of one client; then one of another.
+fn whoever_asks_for_much_keeps_no_other_out(d: &Daemon, slow: &str, answer: &str) {
+    let mut many: Vec<Client> = (0..300).map(|_| d.connect()).collect();
+    for c in &mut many {
+        c.send(slow);
+    }
+    let mut other = d.connect_from("127.0.0.2");
+    other.send(slow);
+    same(other.read_all(), answer);
+    many.iter_mut().for_each(|c| same(c.read_all(), answer));
+}
+
+const MANY: &str = "max_services_per_source = 1000\n";
+
+#[test]
+fn whoever_asks_for_much_of_a_slow_user_s_keeps_no_other_out() {
+    let Some((d, hung)) = daemon(MANY) else { return };
+    answers_after(&hung.device, Some(Duration::from_millis(60)));
+    whoever_asks_for_much_keeps_no_other_out(&d, STUCK, "+Go\r\n");
+}
+
+#[test]
+fn connections_that_are_slow_keep_no_other_out() {
+    let Some(hung) = hung() else { return };
+    // What it answers is no socket.
+    answers_after(&hung.device, Some(Duration::from_millis(60)));
+    let row = format!("up stream tcp nowait daemon redirect {}/socket\n", hung.at);
+    let d = Daemon::with(&format!("{MANY}{row}")).start();
+    whoever_asks_for_much_keeps_no_other_out(&d, "up\r\n", "-Service failed\r\n");
+}
+
 #[test]
 fn users_whose_starts_hang_for_ever_leave_places_for_others() {
     const USERS: [&str; 8] = ["daemon", "bin", "sys", "games", "man", "lp", "mail", "news"];

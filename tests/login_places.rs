@@ -5,7 +5,7 @@ mod support;
 #[path = "support/yamux_raw.rs"]
 mod yamux_raw;
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use support::*;
 
@@ -243,4 +243,32 @@ fn modules_of_pam_that_hang_are_ended_and_nobody_waits_for_them() {
         c.send("AUTH\ndemo\ndemopass\nwho\n").half_close();
         c.read_all() == YES.as_bytes()
     });
+}
+
+/// Whoever asks the parent for anything waits for those that it starts in one turn.
+#[test]
+fn tries_are_started_a_few_at_a_time() {
+    if !installed("strace") {
+        return skip("needs strace");
+    }
+    let d = Daemon::with("checkpassword = /bin/sleep 1\n").start();
+    let (parent, calls) = (d.parent_pid(), d.place.at("calls"));
+    let mut strace = Command::new("strace")
+        .args(["-q", "-e", "trace=clone,epoll_wait", "-o", &calls, "-p", &parent.to_string()])
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("strace");
+    until("it is traced", || proc::status(parent, "TracerPid") != "0");
+    let sources = ["127.0.0.1", "127.0.0.2", "127.0.0.3"];
+    let mut all: Vec<Client> =
+        (0..48).map(|n| d.connect_from(sources[n % sources.len()])).collect();
+    for c in &mut all {
+        c.send("AUTH\r\ndemo\r\nword\r\n");
+    }
+    d.wait_logs("LOGIN user=demo", all.len());
+    strace.kill().and_then(|()| strace.wait()).expect("kill");
+    let calls = std::fs::read_to_string(&calls).expect("calls");
+    let started = |turn: &str| turn.matches("clone(").count();
+    let most = calls.split("epoll_wait(").map(started).max().expect("a turn");
+    assert!((1..=8).contains(&most), "{most} in one turn");
 }

@@ -5,6 +5,8 @@ mod support;
 #[path = "support/yamux_raw.rs"]
 mod yamux_raw;
 
+use nix::sys::signal::Signal;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use support::*;
 
 const CONF: &str = "hello stream tcp nowait @USER@ /bin/echo echo hello\ncat stream tcp nowait @USER@ /bin/cat cat\n";
@@ -178,4 +180,44 @@ fn one_source_does_not_fill_the_log() {
     // A busy machine may take longer than one window.
     assert!(!counts.is_empty() && lines.len() <= 100 * counts.len(), "{log}");
     assert!(lines.len() + more >= 500 && more > 0, "{log}");
+}
+
+/// Has everything been read that came to this port from there?
+fn is_read(port: SocketAddr, from: &str) -> bool {
+    let (IpAddr::V4(to), IpAddr::V4(from)) = (port.ip(), from.parse().expect("address")) else {
+        panic!("IPv4");
+    };
+    let hex = |a: Ipv4Addr| format!("{:08X}", u32::from_ne_bytes(a.octets()));
+    let (to, from) = (format!("{}:{:04X}", hex(to), port.port()), hex(from));
+    let all = std::fs::read_to_string("/proc/net/tcp").expect("tcp");
+    // Local and remote address, state, queues, ..., inode: none before it is accepted.
+    all.lines().map(|l| l.split_whitespace().collect::<Vec<_>>()).any(|l| {
+        l[1] == to && l[2].starts_with(&from) && l[4].ends_with(":00000000") && l[9] != "0"
+    })
+}
+
+/// What the parent has not been told of yet, because it is busy: sources take turns.
+#[test]
+fn one_source_that_asks_for_much_keeps_no_other_waiting() {
+    const FLOOD: usize = 500;
+    let mut d = Daemon::with(&format!("max_services_per_source = 1000\n{CONF}")).start();
+    let net = d.net_pid();
+    d.signal(Signal::SIGSTOP);
+    let mut flood: Vec<Client> = (0..FLOOD).map(|_| d.connect()).collect();
+    for c in &mut flood {
+        c.send("hello\r\n");
+    }
+    // Some are in the channel.
+    until("net has read them", || proc::descriptors(net).len() > FLOOD * 9 / 10);
+    let mut honest = d.connect_from(HONEST);
+    honest.send("hello\r\n");
+    until("net has read it", || is_read(d.address(), HONEST));
+    d.signal(Signal::SIGCONT);
+    same(honest.read_all(), HELLO);
+    flood.iter_mut().for_each(|c| same(c.read_all(), HELLO));
+    d.signal(Signal::SIGTERM);
+    assert_eq!(d.wait(), 0);
+    let log = d.log();
+    let place = log.lines().filter(|l| l.starts_with("START")).position(|l| l.contains(HONEST));
+    assert!(place.is_some_and(|n| n < FLOOD / 5), "{place:?}");
 }

@@ -14,7 +14,7 @@
 //! | `waiting` | the loop: accept, wait for a request, answer it or hand the client on |
 //! | `clients` `sources` | the clients that wait, their deadlines, and which source has most of them |
 //! | `answers` | answers that clients have not read yet |
-//! | `order_queue` | orders to the parent, sent in their order without ever waiting for it |
+//! | `order_queue` | orders to the parent, sent without ever waiting for it: sources take turns |
 //! | `request` | what a request gets |
 //! | `session` `service` | a session's thread: its requests, and the service that it becomes |
 //! | `session_state` | what a session knows, and the lines that it exchanges with its client |

@@ -45,6 +45,10 @@ impl Full {
     }
 }
 
+/// Streams with a thread of their own, at most: each has a dialogue. A source may have one more
+/// only while it has fewer of them than are left.
+const DIALOGUES_MAX: u32 = 4096;
+
 /// Sessions of all, or of one source.
 #[derive(Debug, Default, Clone, Copy)]
 struct Count {
@@ -56,9 +60,16 @@ struct Count {
     lost: u32,
     /// Connections that may only resume a session.
     spare: u32,
+    /// Streams with a thread of their own. They belong to their session, so no limit on sessions
+    /// counts them; but the process does not end before they have.
+    branches: u32,
 }
 
 impl Count {
+    fn is_empty(&self) -> bool {
+        self.sessions == 0 && self.spare == 0 && self.branches == 0
+    }
+
     fn is_full(&self, most: u32) -> bool {
         self.sessions >= most
     }
@@ -81,6 +92,7 @@ impl Count {
                 change(&mut self.lost);
             }
             What::Spare(_) => change(&mut self.spare),
+            What::Branch => change(&mut self.branches),
         }
     }
 }
@@ -89,9 +101,6 @@ impl Count {
 struct Counts {
     all: Count,
     sources: HashMap<Source, Count>,
-    /// Streams with a thread of their own. They belong to their session, so no limit counts them;
-    /// but the process does not end before they have.
-    branches: u32,
     /// The number of the session that was counted last.
     last: Slot,
     idle: IdleSessions<What>,
@@ -103,8 +112,7 @@ struct Counts {
 
 impl Counts {
     fn is_empty(&self) -> bool {
-        let none = self.all.sessions == 0 && self.all.spare == 0 && self.branches == 0;
-        none && self.evicted.is_empty()
+        self.all.is_empty() && self.evicted.is_empty()
     }
 
     /// An idle session makes room for one of this source. False: none does. No more than
@@ -124,9 +132,15 @@ impl Counts {
         self.all.change(what, more);
         let of = self.sources.entry(source).or_default();
         of.change(what, more);
-        if of.sessions == 0 && of.spare == 0 {
+        if of.is_empty() {
             self.sources.remove(&source);
         }
+    }
+
+    /// May this source have one more stream with a thread of its own?
+    fn may_branch(&self, source: Source) -> bool {
+        let here = self.sources.get(&source).map_or(0, |of| of.branches);
+        here < DIALOGUES_MAX.saturating_sub(self.all.branches)
     }
 }
 
@@ -140,6 +154,8 @@ enum What {
     Lost,
     /// A connection that may only resume a session, because of this limit.
     Spare(Full),
+    /// A stream with a thread of its own.
+    Branch,
 }
 
 /// The counts; the loop and the threads of all sessions share them.
@@ -201,12 +217,17 @@ impl SessionCounts {
     }
 
     /// Counts a stream of the session `of` with a thread of its own. Its session counts the holders
-    /// of `session`.
-    pub fn branch(&self, session: &Arc<()>, of: &CountGuard) -> CountGuard {
-        self.lock().branches += 1;
-        let taken = Taken::ByBranch { _session: session.clone(), number: of.number() };
+    /// of `session`. None: its source has too many.
+    pub fn branch(&self, session: &Arc<()>, of: &CountGuard) -> Option<CountGuard> {
+        let (number, source) = (of.number(), of.source());
+        let mut c = self.lock();
+        if !c.may_branch(source) {
+            return None;
+        }
+        c.change(source, What::Branch, true);
+        let taken = Taken::ByBranch { _session: session.clone(), number, source };
         let taken_out = of.taken_out.clone();
-        CountGuard { counts: self.clone(), taken, room: Room::Never, taken_out }
+        Some(CountGuard { counts: self.clone(), taken, room: Room::Never, taken_out })
     }
 }
 
@@ -237,6 +258,7 @@ enum Taken {
         _session: Arc<()>,
         /// The session's.
         number: Slot,
+        source: Source,
     },
 }
 
@@ -253,6 +275,12 @@ impl CountGuard {
     fn number(&self) -> Slot {
         match self.taken {
             Taken::By(number, ..) | Taken::ByBranch { number, .. } => number,
+        }
+    }
+
+    fn source(&self) -> Source {
+        match self.taken {
+            Taken::By(_, source, _) | Taken::ByBranch { source, .. } => source,
         }
     }
 
@@ -333,7 +361,7 @@ impl Drop for CountGuard {
                     c.change(source, what, false);
                 }
             }
-            Taken::ByBranch { .. } => c.branches -= 1,
+            Taken::ByBranch { source, .. } => c.change(source, What::Branch, false),
         }
         let waker = c.waker.clone().filter(|_| c.is_empty());
         drop(c);

@@ -3,9 +3,9 @@
 //!
 //! A client's bytes stay in its socket until its line is complete, and only the line is read: what
 //! follows belongs to the service. When `max_connections` clients wait, or descriptors run out, a
-//! new client replaces the oldest of the source that has most. No client is accepted while orders
-//! to the parent are held, nor for a moment after the system had no memory or descriptor. Listeners
-//! are polled edge-triggered, so each remembers that clients may be waiting in its backlog.
+//! new client replaces the oldest of the source that has most. No client is accepted for a moment
+//! after the system had no memory or descriptor. Listeners are polled edge-triggered, so each
+//! remembers that clients may be waiting in its backlog.
 
 mod answer;
 mod header;
@@ -32,7 +32,7 @@ use crate::policy::{Facts, HostId, Peer, Reached, ServiceId};
 use crate::sys::interrupt::Interrupt;
 use crate::sys::shared::Shared;
 use crate::sys::{clock, gauges, socket};
-use crate::wire::orders::{ClientAddresses, FromNet, Named, Why};
+use crate::wire::orders::{ClientAddresses, FromNet, Named};
 use crate::wire::reply;
 use listener::{Listener, Newest};
 use mio::unix::SourceFd;
@@ -131,7 +131,7 @@ impl Loop {
     /// something that is not an order, or the poll fails.
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(256);
-        self.order_queue.send(&FromNet::Ready, &[])?;
+        self.order_queue.send(&FromNet::Ready, None, &[])?;
         while self.phase != Phase::ParentGone || !self.is_empty() {
             gauges::waiting(self.clients.len());
             self.wait(&mut events)?;
@@ -196,16 +196,11 @@ impl Loop {
         if self.orders_unread || self.order_queue.is_scarce() {
             at_most(RETRY);
         }
-        if self.has_room() && self.listeners.iter().any(|l| l.pending) {
+        if self.listeners.iter().any(|l| l.pending) {
             at_most(self.accept_after.saturating_sub(self.now));
         }
         // The poll counts milliseconds: rounded up, so that it never wakes just before a deadline.
         until.map(|d| if d.is_zero() { d } else { d + Duration::from_millis(1) })
-    }
-
-    /// May a client be accepted? If as many wait as may, another one has to go ([`Loop::admit`]).
-    fn has_room(&self) -> bool {
-        !self.order_queue.has_backlog()
     }
 
     // Clients.
@@ -236,7 +231,8 @@ impl Loop {
         client.name = NameLookup::Asked;
         let (generation, addresses) = (client.generation, client.addresses());
         let order = FromNet::Name { client: slot as u32, generation, addresses };
-        if self.order_queue.send(&order, &[client.socket.as_fd()]).is_err() {
+        let (peer, socket) = (client.peer, client.socket.as_fd());
+        if self.order_queue.send(&order, Some(peer), &[socket]).is_err() {
             // No answer would ever come.
             self.answer_and_close(slot, reply::BUSY.to_vec());
         }
@@ -274,11 +270,10 @@ impl Loop {
 
     fn start(&mut self, slot: Slot, service: ServiceId, host: HostId) {
         self.clients.get(slot).into_iter().for_each(urgent::restore);
+        let Some(of) = self.clients.get(slot).map(|client| client.peer) else { return };
         let Some((socket, addresses)) = self.detach(slot) else { return };
         let order = FromNet::Start { service: service.0, host: host.0, addresses };
-        if !self.send_order(&order, &[socket.as_fd()]) {
-            self.refuse(socket, service, Why::Busy);
-        }
+        self.order_queue.request(&order, service.0, of, socket);
     }
 
     fn session(&mut self, slot: Slot, first: session_state::First) {
@@ -300,7 +295,7 @@ impl Loop {
         };
         let Some((socket, addresses)) = self.detach(slot) else { return };
         let order = FromNet::Session { tls_port: first.tls_port(), addresses };
-        if !self.send_order(&order, &[socket.as_fd(), theirs.as_fd()]) {
+        if !self.send_order(&order, Some(facts.peer), &[socket.as_fd(), theirs.as_fd()]) {
             // A client that expects TLS cannot read a line.
             return if first.is_tls() {
                 drop(socket)

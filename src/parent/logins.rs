@@ -27,6 +27,10 @@ use std::time::Duration;
 /// After this time a client may try again whose try could not be queued or started.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// Tries that are started in one turn of the parent's loop. Each start takes some milliseconds
+/// where the processors are busy, and everybody else waits for that turn.
+const STARTS: usize = 4;
+
 /// A login that succeeded: the user must be looked up before the session gets its answer.
 pub struct NeedsAccount {
     pub name: Missing,
@@ -48,6 +52,8 @@ pub struct Logins {
     notices: Notices,
     /// How many tries had which result, by method and result.
     results: BTreeMap<(&'static str, &'static str), u64>,
+    /// More tries may be started than were started in this turn.
+    more: bool,
     /// A proof that a session is one's own is a login, too.
     pub resumables: Resumables,
 }
@@ -60,13 +66,14 @@ impl Logins {
             replay: ReplayCache::default(),
             notices: Notices::default(),
             results: BTreeMap::new(),
+            more: false,
             resumables: Resumables::default(),
         }
     }
 
-    /// When the next try will have taken too long.
+    /// When the next try will have taken too long, or may be started.
     pub fn deadline(&self) -> Option<Duration> {
-        self.tries.deadline()
+        if self.more { Some(Duration::ZERO) } else { self.tries.deadline() }
     }
 
     /// How many tries to log in had which result, by method and result.
@@ -165,7 +172,7 @@ impl Logins {
         lines::penalty(peer, s.failures, seconds(lasts), lasts, cx.now, s.number);
     }
 
-    /// Ends the tries that have taken too long, and starts those that may run now.
+    /// Ends the tries that have taken too long, and starts those that may run now, a few at a time.
     pub fn start(&mut self, cx: &mut Context, sessions: &mut Sessions) {
         for (t, result) in self.tries.late(cx.now) {
             match t.asks {
@@ -173,7 +180,10 @@ impl Logins {
                 Asks::Account(_) => self.result(cx, sessions, &t, Err(result), None),
             }
         }
-        while let Some((number, t)) = self.tries.next(cx.now) {
+        for _ in 0..STARTS {
+            let next = self.tries.next(cx.now);
+            self.more = next.is_some();
+            let Some((number, t)) = next else { return };
             let left =
                 self.penalties.left(t.from, cx.now).filter(|_| matches!(t.asks, Asks::Proof));
             if let Some(left) = left

@@ -34,7 +34,7 @@
 //! | `handed` | clients' sockets that a net process is handed |
 //! | `net` `nets` `net_end` `net_log` `net_gauges` `watchdog` | net processes, their ends, their lines for the log, what they count, and one that hangs |
 //! | `session` `sessions` `session_counts` | sessions, and how many a client address may have |
-//! | `signers` `by_source` `starts` | the keys processes; sources take turns; how often a process may be started again |
+//! | `signers` `starts` | the keys processes; how often a process may be started again |
 //! | `logins` `tries` `slots` | logins: one process for each try, and how many may run |
 //! | `penalties` `sensors` `replay` `notices` | how long sources are barred after failures, or because they touched a sensor, signatures that were accepted before, warnings about files of keys |
 //! | `names` | the names of clients' addresses, where a rule asks for them |
@@ -74,7 +74,6 @@ mod banners;
 mod bind_error;
 mod bound;
 mod by_name;
-mod by_source;
 mod catalog;
 mod certificate;
 mod channel;

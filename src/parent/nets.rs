@@ -18,15 +18,20 @@ use crate::log;
 use crate::policy::{HostId, ServiceId};
 use crate::sys::bounded_calls::BoundedCalls;
 use crate::sys::gauges::Now;
+use crate::sys::socket;
 use crate::wire::orders::{FromNet, ToNet};
 use std::collections::HashMap;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
 /// How long a net process may take until it is ready. On a busy machine one that has a table of
 /// tens of thousands of rows to read takes more than ten seconds.
 pub(super) const READY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The send buffer of a net process's channel: some 26 orders. Its clients take turns for what the
+/// channel does not take.
+const ORDERS_BUFFER: usize = 16 * 1024;
 
 /// How much later than its clients' last deadline an order of a net process that drains may come.
 const DRAIN_SLACK: Duration = Duration::from_secs(10);
@@ -104,6 +109,8 @@ impl Nets {
 
     fn try_start(&mut self, cx: &mut Context) -> Result<(), String> {
         let (ours, theirs) = own::channel().map_err(|e| format!("channel: {e}"))?;
+        // A larger one is of no use but to let whoever asks for much be served before others.
+        let _ = socket::set_send_buffer(theirs.as_fd(), ORDERS_BUFFER);
         let config = cx.config.clone();
         let (log, stderr) = self.log.add(cx).map_err(|e| format!("log socket: {e}"))?;
         // The child comes last, so that nothing can fail once it is there.

@@ -209,8 +209,9 @@ impl Parent {
         match turn {
             Turn::Now => self.start_now(*start),
             Turn::Later => {
-                if let Err(start) = self.deferred.add(start) {
-                    self.refuse_start(start);
+                let left = self.services.limits.left(&start.arrival.config.table.settings);
+                if let Some(lost) = self.deferred.add(uid, left, start) {
+                    self.refuse_start(lost);
                 }
             }
             Turn::Never => self.refuse_start(start),
@@ -240,7 +241,8 @@ impl Parent {
 
     /// fived ends: none of them will have its turn.
     pub fn refuse_deferred(&mut self) {
-        self.deferred.take().for_each(|start| self.refuse_start(start));
+        self.deferred.take().into_iter().for_each(|start| self.refuse_start(start));
+        self.connects.refuse_deferred();
     }
 
     fn refuse_start(&mut self, start: Box<DeferredStart>) {

@@ -3,9 +3,8 @@
 //! each session, and there may be thousands. So sessions and all other channels take turns, and
 //! among sessions the sources of their clients do: by more sessions nobody is served more often.
 
-use super::by_source::BySource;
 use super::queue::Queue;
-use crate::policy::Source;
+use crate::policy::{BySource, Source};
 use std::collections::HashSet;
 
 /// So many sessions are served before another channel, if one waits. Their orders are together as
@@ -37,7 +36,7 @@ impl Ready {
     /// Takes the one whose turn it is.
     pub fn next(&mut self) -> Option<usize> {
         if (self.in_a_row < SESSIONS || self.others.is_empty())
-            && let Some(token) = self.sessions.next()
+            && let Some(token) = self.sessions.take_next()
         {
             self.queued.remove(&token);
             self.in_a_row += 1;

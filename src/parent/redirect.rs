@@ -2,8 +2,9 @@
 //! (`backend::connect`), and then the process that has the client relays it.
 
 use super::arrival::{Arrival, Requester, StartError};
-use super::backend::connect::{Connecting, Outcome};
+use super::backend::connect::Outcome;
 use super::backend::targets::Target;
+use super::backend::tried::Connecting;
 use super::catalog::Prepared;
 use super::channel::Broken;
 use super::relays::{Owner, Relay};
@@ -48,7 +49,8 @@ impl Parent {
         };
         let hosts = &self.hosts;
         let addresses = |name: &str| hosts.addresses(name).to_vec();
-        self.connects.begin(&mut self.cx, permit, a, prepared, all, addresses);
+        let left = self.services.limits.left(&config.table.settings);
+        self.connects.begin(&mut self.cx, permit, a, left, prepared, all, addresses);
         self.redirected();
     }
 

@@ -7,7 +7,7 @@ use super::arrival::{Arrival, LocalClient};
 use super::backend::connect::Connects;
 use super::channel::{Broken, Retries};
 use super::context::{Context, Phase, SIGNALS, Timer};
-use super::deferred::Deferred;
+use super::deferred::{Deferred, DeferredStart};
 use super::hosts::Hosts;
 use super::lingering::Lingering;
 use super::listeners::Listeners;
@@ -64,7 +64,7 @@ pub enum AwaitsAccount {
 pub struct Parent {
     /// Dropped before the context, whose spawner the starts that are under way use.
     pub services: Services,
-    pub deferred: Deferred,
+    pub deferred: Deferred<DeferredStart>,
     /// Likewise.
     pub connects: Connects,
     pub lingering: Lingering,

@@ -38,7 +38,7 @@ const TERMINATE_RETRY: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub struct Services {
-    limits: Limits,
+    pub(super) limits: Limits,
     /// Spawned and not yet at exec, the oldest first. They must be dropped before their spawner.
     pub(super) starting: Vec<PendingStart<Starting>>,
     pub running: Runs,

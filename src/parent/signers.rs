@@ -9,7 +9,6 @@
 //! ends a process that has not answered for [`ANSWER_TIMEOUT`]. The keys are in a sealed file that
 //! the parent never reads.
 
-use super::by_source::BySource;
 use super::channel::{Broken, Channel};
 use super::children::Role;
 use super::config::Config;
@@ -17,7 +16,7 @@ use super::context::{Context, Timer};
 use super::inspector;
 use super::starts::{PAUSE, Starts};
 use crate::log;
-use crate::policy::Source;
+use crate::policy::{BySource, Source};
 use crate::sys::process::Exit;
 use crate::sys::spawn::{Child, Stderr};
 use crate::wire::orders::{Answer, Data, KeysPhase};
@@ -192,7 +191,7 @@ impl Signers {
         let Some(s) = self.all.iter_mut().find(|s| Rc::ptr_eq(&s.config, config)) else { return };
         let mut broken = None;
         while let Some(p) = s.process.as_mut().filter(|_| s.asked.len() < self.asked_max)
-            && let Some(mut request) = s.waiting.next()
+            && let Some(mut request) = s.waiting.take_next()
         {
             if s.asked.is_empty() {
                 s.since = cx.now;

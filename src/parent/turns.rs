@@ -23,6 +23,15 @@ const PER_USER_MAX: usize = 12;
 /// place to others: it costs its user, and nobody else.
 const HANGS_AFTER: Duration = Duration::from_millis(100);
 
+/// Where all that a request waits for hang for so long, it is refused. A child may wait for a
+/// processor for some tenths of a second where hundreds of programs are busy.
+const REFUSED_AFTER: Duration = Duration::from_secs(1);
+
+/// Does what is so old hang for so long that nobody waits for it?
+pub fn hangs(age: Duration) -> bool {
+    age > REFUSED_AFTER
+}
+
 /// While starts are pending that nobody waits for, and that are not late yet, the loop looks as
 /// often as this whether they are over.
 pub const LOOK_SOON: Duration = Duration::from_millis(2);
@@ -62,7 +71,7 @@ impl Services {
             {
                 let in_the_way = |start: &&PendingStart<Starting>| all_full || of_user(start);
                 let mut in_the_way = self.starting.iter().filter(in_the_way);
-                if in_the_way.clone().all(|start| start.age() > HANGS_AFTER) {
+                if in_the_way.clone().all(|start| hangs(start.age())) {
                     return Turn::Never;
                 }
                 if !in_the_way.any(is_awaited) {

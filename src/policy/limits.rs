@@ -171,6 +171,11 @@ impl Limits {
         if self.running >= settings.max_services { Err(Busy::Services) } else { Ok(()) }
     }
 
+    /// How many more services may run.
+    pub fn left(&self, settings: &Settings) -> usize {
+        settings.max_services.saturating_sub(self.running) as usize
+    }
+
     /// A service has ended, or was not started after all.
     pub fn release(&mut self, ticket: Ticket) {
         self.running = self.running.saturating_sub(1);

@@ -19,6 +19,7 @@
 //! | `subject` | what is known of the client that asks |
 //! | `users`, `access`, `client_pattern`, `hours`, `libwrap` | rules on who may come, from where, when |
 //! | `banner`, `ids`, `source` | values of these |
+//! | `by_source` | what waits; the sources that it is for take turns |
 //! | `proxies` | load balancers that say who their clients are |
 //! | `origin` | the files that a table is read from |
 //!
@@ -28,6 +29,7 @@ mod access;
 mod attributes;
 mod backend;
 mod banner;
+mod by_source;
 mod client_pattern;
 mod endpoint;
 mod extract;
@@ -59,6 +61,7 @@ pub use access::Access;
 pub use attributes::{Attributes, LogFailure, LogSuccess, RlimitKind, SocketKind, Stderr};
 pub use backend::{Backend, Upstream};
 pub use banner::Banner;
+pub use by_source::BySource;
 pub use client_pattern::ClientPattern;
 pub use endpoint::{Endpoint, Family, Owner, Port, ProgramSocket};
 pub use extract::Extract;

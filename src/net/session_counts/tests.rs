@@ -14,6 +14,7 @@ fn a_source_has_its_own_bound_and_all_have_one() {
     let other = all.admit(a(2), &settings, true);
     assert_eq!(all.admit(a(3), &settings, true).expect_err("full"), Full::All);
     let branch = all.branch(&Arc::default(), places[0].as_ref().expect("a place"));
+    assert!(branch.is_some());
     drop((places, other));
     assert!(!all.is_empty());
     drop(branch);
@@ -88,16 +89,34 @@ fn a_session_whose_stream_asks_for_a_service_stays() {
     let socket = Arc::new(Shared::from(ours));
     let mut session = all.admit(a(1), &settings, false).expect("a place");
     session.may_go(Noticed::Connection(&socket));
-    let mut stream = all.branch(&Arc::default(), &session);
+    let mut stream = all.branch(&Arc::default(), &session).expect("a place");
     assert!(stream.stays());
     assert_eq!(all.admit(a(2), &settings, false).expect_err("none is idle"), Full::All);
     assert!(!session.is_evicted());
     // Its service was refused, say.
     drop(stream);
     session.may_go(Noticed::Connection(&socket));
-    let mut late = all.branch(&Arc::default(), &session);
+    let mut late = all.branch(&Arc::default(), &session).expect("a place");
     let other = all.admit(a(2), &settings, false).expect("it makes room");
     assert!(session.is_evicted() && !late.stays());
     drop((session, late, other));
     assert!(all.is_empty());
+}
+
+#[test]
+fn of_dialogues_no_source_has_as_many_as_are_left_for_all_others() {
+    let (all, a) = (SessionCounts::default(), |n: u8| Peer::from([192, 0, 2, n]));
+    let place = |n| all.admit(a(n), &Settings::default(), true).expect("a place");
+    let sessions = [1, 1, 2, 3].map(place);
+    let branches = |of| std::iter::from_fn(|| all.branch(&Arc::default(), of)).collect::<Vec<_>>();
+    let first = branches(&sessions[0]);
+    assert_eq!(first.len(), DIALOGUES_MAX as usize / 2);
+    // Another session of the same source.
+    assert!(all.branch(&Arc::default(), &sessions[1]).is_none());
+    let second = branches(&sessions[2]);
+    assert_eq!(second.len(), DIALOGUES_MAX as usize / 4);
+    drop(first);
+    assert!(!branches(&sessions[1]).is_empty() && !branches(&sessions[3]).is_empty());
+    drop((sessions, second));
+    assert!(all.is_empty() && all.lock().sources.is_empty());
 }

@@ -36,7 +36,7 @@ impl Loop {
     pub(super) fn accept(&mut self) {
         for i in 0..self.listeners.len() {
             for n in 0..BATCH {
-                if !self.listeners[i].pending || !self.has_room() || self.now < self.accept_after {
+                if !self.listeners[i].pending || self.now < self.accept_after {
                     break;
                 }
                 match socket::accept(self.listeners[i].socket.as_fd()) {
@@ -190,6 +190,6 @@ impl Loop {
             let forgotten = self.poll.registry().deregister(&mut SourceFd(&l.socket.as_raw_fd()));
             debug_assert!(forgotten.is_ok());
         }
-        self.send_order(&FromNet::ListenersClosed, &[]);
+        self.send_order(&FromNet::ListenersClosed, None, &[]);
     }
 }

@@ -17,20 +17,30 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 impl Loop {
     pub(super) fn report_refusal(&mut self, facts: &Facts, why: Option<Refusal>, name: &[u8]) {
         if let Some(why) = why {
-            self.send_order(&FromNet::Refused(request::refused(facts, why, name)), &[]);
+            let order = FromNet::Refused(request::refused(facts, why, name));
+            self.send_order(&order, Some(facts.peer), &[]);
         }
     }
 
-    /// Sends an order. False: it cannot be sent now. A parent that is gone is noticed where its
-    /// orders are read.
-    pub(super) fn send_order(&mut self, order: &FromNet, with: &[BorrowedFd]) -> bool {
-        self.order_queue.send(order, with).is_ok()
+    /// Sends an order. `of`: the client whose source it counts for. False: it cannot be sent now. A
+    /// parent that is gone is noticed where its orders are read.
+    pub(super) fn send_order(
+        &mut self,
+        order: &FromNet,
+        of: Option<Peer>,
+        with: &[BorrowedFd],
+    ) -> bool {
+        self.order_queue.send(order, of, with).is_ok()
     }
 
-    /// Sends the orders that the channel did not take at once.
+    /// Sends the orders that the channel did not take at once. Where too many are held, requests
+    /// are refused.
     pub(super) fn flush_orders(&mut self) {
         if let Err(e) = self.order_queue.flush() {
             log::debug!("sending held orders: {e}");
+        }
+        for (service, client) in self.order_queue.refused() {
+            self.refuse(client, ServiceId(service), Why::Busy);
         }
         if self.order_queue.has_backlog() != self.watched {
             self.watched = !self.watched;
@@ -110,7 +120,7 @@ impl Loop {
                 self.named(client as Slot, generation, name)
             }
             (ToNet::Drain { last }, None) => self.drain(last),
-            (ToNet::Ping, None) => drop(self.send_order(&FromNet::Pong, &[])),
+            (ToNet::Ping, None) => drop(self.send_order(&FromNet::Pong, None, &[])),
             _ => return Err(forbidden()),
         }
         Ok(())

@@ -174,6 +174,11 @@ impl Multiplexer<'_> {
             self.busy(id, None);
             return Ok(());
         }
+        let Some(guard) = s.state.world.sessions.branch(&self.streams.branches, &s.state.guard)
+        else {
+            self.busy(id, None);
+            return Ok(());
+        };
         let Ok((ours, theirs)) = s.state.world.descriptors.unless_reserved(socket::pair()) else {
             return self.no_descriptor_left(id, None);
         };
@@ -194,7 +199,7 @@ impl Multiplexer<'_> {
             channel: Asked::Session(asked),
             place: Where::Stream,
             first: First::Builtin(b),
-            guard: s.state.world.sessions.branch(&self.streams.branches, &s.state.guard),
+            guard,
             outer,
             handover: Some(handover.clone()),
         });
