@@ -8,7 +8,10 @@ mod support;
 mod tls;
 
 use fived::wire::orders::phases::kind;
-use fived::wire::orders::{Ask, ClientAddresses, Data, FromNet, Message, Method, OfferAsk};
+use fived::wire::orders::{
+    AddressPair, Ask, Claim, ClientAddresses, Data, FromNet, Message, Method, OfferAsk,
+};
+use fived::wire::resume;
 use fived::wire::run::Way;
 use nix::sys::signal::Signal;
 use std::io::Read;
@@ -707,11 +710,14 @@ fn a_net_that_was_killed_says_nothing_more_even_if_it_cannot_end() {
 /// Arguments: the pid of a net process, and an order. It is said with a connection that was made to
 /// a server at 127.0.0.1.
 const CONNECTED: &str = r"
-import array, ctypes, os, socket, sys
-own = socket.socket(fileno=ctypes.CDLL(None).syscall(438, os.pidfd_open(int(sys.argv[1])), 3, 0))
+import array, ctypes, os, select, socket, sys
+pidfd = os.pidfd_open(int(sys.argv[1]))
+own = socket.socket(fileno=ctypes.CDLL(None).syscall(438, pidfd, 3, 0))
 l = socket.create_server(('127.0.0.1', 0))
 c = socket.create_connection(l.getsockname(), source_address=('127.77.0.1', 0))
 own.sendmsg([bytes.fromhex(sys.argv[2])], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [c.fileno()]))])
+# Whoever is gone is nobody's client in any case.
+select.select([pidfd], [], [], 60)
 ";
 
 /// Any user can connect to any server: that is no client from there.
@@ -786,7 +792,8 @@ fn a_net_of_a_table_that_was_replaced_begins_nothing_for_ever() {
 /// listeners (`at:PORT`); it is handed over with one end of a pair (`session:ORDER`), and on the
 /// channel that comes back orders follow: without descriptors (`says:ORDER`), or with that
 /// connection (`with-client:ORDER`); or on the process's own channel, for that session and with that
-/// connection (`on-client:ORDER`). `hears` waits for an answer and prints its kind; 0: none came.
+/// connection (`on-client:ORDER`). `stream` waits for the channel of a stream, on which all that
+/// follows is said. `hears` waits for an answer and prints its kind; 0: none came.
 const SAYS: &str = r"
 import array, ctypes, os, socket, sys, time
 pid, steps = int(sys.argv[1]), sys.argv[2:]
@@ -838,6 +845,12 @@ for step in steps:
         send(channel, order)
     elif what == 'with-client':
         send(channel, order, client)
+    elif what == 'stream':
+        # What its session was answered has the channel of a stream.
+        fds = channel.recvmsg(4096, 64)[1]
+        kept.append(channel)
+        channel = socket.socket(fileno=array.array('i', fds[0][2])[0])
+        channel.settimeout(60)
     elif what == 'on-client':
         send(own, order[:32] + text[16:24].hex() + order[48:], client)
     else:
@@ -849,7 +862,10 @@ struct Steps(Vec<String>);
 
 impl Steps {
     fn new(client: &str, tls_port: Option<u32>) -> Steps {
-        let session = FromNet::Session { tls_port, addresses: ClientAddresses::default() };
+        Steps::of(client, FromNet::Session { tls_port, addresses: ClientAddresses::default() })
+    }
+
+    fn of(client: &str, session: FromNet) -> Steps {
         Steps(vec![client.into(), format!("session:{}", hex(&session.encode()))])
     }
 
@@ -858,8 +874,12 @@ impl Steps {
         self
     }
 
-    fn hears(mut self) -> Steps {
-        self.0.push("hears".into());
+    fn hears(self) -> Steps {
+        self.step("hears")
+    }
+
+    fn step(mut self, what: &str) -> Steps {
+        self.0.push(what.into());
         self
     }
 
@@ -954,4 +974,81 @@ fn it_gets_nothing_that_its_client_may_not_have() {
     }
     assert!(!d.log().contains("START "), "{}", d.log());
     same(d.ask("hello\r\n"), HELLO);
+}
+
+/// Says these steps in turn, each of which ends the net process that says them.
+fn each_ends_its_net(d: &Daemon, all: Vec<(&str, Steps)>) {
+    for (n, (what, steps)) in all.into_iter().enumerate() {
+        let net = d.net_pid();
+        let said = Command::new("python3")
+            .args(["-c", &with_client(SAYS), &net.to_string()])
+            .args(steps.0)
+            .stdin(Stdio::null())
+            .output()
+            .expect("python3");
+        assert!(said.status.success(), "{what}: {said:?}");
+        let ended = || d.log().matches(": a forbidden order; fived ends it").count() == n + 1;
+        until(what, ended);
+        until("another net serves", || matches!(d.nets()[..], [other] if other != net));
+    }
+}
+
+fn claim(n: u8) -> Ask {
+    let claim = resume::Claim { id: resume::Id([n; 16]), received: 0, proof: [0; 32] };
+    Ask::Resume(Claim { connection: 1, claim, exporter: [0; 32], challenge: [0; 32] })
+}
+
+/// Net asks for none of this. The parent does not rely on that.
+#[test]
+fn what_net_never_asks_for_ends_it() {
+    if !root() || !installed("python3") {
+        return skip("needs root and python3");
+    }
+    let d = Daemon::with(&format!(
+        "proxy_from = 127.0.0.0/8\n{CONF}web stream tcp nowait - offer\n offered_by = nobody-here\n"
+    ))
+    .start();
+    let door = format!("at:{}", d.address().port());
+    let afar = AddressPair {
+        client: ([192, 0, 2, 1], 9).into(),
+        local: (d.address().ip(), d.address().port()).into(),
+    };
+    let addresses = ClientAddresses { own: None, proxied: Some(afar) };
+    let from_afar = FromNet::Session { tls_port: None, addresses };
+    let password = Ask::Verify { method: Method::Password, user: Data::default() };
+    let key = Ask::Verify { method: Method::Pubkey, user: Data::default() };
+    let resumable = Ask::Resumable { key: resume::ProofKey([7; 32]) };
+    let mut claims = Steps::new(&door, None).encrypted();
+    for n in 0..3 {
+        claims = claims.then("says", &claim(n)).hears();
+    }
+    let branch = Ask::Branch { host: 0, tag: 1 };
+    let offer = Ask::Offer(OfferAsk::Begin { service: 4, host: 0 });
+    let stands = || Steps::new(&door, None).encrypted().then("says", &resumable).hears();
+    each_ends_its_net(
+        &d,
+        vec![
+            (
+                "a password in the clear",
+                Steps::of(&door, from_afar.clone()).then("says", &password),
+            ),
+            ("a key in the clear", Steps::of(&door, from_afar).then("says", &key)),
+            ("a try after three wrong claims", claims.then("says", &password).hears()),
+            ("a claim of a session that stands", stands().then("says", &claim(9)).hears()),
+            ("a second name", stands().then("says", &resumable).hears()),
+            (
+                "an offer that nobody may make",
+                Steps::new(&door, None)
+                    .then("says", &branch)
+                    .step("stream")
+                    .then("says", &offer)
+                    .hears(),
+            ),
+            (
+                "an answer to a claim that nobody made",
+                stands().then("says", &Ask::Resumed { taken: true }).hears(),
+            ),
+        ],
+    );
+    assert!(!d.log().contains("OFFER "), "{}", d.log());
 }

@@ -58,6 +58,18 @@ struct Pending {
     askers: Vec<Asker>,
 }
 
+impl Pending {
+    /// `clients`: so many can there be. Err: so many wait already. (A net process that somebody
+    /// else controls can ask as often as it likes.)
+    fn add(&mut self, asker: Asker, clients: usize) -> Result<(), Asker> {
+        if self.askers.len() >= clients {
+            return Err(asker);
+        }
+        self.askers.push(asker);
+        Ok(())
+    }
+}
+
 #[derive(Default)]
 pub struct Names {
     known: HashMap<IpAddr, (Duration, PeerName)>,
@@ -147,7 +159,12 @@ impl Names {
             return self.tell(asker, name);
         }
         if let Some(pending) = self.pending.get_mut(&address) {
-            return pending.askers.push(asker);
+            let settings = &cx.config.table.settings;
+            let clients = settings.max_connections.saturating_add(settings.max_sessions);
+            if let Err(asker) = pending.add(asker, clients as usize) {
+                self.tell(asker, PeerName::Unknown);
+            }
+            return;
         }
         let of_source = self.sources.entry(Source::of(address.into())).or_default();
         if *of_source >= PER_SOURCE_MAX {
@@ -235,5 +252,18 @@ pub fn for_net(name: &PeerName) -> Named {
         PeerName::Is(n) => Named::Is(Data::truncate(n.as_bytes())),
         PeerName::None => Named::None,
         PeerName::Unknown | PeerName::NotAsked => Named::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_asks_again_and_again_does_not_fill_the_memory() {
+        let mut pending = Pending { since: Duration::ZERO, askers: Vec::new() };
+        assert!((0..9).all(|n| pending.add(Asker::Session(n), 9).is_ok()));
+        assert!(pending.add(Asker::Session(0), 9).is_err());
+        assert_eq!(pending.askers.len(), 9);
     }
 }
