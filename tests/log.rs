@@ -215,7 +215,7 @@ fn lines_are_written_while_there_is_always_something_to_do() {
     let who = if root() { "root".into() } else { user() };
     let (bad, look) = (free_address(), free_address());
     let d = Daemon::with(&format!(
-        "log_type = FILE @DIR@/log\nlog_on_success =\n\
+        "log_type = FILE @DIR@/log\nlog_on_success =\nmax_services_per_source = 1000\n\
          bad stream tcp nowait {who} /no/such\n port = {bad}\n\
          look stream tcp nowait {who} /bin/sh sh -c 'grep -c REFUSE @DIR@/log'\n port = {look}\n"
     ))
