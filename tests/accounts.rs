@@ -6,6 +6,7 @@ mod support;
 
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
+use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
@@ -256,6 +257,20 @@ fn users_and_groups_of_a_directory_and_a_directory_that_does_not_answer() {
     same(shell(), format!("{GO}{IDS}"));
     d.reload(&refusing("colleagues"));
     until("the new table is served", || as_demo(&d, "shell") == NOT_AVAILABLE);
+}
+
+/// What one of them has put into its keyring, a name server's answer among it, another does not
+/// find.
+#[test]
+fn each_look_up_has_a_session_keyring_of_its_own() {
+    let Some(d) = with_directory(DIRECTORY).map(Builder::start) else { return };
+    d.place.write("keyrings", "", 0o666);
+    for n in 1..4 {
+        same(as_demo(&d, "shell"), format!("{GO}{IDS}"));
+        let keyrings = read(&d.place.at("keyrings"));
+        let all: HashSet<&str> = keyrings.lines().collect();
+        assert!(all.len() >= n && all.iter().all(|k| !k.starts_with('-')), "{all:?}");
+    }
 }
 
 const ASKED: &str = "+ Success\r\nEnter Username: Enter Password: ";

@@ -169,6 +169,9 @@ fn cps() {
             && answers[first..].iter().all(|a| a == BUSY.as_bytes())
     );
     assert!(d.wait_log("REFUSE service=cat").contains("reason=cps"));
+    // Not only for the rest of that second.
+    std::thread::sleep(Duration::from_millis(1100));
+    same(d.ask("cat\r\n"), BUSY);
 }
 
 #[test]

@@ -250,10 +250,13 @@ fn a_configuration_that_the_system_does_not_open_has_no_mistake() {
     if !installed("strace") || !root() {
         return skip("needs root and strace");
     }
-    for path in ["@DIR@/fived.conf", "@DIR@/more.conf"] {
-        let fails = ["-e", "trace=openat", "-e", "inject=openat:error=EMFILE", "-P", path];
+    let paths = ["fived.conf", "more.conf", "state/cert.pem", "state/key.pem", "own.pem"];
+    for path in paths.map(|name| format!("@DIR@/{name}")) {
+        let fails = ["-e", "trace=openat", "-e", "inject=openat:error=EMFILE", "-P", &path];
         let strace = [&["strace", "-D", "-q", "-o", "/dev/null"], &fails[..]].concat();
-        let d = Daemon::with("include @DIR@/more.conf\n").file("more.conf", CONF).under(&strace);
+        let own = if path.contains("own") { "certificate = @DIR@/own.pem\n" } else { "" };
+        let d = Daemon::with(&format!("{own}include @DIR@/more.conf\n"));
+        let d = d.file("more.conf", CONF).under(&strace);
         let wanted = d.place.fill(&format!("{path}: Too many open files (os error 24)\n"));
         let (code, text) = d.fails();
         assert!(code == 111 && text.ends_with(&wanted), "{code} {text}");

@@ -8,6 +8,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 use support::*;
 
@@ -67,33 +69,47 @@ fn daemon(settings: &str) -> Option<(Daemon, Hung)> {
     Some((Daemon::with(&format!("{settings}{OTHER}{stuck}")).start(), hung))
 }
 
+/// They hang until the test has seen what it is about: nobody can kill them.
 #[test]
 fn a_start_that_hangs_holds_up_no_other() {
-    let Some((d, _hung)) = daemon("") else { return };
+    let Some((d, hung)) = daemon("") else { return };
+    let asked = answers_after(&hung.device, None);
     let mut stuck: Vec<Client> = (0..12).map(|_| d.connect()).collect();
     for c in &mut stuck {
         c.send(STUCK);
         // Each is late when the next begins.
         (0..2).for_each(|_| same(d.ask("hello\r\n"), HELLO));
     }
-    until("all are late", || d.ask(STUCK) == b"-Service busy\r\n");
+    until("all hang", || asked.load(Relaxed) == stuck.len());
+    same(d.ask(STUCK), BUSY);
     same(d.ask("hello\r\n"), HELLO);
-    d.wait_log("reason=processes");
-    // Whoever hangs for too long is killed.
-    stuck.iter_mut().for_each(|c| same(c.read_all(), "-Service failed\r\n"));
-    assert!(
-        d.wait_log("REFUSE service=stuck host= from=127.0.0.1 reason=failed").contains("stopped")
-    );
+    d.wait_log("REFUSE service=stuck host= from=127.0.0.1 reason=processes");
+    // They hang until the file system is ended, although it is in use (EBUSY).
+    let _ = umount2(&*hung.at, MntFlags::MNT_FORCE);
+    stuck.iter_mut().for_each(|c| same(c.read_all(), FAILED));
     until("nothing is left of them", || d.services().is_empty());
 }
 
+#[test]
+fn a_start_that_hangs_for_too_long_is_killed() {
+    let Some((d, _hung)) = daemon("") else { return };
+    same(d.ask(STUCK), FAILED);
+    let line = d.wait_log("REFUSE service=stuck host= from=127.0.0.1 reason=failed");
+    assert!(line.contains("stopped"), "{line}");
+    until("nothing is left of it", || d.services().is_empty());
+}
+
 /// Answers what mounts it, and every other question after this time, with success; None: never.
-/// It takes what it is asked: whoever asks then cannot be killed any more.
-fn answers_after(device: &File, time: Option<Duration>) {
+/// It takes what it is asked: whoever asks then cannot be killed any more. Returned: how many
+/// questions there were.
+fn answers_after(device: &File, time: Option<Duration>) -> Arc<AtomicUsize> {
     const INIT: u32 = 26;
+    const INTERRUPT: u32 = 36;
     const HEAD: usize = 16;
     const INIT_ANSWER: usize = 80;
     let mut device = device.try_clone().expect("descriptor");
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = count.clone();
     std::thread::spawn(move || {
         let mut asked = vec![0; 1 << 17];
         while let Ok(40..) = device.read(&mut asked) {
@@ -106,7 +122,11 @@ fn answers_after(device: &File, time: Option<Duration>) {
                 // Version 7.31 (fuse(4)).
                 answer[HEAD..HEAD + 8].copy_from_slice(&[7, 0, 0, 0, 31, 0, 0, 0]);
                 device.write_all(&answer).expect("answer");
-            } else if let Some(time) = time {
+                continue;
+            }
+            let is_question = asked[4..8] != INTERRUPT.to_ne_bytes();
+            counted.fetch_add(usize::from(is_question), Relaxed);
+            if let Some(time) = time {
                 let mut device = device.try_clone().expect("descriptor");
                 std::thread::spawn(move || {
                     std::thread::sleep(time);
@@ -116,6 +136,7 @@ fn answers_after(device: &File, time: Option<Duration>) {
             }
         }
     });
+    count
 }
 
 /// The loop waits once in vain for a child of a user whose file system is slow; then it knows.

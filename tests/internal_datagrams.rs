@@ -50,10 +50,16 @@ fn keep_busy<T>(to: SocketAddr, done: impl FnOnce() -> T) -> T {
 
 #[test]
 fn an_idle_one_keeps_fived_from_no_end() {
-    for signal in [Signal::SIGTERM, Signal::SIGUSR2] {
+    for (signal, has_started) in
+        [Signal::SIGTERM, Signal::SIGUSR2].into_iter().flat_map(|s| [(s, true), (s, false)])
+    {
         let mut d = Daemon::with(&format!("{ECHO}127.0.0.1:0\n")).start();
         let at = d.port(0);
         echo(&client(at), "one");
+        // It may answer before fived knows that it has started.
+        if has_started {
+            d.wait_log("START service=echo");
+        }
         let status = keep_busy(at, || {
             d.signal(signal);
             d.wait()

@@ -5,6 +5,8 @@ mod support;
 #[path = "support/yamux_raw.rs"]
 mod yamux_raw;
 
+use std::fs::File;
+use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use support::*;
@@ -63,18 +65,13 @@ fn idle_dialogues_of_checkpassword_keep_no_place() {
     login_from(&d, "127.0.0.3");
 }
 
-/// Programs that hang take the places of their source alone.
-#[test]
-fn programs_that_hang_keep_only_their_source_waiting() {
-    let script = "#!/bin/sh\nx=$(tr '\\000' '|' <&3)\ncase $x in 'demo|demopass||') exit 0;; 'hang|'*) : >>@DIR@/hangs; exec sleep 1000;; esac\nexit 1\n";
-    let conf = format!("checkpassword = @DIR@/check\nmax_sessions_per_source = 200\n{ROW}");
-    let d = Daemon::with(&conf).file("check", script).start();
+/// Sends a password at once; how many of these are tried is told by the first that is refused.
+fn tries(d: &Daemon, name: &str, most: usize) -> Vec<Client> {
     let mut all = Vec::new();
-    // Some run, some wait; whoever is one too many is told so before anything is asked.
-    while all.len() < 60 {
+    while all.len() < most {
         let mut c = d.connect();
         let mut first = [0; 2];
-        c.send("AUTH\r\nhang\r\nx\r\n");
+        c.send(format!("AUTH\r\n{name}\r\nx\r\n"));
         std::io::Read::read_exact(&mut c.0, &mut first).expect("an answer");
         if &first == b"- " {
             same(c.read_all(), "Try again later (1 s)\r\n");
@@ -83,6 +80,17 @@ fn programs_that_hang_keep_only_their_source_waiting() {
         c.expect(&ASKED[2..]);
         all.push(c);
     }
+    all
+}
+
+/// Programs that hang take the places of their source alone.
+#[test]
+fn programs_that_hang_keep_only_their_source_waiting() {
+    let script = "#!/bin/sh\nx=$(tr '\\000' '|' <&3)\ncase $x in 'demo|demopass||') exit 0;; 'hang|'*) : >>@DIR@/hangs; exec sleep 1000;; esac\nexit 1\n";
+    let conf = format!("checkpassword = @DIR@/check\nmax_sessions_per_source = 200\n{ROW}");
+    let d = Daemon::with(&conf).file("check", script).start();
+    // Some run, some wait; whoever is one too many is told so before anything is asked.
+    let all = tries(&d, "hang", 60);
     assert!((16 + 32..60).contains(&all.len()), "{} were asked", all.len());
     // A stream of a session is told the same.
     let mut mux = d.connect();
@@ -92,6 +100,29 @@ fn programs_that_hang_keep_only_their_source_waiting() {
     same(mux.stream(1).0, "- Try again later (1 s)\r\n");
     login_from(&d, "127.0.0.3");
     key_is_looked_at(&d, "127.0.0.2");
+}
+
+/// Else a source could have as many passwords tried in spite of its penalty as may wait.
+#[test]
+fn tries_that_wait_are_not_made_once_their_source_has_a_penalty() {
+    let script = "#!/bin/sh\necho >>@DIR@/tried\nread x <@DIR@/gate\nexit 1\n";
+    let conf = format!("checkpassword = @DIR@/check\nmax_sessions_per_source = 200\n{ROW}");
+    let b = Daemon::with(&conf).file("check", script);
+    let gate = b.place.at("gate");
+    nix::unistd::mkfifo(&*gate, nix::sys::stat::Mode::from_bits_truncate(0o644)).expect("mkfifo");
+    let mut gate = File::options().read(true).write(true).open(gate).expect("open");
+    let d = b.start();
+    let all = tries(&d, "demo", 60);
+    let tried = || read(&d.place.at("tried")).lines().count();
+    until("as many run as may", || tried() == 16);
+    gate.write_all(&[b'\n'; 16]).expect("write");
+    const FAILED: &str = "- Authentication failed\r\n";
+    let answer = |mut c: Client| String::from_utf8(c.read_any_of(FAILED.len())).expect("text");
+    let (failed, later): (Vec<_>, Vec<_>) = all.into_iter().map(answer).partition(|a| a == FAILED);
+    assert!(failed.len() == 16 && later.len() >= 32, "{failed:?} {later:?}");
+    let is_told = |a: &String| a.starts_with("- Try again later (") && !a.contains("(1 s)");
+    assert!(later.iter().all(is_told), "{later:?}");
+    assert_eq!(tried(), 16);
 }
 
 #[test]

@@ -88,11 +88,13 @@ fn logins_penalties_sessions_and_reloads_are_counted() {
     session.resume(d.connect().0);
     kinds([0.0, 1.0, 0.0]);
     let read = now("fived_last_reload_time_seconds");
+    assert_eq!(now("fived_last_reload_good"), 1.0);
     assert!(read >= now("fived_start_time_seconds"), "{read}");
     until("another second has begun", || {
         d.reload("nonsense\n");
         now("fived_last_reload_time_seconds") > read
     });
+    assert_eq!(now("fived_last_reload_good"), 0.0);
     let all = text(&d);
     assert!(!all.contains("strange"), "{all}");
 }

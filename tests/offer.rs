@@ -239,6 +239,34 @@ fn an_offer_too_many_is_in_the_log() {
 }
 
 #[test]
+fn one_session_offers_64_services_and_one_user_256() {
+    let rows: String = (0..257).map(|n| row(&format!("web{n}"), "alice bob", "")).collect();
+    let d = daemon(&rows);
+    let all = |user, names: std::ops::Range<i32>| {
+        let mut c = Computer::of(&d, user);
+        for n in names {
+            let id = c.ask(format!("OFFER\r\nweb{n}\r\n"));
+            c.hears(id, format!("+ Success\r\nOffering web{n}\r\n"));
+        }
+        c
+    };
+    let mut first = all("alice", 0..64);
+    let id = first.ask("OFFER\r\nweb256\r\n");
+    first.hears(id, NOT_OFFERED);
+    let _more = [1, 2, 3].map(|n| all("alice", n * 64..n * 64 + 64));
+    let mut fifth = Computer::of(&d, "alice");
+    let id = fifth.ask("OFFER\r\nweb256\r\n");
+    fifth.hears(id, NOT_OFFERED);
+    // Others have their own.
+    all("bob", 256..257);
+    // One that has ended makes room.
+    first.raw.frame(WINDOW, FIN, 1, 0);
+    d.wait_log("WITHDRAW service=web0 ");
+    let id = fifth.ask("OFFER\r\nweb256\r\n");
+    fifth.hears(id, "+ Success\r\nOffering web256\r\n");
+}
+
+#[test]
 fn run_of_an_offered_service_ends_with_0() {
     let d = daemon(&row("web", "alice", ""));
     let mut a = Computer::offering(&d, "alice", "web");

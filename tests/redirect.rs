@@ -150,12 +150,13 @@ fn one_that_does_not_answer_is_passed_over_and_nobody_else_waits() {
     same(waits.read_all(), FAILED);
     let line = d.wait_log("REFUSE service=hangs");
     assert!(line.contains(&format!("{silent}: no answer within 1 s")), "{line}");
-    // It is tried last for a while: this one does not wait for it.
-    until("nobody waits for it", || {
+    // It is tried last for a while: nobody waits for it, whosever turn it is.
+    let does_not_wait = || {
         let began = std::time::Instant::now();
         d.connect().send("web\r\n").expect(GO).expect("this is one\n");
         began.elapsed() < Duration::from_secs(1)
-    });
+    };
+    until("nobody waits for it", || does_not_wait() && does_not_wait());
     let _ = s.ended();
 }
 
@@ -703,7 +704,8 @@ fn the_upstream_is_told_of_the_client_first() {
         let _ = s.write_all(&all);
     });
     let conf = row("v1", &[&up], " proxy = v1\n") + &row("v2", &[&up], " proxy = v2\n");
-    let d = Daemon::with(&conf).start();
+    let d = Daemon::with(&format!("passwords = @DIR@/passwords\n{conf}"));
+    let d = d.file("passwords", &passwords(&["demo"])).start();
     let mut c = d.connect();
     let mine = c.0.local_addr().expect("an address").port();
     let port = d.address().port();
@@ -715,6 +717,14 @@ fn the_upstream_is_told_of_the_client_first() {
     c.half_close();
     let all = c.read_all();
     assert!(all.starts_with(b"+Go\r\n\r\n\r\n\0\r\nQUIT\n\x21\x11"), "{}", all.escape_ascii());
-    let has = |part: &[u8]| all.windows(part.len()).any(|w| w == part);
-    assert!(has(b"TLSv1.3") && has(b"TLS_") && all.ends_with(b"hello"), "{}", all.escape_ascii());
+    let has = |all: &[u8], part: &[u8]| all.windows(part.len()).any(|w| w == part);
+    assert!(has(&all, b"TLSv1.3") && has(&all, b"TLS_"), "{}", all.escape_ascii());
+    assert!(all.ends_with(b"hello"), "{}", all.escape_ascii());
+    // Who has logged in, and the number of the session.
+    let mut c = d.connect();
+    let all = c.send("AUTH\r\ndemo\r\ndemopass\r\nv2\r\nhello").half_close().read_all();
+    let line = d.wait_log(" user=demo");
+    let number = line.split("session=").nth(1).and_then(|l| l.split(' ').next()).expect("one");
+    let unique = [&[5, 0, number.len() as u8], number.as_bytes()].concat();
+    assert!(has(&all, b"\x22\0\x04demo") && has(&all, &unique), "{}", all.escape_ascii());
 }

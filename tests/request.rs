@@ -1,6 +1,7 @@
 //! SPEC 1.1: the request, byte for byte.
 
 mod support;
+use std::io::Write;
 use support::*;
 
 const CONF: &str = "
@@ -314,6 +315,16 @@ fn no_reset_overtakes_a_refusal() {
     }
     let long = vec![b'x'; 1 << 20];
     same(d.connect().try_send(&long).read_any(), TOO_LONG);
+    // So is what comes after the refusal, for a while.
+    until("it can go on sending", || {
+        let mut c = d.connect();
+        same(c.send("nothing\r\n").read_all(), NOT_AVAILABLE);
+        let mut more = || {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            c.0.write_all(b"more").is_ok()
+        };
+        (0..4).all(|_| more())
+    });
 }
 
 #[test]

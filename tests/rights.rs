@@ -76,7 +76,10 @@ fn it_needs_no_proc() {
         .under(&["unshare", "-m", "sh", "-c", "umount -l /proc; exec \"$@\"", "sh"])
         .start();
     serves(&d);
-    assert!(!d.log().contains("WARN "), "{}", d.log());
+    // The address sanitizer looks for the program's name there.
+    let is_of_fived = |l: &&str| !cfg!(asan) || !l.contains("reading executable name");
+    let log = d.log();
+    assert!(!log.lines().filter(is_of_fived).any(|l| l.contains("WARN ")), "{log}");
 }
 
 /// In a user namespace of its own, whose root is not root over the network that it is in: that of a

@@ -447,6 +447,16 @@ rest stream tcp nowait @USER@ /bin/sh sh -c 'cat; until [ -e @DIR@/go ]; do slee
     c.read_exact(&mut answer).expect("an answer");
     drop(c);
     gone("a Unix socket");
+    // So it does where its client sends no more, and has not said that this is the end of its input.
+    let endless = "RUN\r\nsilent pty xterm 24 80\r\n";
+    let mut c = d.connect();
+    c.send(endless).expect(&given).half_close();
+    gone("FIN on a connection");
+    let mut mux = Raw(d.connect().multiplex());
+    mux.data(SYN, 1, endless);
+    d.service("sh");
+    mux.data(FIN, 1, b"");
+    gone("FIN in a stream");
     // One that has only finished sending gets the rest.
     let mut mux = Raw(d.connect().multiplex());
     mux.data(SYN, 1, request("rest"));

@@ -138,6 +138,28 @@ fn allow(pid: i32, descriptors: u64) {
     assert!(done.expect("prlimit").success());
 }
 
+/// A plain client needs one for a moment: its own socket.
+#[test]
+fn a_plain_client_gets_none_of_the_last_ones() {
+    if !installed("bash") {
+        return skip("needs bash");
+    }
+    // A session needs more than one: whether one is left depends on how many there were.
+    let is_refused = |taken: &str| {
+        let under = FEW.map(|w| w.replace("64", "256").replace("31", taken));
+        let d = Daemon::with(CONF).under(&under.each_ref().map(String::as_str)).start();
+        let mut sessions = Vec::new();
+        take_all_sessions(&d, &mut sessions);
+        let answer = String::from_utf8(d.ask("hello\r\n")).expect("ASCII");
+        assert!([BUSY, HELLO].contains(&answer.as_str()), "{answer:?}");
+        if answer == BUSY {
+            d.wait_log("REFUSE service=hello host= from=127.0.0.1 reason=descriptors");
+        }
+        answer == BUSY
+    };
+    assert!(["200", "201"].into_iter().any(is_refused));
+}
+
 #[test]
 fn an_order_that_came_without_its_descriptors_is_no_fault_of_net_s() {
     if !installed("prlimit") || !installed("setpriv") || !root() {

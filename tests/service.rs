@@ -335,6 +335,18 @@ fn unlimited_descriptors_are_as_many_as_fived_may_have() {
     assert_eq!(proc::limit(pid, "Max open files"), ("1000".into(), "1000".into()));
 }
 
+/// A root directory with cat(1) in it, which these commands change.
+fn jail(d: &Daemon, commands: &str) {
+    let all = format!(
+        "mkdir -p $0/bin; for f in /bin/cat $(ldd /bin/cat | grep -o '/[^ ]*'); do mkdir -p $0$(dirname $f); cp -L $f $0$f; done; {commands}; chmod -R a+rX $0"
+    );
+    let made = std::process::Command::new("sh")
+        .args(["-c", &all, &d.place.at("jail")])
+        .status()
+        .expect("sh");
+    assert!(made.success());
+}
+
 #[test]
 fn chroot() {
     if !root() || !installed("ldd") {
@@ -343,12 +355,7 @@ fn chroot() {
     let conf =
         "cat stream tcp nowait nobody /bin/cat cat\n chroot = @DIR@/jail\n directory = /sub\n";
     let d = Daemon::with(conf).start();
-    let jail = "mkdir -p $0/bin $0/sub; for f in /bin/cat $(ldd /bin/cat | grep -o '/[^ ]*'); do mkdir -p $0$(dirname $f); cp -L $f $0$f; done; chmod -R a+rX $0";
-    let made = std::process::Command::new("sh")
-        .args(["-c", jail, &d.place.at("jail")])
-        .status()
-        .expect("sh");
-    assert!(made.success());
+    jail(&d, "mkdir $0/sub");
     let (d, _c, pid) = held(d);
     assert_eq!(proc::link(pid, "root"), d.place.at("jail"));
     assert_eq!(proc::link(pid, "cwd"), d.place.at("jail/sub"));
@@ -364,16 +371,27 @@ fn a_program_in_a_chroot_may_be_a_link() {
     let conf = "cat stream tcp nowait nobody /bin/cat cat\n chroot = @DIR@/jail\n directory = /\n";
     // As it is started at boot.
     let d = Daemon::with(conf).under(&["env", "-C", "/"]).start();
-    let jail = "mkdir -p $0/bin; for f in /bin/cat $(ldd /bin/cat | grep -o '/[^ ]*'); do mkdir -p $0$(dirname $f); cp -L $f $0$f; done; \
-                mv $0/bin/cat $0/bin/a-cat-of-its-own; ln -s /bin/a-cat-of-its-own $0/bin/cat; chmod -R a+rX $0";
-    let made = std::process::Command::new("sh")
-        .args(["-c", jail, &d.place.at("jail")])
-        .status()
-        .expect("sh");
-    assert!(made.success());
+    jail(&d, "mv $0/bin/cat $0/bin/a-cat-of-its-own; ln -s /bin/a-cat-of-its-own $0/bin/cat");
     let (d, _c, pid) = held(d);
     // Nothing outside of it is in reach.
     assert_eq!(proc::link(pid, "cwd"), d.place.at("jail"));
+}
+
+/// As a home that is not there is `/` without one.
+#[test]
+fn a_home_that_is_not_in_the_root_is_that_root() {
+    if !root() || !installed("ldd") {
+        return skip("needs root and ldd");
+    }
+    let conf =
+        "passwords = @DIR@/passwords\ncat stream tcp nowait * /bin/cat cat\n chroot = @DIR@/jail\n";
+    let d = Daemon::with(conf).file("passwords", &passwords(&["games"])).start();
+    jail(&d, ":");
+    let mut c = d.connect();
+    c.send("AUTH\r\ngames\r\ndemopass\r\ncat\r\nx");
+    c.expect("+ Success\r\nEnter Username: Enter Password: Authentication as games successful\r\n");
+    c.expect("+Go\r\nx");
+    assert_eq!(proc::link(d.service("cat"), "cwd"), d.place.at("jail"));
 }
 
 #[test]

@@ -113,6 +113,10 @@ fn the_server_name_chooses_among_the_hosts_that_share_the_port() {
     answer(&d, "c.example", "c.example");
     assert!(d.wait_log("START service=web host=c.example").contains("from="));
     assert_eq!(d.ports_named(), 1, "{}", d.log());
+    // The row of all hosts is the default host's, too, and goes before the first.
+    let d = Daemon::with(&(shared + "[*]\n" + &row("web", ""))).start();
+    at(&d, 0, "unknown.example").expect(b"web TLSv1.3 unknown.example 127.0.0.1\n");
+    answer(&d, "d.example", "d.example");
 }
 
 #[test]

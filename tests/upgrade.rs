@@ -68,6 +68,18 @@ fn a_lingering_close_needs_no_net_process_that_serves() {
     }
 }
 
+/// It has the port, which the other fived needs.
+#[test]
+fn a_program_of_wait_is_asked_to_end() {
+    let row = "asked stream tcp wait @USER@ /bin/sleep sleep 1000\n port = 127.0.0.1:0\n";
+    let mut d = Daemon::with(&format!("{CONF}{row}")).start();
+    let _client = Client::connect(d.port(0));
+    d.service("sleep");
+    d.signal(Signal::SIGUSR2);
+    assert_eq!(d.wait(), 0);
+    assert!(d.wait_log("EXIT service=asked ").contains(" signal=15 "), "{}", d.log());
+}
+
 #[test]
 fn a_program_of_wait_that_stays_keeps_nobody_waiting() {
     let row = "stays stream tcp wait @USER@ /bin/sh sh @DIR@/stays\n port = 127.0.0.1:0\n";

@@ -62,6 +62,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_comment_begins_a_line_or_follows_white_space() {
+        for (line, text) in [("#a", ""), (" # a", " "), ("a#b #c #d", "a#b "), ("a\t#b", "a\t")] {
+            assert_eq!(without_comment(line), text);
+        }
+    }
+
+    #[test]
     fn a_pin_is_a_hash() {
         assert!(
             is_pin("sha256//AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")

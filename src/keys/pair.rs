@@ -106,6 +106,11 @@ mod tests {
         assert!(pair.sign(p256, &handshake(33)).is_none());
         assert!(pair.sign(p256, &handshake(32)[1..]).is_none());
         assert!(pair.sign(p256, b"anything").is_none());
+        for at in [0, BLANKS - 1] {
+            let mut other = handshake(32);
+            other[at] = b'x';
+            assert!(pair.sign(p256, &other).is_none());
+        }
         let client =
             [&[b' '; BLANKS][..], b"TLS 1.3, client CertificateVerify\0", &[7; 32]].concat();
         assert!(pair.sign(p256, &client).is_none());

@@ -1,15 +1,19 @@
-//! Checks private keys while a configuration is read. A keys process does it, because the parent
-//! never decodes a private key.
+//! Reads certificates and private keys while a configuration is read, and checks the keys. A keys
+//! process does that, because the parent never decodes a private key.
 
 use super::catalog;
 use super::descriptors::own;
+use crate::sys::file;
 use crate::sys::message;
 use crate::sys::poll::{self, Poll};
+use crate::sys::socket::is_scarcity;
 use crate::sys::spawn::{CList, Child, Env, Launch, Spawner, Stderr};
 use crate::wire::orders::{KeysPhase, Message, ORDER};
 use crate::wire::roles;
 use crate::wire::signing::{self, FromKeys, ToKeys};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
@@ -23,7 +27,7 @@ pub type Inspected = ([u8; 32], Vec<u16>);
 pub struct Inspector<'s> {
     spawner: &'s mut Spawner,
     process: Option<(Child, OwnedFd)>,
-    /// The first thing that the system refused, and for which no key is to blame.
+    /// The first thing that the system refused, and for which no file is to blame.
     refused: Option<String>,
 }
 
@@ -41,6 +45,16 @@ impl Inspector<'_> {
         })
     }
 
+    /// Reads a file of a pair. Errors: as those of a file that is wrong; where the system has no
+    /// descriptor or memory for it, [`Inspector::refused`] says so too.
+    pub fn read(&mut self, path: &Path) -> io::Result<Vec<u8>> {
+        file::read(path).inspect_err(|e| {
+            if is_scarcity(e) {
+                self.refused.get_or_insert_with(|| format!("{}: {e}", path.display()));
+            }
+        })
+    }
+
     /// What the system refused, if it did.
     pub fn refused(&mut self) -> Option<String> {
         self.refused.take()
@@ -55,7 +69,7 @@ impl Inspector<'_> {
                 Some(launch(self.spawner, Stderr::Ours).map_err(|e| format!("keys process: {e}"))?);
         }
         let (_, channel) = self.process.as_ref().ok_or("keys process: none")?;
-        let named = |e: std::io::Error| format!("keys process: {e}");
+        let named = |e: io::Error| format!("keys process: {e}");
         message::send(channel.as_fd(), &ToKeys::Pairs.encode(), &[file.as_fd()]).map_err(named)?;
         let mut answer = [Poll::new(channel.as_fd(), true, false)];
         if poll::wait(&mut answer, Some(ANSWER_TIMEOUT)).map_err(named)? == 0 {

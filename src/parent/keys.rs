@@ -12,7 +12,6 @@ use super::descriptors::own;
 use super::inspector::Inspector;
 use super::self_signed::{self, Unkept};
 use crate::policy::{HostId, Table};
-use crate::sys::file;
 use crate::sys::spawn::Spawner;
 use crate::wire::signing;
 use ring::hmac;
@@ -200,8 +199,9 @@ fn pair(
     key: &str,
     inspector: &mut Inspector,
 ) -> Result<(Pair, Secret), Vec<WrongFile>> {
-    let read = |setting, path: &str| {
-        file::read(path).map(Zeroizing::new).map_err(|e| (setting, format!("{path}: {e}")))
+    let mut read = |setting, path: &str| {
+        let found = inspector.read(path.as_ref()).map(Zeroizing::new);
+        found.map_err(|e| (setting, format!("{path}: {e}")))
     };
     let c = read("certificate", certificate);
     let (of_key, k) = match key == certificate {

@@ -5,7 +5,6 @@
 use super::certificate::{Pair, Secret, Wrong, mode_that_allows};
 use super::inspector::Inspector;
 use crate::policy::Table;
-use crate::sys::file;
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ECDSA_P256_SHA256, SanType,
 };
@@ -81,7 +80,7 @@ pub fn read(
         _ => false,
     };
     let wrong = |path: &Path, e: &dyn fmt::Display| format!("{}: {e}: {MEND}", path.display());
-    match (file::read(&certificate), file::read(&key)) {
+    match (inspector.read(&certificate), inspector.read(&key)) {
         (Ok(c), Ok(k)) => {
             let secret = Zeroizing::new(k);
             let pair = Pair::new(&c, &secret, inspector).map_err(|found| match found {

@@ -13,13 +13,16 @@ use std::time::{Duration, Instant};
 
 /// What ps(1) calls the process.
 const NAME: &str = "fived-calls";
-/// How long an answer is waited for. One that comes later is lost, so it is long for a computer
-/// that is busy, too. Each that did not come in time halves the time for the next ones, down to
-/// [`WAIT_MIN`], until [`WAIT_AGAIN`] after the first of them: whoever lets each call go when it
-/// was waited for in vain costs no more than that.
+/// How long an answer is waited for once the call has begun. One that comes later is lost, so it is
+/// long for a computer that is busy, too. Each that did not come in time halves the time for the
+/// next ones, down to [`WAIT_MIN`], until [`WAIT_AGAIN`] after the first of them: whoever lets each
+/// call go when it was waited for in vain costs no more than that.
 const WAIT_MAX: Duration = Duration::from_millis(100);
 const WAIT_MIN: Duration = Duration::from_millis(5);
 const WAIT_AGAIN: Duration = Duration::from_secs(60);
+/// How long a call may take to begin. It depends on nobody but the computer, which may be so busy
+/// that the process has to wait for a processor.
+const BEGIN_MAX: Duration = Duration::from_secs(3);
 
 /// A call, with the descriptors that it was given; its answer may be another one.
 type Call = Box<dyn FnOnce(&[BorrowedFd]) -> Option<OwnedFd> + Send>;
@@ -27,10 +30,21 @@ type Answer<T> = Arc<Mutex<Waited<T>>>;
 
 /// What somebody waits for.
 enum Waited<T> {
+    /// It has not begun.
     Pending,
+    Begun,
     Done(T),
     /// Nobody waits for it any more.
     InVain,
+}
+
+impl<T> Waited<T> {
+    /// The call begins.
+    fn begin(&mut self) {
+        if matches!(self, Waited::Pending) {
+            *self = Waited::Begun;
+        }
+    }
 }
 
 /// What makes the calls on one socket, or for one purpose, one after the other: one process at
@@ -113,22 +127,26 @@ impl BoundedCalls {
         let answer: Answer<T> = Arc::new(Mutex::new(Waited::Pending));
         let to = answer.clone();
         let call: Call = Box::new(move |with| {
+            let lock = || to.lock().unwrap_or_else(PoisonError::into_inner);
+            lock().begin();
             let (done, made) = call(with);
-            let mut to = to.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut to = lock();
             // A socket that comes too late is closed here: clients would come to it.
             let made = made.filter(|_| !matches!(*to, Waited::InVain));
             *to = Waited::Done(done);
             made
         });
         self.ask(with, call).inspect_err(|e| log::debug!("{NAME}: {e}")).ok()?;
-        let mut made = self.answer(self.wait());
-        let waited = || {
-            let mut answer = answer.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut *answer, Waited::InVain)
-        };
-        let done = match waited() {
+        let lock = || answer.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = Instant::now() + BEGIN_MAX;
+        let (mut made, mut has_begun) = (None, false);
+        while made.is_none() && !has_begun && Instant::now() < until && self.owed.is_some() {
+            has_begun = !matches!(*lock(), Waited::Pending);
+            made = self.answer(if has_begun { self.wait() } else { WAIT_MIN });
+        }
+        let done = match std::mem::replace(&mut *lock(), Waited::InVain) {
             Waited::Done(done) => Some(done),
-            Waited::Pending | Waited::InVain => None,
+            Waited::Pending | Waited::Begun | Waited::InVain => None,
         };
         if done.is_some() && made.is_none() {
             // It was made just in time, and is on its way.
@@ -258,6 +276,23 @@ mod tests {
             calls.make(&[], |_| 3)
         });
         assert_eq!((again, calls.held_up_for()), (Some(3), Duration::ZERO));
+    }
+
+    /// The computer is busy.
+    #[test]
+    fn a_call_that_begins_late_is_waited_for() {
+        let mut calls = guarding();
+        // SAFETY: no memory is handed over.
+        let pid = calls.make(&[], |_| unsafe { libc::getpid() }).expect("in time");
+        // SAFETY: likewise; it is a process of this test's own.
+        let signal = move |which| unsafe { libc::kill(pid, which) };
+        assert_eq!(signal(libc::SIGSTOP), 0);
+        let continued = std::thread::spawn(move || {
+            std::thread::sleep(3 * WAIT_MAX);
+            signal(libc::SIGCONT)
+        });
+        assert_eq!((calls.make(&[], |_| 1), continued.join().unwrap()), (Some(1), 0));
+        assert!(calls.in_vain.is_none());
     }
 
     #[test]
