@@ -2,6 +2,7 @@
 
 mod support;
 
+use nix::sys::signal::Signal;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use support::*;
@@ -466,4 +467,23 @@ fn what_is_decided_of_rows_that_have_ports_alone() {
         let text = text.trim_end();
         assert!(text.starts_with(answer) && text.ends_with(rest), "{query}: {text}");
     }
+}
+
+/// Who came first is not served first, where one source has hundreds of connections.
+#[test]
+fn one_source_keeps_no_other_waiting_at_a_port() {
+    let conf = "hello stream tcp nowait @USER@ /bin/echo echo hello\n port = 127.0.0.1:0\n";
+    let mut d = Daemon::with(&format!("max_services_per_source = 1000\n{conf}")).start();
+    d.signal(Signal::SIGSTOP);
+    let mut flood: Vec<Client> = (0..300).map(|_| at(&d, 0)).collect();
+    let (from, to) = ("127.0.0.2", (std::net::Ipv4Addr::LOCALHOST, d.port(0).port()).into());
+    let mut honest = connect_from(from.parse().expect("address"), to);
+    d.signal(Signal::SIGCONT);
+    same(honest.read_all(), "hello\n");
+    flood.iter_mut().for_each(|c| same(c.read_all(), "hello\n"));
+    d.signal(Signal::SIGTERM);
+    assert_eq!(d.wait(), 0);
+    let log = d.log();
+    let place = log.lines().filter(|l| l.starts_with("START")).position(|l| l.contains(from));
+    assert!(place.is_some_and(|n| n < 60), "{place:?}");
 }

@@ -98,6 +98,7 @@ impl Parent {
                 self.local_client(LocalClient::new(client, &addresses));
             }
             Came::Gone => {}
+            Came::Lost(peer) => self.refuse_nameless(peer, "connections"),
             Came::Nobody => return false,
             Came::Scarce => {
                 self.cx.retries.add(token);

@@ -74,7 +74,12 @@ impl Parent {
 
     /// The client cannot be served now, and its connection just ends.
     pub(super) fn refuse_local(&mut self, client: &LocalClient, reason: &'static str) {
+        self.refuse_nameless(client.peer, reason);
+    }
+
+    /// The same.
+    pub(super) fn refuse_nameless(&mut self, client: Peer, reason: &'static str) {
         self.cx.counters.refuse(None, reason);
-        lines::of_none(client.peer, reason);
+        lines::of_none(client, reason);
     }
 }

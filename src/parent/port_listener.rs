@@ -7,20 +7,36 @@ use super::context::{Context, Timer};
 use super::row_ports::{At, Port};
 use super::waits::{Found, State, Wait, look};
 use crate::log;
-use crate::policy::ProgramSocket;
+use crate::policy::{BySource, ProgramSocket, Source};
 use crate::sys::bounded_calls::BoundedCalls;
 use crate::sys::leftover::AsMade;
 use crate::sys::local;
 use crate::sys::port::{self, Protocol, Wanted};
+use crate::sys::process;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
 use crate::sys::unix_listener::{self, SocketFile};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+
+/// Clients that were accepted and wait for their turn, at most; and an eighth of the descriptors
+/// that fived may have, where that is less.
+const WAITING_MAX: u64 = 4096;
+/// Clients that are accepted before one of them is served: the queue of the kernel, where all wait
+/// for those who came before them, must not stay long.
+const ACCEPTED: usize = 16;
+
+/// A client at a port.
+pub enum Accepted {
+    /// It has its turn.
+    Next(Shared, Addresses),
+    /// Too many wait, and most of them are of its source: it is not served.
+    Lost(Addresses),
+}
 
 /// See the module.
 pub struct PortListener {
@@ -30,6 +46,10 @@ pub struct PortListener {
     /// Where it is a Unix socket that fived has bound.
     pub file: Option<Box<SocketFile>>,
     pub socket: OwnedFd,
+    /// Clients that were accepted; their sources take turns.
+    waiting: BySource<(Shared, Addresses)>,
+    /// More may wait to be accepted.
+    has_more: bool,
     /// None: it is not watched yet.
     pub token: Option<usize>,
     /// Where the program gets the socket itself.
@@ -87,6 +107,8 @@ impl PortListener {
             calls: BoundedCalls::default(),
             condition: Condition::Good,
             socket,
+            waiting: BySource::default(),
+            has_more: true,
             replaced: false,
             lost: false,
         }
@@ -168,8 +190,43 @@ impl PortListener {
         self.port = port.clone();
     }
 
-    /// The next client. None: it has gone already.
-    pub fn accept(&self) -> io::Result<(Shared, Option<Addresses>)> {
+    /// The next client. `WouldBlock`: there is none.
+    pub fn next_client(&mut self, cx: &mut Context) -> io::Result<Accepted> {
+        self.has_more |= self.waiting.is_empty();
+        let most = WAITING_MAX.min(process::nofile() / 8) as usize;
+        for _ in 0..ACCEPTED {
+            if !self.has_more {
+                break;
+            }
+            let (client, addresses) = match self.accept() {
+                Ok((client, Some(addresses))) => (client, addresses),
+                // It has gone already.
+                Ok((_, None)) => continue,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    self.has_more = false;
+                    break;
+                }
+                Err(e) if socket::is_scarcity(&e) && self.waiting.is_empty() => return Err(e),
+                Err(e) if socket::is_scarcity(&e) => break,
+                // Errors of one connection (accept(2)).
+                Err(_) => continue,
+            };
+            let (scarce, source) = (cx.is_scarce(&client), Source::of(addresses.peer()));
+            let lost = self.waiting.add_within(most, source, (client, addresses));
+            if let Some((_, addresses)) = lost {
+                return Ok(Accepted::Lost(addresses));
+            }
+            if scarce {
+                break;
+            }
+        }
+        let next = self.waiting.take_next();
+        let (client, addresses) = next.ok_or(ErrorKind::WouldBlock)?;
+        Ok(Accepted::Next(client, addresses))
+    }
+
+    /// Accepts a client. None: it has gone already.
+    fn accept(&self) -> io::Result<(Shared, Option<Addresses>)> {
         if self.real.is_none() {
             let client = Shared::from(local::accept(self.socket.as_fd())?);
             let addresses = Addresses::of_unix(client.as_fd()).ok();

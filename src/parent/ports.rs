@@ -4,7 +4,7 @@
 use super::addresses::Addresses;
 use super::arrival::{Arrival, Requester, StartError, Who};
 use super::context::{Context, Timer};
-use super::port_listener::{Condition, PortListener};
+use super::port_listener::{Accepted, Condition, PortListener};
 use super::port_listeners::PortListeners;
 use super::running::Runs;
 use super::waits::{Next, NotStarted, State};
@@ -36,6 +36,8 @@ pub enum Came {
     Unnamed(Shared, Addresses),
     /// It went before it was accepted.
     Gone,
+    /// One of too many, which is not served.
+    Lost(Peer),
     Nobody,
     /// The system lacks descriptors or memory for it now.
     Scarce,
@@ -79,19 +81,16 @@ impl Ports {
             }
             return came.unwrap_or(Came::Nobody);
         }
-        let (client, addresses) = match l.accept() {
-            Ok((client, Some(addresses))) => (client, addresses),
-            // It has gone already.
-            Ok((_, None)) => return Came::Gone,
+        let (client, addresses) = match l.next_client(cx) {
+            Ok(Accepted::Next(client, addresses)) => (client, addresses),
+            Ok(Accepted::Lost(addresses)) => return Came::Lost(addresses.peer()),
             Err(e) if e.kind() == ErrorKind::WouldBlock => return Came::Nobody,
-            Err(e) if socket::is_scarcity(&e) => {
+            Err(e) => {
                 if socket::is_out_of_descriptors(&e) {
                     cx.out_of_descriptors();
                 }
                 return Came::Scarce;
             }
-            // Errors of one connection (accept(2)).
-            Err(_) => return Came::Gone,
         };
         let Some(service) = l.port.service else { return Came::Unnamed(client, addresses) };
         let name = name(addresses.peer());
