@@ -2,9 +2,9 @@
 //! with it (`Arrival → permit → deliver → ended`), and the log needs parts of it until the end.
 
 use super::addresses::Addresses;
-use super::catalog::Account;
+use super::backend::environment::Tls;
 use super::config::Config;
-use super::environment::Tls;
+use super::config::catalog::Account;
 use crate::policy::{Facts, Peer, ServiceId};
 use crate::sys::clock;
 use crate::sys::shared::Shared;
@@ -51,7 +51,7 @@ pub struct Arrival {
     pub who: Who,
     /// The client's own socket. None: net relays, and the parent makes a socket pair.
     pub client: Option<Shared>,
-    /// The rules of hosts_access(5) allow it, or none are asked (`wrap`).
+    /// The rules of hosts_access(5) allow it, or none are asked (`hosts_access`).
     pub passed_libwrap: bool,
     /// None: its bytes alone go to the client.
     pub run: Option<Run>,

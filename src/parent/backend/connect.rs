@@ -6,12 +6,12 @@
 //! rights of its file hold, and its server sees that user. That user can stop the child, and holds
 //! up nobody else by that: it is looked after as any start.
 
-use super::super::arrival::{Arrival, Requester, StartError};
-use super::super::catalog::{self, Prepared};
-use super::super::context::Context;
 use super::exec;
 use super::pending::{Awaited, PendingConnection, PendingConnections, WaitEnd};
 use super::targets::{Failed, Target, targets};
+use crate::parent::arrival::{Arrival, Requester, StartError};
+use crate::parent::config::catalog::{self, Prepared};
+use crate::parent::context::Context;
 use crate::policy::{Permit, Service, Upstream};
 use crate::sys::identity::{Identity, effective_uid};
 use crate::sys::local::{self, Address};
