@@ -652,7 +652,7 @@ fn unnamed(directory: &Path, front: &Path) -> Vec<String> {
     let all = modules(directory);
     let files: BTreeSet<&String> = all.keys().filter_map(|m| m.first()).collect();
     let named = |f: &str| ["`", ".rs`"].iter().any(|end| map.contains(&format!("`{f}{end}")));
-    files.into_iter().filter(|f| !named(f) && !f.ends_with("_tests")).cloned().collect()
+    files.into_iter().filter(|f| !named(f) && !f.ends_with("tests")).cloned().collect()
 }
 
 /// What a test reads must be there: a line of the log that may still come is waited for

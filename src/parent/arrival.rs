@@ -10,6 +10,7 @@ use crate::sys::clock;
 use crate::sys::shared::Shared;
 use crate::wire::orders::{Extras, Why};
 use crate::wire::run::Terminal;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
@@ -125,6 +126,11 @@ impl StartError {
     /// The system lacks something, or a limit is reached.
     pub fn busy(reason: &'static str, text: Option<String>) -> StartError {
         StartError { reply: Some(Why::Busy), reason, text }
+    }
+
+    /// No descriptor could be made for it.
+    pub fn no_descriptor(e: io::Error) -> StartError {
+        StartError::busy("descriptors", Some(e.to_string()))
     }
 
     /// Nobody is left who waits for it.

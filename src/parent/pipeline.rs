@@ -180,7 +180,7 @@ impl Parent {
             _ => {}
         }
         let report = config.table.service(a.service).map_or(Ok(None), |s| self.state_report(s));
-        let report = report.map_err(|e| StartError::busy("descriptors", Some(e.to_string())));
+        let report = report.map_err(StartError::no_descriptor);
         let plan =
             prepared.map(|prepared| report.and_then(|report| Plan::new(&a, prepared, report)));
         let no = match plan {
@@ -276,7 +276,7 @@ impl Parent {
             }
             return Ok(Given { connection, errors: None, net_ends: NetEnds::default() });
         };
-        let scarce = |e: std::io::Error| StartError::busy("descriptors", Some(e.to_string()));
+        let scarce = StartError::no_descriptor;
         if let Some(size) = plan.terminal() {
             let (net_end, terminal) =
                 self.cx.descriptors.terminal(plan.uid, size).map_err(scarce)?;

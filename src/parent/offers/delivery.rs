@@ -265,10 +265,8 @@ impl Parent {
             return Ok((ready, Ends { handed, kept: None }));
         }
         let owner = self.relayed_by(a)?;
-        let (kept, handed) = self
-            .pairs
-            .between_sessions(&self.cx.descriptors)
-            .map_err(|e| StartError::busy("descriptors", Some(e.to_string())))?;
+        let (kept, handed) =
+            self.pairs.between_sessions(&self.cx.descriptors).map_err(StartError::no_descriptor)?;
         if self.cx.is_scarce(&handed) {
             return Err(StartError::busy("descriptors", None));
         }

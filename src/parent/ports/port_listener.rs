@@ -217,6 +217,8 @@ impl PortListener {
         let (fd, Some(token)) = (self.socket.as_raw_fd(), self.token) else { return Ok(()) };
         registry.register(&mut SourceFd(&fd), Token(token), Interest::READABLE)
     }
+
+    /// The same. Its error is logged: the socket stays as it is.
     pub fn watch_again(&self, cx: &Context) {
         if let Err(e) = self.watch(cx.registry()) {
             log::warn(&format!("{}: poll: {e}", self.name()));

@@ -157,7 +157,7 @@ impl Parent {
         end: BorrowedFd,
     ) -> Result<Ready, StartError> {
         let descriptors = &self.cx.descriptors;
-        let scarce = |e: std::io::Error| StartError::busy("descriptors", Some(e.to_string()));
+        let scarce = StartError::no_descriptor;
         let until = match self.ends_at(service) {
             None => None,
             Some(at) => Some((at, descriptors.copy(end).map_err(scarce)?)),
@@ -198,7 +198,7 @@ impl Parent {
             return Err(StartError::busy("processes", None));
         };
         let chosen = self.relay_threads.choose(&mut self.cx, &mut self.nets, net);
-        chosen.map(Owner::Thread).map_err(|e| StartError::busy("descriptors", Some(e.to_string())))
+        chosen.map(Owner::Thread).map_err(StartError::no_descriptor)
     }
 
     /// Whoever copied says that a relay is over, and how many bytes went to the upstream and came
