@@ -254,10 +254,10 @@ const STARTS: &[(&str, &[&str])] = &[
         "spawner.start(",
         &[
             "login/checkpassword.rs",
-            "parent/inspector.rs",
-            "parent/lookup.rs",
-            "parent/net.rs",
-            "parent/tries.rs",
+            "parent/config/inspector.rs",
+            "parent/logins/tries.rs",
+            "parent/lookups.rs",
+            "parent/nets/net.rs",
         ],
     ),
 ];
@@ -623,12 +623,36 @@ const UNMAPPED: &[&str] = &[];
 #[test]
 fn every_file_is_named_in_its_sides_map() {
     expected(UNMAPPED, "not named on its front page", |name| {
-        let front = fs::read_to_string(root().join(name).join("mod.rs")).expect("a front page");
-        let map: String = front.lines().filter(|l| l.starts_with("//!")).collect();
-        let all = modules(&root().join(name));
-        let files: BTreeSet<&String> = all.keys().filter_map(|m| m.first()).collect();
-        files.into_iter().filter(|f| !map.contains(&format!("`{f}`"))).cloned().collect()
+        unnamed(&root().join(name), &root().join(name).join("mod.rs"))
     });
+}
+
+/// The same of the directories within a side whose front page has a table of files.
+#[test]
+fn every_file_is_named_in_the_map_of_its_directory() {
+    let mut maps = 0;
+    for path in sources(&root()) {
+        let directory = match path.ends_with("mod.rs") {
+            true => path.parent().expect("a directory").to_path_buf(),
+            false => path.with_extension(""),
+        };
+        let has_map = fs::read_to_string(&path).expect("text").contains("//! | file |");
+        if directory.is_dir() && has_map {
+            assert_eq!(unnamed(&directory, &path), Vec::<String>::new(), "{}", path.display());
+            maps += 1;
+        }
+    }
+    assert!(maps > 15, "this test can see {maps}");
+}
+
+/// The files of a directory that its front page does not name.
+fn unnamed(directory: &Path, front: &Path) -> Vec<String> {
+    let front = fs::read_to_string(front).expect("a front page");
+    let map: String = front.lines().filter(|l| l.starts_with("//!")).collect();
+    let all = modules(directory);
+    let files: BTreeSet<&String> = all.keys().filter_map(|m| m.first()).collect();
+    let named = |f: &str| ["`", ".rs`"].iter().any(|end| map.contains(&format!("`{f}{end}")));
+    files.into_iter().filter(|f| !named(f) && !f.ends_with("tests")).cloned().collect()
 }
 
 /// What a test reads must be there: a line of the log that may still come is waited for

@@ -136,7 +136,7 @@ fn name() -> io::Result<()> {
     }
 }
 
-/// Not a service: prints the addresses of a host, for the parent (`parent::hosts`).
+/// Not a service: prints the addresses of a host, for the parent (`parent::lookups::hosts`).
 fn host() -> io::Result<()> {
     end_soon();
     let Some(LookUp::Host(name)) = LookUp::read(inherit::variable) else { return Ok(()) };
@@ -152,8 +152,8 @@ fn end_soon() {
 }
 
 /// Not a service: prints what the system knows of a user, or a group's number, for the parent
-/// (`parent::accounts`); nothing if there is none. Err: the name service fails, which is no answer.
-/// The parent ends it if it takes too long.
+/// (`parent::lookups::accounts`); nothing if there is none. Err: the name service fails, which is
+/// no answer. The parent ends it if it takes too long.
 fn account() -> io::Result<()> {
     let entry = match LookUp::read(inherit::variable) {
         Some(LookUp::User(name)) => Entry::User(name),
@@ -165,7 +165,7 @@ fn account() -> io::Result<()> {
 }
 
 /// Not a service: prints what the system knows of whatever the parent asks for, one answer after
-/// another (`parent::name_service`).
+/// another (`parent::config::name_service`).
 fn entries() -> io::Result<()> {
     for question in io::stdin().lock().split(lookups::QUESTION_END) {
         let mut question = question?;
@@ -207,8 +207,9 @@ fn user(u: identity::User) -> Option<String> {
     (line.find('\n') == Some(line.len() - 1)).then_some(line)
 }
 
-/// Not a service: asks the rules of hosts_access(5), for the parent (`parent::wrap`), which ends it
-/// when it takes too long. Asked about nobody: what is wrong with the rules, if anything is.
+/// Not a service: asks the rules of hosts_access(5), for the parent
+/// (`parent::lookups::hosts_access`), which ends it when it takes too long. Asked about nobody:
+/// what is wrong with the rules, if anything is.
 fn ask_libwrap() -> io::Result<()> {
     let library = match (Libwrap::open(), libwrap::has_rules()) {
         (_, Err(e)) => Err(e.to_string()),

@@ -5,6 +5,13 @@
 //! ([`thread`]): one that is silent costs two descriptors and no thread. The parent begins a thread
 //! by sending its channel, so where no row has any relays they do not exist. What moves in large
 //! pieces goes through a pipe and is not copied ([`pipes`]).
+//!
+//! | file | noun |
+//! |---|---|
+//! | `common` | what the threads and the loop share |
+//! | `thread` | a thread |
+//! | `relay` | one relay |
+//! | `pipes` | the pipes of a thread |
 
 mod common;
 mod pipes;

@@ -1,7 +1,7 @@
 //! How many sessions there are, in all and from each source. A session is counted before it
 //! begins, and until it has ended.
 //!
-//! The parent counts too, over all net processes (`parent::session_counts`): this count refuses a
+//! The parent counts too, over all net processes (`parent::sessions::counts`): this count refuses a
 //! session before it has cost anything.
 //!
 //! A session that is lost counts. So that its client can come back where all places are taken, one

@@ -2,14 +2,15 @@
 //! with it (`Arrival → permit → deliver → ended`), and the log needs parts of it until the end.
 
 use super::addresses::Addresses;
-use super::catalog::Account;
+use super::backend::environment::Tls;
 use super::config::Config;
-use super::environment::Tls;
+use super::config::catalog::Account;
 use crate::policy::{Facts, Peer, ServiceId};
 use crate::sys::clock;
 use crate::sys::shared::Shared;
 use crate::wire::orders::{Extras, Why};
 use crate::wire::run::Terminal;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
@@ -51,7 +52,7 @@ pub struct Arrival {
     pub who: Who,
     /// The client's own socket. None: net relays, and the parent makes a socket pair.
     pub client: Option<Shared>,
-    /// The rules of hosts_access(5) allow it, or none are asked (`wrap`).
+    /// The rules of hosts_access(5) allow it, or none are asked (`hosts_access`).
     pub passed_libwrap: bool,
     /// None: its bytes alone go to the client.
     pub run: Option<Run>,
@@ -125,6 +126,11 @@ impl StartError {
     /// The system lacks something, or a limit is reached.
     pub fn busy(reason: &'static str, text: Option<String>) -> StartError {
         StartError { reply: Some(Why::Busy), reason, text }
+    }
+
+    /// No descriptor could be made for it.
+    pub fn no_descriptor(e: io::Error) -> StartError {
+        StartError::busy("descriptors", Some(e.to_string()))
     }
 
     /// Nobody is left who waits for it.

@@ -17,7 +17,7 @@ pub enum Role {
     /// Looks up a user or a group.
     Account,
     /// Asks the rules of hosts_access(5).
-    Wrap,
+    HostsAccess,
     /// A login child, by the number of its try.
     Login(u64),
 }

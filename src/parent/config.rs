@@ -1,46 +1,70 @@
 //! One configuration, read whole: the table, the keys, what each service needs to start, and the
 //! archive for net. Nothing of it changes while anybody uses it; a reload makes another.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `disk` | files, read from the disk |
+//! | `catalog` | what each service needs to start |
+//! | `users` | users and groups, as a child says them at a reload |
+//! | `port_names` | names of ports, likewise |
+//! | `name_service` | the child that both ask |
+//! | `own_users` | the users that fived's own processes run as |
+//! | `keys` | certificates and private keys |
+//! | `certificate` | what is known about a certificate |
+//! | `self_signed` | the one that fived makes for itself |
+//! | `inspector` | a keys process checks private keys, because the parent never decodes them |
+//! | `row_ports` | services' own ports: which rows name them |
+//! | `wanted_port` | how one is to be bound |
+//! | `own_addresses` | the addresses of fived's own port, which no row may have |
+//! | `port_rules` | what cannot be together |
+//! | `backends` | where passwords are checked, and the keys of users found |
+//! | `checks` | what only this computer can say about a row, for mistakes and warnings |
+//! | `programs` | which rows' programs cannot run, for warnings |
+//! | `socket_directories` | who else can write where a Unix socket is, likewise |
+//! | `banners` | which banners clients of RUN cannot tell from records, likewise |
+//! | `reachability` | whether any client can reach anything, likewise |
+//! | `error` | why a configuration could not be read |
 
-use super::asked;
-use super::banners;
-use super::catalog::{Account, Catalog};
-use super::config_error::ConfigError;
+mod backends;
+mod banners;
+pub mod catalog;
+pub mod certificate;
+mod checks;
+pub mod disk;
+pub mod error;
+pub mod inspector;
+pub mod keys;
+mod name_service;
+mod own_addresses;
+pub mod own_users;
+mod port_names;
+mod port_rules;
+mod programs;
+mod reachability;
+pub mod row_ports;
+mod self_signed;
+mod socket_directories;
+mod users;
+mod wanted_port;
+
 use super::descriptors::own;
-use super::disk::{Addresses, Disk};
-use super::keys::{Keys, Make};
-use super::own_users::OwnUsers;
-use super::port_names::{Numbers, PortNames};
-use super::port_rules;
-use super::programs::{self, Programs};
-use super::reached;
-use super::row_ports::{self, RowPorts};
-use super::self_signed::state_directory;
-use super::socket_directories;
 use crate::policy::{
-    self, Backend, Extract, GroupSet, HostId, Listen, Login, Mistake, Origin, Service, ServiceId,
-    Table, UserSpec, Weight,
+    self, Extract, GroupSet, HostId, Listen, Login, Mistake, Origin, ServiceId, Table, Weight,
 };
+use crate::sys::identity;
 use crate::sys::port::Wanted;
-use crate::sys::spawn::{CList, Spawner};
-use crate::sys::{identity, pam, program};
+use crate::sys::spawn::Spawner;
 use crate::wire::archive::Archive;
-use std::collections::HashSet;
+use backends::Backends;
+use catalog::{Account, Catalog};
+use disk::{Addresses, Disk};
+use error::ConfigError;
+use keys::{Keys, Make};
+use own_users::OwnUsers;
+use port_names::{Numbers, PortNames};
+use row_ports::RowPorts;
+use self_signed::state_directory;
 use std::os::fd::OwnedFd;
-
-/// The password file that is used if it is there.
-const PASSWORDS: &str = "/etc/fived.passwd";
-
-/// Where the passwords are asked, and the keys.
-#[derive(Debug, Clone, Default)]
-pub struct Backends {
-    pub passwords: Option<String>,
-    pub pam: Option<String>,
-    /// The service of PAM whose account phase follows a good key.
-    pub account: Option<String>,
-    /// Its words, one a line: no word has a control character.
-    pub checkpassword: Option<String>,
-    pub authorized_keys: String,
-}
 
 pub struct Config {
     pub origin: Origin,
@@ -130,8 +154,8 @@ pub fn read(
     warnings.extend(disk.take_warnings());
     port_rules::check(&mut table, &mut wrong, &mut warnings);
     let (catalog, late) = catalog(&table, before, &mut wrong);
-    check(&table, &catalog, own, &mut wrong, &mut warnings);
-    logins(&table, &mut wrong, &mut warnings);
+    checks::rows(&table, &catalog, own, &mut wrong, &mut warnings);
+    checks::logins(&table, &mut wrong, &mut warnings);
     let found = row_ports::of(&table, listen, handed, &catalog, &mut disk.ports);
     let ports = found.ports;
     wrong.extend(found.wrong);
@@ -139,11 +163,12 @@ pub fn read(
     warnings.extend_from_slice(&late);
     warnings.extend(socket_directories::warnings(&ports.plain, &table, &catalog));
     warnings.extend(banners::warnings(&table));
+    let stood = before.map(|b| &b.table);
     let given = (listen, handed);
-    warnings.extend(reached::warn(origin, &table, before.map(|b| &b.table), &ports, given, make));
+    warnings.extend(reachability::warn(origin, &table, stood, &ports, given, make));
     left_out |= !found.left_out.is_empty();
     warnings.extend(switch_off(&mut table, found.left_out));
-    let make = make.is_due(reached::offers_tls(&table, &ports, listen)) && wrong.is_empty();
+    let make = make.is_due(reachability::offers_tls(&table, &ports, listen)) && wrong.is_empty();
     let keys = Keys::read(&table, make, before.map(|b| &b.keys), spawner, made);
     let keys = unless_refused(keys, &mut wrong)?;
     warnings.extend_from_slice(&keys.warnings);
@@ -158,7 +183,7 @@ pub fn read(
         wrong.extend(late.into_iter().chain(rest));
         return Err(ConfigError::Mistakes(wrong));
     }
-    let (origin, backends) = (origin.clone(), backends(&table));
+    let (origin, backends) = (origin.clone(), Backends::of(&table));
     let (hosts, names_of_ports) = disk.found();
     let config = Config {
         origin,
@@ -240,7 +265,7 @@ fn catalog(
     wrong: &mut Vec<String>,
 ) -> (Catalog, Option<String>) {
     let Some(before) = before else { return Default::default() };
-    let found = asked::find(table, (&before.table, &before.catalog), before.own_users);
+    let found = users::find(table, (&before.table, &before.catalog), before.own_users);
     wrong.extend(found.open_rules(table));
     let kept = "users and groups without one stay as in the configuration before";
     (found.catalog, found.late.map(|why| format!("users: {why}: {kept}")))
@@ -262,150 +287,4 @@ fn messages(mistakes: &[Mistake]) -> Messages {
     let of = |all: Vec<&Mistake>| all.into_iter().map(Mistake::to_string).collect();
     let left_out = others.iter().any(|m| m.weight == Weight::LeftOut);
     Messages { wrong: of(refused), warnings: of(others), left_out, rest }
-}
-
-/// What only this computer can say about where passwords are asked.
-fn logins(table: &Table, wrong: &mut Vec<String>, warnings: &mut Vec<String>) {
-    let (s, at) = (&table.settings, |setting: &str| {
-        format!("{}: {setting}", table.place(HostId::DEFAULT, setting))
-    });
-    if let Some(path) = s.checkpassword.as_ref().and_then(|words| words.first())
-        && let Err(e) = program::inspect(None, path)
-    {
-        warnings
-            .push(format!("{}: {path}: {e}: nobody can log in by a password", at("checkpassword")));
-    }
-    if let Some(path) = &s.passwords
-        && let Err(e) = std::fs::metadata(path)
-    {
-        warnings.push(format!("{}: {path}: {e}: nobody can log in by a password", at("passwords")));
-    }
-    if let Some(service) = &s.pam
-        && !pam::is_configured(service)
-    {
-        let why = "no such file in /etc/pam.d: PAM then uses its service `other`, which usually lets nobody in";
-        warnings.push(format!("{}: {service}: {why}", at("pam")));
-    }
-    if s.pam_account == Some(true) && s.pam.is_none() {
-        wrong.push(format!(
-            "{}: yes: expected a PAM service to ask (`pam = NAME`), found none",
-            at("pam_account")
-        ));
-    }
-    let backends = backends(table);
-    if let (Some(path), None, None) = (&backends.passwords, &backends.pam, &backends.checkpassword)
-    {
-        warnings.extend(crate::login::warnings(path, &at("passwords")));
-    }
-}
-
-/// The groups that `users` names and that do not exist: each is a warning, at the first row that it
-/// concerns. This is also where the catalog learns the groups of all rules: when a user logs in,
-/// it is asked only which of them the user is in.
-fn rule_groups(table: &Table, catalog: &Catalog, warnings: &mut Vec<String>) {
-    let mut missing: HashSet<&str> =
-        table.groups().iter().map(String::as_str).filter(|g| catalog.group(g).is_none()).collect();
-    for s in table.services() {
-        let (users, by) = (&s.attributes.users, &s.attributes.offered_by);
-        let users = users.groups().map(|group| ("users", group));
-        for (attribute, group) in users.chain(by.groups().map(|group| ("offered_by", group))) {
-            if missing.remove(group) {
-                let place = s.place(attribute, |w| {
-                    w.trim_start_matches('!').strip_prefix('@') == Some(group)
-                });
-                warnings.push(format!(
-                    "{place}: @{group}: no such group: the rule acts as if nobody were in it, until a reload finds it"
-                ));
-            }
-        }
-    }
-}
-
-/// What only this computer can say about a row. Of one that is switched off only mistakes are
-/// told: it answers nobody. `before`: the users of the configuration that stands.
-fn check(
-    table: &Table,
-    catalog: &Catalog,
-    before: Option<OwnUsers>,
-    wrong: &mut Vec<String>,
-    warnings: &mut Vec<String>,
-) {
-    let programs = Programs::check(table);
-    let asks =
-        table.services().iter().any(|s| !s.attributes.disable && s.libwrap_daemon().is_some());
-    let libwrap = asks.then(|| programs::wrong_with_libwrap(before)).flatten();
-    rule_groups(table, catalog, warnings);
-    let mut told = HashSet::new();
-    for s in table.services() {
-        let at = |word: &str, what: &str| format!("{}:{}: {word}: {what}", s.file, s.line);
-        let mut unless_off = Vec::new();
-        if let Some(port) = s.port_for_a_name() {
-            let what = format!(
-                "a name, not a port: clients reach it as {:?} on fived's own port; `port = {port}` gives it that port",
-                s.name
-            );
-            unless_off.push(at(&s.name, &what));
-        }
-        owner(s, catalog, wrong, &mut unless_off);
-        if let (Some(daemon), Some(why)) = (s.libwrap_daemon(), &libwrap) {
-            let what = format!(
-                "{why}: the rules of hosts_access(5) cannot be asked, and this service answers `-Service not available`"
-            );
-            unless_off.push(at(daemon, &what));
-        }
-        let own = s.attributes.env.iter().map(|(name, value)| format!("{name}={value}"));
-        if let Err(e) = CList::new(s.backend.arguments()).and(CList::new(own)) {
-            unless_off.push(at(&s.name, &format!("{e}: this service answers `-Service failed`")));
-        }
-        if !s.attributes.disable {
-            warnings.append(&mut unless_off);
-            // Rows may have it from the same line.
-            warnings.extend(programs.lacking(s).filter(|line| told.insert(line.clone())));
-        }
-    }
-}
-
-/// What only this computer can say about the user and the group of a row.
-fn owner(s: &Service, catalog: &Catalog, wrong: &mut Vec<String>, warnings: &mut Vec<String>) {
-    let me = identity::effective_uid();
-    let at = |word: &str, what: &str| format!("{}:{}: {word}: {what}", s.file, s.line);
-    // A sensor runs as nobody.
-    if let UserSpec::Named { user, .. } = &s.user
-        && s.backend != Backend::Sensor
-    {
-        match catalog.user(user) {
-            None => warnings.push(at(user, "no such user: this service answers `-Service failed`")),
-            Some(u) if me != 0 && u.uid != me => wrong.push(at(
-                user,
-                "expected the user who started fived, found another: only root can start a service as another user",
-            )),
-            Some(_) => {}
-        }
-    }
-    if let Some(group) = s.group() {
-        let own = matches!(&s.user, UserSpec::Named { group: Some(_), .. });
-        let row = format!("{}:{}", s.file, s.line);
-        let place = if own { row } else { s.place("group", |_| true) };
-        let at = |word: &str, what: &str| format!("{place}: {word}: {what}");
-        match catalog.group(group) {
-            None => warnings.push(at(group, "no such group: this service answers `-Service failed`")),
-            Some(gid) if me != 0 && gid != identity::effective_gid() => wrong.push(at(
-                group,
-                "expected the group of the user who started fived, found another: only root can start a service in another group",
-            )),
-            Some(_) => {}
-        }
-    }
-}
-
-fn backends(table: &Table) -> Backends {
-    let s = &table.settings;
-    let usual = || std::path::Path::new(PASSWORDS).exists().then(|| PASSWORDS.to_string());
-    Backends {
-        passwords: s.passwords.clone().or_else(usual),
-        pam: s.pam.clone(),
-        account: s.account_service().map(String::from),
-        checkpassword: s.checkpassword.as_ref().map(|words| words.join("\n")),
-        authorized_keys: s.authorized_keys.join(" "),
-    }
 }

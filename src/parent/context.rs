@@ -5,10 +5,10 @@ use super::channel::{Channel, Retries};
 use super::children::Children;
 use super::config::Config;
 use super::descriptors::{ChildError, Descriptors};
-use super::held_up::HeldUp;
 use super::options::Options;
 use super::pidfile::Pidfile;
-use super::tallies::{Counted, Tallies};
+use super::reports::tallies::{Counted, Tallies};
+use super::services::held_up::HeldUp;
 use crate::log;
 use crate::sys::spawn::Spawner;
 use crate::sys::{clock, socket};
@@ -37,9 +37,9 @@ pub enum Timer {
     /// A port's program may be started again.
     PortAgain { token: usize },
     /// The rules of hosts_access(5) take too long.
-    WrapLate { pid: i32 },
+    HostsAccessLate { pid: i32 },
     /// The rules have not answered yet: the datagram that they were asked for waits no longer.
-    WrapSlow { pid: i32 },
+    HostsAccessSlow { pid: i32 },
     /// The same of the name of a datagram's sender, by the datagram's number (`ports`).
     NameSlow { number: u64 },
     /// An upstream takes too long to accept.
@@ -112,7 +112,7 @@ impl Counters {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     Serving,
-    /// It has made room for another fived, and finishes what it has (`ending`).
+    /// It has made room for another fived, and finishes what it has (`shutdown`).
     Leaving,
     /// It ends with its last service, or after `shutdown_timeout`.
     Stopping,

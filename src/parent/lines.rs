@@ -3,7 +3,7 @@
 
 use super::arrival::{Record, StartError};
 use super::backend::targets::Target;
-use super::offer::Offer;
+use super::offers::offer::Offer;
 use crate::log::{self, Event};
 use crate::policy::{Denied, Peer, Service};
 use crate::sys::clock;

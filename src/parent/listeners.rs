@@ -1,16 +1,28 @@
 //! The listening sockets of fived's own port. The parent keeps them, so that no client is refused
 //! while a net process is replaced.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `listener` | a socket that net processes have, too |
+//! | `tls_ports` | those of services' own ports where TLS is expected |
+//! | `bound` | all that a configuration listens on, bound |
+//! | `bind_error` | why an address could not be |
 
-use super::bind_error::Kept;
+pub mod bind_error;
+pub mod bound;
+mod listener;
+mod tls_ports;
+
 use super::client_sockets::ClientSockets;
-use super::listener::Listener;
-use super::tls_ports::TlsPorts;
 use crate::policy::LISTEN_MAX;
 use crate::sys::port::{self, Protocol, Wanted};
 use crate::sys::{origin_mark, shared_port, socket};
+use bind_error::Kept;
+use listener::Listener;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use tls_ports::TlsPorts;
 
 /// The address in the configuration or after -l. None: the service manager handed it over.
 type OwnListener = Listener<Option<SocketAddr>>;

@@ -4,10 +4,10 @@
 //! nobody. If nobody can be asked, or there is no answer, a user who was known is as before.
 
 use super::arrival::{Arrival, LocalClient};
-use super::catalog::Missing;
+use super::config::catalog::Missing;
 use super::lines;
 use super::run::{AwaitsAccount, Parent};
-use super::session::local_user;
+use super::sessions::session::local_user;
 use crate::policy::Peer;
 use crate::wire::orders::{Data, KnownLogin, ToNet};
 use std::os::fd::AsFd;

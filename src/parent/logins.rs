@@ -1,28 +1,42 @@
 //! Logins: who may try, the result on a try, and the penalty for a failure.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `tries` | one process for each try |
+//! | `slots` | how many may run |
+//! | `penalties` | how long sources are barred after failures |
+//! | `replay` | signatures that were accepted before |
+//! | `notices` | warnings about files of keys |
 
-use super::catalog::{Account, LookUpResult, Missing};
+mod notices;
+pub mod penalties;
+mod replay;
+mod slots;
+mod tries;
+
 use super::channel::Broken;
 use super::children::Role;
 use super::config::Config;
+use super::config::catalog::{Account, LookUpResult, Missing};
 use super::context::Context;
 use super::lines;
-use super::notices::{Notices, Reported};
-use super::penalties::Penalties;
-use super::replay::ReplayCache;
-use super::resumables::Resumables;
-use super::session::{SessionRecord, Step, User};
 use super::sessions::Sessions;
-use super::slots::Work;
-use super::tries::{self, Asks, Tries, Try};
+use super::sessions::resumables::Resumables;
+use super::sessions::session::{SessionRecord, Step, User};
 use crate::policy::GroupSet;
 use crate::sys::identity;
 use crate::sys::process::Exit;
 use crate::wire::login::{HASH, LoginResult};
 use crate::wire::orders::{Answer, Data, May, Method};
+use notices::{Notices, Reported};
+use penalties::Penalties;
+use replay::ReplayCache;
+use slots::Work;
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
+use tries::{Asks, Tries, Try};
 
 /// After this time a client may try again whose try could not be queued or started.
 const RETRY_AFTER: Duration = Duration::from_secs(1);

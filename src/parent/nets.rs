@@ -4,6 +4,22 @@
 //! replaced at once; where that happens again and again, only once a second, so that a fault of
 //! fived does not become a fork bomb. The parent has the listeners too, so no client is refused
 //! meanwhile.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `net` | a net process |
+//! | `end` | how it ends |
+//! | `watchdog` | one that hangs |
+//! | `clients` | clients' sockets that one is handed |
+//! | `log_lines` | its lines for the log |
+//! | `gauges` | what it counts |
+
+mod clients;
+mod end;
+mod gauges;
+mod log_lines;
+pub mod net;
+pub mod watchdog;
 
 use super::addresses::Addresses;
 use super::channel::{Broken, next, next_end};
@@ -11,15 +27,15 @@ use super::children::Role;
 use super::context::{Context, Timer};
 use super::descriptors::own;
 use super::listeners::Listeners;
-use super::net::{self, CameTo, ListenerCopies, Net, ProcessState, Request, State};
-use super::net_log::NetLog;
-use super::starts::{PAUSE, STARTS, Starts};
+use super::start_limit::{PAUSE, STARTS, StartLimit};
 use crate::log;
 use crate::policy::{HostId, ServiceId};
 use crate::sys::bounded_calls::BoundedCalls;
 use crate::sys::gauges::Now;
 use crate::sys::socket;
 use crate::wire::orders::{FromNet, ToNet};
+use log_lines::NetLog;
+use net::{CameTo, ListenerCopies, Net, ProcessState, Request, State};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
@@ -41,7 +57,7 @@ const DRAIN_SLACK: Duration = Duration::from_secs(10);
 pub struct Nets {
     pub(super) all: HashMap<usize, Net>,
     pub log: NetLog,
-    starts: Starts,
+    starts: StartLimit,
     /// How many could not be started, or ended unexpectedly.
     failures: usize,
     /// Has one ever been ready?

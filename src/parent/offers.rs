@@ -4,21 +4,39 @@
 //! An offer is one of a service's name in a host, so that it outlives a reload. Whether its user
 //! may still offer what a client asks for is decided again for each client, by the table that the
 //! client came with.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `offer` | one offer |
+//! | `offerers` | whose turn it is |
+//! | `waiting` | a client that waits |
+//! | `search` | who is asked next |
+//! | `index` | which clients wait for which session |
+//! | `streams` | which source has how many streams |
+//! | `delivery` | the way of a request for a service that is offered |
+
+mod delivery;
+mod index;
+pub mod offer;
+mod offerers;
+mod search;
+mod streams;
+mod waiting;
 
 use super::arrival::Arrival;
 use super::context::{Context, Timer};
-use super::offer::Offer;
-use super::offer_index::Index;
-use super::offer_search::{Candidate, OfUser, Row, Search};
-use super::offer_streams::OfferStreams;
-use super::offer_waiting::{AfterCancel, Declined, Step, Waiting};
-use super::offerers::{Name, Offerers, Rank, name};
 use super::queue::Queue;
-use super::session::{SessionRecord, User};
+use super::sessions::session::{SessionRecord, User};
 use crate::policy::{Permit, Service, ServiceId, Source};
+use index::Index;
+use offer::Offer;
+use offerers::{Name, Offerers, Rank, name};
+use search::{Candidate, OfUser, Row, Search};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::time::Duration;
+use streams::OfferStreams;
+use waiting::{AfterCancel, Declined, Step, Waiting};
 
 /// Offers at most: of one session, of one user in all sessions, and in all.
 const OF_SESSION: usize = 64;

@@ -1,4 +1,10 @@
 //! The command line (SPEC 3, fived(8)).
+//!
+//! | file | noun |
+//! |---|---|
+//! | `inetd` | those of inetd and xinetd, where fived is called by such a name |
+
+pub mod inetd;
 
 use crate::policy::{Grammar, Listen, Origin};
 use getopts::{Matches, Options as Parser, ParsingStyle};

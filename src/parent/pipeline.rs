@@ -4,17 +4,17 @@
 //! (`policy` decides) → `deliver` (a backend lays out, `services` starts) → `answer`. Its end is in
 //! `ended`: the child is reaped, its place is free again, the log has its line.
 
-use super::accounts::LookedUp;
 use super::addresses::Addresses;
 use super::arrival::{Arrival, Given, NetEnds, Requester, StartError, Who};
 use super::backend::exec::Plan;
-use super::catalog::{Missing, Unprepared};
 use super::config::Config;
-use super::deferred::DeferredStart;
+use super::config::catalog::{Missing, Unprepared};
+use super::lookups::accounts::LookedUp;
+use super::lookups::hosts_access::{Checked, Verdict};
 use super::run::{AwaitsAccount, Parent};
-use super::session::local_user;
-use super::turns::Turn;
-use super::wrap::{Checked, Verdict};
+use super::services::deferred::DeferredStart;
+use super::services::turns::Turn;
+use super::sessions::session::local_user;
 use crate::policy::{
     Backend, Busy, Facts, HostId, Peer, Permit, Reached, Refusal, Service, ServiceId,
 };
@@ -127,12 +127,12 @@ impl Parent {
         let table = &a.config.table;
         let daemon = table.service(a.service).and_then(Service::libwrap_daemon);
         let Some(daemon) = daemon.filter(|_| !a.passed_libwrap) else { return Some(a) };
-        if table.usable(a.service, &a.who.facts).is_err() || !self.wrap.has_rules() {
+        if table.usable(a.service, &a.who.facts).is_err() || !self.hosts_access.has_rules() {
             return Some(a);
         }
         let daemon = daemon.to_string();
         let max_wait = self.max_wait(&a);
-        let known = self.wrap.check(&mut self.cx, daemon, Box::new(a), max_wait);
+        let known = self.hosts_access.check(&mut self.cx, daemon, Box::new(a), max_wait);
         self.libwrap_checked(known);
         None
     }
@@ -180,7 +180,7 @@ impl Parent {
             _ => {}
         }
         let report = config.table.service(a.service).map_or(Ok(None), |s| self.state_report(s));
-        let report = report.map_err(|e| StartError::busy("descriptors", Some(e.to_string())));
+        let report = report.map_err(StartError::no_descriptor);
         let plan =
             prepared.map(|prepared| report.and_then(|report| Plan::new(&a, prepared, report)));
         let no = match plan {
@@ -278,7 +278,7 @@ impl Parent {
             }
             return Ok(Given { connection, errors: None, net_ends: NetEnds::default() });
         };
-        let scarce = |e: std::io::Error| StartError::busy("descriptors", Some(e.to_string()));
+        let scarce = StartError::no_descriptor;
         if let Some(size) = plan.terminal() {
             let (net_end, terminal) =
                 self.cx.descriptors.terminal(plan.uid, size).map_err(scarce)?;

@@ -1,26 +1,38 @@
 //! Ports of services' own: bound here, and accepted from here. No byte that comes there is read:
 //! the system says who has connected, and which service is meant is known by the port.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `accept` | who comes there |
+//! | `port_listener` | a socket of one |
+//! | `port_listeners` | all of them |
+//! | `waits` | a port whose program gets the socket itself |
+//! | `claims` | which listener each port of a new table goes on with |
+//! | `systemd_sockets` | Unix sockets that the service manager has bound |
+//! | `bind_again` | ports of inetd.conf and xinetd.conf that could not be bound, until they can be |
 
-use super::addresses::Addresses;
-use super::arrival::{Arrival, Requester, StartError, Who};
+pub mod accept;
+pub mod bind_again;
+mod claims;
+mod port_listener;
+pub mod port_listeners;
+pub mod systemd_sockets;
+pub mod waits;
+
+use super::arrival::{Arrival, StartError};
 use super::context::{Context, Timer};
-use super::port_listener::{Accepted, Condition, PortListener};
-use super::port_listeners::PortListeners;
-use super::running::Runs;
-use super::waits::{Next, NotStarted, State};
+use super::services::running::Runs;
 use crate::log;
-use crate::policy::{
-    Backend, Denied, Facts, Peer, PeerName, ProgramSocket, Reached, Service, ServiceId, Source,
-};
+use crate::policy::{Denied, PeerName, Service, ServiceId, Source};
 use crate::sys::queue_head;
-use crate::sys::shared::Shared;
-use crate::sys::socket;
 use crate::wire::orders::Why;
+use port_listener::Condition;
+use port_listeners::PortListeners;
 use std::collections::BTreeMap;
-use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::time::Duration;
+use waits::{Next, NotStarted, State};
 
 /// Clients that wait for the name of their address at a time. A source has one more only while it
 /// has fewer than are left.
@@ -28,20 +40,6 @@ const NAMING: usize = 256;
 
 /// What follows where a socket that the service manager has bound is of no use any more.
 const GIVEN: &str = "it is the service manager's, which alone can open it again: restart its socket unit, and fived";
-
-/// What a listener has.
-pub enum Came {
-    Client(Box<Arrival>),
-    /// At a Unix socket of fived's own: it will name a service.
-    Unnamed(Shared, Addresses),
-    /// It went before it was accepted.
-    Gone,
-    /// One of too many, which is not served.
-    Lost(Peer),
-    Nobody,
-    /// The system lacks descriptors or memory for it now.
-    Scarce,
-}
 
 /// See the module.
 #[derive(Default)]
@@ -58,43 +56,6 @@ impl Ports {
     pub fn close(&mut self) {
         self.listeners.close();
         self.naming.clear();
-    }
-
-    /// The next client at a listener.
-    pub fn accept(
-        &mut self,
-        cx: &mut Context,
-        token: usize,
-        name: impl FnOnce(Peer) -> PeerName,
-    ) -> Came {
-        let Some(l) = self.listeners.get_mut(token) else { return Came::Nobody };
-        if l.wait.is_some() {
-            let came = woken(l, cx, name);
-            if let Err(e) = &came {
-                l.give_away(cx);
-                if e.kind() == ErrorKind::TimedOut {
-                    l.look_again(cx, e);
-                } else {
-                    log::warn(&format!("{}: port: {}: {e}", l.port.place, l.name()));
-                    self.not_started(cx, token, NotStarted::Failed);
-                }
-            }
-            return came.unwrap_or(Came::Nobody);
-        }
-        let (client, addresses) = match l.next_client(cx) {
-            Ok(Accepted::Next(client, addresses)) => (client, addresses),
-            Ok(Accepted::Lost(addresses)) => return Came::Lost(addresses.peer()),
-            Err(e) if e.kind() == ErrorKind::WouldBlock => return Came::Nobody,
-            Err(e) => {
-                if socket::is_out_of_descriptors(&e) {
-                    cx.out_of_descriptors();
-                }
-                return Came::Scarce;
-            }
-        };
-        let Some(service) = l.port.service else { return Came::Unnamed(client, addresses) };
-        let name = name(addresses.peer());
-        Came::Client(Box::new(arrival(cx, service, client, addresses, Requester::Port, name)))
     }
 
     /// Is it a port where fived accepts clients of a service, from other computers too?
@@ -117,20 +78,6 @@ impl Ports {
     fn accepts_for<'a>(&mut self, cx: &'a Context, token: usize) -> Option<&'a Service> {
         let l = self.listeners.get_mut(token).filter(|l| l.wait.is_none());
         l.and_then(|l| cx.config.table.service(l.port.service?))
-    }
-
-    /// A client that has come to a port and is `at` these addresses, as its load balancer says.
-    /// `real`: this computer's address of its connection. None: no service is there.
-    pub fn arrival_at(
-        &self,
-        cx: &mut Context,
-        real: SocketAddr,
-        client: Shared,
-        at: Addresses,
-        name: PeerName,
-    ) -> Option<Box<Arrival>> {
-        let service = self.service_at(real)?;
-        Some(Box::new(arrival(cx, service, client, at, Requester::Port, name)))
     }
 
     /// The service whose clients connect to this address.
@@ -295,87 +242,9 @@ impl Ports {
     }
 }
 
-/// Something waits at a port whose program gets the socket itself: the port is not watched until
-/// that program has ended. Err: the socket cannot be looked at.
-fn woken(
-    l: &mut PortListener,
-    cx: &mut Context,
-    name: impl FnOnce(Peer) -> PeerName,
-) -> io::Result<Came> {
-    let (socket, real) = (l.socket.as_fd(), l.real);
-    let (Some(wait), Some(token), Some(service)) = (l.wait.as_mut(), l.token, l.port.service)
-    else {
-        return Ok(Came::Nobody);
-    };
-    let was_watched = match wait.state {
-        State::Watched => true,
-        State::Ready => false,
-        State::Taken | State::Paused => return Ok(Came::Nobody),
-    };
-    let addresses = match (l.port.socket, real) {
-        (ProgramSocket::Datagrams, Some(local)) => {
-            let sender = wait.datagram(socket, &mut l.calls);
-            sender.map(|s| s.map(|peer| Addresses::Internet { peer, local }))
-        }
-        (_, Some(local)) => wait
-            .connections(socket, local.port(), &mut l.calls)
-            .map(|any| any.then_some(Addresses::Listener(Some(local)))),
-        (_, None) => Ok(wait.unix_connections(socket).then_some(Addresses::Listener(None))),
-    };
-    let failed_before = std::mem::replace(&mut wait.look_failed, addresses.is_err());
-    let addresses = match addresses {
-        Ok(Some(addresses)) => addresses,
-        Ok(None) if was_watched => return Ok(Came::Nobody),
-        Ok(None) => {
-            wait.state = State::Watched;
-            l.watch_again(cx);
-            return Ok(Came::Nobody);
-        }
-        // An error of an earlier answer, which comes once.
-        Err(e) if e.kind() != ErrorKind::TimedOut && !failed_before => return Ok(Came::Gone),
-        Err(e) => return Err(e),
-    };
-    let client = match cx.descriptors.copy(socket) {
-        Ok(client) => client,
-        Err(_) => {
-            cx.out_of_descriptors();
-            return Ok(Came::Scarce);
-        }
-    };
-    let backend = cx.config.table.service(service).map(|s| &s.backend);
-    wait.is_internal = matches!(backend, Some(Backend::Internal(_)));
-    l.give_away(cx);
-    let (name, from) = (name(addresses.peer()), Requester::Wait(token));
-    Ok(Came::Client(Box::new(arrival(cx, service, client, addresses, from, name))))
-}
-
 /// A datagram is dropped, because its sender's name is not known in time.
 pub fn name_unknown() -> StartError {
     let text = "the name of its sender is not known yet; this datagram is dropped";
     let (reply, reason) = (Some(Why::NotAvailable), Denied::Address.as_str());
     StartError { reply, reason, text: Some(text.into()) }
-}
-
-fn arrival(
-    cx: &mut Context,
-    service: ServiceId,
-    client: Shared,
-    addresses: Addresses,
-    from: Requester,
-    peer_name: PeerName,
-) -> Arrival {
-    let config = cx.config.clone();
-    let host = config.table.host_at_port(service);
-    let facts = Facts {
-        peer: addresses.peer(),
-        host,
-        encrypted: matches!(addresses, Addresses::Unix(_)),
-        login: None,
-        minute: cx.minute(),
-        peer_name,
-        reached: Reached::AtPort,
-    };
-    let number = cx.next_number();
-    let who = Who { addresses, facts, number, account: None, tls: None, from };
-    Arrival { config, service, who, client: Some(client), passed_libwrap: false, run: None }
 }

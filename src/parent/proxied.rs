@@ -7,7 +7,7 @@ use super::arrival::{Arrival, Requester, StartError};
 use super::channel::Broken;
 use super::config::Config;
 use super::lines;
-use super::net::CameTo;
+use super::nets::net::CameTo;
 use super::run::Parent;
 use crate::policy::{Peer, Proxies};
 use crate::sys::shared::Shared;

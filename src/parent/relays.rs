@@ -1,13 +1,21 @@
 //! The relays: services that ran already, to which net copies a client's bytes. One entry each,
 //! from its `START` line to its `EXIT` line. The process that copies tells when one is over; when
 //! that process ends, so do those that it has not told of.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `redirect` | the way of a request for a service that runs already |
+//! | `threads` | the threads of net processes that relay |
+
+pub mod redirect;
+pub mod threads;
 
 use super::arrival::Record;
 use super::backend::targets::Target;
 use super::config::Config;
 use super::context::{Context, Timer};
 use super::lines;
-use super::tallies::Counted;
+use super::reports::tallies::Counted;
 use crate::policy::{Service, ServiceId, Ticket};
 use crate::sys::shared::Shared;
 use crate::sys::socket;

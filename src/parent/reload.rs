@@ -1,19 +1,27 @@
 //! SIGHUP: another configuration, whole or not at all.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `reloads` | those who asked for a reload and wait for its outcome |
+//! | `ask` | `--reload`: sends SIGHUP to the running fived and prints its answer |
 
-use super::bound::Bound;
+pub mod ask;
+pub mod reloads;
+
+use super::config::error::ConfigError;
+use super::config::keys::Make;
 use super::config::{self, Purpose, Read};
-use super::config_error::ConfigError;
 use super::context::Timer;
-use super::keys::Make;
 use super::lines;
+use super::listeners::bound::Bound;
 use super::log_file;
-use super::reloads::{ASKERS_MAX, GATHERING};
+use super::ports::bind_again;
 use super::run::Parent;
-use super::unbound;
 use crate::log;
 use crate::sys::clock;
 use crate::sys::notify;
 use crate::sys::outcome::Asker;
+use reloads::{ASKERS_MAX, GATHERING};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -97,7 +105,7 @@ impl Parent {
         self.ports.listeners.look_for_files();
         let (options, ports) = (&self.cx.options, &self.ports.listeners);
         let mut bound = Bound::new(&config, options, ports, &self.listeners)?;
-        let missing = unbound::warnings(std::mem::take(&mut bound.missing));
+        let missing = bind_again::warnings(std::mem::take(&mut bound.missing));
         self.ports.again_later(&mut self.cx, !missing.is_empty());
         warnings.extend(missing);
         let now = config.table.services().len();

@@ -5,10 +5,21 @@
 //! The service's process is started at once. It waits at its end of a channel until the text is
 //! complete and has come as a file. All who ask while a text of their kind is not begun get the
 //! same one, so that there are never more than two of a kind, however many ask.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `reporting` | who asks, and what a turn of the loop composes |
+//! | `state` | the text of `status` |
+//! | `metrics` | that of `metrics` |
+//! | `tallies` | its counts |
+
+mod metrics;
+mod reporting;
+mod state;
+pub mod tallies;
 
 use super::descriptors::own;
 use super::lines;
-use super::tallies::Place;
 use crate::log;
 use crate::sys::memfd::Unsealed;
 use crate::sys::message;
@@ -16,6 +27,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::vec::IntoIter;
+use tallies::Place;
 
 /// Rows that a turn of the loop composes at most: less than 0.1 ms of work.
 pub const ROWS: usize = 256;

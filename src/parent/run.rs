@@ -2,32 +2,32 @@
 //! only in its poll, and for a moment where others may have a socket (`sys::bounded_calls`).
 //! Requests of the parent's parts to each other go through `dispatch` and `pipeline`.
 
-use super::accounts::Accounts;
 use super::arrival::{Arrival, LocalClient};
 use super::backend::connect::Connects;
+use super::backend::socket_pairs::SocketPairs;
 use super::channel::{Broken, Retries};
 use super::context::{Context, Phase, SIGNALS, Timer};
-use super::deferred::{Deferred, DeferredStart};
-use super::hosts::Hosts;
-use super::lingering::Lingering;
 use super::listeners::Listeners;
 use super::logins::{Logins, Proved};
-use super::names::Names;
+use super::lookups::accounts::Accounts;
+use super::lookups::hosts::Hosts;
+use super::lookups::hosts_access::HostsAccess;
+use super::lookups::names::Names;
 use super::nets::Nets;
+use super::nets::watchdog::{self, Watchdog};
 use super::offers::Offers;
 use super::ports::Ports;
 use super::ready::Ready;
-use super::relay_threads::RelayThreads;
 use super::relays::Relays;
-use super::reloads::Reloads;
+use super::relays::threads::RelayThreads;
+use super::reload::reloads::Reloads;
 use super::reports::Reports;
 use super::sensors::Sensors;
 use super::services::Services;
+use super::services::deferred::{Deferred, DeferredStart};
+use super::services::lingering::Lingering;
 use super::sessions::Sessions;
 use super::signers::Signers;
-use super::socket_pairs::SocketPairs;
-use super::watchdog::{self, Watchdog};
-use super::wrap::Wrap;
 use crate::log;
 use crate::sys::clock;
 use crate::sys::notify::StandIn;
@@ -82,7 +82,7 @@ pub struct Parent {
     pub signers: Signers,
     pub names: Names,
     pub accounts: Accounts<AwaitsAccount>,
-    pub wrap: Wrap,
+    pub hosts_access: HostsAccess,
     pub sensors: Sensors,
     /// What fived is telling about itself.
     pub reports: Reports,
@@ -121,7 +121,7 @@ impl Parent {
             signers: Signers::new(),
             names: Names::default(),
             accounts: Accounts::new(),
-            wrap: Wrap::default(),
+            hosts_access: HostsAccess::default(),
             sensors: Sensors::default(),
             reports: Reports::default(),
             reloads: Reloads::default(),
@@ -252,7 +252,7 @@ impl Parent {
         let login = self.logins.deadline().map(until);
         let retry = (!self.cx.retries.is_empty()).then_some(Retries::PAUSE);
         let (connect, start) = (self.connects.poll_timeout(), self.services.poll_timeout());
-        let deferred = (!self.deferred.is_empty()).then_some(super::turns::LOOK_SOON);
+        let deferred = (!self.deferred.is_empty()).then_some(super::services::turns::LOOK_SOON);
         [timer, login, log, retry, connect, start, deferred].into_iter().flatten().min()
     }
 
@@ -359,12 +359,12 @@ impl Parent {
                         self.may_have_orders(token);
                     }
                 }
-                Timer::WrapLate { pid } => {
-                    let checked = self.wrap.late(cx, pid);
+                Timer::HostsAccessLate { pid } => {
+                    let checked = self.hosts_access.late(cx, pid);
                     self.libwrap_checked(checked);
                 }
-                Timer::WrapSlow { pid } => {
-                    let waited = self.wrap.slow(pid);
+                Timer::HostsAccessSlow { pid } => {
+                    let waited = self.hosts_access.slow(pid);
                     self.waited_in_vain(waited);
                 }
                 Timer::NameSlow { number } => {

@@ -3,7 +3,7 @@
 
 use super::arrival::{Arrival, StartError};
 use super::lines;
-use super::penalties::Penalties;
+use super::logins::penalties::Penalties;
 use crate::wire::orders::Why;
 use std::time::Duration;
 

@@ -5,31 +5,47 @@
 //! its child was stopped or a file system does not answer. Nothing waits long for it: the parent
 //! checks it now and then, while everything else goes on. A child that takes too long is killed,
 //! and its service counts as not started.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `starting` | those that start |
+//! | `started` | what comes of a start |
+//! | `running` | those that run |
+//! | `turns` | how many may be starting, and who waits for them |
+//! | `deferred` | those that wait for their turn |
+//! | `held_up` | users whose starts are held up |
+//! | `undelivered` | sockets of services that have ended, until net has all of their output |
+//! | `lingering` | the lingering close of sockets that services have had |
 
-use super::arrival::{
-    Answer, Arrival, Ends, Given, NetEnds, Record, Requester, StartError, StreamTag,
-};
+pub mod deferred;
+pub mod held_up;
+pub mod lingering;
+pub mod running;
+mod started;
+mod starting;
+pub mod turns;
+mod undelivered;
+
+use super::arrival::{Answer, Arrival, Ends, Given, Record, Requester, StartError, StreamTag};
 use super::backend::exec::Plan;
-use super::children::Role;
 use super::config::Config;
 use super::context::{Context, Timer};
-use super::lines;
 use super::refusals::Refusals;
-use super::running::{Ending, Output, Running, Runs, Terminated};
-use super::starting::{Starting, not_started};
-use super::undelivered::{self, Undelivered};
-use crate::policy::{Backend, Grammar, Limits, Permit, Refusal, Service, ServiceId, Ticket};
+use crate::policy::{Grammar, Limits, Permit, Refusal, Service, ServiceId, Ticket};
 use crate::sys::clock;
 use crate::sys::interrupt::Interrupt;
 use crate::sys::process::Exit;
 use crate::sys::shared::Shared;
-use crate::sys::spawn::{Child, PendingStart};
+use crate::sys::spawn::PendingStart;
 use crate::wire::orders::Why;
 use crate::wire::run::Status;
+use running::{Output, Runs, Terminated};
+use starting::Starting;
 use std::collections::BTreeSet;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
+use undelivered::Undelivered;
 
 /// Between the signal that asks a service to end (SIGTERM) and the one that ends it (SIGKILL).
 const KILL_AFTER: Duration = Duration::from_secs(5);
@@ -54,17 +70,6 @@ pub struct Services {
     pub refusals: Refusals,
     undelivered: Undelivered,
     interrupt: Interrupt,
-}
-
-/// A service that has been started.
-struct Started {
-    config: Rc<Config>,
-    id: ServiceId,
-    ticket: Ticket,
-    record: Record,
-    net_ends: NetEnds,
-    /// What net sends to the client first, because the service cannot.
-    text: Vec<u8>,
 }
 
 impl Services {
@@ -188,120 +193,6 @@ impl Services {
         if let Some(n) = self.starting.iter().position(|start| start.pid() == Some(pid)) {
             let start = self.starting.remove(n);
             self.finish(cx, start, true);
-        }
-    }
-
-    /// A start is over: the service runs, or it does not. `reaped`: its child was reaped already.
-    fn finish(&mut self, cx: &mut Context, start: PendingStart<Starting>, reaped: bool) {
-        // The service's socket is closed below; the interrupt keeps that from taking long.
-        self.interrupt.want();
-        let (starting, result) = cx.spawner.finish(start, reaped);
-        let no = result.map_err(|f| not_started(f, &starting.launch()));
-        let Starting { config, service, ticket, plan, given, record } = *starting;
-        let greeting = plan.launch(&given).greeting.len();
-        let Given { connection, mut net_ends, .. } = given;
-        net_ends.greeting = u32::try_from(greeting).unwrap_or(u32::MAX);
-        let text = if record.reports_to.is_some() { plan.greeting().to_vec() } else { Vec::new() };
-        match no {
-            Ok(child) => {
-                let started = Started { config, id: service, ticket, record, net_ends, text };
-                match plan.hands_over() {
-                    true => self.handed_over(cx, started),
-                    false => self.runs(cx, started, child, connection, plan.uid),
-                }
-            }
-            Err(no) => {
-                self.limits.release(ticket);
-                if let Requester::Session(stream) = record.from {
-                    self.running.forget_early(&stream);
-                }
-                let client = matches!(record.from, Requester::Net(_) | Requester::Port)
-                    .then_some(connection);
-                let with = Ends { client, net_ends, ends: false };
-                self.refused(cx, &config, service, &record, no, with);
-            }
-        }
-        self.ended_sessions
-            .retain(|s| self.starting.iter().any(|start| start.payload().session() == Some(*s)));
-    }
-
-    /// A daemon has the connection. fived does not see its end: it does not count as running.
-    fn handed_over(
-        &mut self,
-        cx: &mut Context,
-        Started { config, id, ticket, record, net_ends, text }: Started,
-    ) {
-        self.limits.release(ticket);
-        if let Requester::Session(stream) = record.from {
-            self.running.forget_early(&stream);
-        }
-        if let Some(s) = config.table.service(id)
-            && let Backend::Handover { path } = &s.backend
-        {
-            drop(cx.counters.started(&s.name, &record.host));
-            lines::start_at(s, path, &record);
-        }
-        let with = Ends { client: None, net_ends, ends: false };
-        self.answers.push(Answer { to: record.from, service: id, outcome: Ok(()), text, with });
-    }
-
-    fn runs(
-        &mut self,
-        cx: &mut Context,
-        Started { config, id, ticket, record, net_ends, text }: Started,
-        child: Child,
-        connection: Shared,
-        uid: u32,
-    ) {
-        let (pid, started) = (child.pid, record.at);
-        // The loop's own time may be that of the turn in which the start began.
-        let took = clock::monotonic().saturating_sub(started);
-        ::log::debug!("pid {pid} runs {} us after it was asked for", took.as_micros());
-        let Some(service) = config.table.service(id) else { return };
-        let counted = cx.counters.started(&service.name, &record.host);
-        cx.counters.tallies.took(took);
-        lines::start(service, pid, &record);
-        self.refusals.started(&record);
-        let until = service.attributes.server_timeout.map(|s| {
-            let until = started + Duration::from_secs(s.into());
-            cx.at(until, Timer::Terminate { pid, started });
-            until
-        });
-        let (stream, lingering_close) = match record.from {
-            Requester::Session(s) if self.ended_sessions.contains(&s.0) => {
-                // Its session has ended, so nobody counts its bytes.
-                self.running.forget_early(&s);
-                (None, None)
-            }
-            Requester::Session(s) => (Some(s), None),
-            Requester::Net(_) | Requester::Port if service.attributes.lingering_close => {
-                (None, undelivered::copy(cx, &connection).map(|copy| (copy, uid)))
-            }
-            Requester::Net(_) | Requester::Port | Requester::Wait(_) => (None, None),
-        };
-        let output = undelivered::output_of(cx, &record, &connection);
-        cx.children.add(pid, Role::Service);
-        self.outdated |=
-            matches!(record.from, Requester::Wait(_)) && !Rc::ptr_eq(&config, &cx.config);
-        let with = Ends { client: None, net_ends, ends: record.reports_to.is_some() };
-        self.answers.push(Answer { to: record.from, service: id, outcome: Ok(()), text, with });
-        self.running.add(Running {
-            child,
-            config,
-            service: id,
-            ticket: Some(ticket),
-            counted: Some(counted),
-            record,
-            stream,
-            started,
-            until,
-            traffic: None,
-            lingering_close,
-            ending: Ending::No,
-            output,
-        });
-        if cx.is_ending() {
-            self.running.end_internal_waits();
         }
     }
 

@@ -4,19 +4,30 @@
 //! A session's user is the one whom a login process found to be right. It is encrypted once its
 //! handshake was signed (`signers`). Its peer comes from its socket. Its host is the client's own
 //! choice, and gives no rights.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `session` | a session, as the parent knows it |
+//! | `groups` | what concerns several at once |
+//! | `end` | how they end |
+//! | `counts` | how many a client address may have |
+//! | `resumables` | those that outlive their connections |
+//! | `resumption` | the orders about them |
 
+pub mod counts;
+mod end;
 mod groups;
+pub mod resumables;
+mod resumption;
+pub mod session;
 
 use super::addresses::Addresses;
 use super::arrival::Arrival;
+use super::backend::environment::Tls;
 use super::channel::{self, Broken, Held};
 use super::config::Config;
 use super::context::Context;
-use super::environment::Tls;
 use super::lines;
-use super::resumables::Claimant;
-use super::session::{NewSession, SessionRecord, Step, User};
-use super::session_counts::SessionCounts;
 use crate::policy::{HostId, Peer, PeerName, ServiceId, Source};
 use crate::sys::message::Failed;
 use crate::sys::shared::Shared;
@@ -27,6 +38,9 @@ use crate::wire::orders::{
 };
 use crate::wire::resume::KEY;
 use crate::wire::run::Way;
+use counts::SessionCounts;
+use resumables::Claimant;
+use session::{NewSession, SessionRecord, Step, User};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -353,42 +367,5 @@ impl Sessions {
             s.tls = Some(Rc::new(Tls { suite: new.suite, server_name }));
         }
         lines::resumed(s.number, to);
-    }
-
-    /// Forgets a session whose channel has closed or cannot be used any more.
-    pub fn over(&mut self, cx: &Context, token: usize, why: &Broken) -> Option<SessionRecord> {
-        let s = self.all.remove(&token)?;
-        if let Some(parent) = s.parent {
-            if let Some(p) = self.all.get_mut(&parent) {
-                p.branches -= 1;
-            }
-            return Some(s);
-        }
-        let source = Source::of(s.addresses.peer());
-        self.counts.end(s.net, source);
-        if s.resumable.is_some() {
-            self.counts.resumable(source, false);
-        }
-        if s.is_lost() {
-            self.counts.lost(source, false);
-        }
-        let reason = match (why, &s.end_reason) {
-            (Broken::Forbidden, _) => "nonsense",
-            (Broken::Stuck, _) => "system",
-            (Broken::Closed, Some(reason)) => reason,
-            (Broken::Closed, None) => "closed",
-        };
-        lines::end(s.number, s.addresses.peer(), reason, cx.now.saturating_sub(s.since));
-        Some(s)
-    }
-
-    /// Logs the end of the sessions that end with fived, the oldest first.
-    pub fn end_with_fived(&self, cx: &Context) {
-        let mut all: Vec<_> = self.all.values().filter(|s| s.parent.is_none()).collect();
-        all.sort_unstable_by_key(|s| s.number);
-        for s in all {
-            let reason = s.end_reason.as_deref().unwrap_or("drained");
-            lines::end(s.number, s.addresses.peer(), reason, cx.now.saturating_sub(s.since));
-        }
     }
 }

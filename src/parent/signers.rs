@@ -12,9 +12,9 @@
 use super::channel::{Broken, Channel};
 use super::children::Role;
 use super::config::Config;
+use super::config::inspector;
 use super::context::{Context, Timer};
-use super::inspector;
-use super::starts::{PAUSE, Starts};
+use super::start_limit::{PAUSE, StartLimit};
 use crate::log;
 use crate::policy::{BySource, Source};
 use crate::sys::process::Exit;
@@ -58,7 +58,7 @@ struct Process {
 struct Signer {
     config: Rc<Config>,
     process: Option<Process>,
-    starts: Starts,
+    starts: StartLimit,
     /// What the process was asked for, by number.
     asked: BTreeMap<u64, Request>,
     /// The process has owed an answer since then.
@@ -129,7 +129,7 @@ impl Signers {
             self.all.push(Signer {
                 config: config.clone(),
                 process: None,
-                starts: Starts::default(),
+                starts: StartLimit::default(),
                 asked: BTreeMap::new(),
                 since: cx.now,
                 waiting: BySource::default(),

@@ -1,24 +1,24 @@
 //! The start of the daemon: from the command line to the loop, and the message to whoever started
 //! it that it is ready.
 
-use super::bind_error::of_limit;
-use super::bound::Bound;
+use super::backend::socket_pairs::SocketPairs;
+use super::config::keys::Make;
+use super::config::own_users;
 use super::config::{self, Config, Purpose, Read};
 use super::context::Context;
-use super::given_paths::GivenPaths;
-use super::keys::Make;
 use super::listeners::Listeners;
+use super::listeners::bind_error::of_limit;
+use super::listeners::bound::Bound;
 use super::log_file;
 use super::options::Options;
-use super::own_users;
 use super::pidfile::Pidfile;
-use super::port_listeners::PortListeners;
 use super::ports::Ports;
+use super::ports::bind_again;
+use super::ports::port_listeners::PortListeners;
+use super::ports::systemd_sockets::SystemdSockets;
 use super::run::Parent;
-use super::socket_pairs::SocketPairs;
+use super::services::turns;
 use super::status::{SYSTEM, USAGE};
-use super::turns;
-use super::unbound;
 use crate::log;
 use crate::policy::{SocketKind, Table};
 use crate::sys::identity;
@@ -128,15 +128,15 @@ fn bind(
     if !missing.is_empty() && listeners.all().is_empty() && ports.addresses().next().is_none() {
         return Err(Stop(SYSTEM, missing));
     }
-    Ok(unbound::warnings(missing))
+    Ok(bind_again::warnings(missing))
 }
 
 /// The sockets of the service manager: those for rows, fived's own listeners, and whether a
 /// certificate is made, because there may be such listeners.
-fn inherited() -> Result<(GivenPaths, Listeners, Make), Stop> {
+fn inherited() -> Result<(SystemdSockets, Listeners, Make), Stop> {
     let handed = notify::listen_fds().map_err(Stop::system("LISTEN_FDS"))?;
     let make = if handed.is_empty() { Make::WhereTls } else { Make::Always };
-    let (given, handed) = GivenPaths::of(handed);
+    let (given, handed) = SystemdSockets::of(handed);
     let listeners = Listeners::inherited(handed).map_err(Stop::refused)?;
     Ok((given, listeners, make))
 }

@@ -1,9 +1,9 @@
 //! What fived is called for: it serves, or checks a configuration, prints it, decides a query, or
 //! makes a line for the password file.
 
-use super::certificate::Pair;
+use super::config::certificate::Pair;
+use super::config::keys::Make;
 use super::config::{self, Config, Purpose, Read};
-use super::keys::Make;
 use super::log_file;
 use super::options::{Inspection, Options, Task, help};
 use super::start::{self, Stop};
@@ -20,7 +20,7 @@ pub fn run(options: Options) -> i32 {
     let done = match &options.task {
         Task::Serve => return serve(options),
         Task::Inspect(what) => return inspect(&options, what),
-        Task::Reload => return super::ask::reload(options.pidfile.as_deref()),
+        Task::Reload => return super::reload::ask::reload(options.pidfile.as_deref()),
         Task::Help => say(&help()),
         Task::Usage(usage) => say(&format!("{usage}\n")),
         Task::Version => say(&format!("fived {}\n", env!("CARGO_PKG_VERSION"))),

@@ -4,19 +4,14 @@
 //! What can be undone is undone, so that nobody who waits there is lost. Otherwise the socket is of
 //! no use any more, and another has to be bound in its place.
 
-use super::options::SocketOption;
+use super::options::{LOCK, RECEIVE_BUFFER, SEND_BUFFER, SocketOption, Value, get, restore, set};
 use super::{check, count, socket};
 use nix::sys::socket::{SockaddrLike, SockaddrStorage};
 use std::io;
-use std::mem::size_of_val;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
-const BUFFERS: [SocketOption; 2] =
-    [(libc::SOL_SOCKET, libc::SO_RCVBUF), (libc::SOL_SOCKET, libc::SO_SNDBUF)];
-/// SO_BUF_LOCK: setting the size of a buffer sets it, so it comes after them.
-const BUFFER_LOCK: SocketOption = (libc::SOL_SOCKET, 72);
 const LOCK_FILTER: SocketOption = (libc::SOL_SOCKET, libc::SO_LOCK_FILTER);
 const BIND_TO_INTERFACE: SocketOption = (libc::SOL_SOCKET, 62);
 const UDP_CORK: SocketOption = (libc::IPPROTO_UDP, 1);
@@ -28,9 +23,10 @@ const IPV6_MINHOPCOUNT: SocketOption = (libc::IPPROTO_IPV6, 73);
 /// wait, or have the kernel send it what it does not expect. Those that a socket does not have at
 /// the beginning it never has.
 const OPTIONS: [SocketOption; 23] = [
-    BUFFERS[0],
-    BUFFERS[1],
-    BUFFER_LOCK,
+    RECEIVE_BUFFER,
+    SEND_BUFFER,
+    // Setting the size of a buffer sets it, so it comes after them.
+    LOCK,
     LOCK_FILTER,
     BIND_TO_INTERFACE,
     (libc::SOL_SOCKET, libc::SO_RCVTIMEO),
@@ -98,9 +94,6 @@ const OF_CONNECTIONS: [SocketOption; 5] = [
     (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT),
 ];
 
-/// Larger than any of them; and how many bytes it has.
-type Value = ([u8; 16], libc::socklen_t);
-
 /// A socket as it was before any program had it.
 #[derive(Debug)]
 pub struct AsMade {
@@ -120,7 +113,7 @@ impl AsMade {
         let datagrams = socket::is_datagram(socket).then(|| to_itself(socket)).flatten();
         let more = if datagrams.is_some() { &OF_DATAGRAMS[..] } else { &OF_CONNECTIONS };
         let all = OPTIONS.iter().chain(more).map(|o| (*o, get(socket, *o)));
-        AsMade { datagrams, values: all.filter(|(_, (_, size))| *size > 0).collect(), flags }
+        AsMade { datagrams, values: all.filter(|(_, value)| value.exists()).collect(), flags }
     }
 
     /// Undoes what a program has left on the socket. Err: what cannot be undone.
@@ -140,7 +133,7 @@ impl AsMade {
         }
         for &(option, before) in &self.values {
             if get(socket, option) != before
-                && (set(socket, option, &before).is_err() || get(socket, option) != before)
+                && (restore(socket, option, &before).is_err() || get(socket, option) != before)
             {
                 return Err("its program left an option on this socket that cannot be undone");
             }
@@ -206,44 +199,16 @@ fn has_filter(fd: BorrowedFd) -> bool {
 }
 
 fn without_filter(fd: BorrowedFd) -> io::Result<()> {
-    set(fd, (libc::SOL_SOCKET, libc::SO_DETACH_FILTER), &([0; 16], 4))
-}
-
-/// No bytes if there is no such option.
-fn get(fd: BorrowedFd, (level, name): SocketOption) -> Value {
-    let mut value = [0; 16];
-    let mut size = size_of_val(&value) as libc::socklen_t;
-    // SAFETY: at most the value's size is written, and the length.
-    let asked = check(unsafe {
-        libc::getsockopt(fd.as_raw_fd(), level, name, value.as_mut_ptr().cast(), &mut size)
-    });
-    asked.map_or(([0; 16], 0), |_| (value, size))
-}
-
-fn set(fd: BorrowedFd, option: SocketOption, (value, size): &Value) -> io::Result<()> {
-    let mut value = *value;
-    if BUFFERS.contains(&option) {
-        // The kernel reports twice what was set: socket(7).
-        let (number, _) = value.split_first_chunk_mut::<4>().expect("it has 16 bytes");
-        *number = (i32::from_ne_bytes(*number) / 2).to_ne_bytes();
-    }
-    let (level, name) = option;
-    // SAFETY: this many bytes of the value are read.
-    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, value.as_ptr().cast(), *size) })
-        .map(drop)
+    set(fd, (libc::SOL_SOCKET, libc::SO_DETACH_FILTER), &Value::int(0))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::sys::socket::{setsockopt, sockopt};
+    use nix::sys::time::TimeVal;
     use std::net::{TcpListener, UdpSocket};
     use std::os::fd::AsFd;
-
-    fn int(n: i32) -> Value {
-        let mut value = [0; 16];
-        value[..4].copy_from_slice(&n.to_ne_bytes());
-        (value, 4)
-    }
 
     #[test]
     fn what_can_be_undone_is_undone() {
@@ -252,13 +217,12 @@ mod tests {
         for fd in [udp.as_fd(), tcp.as_fd()] {
             let before = AsMade::of(fd);
             assert_eq!(before.put_back(fd), Ok(()));
-            let timeout = ([1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 16);
-            set(fd, (libc::SOL_SOCKET, libc::SO_RCVTIMEO), &timeout).expect("set");
-            set(fd, BUFFERS[0], &int(4096)).expect("set");
-            set(fd, (libc::IPPROTO_IP, libc::IP_TTL), &int(7)).expect("set");
+            setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::new(1, 0)).expect("set");
+            set(fd, RECEIVE_BUFFER, &Value::int(4096)).expect("set");
+            set(fd, (libc::IPPROTO_IP, libc::IP_TTL), &Value::int(7)).expect("set");
             let ttl = (libc::IPPROTO_IP, libc::IP_RECVTTL);
             if socket::is_datagram(fd) {
-                set(fd, ttl, &int(1)).expect("set");
+                set(fd, ttl, &Value::int(1)).expect("set");
             }
             let filter = [libc::sock_filter { code: 6, jt: 0, jf: 0, k: 0 }];
             let program = libc::sock_fprog { len: 1, filter: filter.as_ptr().cast_mut() };
@@ -272,12 +236,12 @@ mod tests {
             set_flags(fd, before.flags | libc::O_ASYNC | libc::O_NONBLOCK).expect("set");
             assert!(has_filter(fd));
             assert_eq!(before.put_back(fd), Ok(()));
-            assert_eq!(get(fd, ttl), int(0));
+            assert_eq!(get(fd, ttl), Value::int(0));
             assert!(!has_filter(fd));
             assert!(before.values.len() > 15);
             assert!(before.values.iter().all(|(o, value)| get(fd, *o) == *value));
             assert_eq!(flags(fd).expect("flags"), before.flags);
-            set(fd, LOCK_FILTER, &int(1)).expect("set");
+            set(fd, LOCK_FILTER, &Value::int(1)).expect("set");
             assert!(before.put_back(fd).is_err());
         }
     }

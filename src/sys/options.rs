@@ -27,7 +27,8 @@ pub(super) const ASKED_BY_NET: SocketOption = (libc::SOL_SOCKET, libc::SO_PEERCR
 
 const NODELAY: SocketOption = (libc::IPPROTO_TCP, libc::TCP_NODELAY);
 const LINGER: SocketOption = (libc::SOL_SOCKET, libc::SO_LINGER);
-const SEND_BUFFER: SocketOption = (libc::SOL_SOCKET, libc::SO_SNDBUF);
+pub(super) const SEND_BUFFER: SocketOption = (libc::SOL_SOCKET, libc::SO_SNDBUF);
+pub(super) const RECEIVE_BUFFER: SocketOption = (libc::SOL_SOCKET, libc::SO_RCVBUF);
 /// (This and the next: not of Multipath TCP.)
 const URGENT_INLINE: SocketOption = (libc::SOL_SOCKET, libc::SO_OOBINLINE);
 const ACKNOWLEDGE: SocketOption = (libc::IPPROTO_TCP, libc::TCP_QUICKACK);
@@ -38,10 +39,32 @@ pub(super) const RTO_MAX: SocketOption = (libc::IPPROTO_TCP, 44);
 pub(super) const USER_TIMEOUT: SocketOption = (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT);
 /// SO_BUF_LOCK. Bit 0: the size of the send buffer was set, and the kernel no longer adapts it.
 /// (Linux 5.14; not of Multipath TCP.)
-const LOCK: SocketOption = (libc::SOL_SOCKET, 72);
+pub(super) const LOCK: SocketOption = (libc::SOL_SOCKET, 72);
 
-/// Larger than any of these.
-type Value = [libc::c_int; 2];
+/// An option's value. No option is larger; where there is none, it has no length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Value {
+    bytes: [u8; 16],
+    length: libc::socklen_t,
+}
+
+impl Value {
+    pub fn int(n: libc::c_int) -> Value {
+        let mut value = Value { length: size_of_val(&n) as libc::socklen_t, ..Value::default() };
+        value.bytes[..size_of_val(&n)].copy_from_slice(&n.to_ne_bytes());
+        value
+    }
+
+    /// Its first number, which is all of most of them.
+    pub fn number(&self) -> libc::c_int {
+        libc::c_int::from_ne_bytes(*self.bytes.first_chunk().expect("it has 16 bytes"))
+    }
+
+    /// Is there such an option?
+    pub fn exists(&self) -> bool {
+        self.length > 0
+    }
+}
 
 /// The options that a listener had before any net process got it. Accepted connections inherit
 /// them.
@@ -61,40 +84,43 @@ impl Options {
     pub fn put_back(&self, listener: BorrowedFd) -> io::Result<()> {
         socket::set_nonblocking(listener)?;
         for (option, value) in OF_NET.into_iter().zip(self.values) {
-            if get(listener, option) == value {
-                continue;
-            }
-            match option {
-                // The kernel reports twice what was set: socket(7).
-                SEND_BUFFER => set(listener, option, [value[0] / 2, 0])?,
-                _ => set(listener, option, value)?,
+            if get(listener, option) != value {
+                restore(listener, option, &value)?;
             }
         }
-        if get(listener, LOCK) != self.lock && set(listener, LOCK, self.lock).is_err() {
+        if get(listener, LOCK) != self.lock && set(listener, LOCK, &self.lock).is_err() {
             // The kernel will not adapt it any more, so the largest size that the system allows is
             // the best.
-            set(listener, SEND_BUFFER, [libc::c_int::MAX / 2, 0])?;
+            set(listener, SEND_BUFFER, &Value::int(libc::c_int::MAX / 2))?;
         }
         Ok(())
     }
 }
 
-/// Zeros if there is no such option.
 pub(super) fn get(fd: BorrowedFd, (level, name): SocketOption) -> Value {
     let mut value = Value::default();
-    let mut size = size_of_val(&value) as libc::socklen_t;
+    let mut length = size_of_val(&value.bytes) as libc::socklen_t;
     // SAFETY: at most the value's size is written, and the length.
     let asked = check(unsafe {
-        libc::getsockopt(fd.as_raw_fd(), level, name, (&raw mut value).cast(), &mut size)
+        let bytes = value.bytes.as_mut_ptr().cast();
+        libc::getsockopt(fd.as_raw_fd(), level, name, bytes, &mut length)
     });
-    asked.map_or(Value::default(), |_| value)
+    asked.map_or(Value::default(), |_| Value { length, ..value })
 }
 
-pub(super) fn set(fd: BorrowedFd, (level, name): SocketOption, value: Value) -> io::Result<()> {
-    let size = size_of_val(&value) as libc::socklen_t;
-    // SAFETY: the value is read; of options that are one int only that.
-    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), size) })
-        .map(drop)
+pub(super) fn set(fd: BorrowedFd, (level, name): SocketOption, value: &Value) -> io::Result<()> {
+    let bytes = value.bytes.as_ptr().cast();
+    // SAFETY: this many bytes of the value are read.
+    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, bytes, value.length) }).map(drop)
+}
+
+/// Gives an option the value back that it had.
+pub(super) fn restore(fd: BorrowedFd, option: SocketOption, had: &Value) -> io::Result<()> {
+    match option {
+        // The kernel reports twice what was set: socket(7).
+        SEND_BUFFER | RECEIVE_BUFFER => set(fd, option, &Value::int(had.number() / 2)),
+        _ => set(fd, option, had),
+    }
 }
 
 #[cfg(test)]
@@ -111,16 +137,23 @@ mod tests {
             let (fd, address) =
                 (listener.as_fd(), socket::local(listener.as_fd()).expect("it is bound"));
             let before = Options::of(fd);
-            set(fd, NODELAY, [1, 0]).expect("set");
-            set(fd, CORK, [1, 0]).expect("set");
-            set(fd, LINGER, [1, 60]).expect("set");
+            set(fd, NODELAY, &Value::int(1)).expect("set");
+            set(fd, CORK, &Value::int(1)).expect("set");
+            let mut lingers = get(fd, LINGER);
+            lingers.bytes[..8].copy_from_slice(&[1i32, 60].map(i32::to_ne_bytes).concat());
+            set(fd, LINGER, &lingers).expect("set");
             // Older kernels have no such option, and Multipath TCP neither of them.
-            let _ = set(fd, RTO_MAX, [1000, 0]).and_then(|()| set(fd, USER_TIMEOUT, [9, 0]));
-            set(fd, SEND_BUFFER, [2048, 0]).expect("set");
+            let _ = set(fd, RTO_MAX, &Value::int(1000))
+                .and_then(|()| set(fd, USER_TIMEOUT, &Value::int(9)));
+            set(fd, SEND_BUFFER, &Value::int(2048)).expect("set");
             let acknowledged = get(fd, ACKNOWLEDGE);
-            let other = [1 - acknowledged[0].min(1), 0];
-            assert!(set(fd, ACKNOWLEDGE, other).is_ok() || mptcp);
-            assert_eq!(set(fd, URGENT_INLINE, [1, 0]).is_err(), mptcp, "the kernel has it now");
+            let other = Value::int(1 - acknowledged.number().min(1));
+            assert!(set(fd, ACKNOWLEDGE, &other).is_ok() || mptcp);
+            assert_eq!(
+                set(fd, URGENT_INLINE, &Value::int(1)).is_err(),
+                mptcp,
+                "the kernel has it now"
+            );
             // SAFETY: no memory is handed over.
             check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, 0) }).expect("set");
             before.put_back(fd).expect("put back");
@@ -134,16 +167,16 @@ mod tests {
             assert_eq!(retries, [before.values[6], before.values[7]]);
             for option in [NODELAY, CORK, LINGER, URGENT_INLINE] {
                 assert_eq!(
-                    (get(fd, option)[0], get(accepted.as_fd(), option)[0]),
+                    (get(fd, option).number(), get(accepted.as_fd(), option).number()),
                     (0, 0),
                     "{option:?}"
                 );
             }
             assert_eq!(get(fd, ACKNOWLEDGE), acknowledged);
-            assert!(get(accepted.as_fd(), SEND_BUFFER)[0] >= before.values[2][0]);
+            assert!(get(accepted.as_fd(), SEND_BUFFER).number() >= before.values[2].number());
             assert!(
                 get(fd, LOCK) == before.lock
-                    || mptcp && get(fd, SEND_BUFFER)[0] > before.values[2][0]
+                    || mptcp && get(fd, SEND_BUFFER).number() > before.values[2].number()
             );
         }
     }

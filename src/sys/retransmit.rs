@@ -1,6 +1,6 @@
 //! When TCP sends again what was not acknowledged.
 
-use super::options::{self, RTO_MAX, USER_TIMEOUT};
+use super::options::{self, RTO_MAX, USER_TIMEOUT, Value};
 use std::mem::{offset_of, size_of};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
@@ -17,11 +17,11 @@ const GIVE_UP_AFTER: libc::c_int = 924_600;
 /// as long, if nobody says that it is back. It is given up no earlier than without this.
 pub fn often(fd: BorrowedFd) {
     // The kernel has no such option (before Linux 6.15), or it is no TCP socket.
-    if options::set(fd, USER_TIMEOUT, [GIVE_UP_AFTER, 0]).is_ok()
-        && options::set(fd, RTO_MAX, [OFTEN, 0]).is_err()
+    if options::set(fd, USER_TIMEOUT, &Value::int(GIVE_UP_AFTER)).is_ok()
+        && options::set(fd, RTO_MAX, &Value::int(OFTEN)).is_err()
     {
         // What is counted by retransmissions stays as it was.
-        let _ = options::set(fd, USER_TIMEOUT, [0, 0]);
+        let _ = options::set(fd, USER_TIMEOUT, &Value::int(0));
     }
 }
 
@@ -58,7 +58,7 @@ mod tests {
     fn what_is_sent_again_often_is_given_up_no_earlier() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let tcp = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let value = |option| options::get(tcp.as_fd(), option)[0];
+        let value = |option| options::get(tcp.as_fd(), option).number();
         let (before, timeout) = (value(RTO_MAX), value(USER_TIMEOUT));
         often(tcp.as_fd());
         let has = before != 0;

@@ -3,6 +3,13 @@
 //! Receiving and sending here never waits (MSG_DONTWAIT) and never raises SIGPIPE, whatever the
 //! descriptor's mode. A service gets a descriptor that blocks, as from inetd; so none is ever made
 //! nonblocking but a listener, and a client's that a relay has and no program gets.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `internet` | the internet families, and their addresses |
+//! | `listener` | listeners, and what they accept |
+//! | `transfer` | receiving and sending |
+//! | `pieces` | receiving straight into a buffer of frames |
 
 mod internet;
 mod listener;

@@ -21,6 +21,24 @@
 //!
 //! One thread may use a [`Spawner`], and no other thread may change the reserved descriptors
 //! meanwhile; fived's parent has one.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `launch` | what is to be started |
+//! | `list` | words as exec wants them |
+//! | `slot` | what a start needs on its way to exec |
+//! | `gate` | what a child shares with this process, and where it gets its order from |
+//! | `entry` | where it begins |
+//! | `child` | what it does between clone and exec |
+//! | `trial` | it tries the program |
+//! | `tried` | what is remembered of the last trial |
+//! | `instead` | it does something else than becoming a program |
+//! | `inherited` | what it has from this process |
+//! | `pending` | a start that is under way |
+//! | `copies` | which children have copies of its connection |
+//! | `failure` | why nothing was started |
+//! | `running` | a program that was started |
+//! | `spare` | a child that is made before there is an order for it |
 
 mod child;
 mod copies;

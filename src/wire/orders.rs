@@ -8,6 +8,18 @@
 //! | that of a thread that relays | [`FromRelays`] | [`ToRelays`] |
 //! | a session's own | [`Ask`] | [`Answer`] |
 //! | the keys process's | [`FromKeys`](super::signing::FromKeys) | [`ToKeys`](super::signing::ToKeys) |
+//!
+//! | file | noun |
+//! |---|---|
+//! | `net` | messages on a net process's channel |
+//! | `relays` | on that of a thread that relays |
+//! | `session` | on a session's |
+//! | `offer` | of these, those about services that sessions offer |
+//! | `resume` | about sessions that are resumed |
+//! | `run` | about services of RUN |
+//! | `refused` | a request that net itself refused |
+//! | `proxy_addresses` | the addresses of a load balancer's client |
+//! | `phases` | which order may be sent when |
 
 mod client_addresses;
 mod net;

@@ -11,6 +11,16 @@
 //!
 //! RESUME has the same streams, on a link that outlives its connection. Where that is lost, the
 //! thread ends, and the streams wait without it (`lost`) for the next connection.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `requests` | the requests of streams |
+//! | `services` | the services that they get |
+//! | `offers` | services that the client offers |
+//! | `client_here` | the connection of a client of one |
+//! | `ending` | how the session ends |
+//! | `over` | why the loop ends |
+//! | `lost` | what becomes of streams while their connection is lost |
 
 mod branching;
 mod client_here;

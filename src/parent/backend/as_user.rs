@@ -3,13 +3,13 @@
 //! that user. That user can stop the child, and a busy machine can delay it: it is looked after as
 //! any start, and what is more than may be late at a time waits for its turn.
 
-use super::super::arrival::{Arrival, StartError};
-use super::super::catalog;
-use super::super::context::Context;
-use super::super::deferred::{Deferrable, Deferred};
-use super::super::turns::{self, Turn};
 use super::targets::Target;
 use super::tried::{Connecting, Tried};
+use crate::parent::arrival::{Arrival, StartError};
+use crate::parent::config::catalog;
+use crate::parent::context::Context;
+use crate::parent::services::deferred::{Deferrable, Deferred};
+use crate::parent::services::turns::{self, Turn};
 use crate::sys::local::{self, Address};
 use crate::sys::socket;
 use crate::sys::spawn::{CList, Failure, Instead, LOOK_AFTER, Launch, PendingStart, Stage};

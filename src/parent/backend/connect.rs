@@ -4,14 +4,14 @@
 //! TCP is connected without blocking and with a deadline (`pending`), a Unix socket by a child that
 //! has become the row's user (`as_user`).
 
-use super::super::arrival::{Arrival, Requester, StartError};
-use super::super::catalog::Prepared;
-use super::super::context::Context;
 use super::as_user::AsUser;
 use super::exec;
 use super::pending::{PendingConnection, PendingConnections, WaitEnd};
 use super::targets::{Failed, Target, targets};
 use super::tried::{Connecting, Tried};
+use crate::parent::arrival::{Arrival, Requester, StartError};
+use crate::parent::config::catalog::Prepared;
+use crate::parent::context::Context;
 use crate::policy::{Permit, Service, Upstream};
 use crate::sys::identity::effective_uid;
 use crate::sys::{dial, socket};

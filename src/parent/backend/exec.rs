@@ -1,9 +1,9 @@
 //! A program for each connection, or a daemon that is given it: what the child is to do, laid out
 //! before it is made.
 
-use super::super::arrival::{Arrival, Given, Requester, StartError};
-use super::super::catalog::{Account, Prepared};
-use super::super::environment::{self, Remote};
+use super::environment::{self, Remote};
+use crate::parent::arrival::{Arrival, Given, Requester, StartError};
+use crate::parent::config::catalog::{Account, Prepared};
 use crate::policy::{Backend, ProgramSocket, Reached, Service};
 use crate::sys::identity::{Identity, effective_uid};
 use crate::sys::spawn::{BadWord, CList, Env, Instead, Launch, Stderr};

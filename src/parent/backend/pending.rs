@@ -2,8 +2,8 @@
 //! its own connection ends its wait. Nothing of it is read, and one that has only finished sending
 //! still waits for an answer.
 
-use super::super::context::{Context, Timer};
 use super::targets::Target;
+use crate::parent::context::{Context, Timer};
 use crate::sys::clock;
 use crate::sys::dial;
 use crate::sys::poll::{self, Poll};

@@ -1,9 +1,9 @@
 //! An arrival that is being connected, and how the try of one of its targets went.
 
-use super::super::arrival::{Arrival, StartError};
-use super::super::deferred::Deferrable;
 use super::pending::Awaited;
 use super::targets::Target;
+use crate::parent::arrival::{Arrival, StartError};
+use crate::parent::services::deferred::Deferrable;
 use crate::policy::Permit;
 use crate::sys::identity::Identity;
 use std::collections::VecDeque;

@@ -2,8 +2,8 @@
 //! kind.
 
 use super::Sessions;
+use super::session::SessionRecord;
 use crate::parent::context::Context;
-use crate::parent::session::SessionRecord;
 use crate::wire::orders::Answer;
 use std::collections::HashMap;
 

@@ -47,7 +47,8 @@ impl OfferAsk {
 }
 
 /// The bytes of [`Answer::OfferClient`](super::Answer::OfferClient): those with which the stream
-/// begins, and those that the client gets first, one after the other. Both in one, and where the second begins; 0: there is no second.
+/// begins, and those that the client gets first, one after the other. Returns them as one, and
+/// where the second begin; 0: there are none.
 pub(super) fn joined(first: &Data, greeting: Option<&Data>) -> (Data, u32) {
     let Some(greeting) = greeting else { return (first.clone(), 0) };
     let whole = [first.bytes(), greeting.bytes()].concat();

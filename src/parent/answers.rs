@@ -1,0 +1,73 @@
+//! What becomes of a request is told to whoever asked: to net, to a session, to a port, or to the
+//! client itself.
+
+use super::arrival::{Answer, Requester, StreamTag};
+use super::descriptors::own;
+use super::ports::waits::NotStarted;
+use super::run::Parent;
+use crate::sys::socket;
+use crate::wire::orders::{self, DATA_MAX, Data, Extras, Why};
+use std::os::fd::{AsFd, BorrowedFd};
+
+impl Parent {
+    pub fn answer(&mut self, a: Answer) {
+        match (a.to, a.outcome) {
+            // What runs has the client's own socket; where nothing can be told any more the
+            // connection just ends.
+            (Requester::Net(_) | Requester::Port | Requester::Wait(_), Ok(())) => {}
+            (Requester::Net(_) | Requester::Port, Err(None)) => {}
+            (Requester::Wait(port), Err(why)) => {
+                let why = match why {
+                    Some(Why::NotAvailable) => NotStarted::Denied,
+                    Some(Why::Busy) => NotStarted::Busy,
+                    Some(Why::Failed) | None => NotStarted::Failed,
+                };
+                self.ports.not_started(&mut self.cx, port, why);
+            }
+            (Requester::Port, Err(Some(why))) => {
+                // Where there is a text, what the client still sends is discarded for a while,
+                // so that no reset overtakes the text. That is not done for whom the row does not
+                // let in: it would cost something for each of them.
+                let client = a.with.client.filter(|_| !a.text.is_empty());
+                if let Some(client) = client
+                    && socket::send(client.as_fd(), &a.text).is_ok()
+                    && why != Why::NotAvailable
+                {
+                    self.nets.close_lingering(&self.cx, &client);
+                }
+            }
+            (Requester::Net(net), Err(Some(why))) => {
+                self.nets.refuse(&self.cx, net, a.service, why, a.with.client.as_ref());
+            }
+            (Requester::Session((session, tag)), Ok(()) | Err(None)) => {
+                self.tell_program_started((session, tag), &a);
+            }
+            (Requester::Session((session, tag)), Err(Some(why))) => {
+                let refused = orders::Answer::Refused { tag, service: a.service.0, why };
+                self.sessions.tell(&self.cx, session, &refused);
+            }
+        }
+    }
+
+    /// Tells a session that its service runs. Where there is no descriptor for what the client gets
+    /// first, it gets no connection either, which net takes for a lack of them.
+    fn tell_program_started(&mut self, (session, tag): StreamTag, a: &Answer) {
+        let (net_ends, text) = (&a.with.net_ends, &a.text);
+        let file = (text.len() > DATA_MAX).then(|| own::file(text));
+        let (greeting, with, extras) = match &file {
+            Some(Err(e)) => {
+                ::log::debug!("a file for a greeting: {e}");
+                (Data::default(), Vec::new(), Extras::default())
+            }
+            file => {
+                let greeting = if file.is_none() { Data::truncate(text) } else { Data::default() };
+                let file = file.as_ref().and_then(|f| f.as_ref().ok());
+                let all = [net_ends.connection.as_ref(), net_ends.errors.as_ref(), file];
+                let all: Vec<BorrowedFd> = all.into_iter().flatten().map(AsFd::as_fd).collect();
+                (greeting, all, net_ends.extras(a.with.ends))
+            }
+        };
+        let started = orders::Answer::Started { tag, relay: 0, greeting, extras };
+        self.sessions.tell_with(&self.cx, session, &started, &with);
+    }
+}

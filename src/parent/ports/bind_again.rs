@@ -1,0 +1,64 @@
+//! Ports of rows of inetd.conf and xinetd.conf that could not be bound: they are tried again, as
+//! inetd does it (its RETRYTIME), for as long as one is missing. Everything else is served.
+
+use crate::log;
+use crate::parent::context::{Context, Timer};
+use crate::parent::lines;
+use crate::parent::ports::Ports;
+use crate::parent::run::Parent;
+use std::time::Duration;
+
+const AGAIN: Duration = Duration::from_secs(600);
+
+/// What the administrator is told of those that are missing.
+pub fn warnings(missing: Vec<String>) -> Vec<String> {
+    let minutes = AGAIN.as_secs() / 60;
+    let again = |line| format!("{line}; fived tries again every {minutes} minutes");
+    missing.into_iter().map(again).collect()
+}
+
+impl Ports {
+    /// Sets the time when those that are missing are tried again; without any, none.
+    pub fn again_later(&mut self, cx: &mut Context, any: bool) {
+        if let Some(when) = self.again_at.take() {
+            cx.cancel(when, Timer::UnboundAgain);
+        }
+        if any {
+            let when = cx.now + AGAIN;
+            cx.at(when, Timer::UnboundAgain);
+            self.again_at = Some(when);
+        }
+    }
+
+    /// A program has ended that may have had the port of one that is missing.
+    pub fn again_now(&mut self, cx: &mut Context) {
+        if let Some(when) = self.again_at.take() {
+            cx.cancel(when, Timer::UnboundAgain);
+            cx.at(cx.now, Timer::UnboundAgain);
+            self.again_at = Some(cx.now);
+        }
+    }
+}
+
+impl Parent {
+    /// Binds the ports that could not be bound before, as far as that is possible now.
+    pub fn bind_again(&mut self) {
+        self.ports.again_at = None;
+        if self.cx.is_ending() {
+            return;
+        }
+        let (config, ports) = (self.cx.config.clone(), &mut self.ports.listeners);
+        let plain = &config.ports.plain;
+        let (fresh, unbound) = ports.bind(plain, &self.listeners.all());
+        for address in ports.adopt(plain, fresh) {
+            lines::listening(address);
+        }
+        if let Err(e) = ports.watch(&mut self.cx) {
+            log::warn(&format!("ports: {e}"));
+        }
+        let any = !unbound.missing.is_empty() || !unbound.wrong.is_empty();
+        // Those that are missing have had their line before.
+        warnings(unbound.wrong).iter().for_each(|line| log::warn(line));
+        self.ports.again_later(&mut self.cx, any);
+    }
+}

@@ -1,0 +1,145 @@
+//! What ends, and what ends with it: children, sessions, net processes.
+
+use super::channel::Broken;
+use super::children::Role;
+use super::logins::NeedsAccount;
+use super::nets::watchdog;
+use super::relays::Owner;
+use super::run::{AwaitsAccount, Parent};
+use super::sessions::session::Step;
+use crate::sys::process::Exit;
+use std::rc::Rc;
+
+/// Orders that are read from a channel after its net process has ended: more than the kernel holds
+/// there. Somebody else may have the other end too, and go on.
+pub const LAST_ORDERS: usize = 4096;
+
+impl Parent {
+    /// A session's channel has closed or cannot be used: everything known about it is forgotten.
+    pub fn session_over(&mut self, token: usize, why: &Broken) {
+        self.services.settle_session(&mut self.cx, token);
+        for answer in self.services.answers() {
+            self.answer(answer);
+        }
+        let Some(s) = self.sessions.over(&self.cx, token, why) else { return };
+        if *why == Broken::Forbidden {
+            // Only a net process that an attacker controls gives such an order, so it is ended too.
+            self.net_broken(s.net, why);
+        }
+        self.not_resumable(&s);
+        match s.step {
+            Step::LoggingIn => self.logins.forget(token),
+            Step::Signing => self.signers.forget(token),
+            Step::Idle | Step::Signed => {}
+        }
+        self.services.forget(token);
+        self.connects.forget(&mut self.cx, token);
+        self.offers_over(token);
+        self.relays_over(Owner::Session(token));
+    }
+
+    /// Reaps all children that have ended.
+    pub fn reap(&mut self) {
+        let mut ended = false;
+        while let Some((pid, exit)) = self.services.running.next_end() {
+            ended = true;
+            self.services.reaped(&mut self.cx, pid);
+            self.connects.reaped(&mut self.cx, pid);
+            let cx = &mut self.cx;
+            match cx.children.remove(pid) {
+                Some(Role::Service) => {
+                    if let Some((socket, uid)) = self.services.ended(cx, pid, exit) {
+                        self.lingering.close(&socket, uid, cx.now);
+                    }
+                }
+                Some(Role::Net(token)) => self.net_ended(token, exit),
+                Some(Role::Login(number)) => {
+                    let look_up = self.logins.ended(cx, &mut self.sessions, number, exit);
+                    self.look_up_login(look_up);
+                }
+                Some(Role::Keys(token)) => self.signers.ended(cx, token, exit),
+                Some(Role::Host) => self.hosts.ended(cx, pid, exit),
+                Some(Role::Name) => self.names.ended(cx, pid, exit),
+                Some(Role::Account) => {
+                    let looked_up = self.accounts.ended(cx, pid, exit);
+                    self.account_known(looked_up);
+                }
+                Some(Role::HostsAccess) => {
+                    let checked = self.hosts_access.ended(cx, pid, exit);
+                    self.libwrap_checked(checked);
+                }
+                None => {}
+            }
+        }
+        // A signal without an end tells of a stop. One that came together with an end is noticed
+        // by the next look (`watchdog::check`).
+        if !ended {
+            watchdog::end_stopped(&self.nets);
+        }
+    }
+
+    fn look_up_login(&mut self, look_up: Option<NeedsAccount>) {
+        let Some(NeedsAccount { name, config, proved }) = look_up else { return };
+        self.look_up_account(name, &config, AwaitsAccount::Login(proved));
+    }
+
+    /// The channel of a net process cannot be used any more. What it gave before an error of its
+    /// own still counts, because clients wait for it; nothing else does.
+    pub fn net_broken(&mut self, token: usize, why: &Broken) {
+        if self.nets.broken(&mut self.cx, token, why) {
+            self.net_over(token, if *why == Broken::Closed { LAST_ORDERS } else { 0 });
+        }
+    }
+
+    /// A net process hung, and was killed.
+    pub fn net_hung(&mut self, token: usize) {
+        self.last_net_orders(token);
+        self.net_broken(token, &Broken::Closed);
+    }
+
+    fn last_net_orders(&mut self, token: usize) {
+        self.nets.expects_nothing(token);
+        for _ in 0..LAST_ORDERS {
+            let Ok(true) = self.net_order(token) else { return };
+        }
+    }
+
+    /// What a net process served ends with it, even if other processes still hold the channels, or
+    /// the kernel cannot end it yet. Of each channel so many orders still count.
+    fn net_over(&mut self, token: usize, orders: usize) {
+        for session in self.sessions.of_net(token) {
+            let read = self.read_orders(session, orders);
+            self.session_over(session, &read.err().unwrap_or(Broken::Closed));
+        }
+        for thread in self.relay_threads.of_net(token) {
+            for _ in 0..orders {
+                let Ok(true) = self.relays_order(thread) else { break };
+            }
+            self.relays_over(Owner::Thread(thread));
+            self.relay_threads.forget(thread);
+        }
+    }
+
+    fn net_ended(&mut self, token: usize, exit: Exit) {
+        self.nets.has_ended(token);
+        // The orders that it gave before its end still count, because clients wait for them.
+        self.last_net_orders(token);
+        self.net_over(token, LAST_ORDERS);
+        self.nets.forget(&mut self.cx, &mut self.listeners, token, exit);
+        let (current, nets) = (&self.cx.config, &self.nets);
+        self.signers.retire(|config| {
+            Rc::ptr_eq(config, current) || nets.iter().any(|n| Rc::ptr_eq(config, &n.config))
+        });
+    }
+
+    /// Ends what was made ahead or kept, and nobody has needed lately.
+    pub fn tidy(&mut self) {
+        let cx = &mut self.cx;
+        self.services.tidy(cx.now);
+        self.pairs.tidy(cx.now);
+        self.connects.tidy(cx.now);
+        self.lingering.tidy();
+        cx.held_up.tidy(cx.now);
+        cx.spawner.tidy(cx.now);
+    }
+}

@@ -1,0 +1,144 @@
+//! What comes of a start: the service runs, or a daemon has the connection, or nothing was started.
+
+use super::Services;
+use super::running::{Ending, Running};
+use super::starting::{Starting, not_started};
+use super::undelivered;
+use crate::parent::arrival::{Answer, Ends, Given, NetEnds, Record, Requester};
+use crate::parent::children::Role;
+use crate::parent::config::Config;
+use crate::parent::context::{Context, Timer};
+use crate::parent::lines;
+use crate::policy::{Backend, ServiceId, Ticket};
+use crate::sys::clock;
+use crate::sys::shared::Shared;
+use crate::sys::spawn::{Child, PendingStart};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// A service that has been started.
+struct Started {
+    config: Rc<Config>,
+    id: ServiceId,
+    ticket: Ticket,
+    record: Record,
+    net_ends: NetEnds,
+    /// What net sends to the client first, because the service cannot.
+    text: Vec<u8>,
+}
+
+impl Services {
+    /// A start is over: the service runs, or it does not. `reaped`: its child was reaped already.
+    pub(super) fn finish(&mut self, cx: &mut Context, start: PendingStart<Starting>, reaped: bool) {
+        // The service's socket is closed below; the interrupt keeps that from taking long.
+        self.interrupt.want();
+        let (starting, result) = cx.spawner.finish(start, reaped);
+        let no = result.map_err(|f| not_started(f, &starting.launch()));
+        let Starting { config, service, ticket, plan, given, record } = *starting;
+        let greeting = plan.launch(&given).greeting.len();
+        let Given { connection, mut net_ends, .. } = given;
+        net_ends.greeting = u32::try_from(greeting).unwrap_or(u32::MAX);
+        let text = if record.reports_to.is_some() { plan.greeting().to_vec() } else { Vec::new() };
+        match no {
+            Ok(child) => {
+                let started = Started { config, id: service, ticket, record, net_ends, text };
+                match plan.hands_over() {
+                    true => self.handed_over(cx, started),
+                    false => self.runs(cx, started, child, connection, plan.uid),
+                }
+            }
+            Err(no) => {
+                self.limits.release(ticket);
+                if let Requester::Session(stream) = record.from {
+                    self.running.forget_early(&stream);
+                }
+                let client = matches!(record.from, Requester::Net(_) | Requester::Port)
+                    .then_some(connection);
+                let with = Ends { client, net_ends, ends: false };
+                self.refused(cx, &config, service, &record, no, with);
+            }
+        }
+        self.ended_sessions
+            .retain(|s| self.starting.iter().any(|start| start.payload().session() == Some(*s)));
+    }
+
+    /// A daemon has the connection. fived does not see its end: it does not count as running.
+    fn handed_over(
+        &mut self,
+        cx: &mut Context,
+        Started { config, id, ticket, record, net_ends, text }: Started,
+    ) {
+        self.limits.release(ticket);
+        if let Requester::Session(stream) = record.from {
+            self.running.forget_early(&stream);
+        }
+        if let Some(s) = config.table.service(id)
+            && let Backend::Handover { path } = &s.backend
+        {
+            drop(cx.counters.started(&s.name, &record.host));
+            lines::start_at(s, path, &record);
+        }
+        let with = Ends { client: None, net_ends, ends: false };
+        self.answers.push(Answer { to: record.from, service: id, outcome: Ok(()), text, with });
+    }
+
+    fn runs(
+        &mut self,
+        cx: &mut Context,
+        Started { config, id, ticket, record, net_ends, text }: Started,
+        child: Child,
+        connection: Shared,
+        uid: u32,
+    ) {
+        let (pid, started) = (child.pid, record.at);
+        // The loop's own time may be that of the turn in which the start began.
+        let took = clock::monotonic().saturating_sub(started);
+        ::log::debug!("pid {pid} runs {} us after it was asked for", took.as_micros());
+        let Some(service) = config.table.service(id) else { return };
+        let counted = cx.counters.started(&service.name, &record.host);
+        cx.counters.tallies.took(took);
+        lines::start(service, pid, &record);
+        self.refusals.started(&record);
+        let until = service.attributes.server_timeout.map(|s| {
+            let until = started + Duration::from_secs(s.into());
+            cx.at(until, Timer::Terminate { pid, started });
+            until
+        });
+        let (stream, lingering_close) = match record.from {
+            Requester::Session(s) if self.ended_sessions.contains(&s.0) => {
+                // Its session has ended, so nobody counts its bytes.
+                self.running.forget_early(&s);
+                (None, None)
+            }
+            Requester::Session(s) => (Some(s), None),
+            Requester::Net(_) | Requester::Port if service.attributes.lingering_close => {
+                (None, undelivered::copy(cx, &connection).map(|copy| (copy, uid)))
+            }
+            Requester::Net(_) | Requester::Port | Requester::Wait(_) => (None, None),
+        };
+        let output = undelivered::output_of(cx, &record, &connection);
+        cx.children.add(pid, Role::Service);
+        self.outdated |=
+            matches!(record.from, Requester::Wait(_)) && !Rc::ptr_eq(&config, &cx.config);
+        let with = Ends { client: None, net_ends, ends: record.reports_to.is_some() };
+        self.answers.push(Answer { to: record.from, service: id, outcome: Ok(()), text, with });
+        self.running.add(Running {
+            child,
+            config,
+            service: id,
+            ticket: Some(ticket),
+            counted: Some(counted),
+            record,
+            stream,
+            started,
+            until,
+            traffic: None,
+            lingering_close,
+            ending: Ending::No,
+            output,
+        });
+        if cx.is_ending() {
+            self.running.end_internal_waits();
+        }
+    }
+}
