@@ -749,7 +749,7 @@ drains, now = int(sys.argv[1]), int(sys.argv[2])
 own = socket.socket(fileno=ctypes.CDLL(None).syscall(438, os.pidfd_open(drains), 3, 0))
 for n, order in enumerate(sys.argv[3:]):
     if n:
-        time.sleep(13)
+        time.sleep(15)
     c, of_net = client(now)
     order = addressed(bytes.fromhex(order), of_net)
     own.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [of_net.fileno()]))])
