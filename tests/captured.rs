@@ -567,6 +567,11 @@ if says != 'nothing':
     peer = of_net.getpeername()
     order = addressed(order, of_net, ('192.0.2.1', peer[1]) if says == 'wrong' else None)
 if lock:
+    # When this one is answered, net has looked at the other.
+    h = socket.create_connection(c.getpeername())
+    h.send(b'hello\r\n')
+    while h.recv(100):
+        pass
     faults = libc.syscall({'x86_64': 323, 'aarch64': 282}[os.uname().machine], os.O_NONBLOCK)
     libc.mmap.restype, libc.send.argtypes = ctypes.c_void_p, [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     nothing = libc.mmap(None, 4096, 3, 0x22, -1, ctypes.c_long(0))
@@ -792,10 +797,11 @@ fn a_net_of_a_table_that_was_replaced_begins_nothing_for_ever() {
 /// listeners (`at:PORT`); it is handed over with one end of a pair (`session:ORDER`), and on the
 /// channel that comes back orders follow: without descriptors (`says:ORDER`), or with that
 /// connection (`with-client:ORDER`); or on the process's own channel, for that session and with that
-/// connection (`on-client:ORDER`). `stream` waits for the channel of a stream, on which all that
+/// connection (`on-client:ORDER`). `name:ORDER` is followed by claims of that session, with a proof
+/// (`proved:ORDER`). `password:WORD` answers a login child. `stream` waits for the channel of a stream, on which all that
 /// follows is said. `hears` waits for an answer and prints its kind; 0: none came.
 const SAYS: &str = r"
-import array, ctypes, os, socket, sys, time
+import array, base64, ctypes, hmac, os, socket, sys, time
 pid, steps = int(sys.argv[1]), sys.argv[2:]
 libc, pidfd = ctypes.CDLL(None), os.pidfd_open(pid)
 get = lambda n: socket.socket(fileno=libc.syscall(438, pidfd, n, 0))
@@ -826,13 +832,14 @@ def heard():
         return int.from_bytes(channel.recv(4096)[2:4], 'little')
     except OSError:
         return 0
-own, kept = get(3), []
+own, kept, channel = get(3), [], None
 for step in steps:
     what, _, order = step.partition(':')
     if what == 'at':
         kept.append(socket.create_connection(('127.0.0.1', int(order))))
         client = taken_from_net(kept[-1].getsockname())
     elif what == 'session':
+        kept.append(channel)
         channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         send(own, addressed(bytes.fromhex(order), client).hex(), client, theirs)
         theirs.close()
@@ -845,6 +852,21 @@ for step in steps:
         send(channel, order)
     elif what == 'with-client':
         send(channel, order, client)
+    elif what == 'password':
+        # What its session was answered has the channel of a login child, which prompts.
+        fds = channel.recvmsg(4096, 64)[1]
+        child = socket.socket(fileno=array.array('i', fds[0][2])[0])
+        child.recv(4096)
+        child.send(b'\x03' + order.encode())
+        print(heard())
+    elif what == 'name':
+        # What names the session; its key is in the order that asked for it.
+        name, key = channel.recv(4096)[32:48], bytes.fromhex(order)[32:64]
+    elif what == 'proved':
+        order = bytes.fromhex(order)
+        said = f'fived resume 1\n{name.hex()}\n0\n{base64.b64encode(order[80:112]).decode()}\n'
+        proof = hmac.digest(key, said.encode(), 'sha256')
+        send(channel, (order[:32] + name + proof + order[80:]).hex())
     elif what == 'stream':
         # What its session was answered has the channel of a stream.
         fds = channel.recvmsg(4096, 64)[1]
@@ -866,7 +888,19 @@ impl Steps {
     }
 
     fn of(client: &str, session: FromNet) -> Steps {
-        Steps(vec![client.into(), format!("session:{}", hex(&session.encode()))])
+        Steps(vec![client.into()]).begins(&session)
+    }
+
+    fn begins(self, session: &FromNet) -> Steps {
+        self.step(&format!("session:{}", hex(&session.encode())))
+    }
+
+    /// `demo` logs in, and a stream of that session is said what follows.
+    fn in_a_stream_of_demo(self) -> Steps {
+        let verify =
+            Ask::Verify { method: Method::Password, user: Data::new(b"demo").expect("it fits") };
+        let branch = Ask::Branch { host: 0, tag: 1 };
+        self.then("says", &verify).step("password:demopass").then("says", &branch).step("stream")
     }
 
     fn then(mut self, how: &str, order: &impl Message) -> Steps {
@@ -993,6 +1027,9 @@ fn each_ends_its_net(d: &Daemon, all: Vec<(&str, Steps)>) {
     }
 }
 
+/// Claims of a session that it has not answered, at most.
+const CLAIMS_MAX: usize = 16;
+
 fn claim(n: u8) -> Ask {
     let claim = resume::Claim { id: resume::Id([n; 16]), received: 0, proof: [0; 32] };
     Ask::Resume(Claim { connection: 1, claim, exporter: [0; 32], challenge: [0; 32] })
@@ -1005,8 +1042,11 @@ fn what_net_never_asks_for_ends_it() {
         return skip("needs root and python3");
     }
     let d = Daemon::with(&format!(
-        "proxy_from = 127.0.0.0/8\n{CONF}web stream tcp nowait - offer\n offered_by = nobody-here\n"
+        "proxy_from = 127.0.0.0/8\npasswords = @DIR@/passwd\n{CONF}\
+         hers stream tcp nowait - offer\n offered_by = other\n\
+         his stream tcp nowait - offer\n offered_by = demo\n"
     ))
+    .file("passwd", &passwords(&["demo"]))
     .start();
     let door = format!("at:{}", d.address().port());
     let afar = AddressPair {
@@ -1022,12 +1062,24 @@ fn what_net_never_asks_for_ends_it() {
     for n in 0..3 {
         claims = claims.then("says", &claim(n)).hears();
     }
-    let branch = Ask::Branch { host: 0, tag: 1 };
-    let offer = Ask::Offer(OfferAsk::Begin { service: 4, host: 0 });
+    let [hers, his] = [4, 5].map(|service| Ask::Offer(OfferAsk::Begin { service, host: 0 }));
+    let session = FromNet::Session { tls_port: None, addresses: ClientAddresses::default() };
+    let of_demo = || Steps::new(&door, None).in_a_stream_of_demo();
     let stands = || Steps::new(&door, None).encrypted().then("says", &resumable).hears();
     each_ends_its_net(
         &d,
         vec![
+            // Before the penalty for the claims.
+            ("an offer that its user may not make", of_demo().then("says", &hers).hears()),
+            (
+                "the end of another session's offer",
+                of_demo()
+                    .then("says", &his)
+                    .hears()
+                    .begins(&session)
+                    .then("says", &Ask::Offer(OfferAsk::End { offer: 1 }))
+                    .hears(),
+            ),
             (
                 "a password in the clear",
                 Steps::of(&door, from_afar.clone()).then("says", &password),
@@ -1037,18 +1089,44 @@ fn what_net_never_asks_for_ends_it() {
             ("a claim of a session that stands", stands().then("says", &claim(9)).hears()),
             ("a second name", stands().then("says", &resumable).hears()),
             (
-                "an offer that nobody may make",
-                Steps::new(&door, None)
-                    .then("says", &branch)
-                    .step("stream")
-                    .then("says", &offer)
-                    .hears(),
-            ),
-            (
                 "an answer to a claim that nobody made",
                 stands().then("says", &Ask::Resumed { taken: true }).hears(),
             ),
         ],
     );
-    assert!(!d.log().contains("OFFER "), "{}", d.log());
+    let log = d.log();
+    assert!(log.contains("PENALTY from=127.0.0.1 "), "{log}");
+    assert_eq!(
+        (log.matches("OFFER service=his ").count(), log.contains("=hers ")),
+        (1, false),
+        "{log}"
+    );
+}
+
+/// A session answers each claim of it. One that does not gets no more of them.
+#[test]
+fn claims_do_not_pile_up_at_a_session_that_answers_none() {
+    if !root() || !installed("python3") {
+        return skip("needs root and python3");
+    }
+    let d = Daemon::with(CONF).start();
+    let door = format!("at:{}", d.address().port());
+    let session = FromNet::Session { tls_port: None, addresses: ClientAddresses::default() };
+    let resumable = Ask::Resumable { key: resume::ProofKey([7; 32]) };
+    let mut steps = Steps::new(&door, None).encrypted().then("says", &resumable);
+    steps = steps.then("name", &resumable).begins(&session).encrypted();
+    for _ in 0..=CLAIMS_MAX {
+        steps = steps.then("proved", &claim(0));
+    }
+    let said = Command::new("python3")
+        .args(["-c", &with_client(SAYS), &d.net_pid().to_string()])
+        .args(steps.hears().0)
+        .stdin(Stdio::null())
+        .output()
+        .expect("python3");
+    same(&said.stderr, "");
+    let heard = String::from_utf8(said.stdout).expect("numbers");
+    assert_eq!(heard.lines().last(), Some(&*kind::CLAIMED.to_string()), "{heard}{}", d.log());
+    // They are proved: a wrong claim has a penalty.
+    assert!(!d.log().contains("PENALTY") && !d.log().contains("a forbidden order"), "{}", d.log());
 }
