@@ -314,7 +314,7 @@ impl Logins {
         };
         let user = account.and_then(|account| own(&name, account)).map(|account| {
             let login = t.config.login(&name, account.as_deref());
-            User { login, account, method: word(t.method) }
+            User { login, account, method: t.word() }
         });
         self.result(cx, sessions, t, user, p.key);
     }
@@ -339,8 +339,8 @@ impl Logins {
         key: Option<[u8; HASH]>,
     ) {
         let result = user.as_ref().err().copied().unwrap_or(LoginResult::Yes);
-        *self.results.entry((word(t.method), result.as_str())).or_default() += 1;
-        lines::login(t.user.bytes(), word(t.method), result, t.from, t.number, key);
+        *self.results.entry((t.word(), result.as_str())).or_default() += 1;
+        lines::login(t.user.bytes(), t.word(), result, t.from, t.number, key);
         // A key that is not the user's costs nothing, because an agent offers many keys.
         let failed = matches!(
             result,
@@ -380,13 +380,6 @@ fn not_tried(cx: &Context, sessions: &mut Sessions, t: &Try, left: Duration) {
 /// Whole seconds, rounded up.
 fn seconds(left: Duration) -> u32 {
     u32::try_from(left.as_millis().div_ceil(1000)).unwrap_or(u32::MAX)
-}
-
-fn word(method: Method) -> &'static str {
-    match method {
-        Method::Password => "password",
-        Method::Pubkey => "pubkey",
-    }
 }
 
 /// The account that this name stands for, of the one that was found for it. A number is a name like

@@ -15,6 +15,7 @@
 //! | `nets` `start_limit` | net processes; how often a process may be started again |
 //! | `listeners` | the sockets of fived's own port, and of services' ports where TLS is expected |
 //! | `ports` | services' other ports, from which the parent accepts itself |
+//! | `client_sockets` | between whom a client's socket is that net hands over |
 //! | `proxied` `local_clients` | clients of load balancers: who they are; clients of Unix sockets: which user each is |
 //! | `sessions` | sessions, and those that outlive their connections |
 //! | `logins` | logins, and what failures cost |

@@ -18,7 +18,7 @@
 //! | `resume` | about sessions that are resumed |
 //! | `run` | about services of RUN |
 //! | `refused` | a request that net itself refused |
-//! | `proxy_addresses` | the addresses of a load balancer's client |
+//! | `client_addresses` | between whom a client's connection is, by net and by its load balancer |
 //! | `phases` | which order may be sent when |
 
 mod client_addresses;

@@ -7,14 +7,14 @@
 //! facts (HOST, AUTH, PUBKEY), or offers a service (OFFER), gets a thread with a session of its
 //! own, until it has a service or offers one ([`Handover`]).
 //!
-//! What a stalled stream does not take is held for it, at most its window; the others go on.
-//!
-//! RESUME has the same streams, on a link that outlives its connection. Where that is lost, the
-//! thread ends, and the streams wait without it (`lost`) for the next connection.
+//! What a stalled stream does not take is held for it, at most its window; the others go on. RESUME
+//! has the same streams, on a link that outlives its connection. Where that is lost, the thread
+//! ends, and the streams wait without it (`lost`) for the next connection.
 //!
 //! | file | noun |
 //! |---|---|
 //! | `requests` | the requests of streams |
+//! | `branching` | the channels of those that change their own facts |
 //! | `services` | the services that they get |
 //! | `offers` | services that the client offers |
 //! | `client_here` | the connection of a client of one |
@@ -115,8 +115,7 @@ pub struct Streams {
     begin: Begin,
     pump: Pump<StreamState>,
     tag: u32,
-    /// Starts that the parent has not answered, those of streams that are gone included; and how
-    /// many there may be.
+    /// Starts without an answer, also of streams that are gone; and how many there may be.
     starts: Vec<[Option<Reservation>; 2]>,
     starts_max: u32,
     /// The channel to the parent may have a message.
@@ -324,10 +323,7 @@ impl Multiplexer<'_> {
                 Answer::Started { .. } => self.started(received),
                 Answer::Refused { tag, why, .. } => self.refused(tag, why),
                 Answer::Ended { tag, status } => self.ended(tag, status),
-                Answer::Branched { tag } => {
-                    let waits = self.streams.branching.remove(&tag);
-                    waits.zip(received.connection).into_iter().for_each(|(b, fd)| b.came(fd));
-                }
+                Answer::Branched { tag } => self.branched(tag, received.connection),
                 Answer::Name(name) => self.named(name)?,
                 Answer::OfferClient { .. }
                 | Answer::OfferConnect { .. }

@@ -8,11 +8,11 @@ use super::as_user::AsUser;
 use super::exec;
 use super::pending::{PendingConnection, PendingConnections, WaitEnd};
 use super::targets::{Failed, Target, targets};
-use super::tried::{Connecting, Tried};
-use crate::parent::arrival::{Arrival, Requester, StartError};
+use super::tried::{Connecting, Permitted, Tried};
+use crate::parent::arrival::{Requester, StartError};
 use crate::parent::config::catalog::Prepared;
 use crate::parent::context::Context;
-use crate::policy::{Permit, Service, Upstream};
+use crate::policy::{Service, Upstream};
 use crate::sys::identity::effective_uid;
 use crate::sys::{dial, socket};
 use std::net::{IpAddr, SocketAddr};
@@ -63,9 +63,7 @@ impl Connects {
     pub fn begin(
         &mut self,
         cx: &mut Context,
-        permit: Permit,
-        arrival: Arrival,
-        left: usize,
+        Permitted { permit, arrival, left }: Permitted,
         prepared: &Prepared,
         upstreams: &[Upstream],
         addresses: impl Fn(&str) -> Vec<IpAddr>,

@@ -11,6 +11,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 use std::{fmt, io};
 
+/// An arrival with its permit.
+pub struct Permitted {
+    pub permit: Permit,
+    pub arrival: Arrival,
+    /// As in [`Connecting`].
+    pub left: usize,
+}
+
 /// See the module.
 pub struct Connecting {
     pub permit: Permit,

@@ -48,6 +48,14 @@ impl Try {
         String::from_utf8_lossy(self.user.bytes()).into_owned()
     }
 
+    /// The method, as the log and services are told it.
+    pub fn word(&self) -> &'static str {
+        match self.method {
+            Method::Password => "password",
+            Method::Pubkey => "pubkey",
+        }
+    }
+
     pub fn work(&self) -> Work {
         match (&self.asks, self.method) {
             (Asks::Account(_), _) => Work::Account,

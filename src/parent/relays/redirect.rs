@@ -4,7 +4,7 @@
 use crate::parent::arrival::{Arrival, Requester, StartError};
 use crate::parent::backend::connect::Outcome;
 use crate::parent::backend::targets::Target;
-use crate::parent::backend::tried::Connecting;
+use crate::parent::backend::tried::{Connecting, Permitted};
 use crate::parent::channel::Broken;
 use crate::parent::config::catalog::Prepared;
 use crate::parent::relays::{Owner, Relay};
@@ -50,7 +50,8 @@ impl Parent {
         let hosts = &self.hosts;
         let addresses = |name: &str| hosts.addresses(name).to_vec();
         let left = self.services.limits.left(&config.table.settings);
-        self.connects.begin(&mut self.cx, permit, a, left, prepared, all, addresses);
+        let permitted = Permitted { permit, arrival: a, left };
+        self.connects.begin(&mut self.cx, permitted, prepared, all, addresses);
         self.redirected();
     }
 
