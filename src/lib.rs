@@ -13,7 +13,7 @@
 //! | `fived` | [`parent`] | root | its configuration, orders of fixed size, signals |
 //! | `fived-net` | [`net`] | own user, empty root, no capabilities, system call filter | everything that strangers send |
 //! | `fived-keys` | [`keys`] | root without capabilities, empty root, a shorter filter | the private keys, texts to sign from the parent |
-//! | `fived-login` | [`login`] | root until it has what it needs, then net's user | one name, one password or signature |
+//! | `fived-login` | [`login`] | root until it has what it needs, then the helpers' user | one name, one password or signature |
 //! | `fived-service` | [`internal`] | the row's user | its own connection |
 //!
 //! # The way of a request

@@ -73,6 +73,8 @@ pub struct NewConnection {
     pub resumption: Resumption,
     /// One end of a socket pair, if the connection is in another process.
     pub relay: Option<OwnedFd>,
+    /// This process had no descriptor for that.
+    pub lost: bool,
 }
 
 /// An answer, and what came with it.
@@ -271,8 +273,10 @@ impl Channel {
             Answer::EndNow => self.told(GoAway::Now),
             Answer::Forget => self.forget.set(true),
             Answer::Resumption(resumption) => {
+                let lost = fds.lost();
                 let relay = fds.take().map(Shared::our_own);
-                self.new_connections.borrow_mut().push_back(NewConnection { resumption, relay });
+                let new = NewConnection { resumption, relay, lost };
+                self.new_connections.borrow_mut().push_back(new);
             }
             answer => self.answers.borrow_mut().push_back(Received::new(answer, fds)?),
         }
@@ -287,6 +291,19 @@ impl Channel {
     /// Is the session to end, if its connection is lost?
     pub fn take_forget(&self) -> bool {
         self.forget.take()
+    }
+
+    /// Takes the channels of streams out of the answers: their tags, and the channels, if there are
+    /// any.
+    pub fn take_branched(&self) -> Vec<(u32, Option<OwnedFd>)> {
+        let mut answers = self.answers.borrow_mut();
+        let mut all = Vec::new();
+        answers.retain_mut(|r| {
+            let Answer::Branched { tag } = r.answer else { return true };
+            all.push((tag, r.connection.take()));
+            false
+        });
+        all
     }
 
     /// Forgets the clients of offered services that have come and gone, while nobody asked for

@@ -102,6 +102,10 @@ impl Lost<Rc<Channel>> {
     fn news(&mut self) -> Result<Option<Found>, End> {
         let s = &self.session;
         s.channel.receive_pending()?;
+        // The threads of such streams would wait for it until there is another connection.
+        for (tag, channel) in s.channel.take_branched() {
+            self.streams.branched(tag, channel);
+        }
         s.channel.forget_cancelled();
         while let Some(new) = s.channel.new_connection() {
             if let Some(found) =

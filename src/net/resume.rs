@@ -29,10 +29,11 @@ impl NewConnection {
         channel: &Channel,
         records: Option<&Records>,
     ) -> Option<Found> {
-        let NewConnection { resumption, relay } = self;
+        let NewConnection { resumption, relay, lost } = self;
         let accepted = records.is_some_and(|r| r.accepts(resumption.received));
         let link = accepted.then(|| match relay {
             Some(pair) => Some(Link::plain(pair)),
+            None if lost => None,
             None => connections.take(resumption.connection),
         });
         match link.flatten() {

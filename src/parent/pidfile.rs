@@ -3,6 +3,7 @@
 use crate::sys::file;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
 
 /// Bytes of such a file at most: a number, and some blanks.
 const SIZE_MAX: u64 = 32;
@@ -37,9 +38,13 @@ impl Pidfile {
     /// Err: one line; it may be that another fived has the file.
     pub fn write(path: &str) -> Result<Pidfile, String> {
         let wrong = |e: std::io::Error| format!("{path}: {e}");
-        let how = File::options().write(true).create(true).truncate(false).open(path);
-        let mut file = how.map_err(wrong)?;
-        if file.metadata().map_err(wrong)?.is_file() {
+        let mut file = loop {
+            let how = File::options().write(true).create(true).truncate(false).open(path);
+            let file = how.map_err(wrong)?;
+            let opened = file.metadata().map_err(wrong)?;
+            if !opened.is_file() {
+                break file;
+            }
             if !file::lock(&file).map_err(wrong)? {
                 let id = std::fs::read_to_string(path).unwrap_or_default();
                 return Err(format!(
@@ -47,8 +52,14 @@ impl Pidfile {
                     id.trim()
                 ));
             }
-            file.set_len(0).map_err(wrong)?;
-        }
+            // A fived that ended meanwhile may have removed it.
+            let is_there =
+                |m: std::fs::Metadata| (m.dev(), m.ino()) == (opened.dev(), opened.ino());
+            if std::fs::metadata(path).is_ok_and(is_there) {
+                file.set_len(0).map_err(wrong)?;
+                break file;
+            }
+        };
         writeln!(file, "{}", std::process::id()).map_err(wrong)?;
         Ok(Pidfile { path: path.into(), file: Some(file) })
     }

@@ -123,7 +123,8 @@ fn journal(file: &mut File, lines: &[u8]) -> usize {
         let line = rest.iter().position(|&b| b == b'\n').map_or(rest.len(), |i| i + 1);
         let (size, taken) = if rest.starts_with(WARN) {
             let marked = [format!("<{WARNING}>").as_bytes(), &rest[..line]].concat();
-            (line, if shared(file, false, &marked) == 0 { 0 } else { line })
+            // What is left of a line goes on without the mark.
+            (line, shared(file, false, &marked).saturating_sub(marked.len() - line))
         } else {
             let next = rest.windows(WARN.len() + 1).position(|w| w[0] == b'\n' && &w[1..] == WARN);
             let size = next.map_or(rest.len(), |i| i + 1);

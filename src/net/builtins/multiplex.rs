@@ -323,7 +323,7 @@ impl Multiplexer<'_> {
                 Answer::Started { .. } => self.started(received),
                 Answer::Refused { tag, why, .. } => self.refused(tag, why),
                 Answer::Ended { tag, status } => self.ended(tag, status),
-                Answer::Branched { tag } => self.branched(tag, received.connection),
+                Answer::Branched { tag } => self.streams.branched(tag, received.connection),
                 Answer::Name(name) => self.named(name)?,
                 Answer::OfferClient { .. }
                 | Answer::OfferConnect { .. }

@@ -55,12 +55,12 @@ pub struct AsUser {
 
 impl AsUser {
     pub fn is_empty(&self) -> bool {
-        self.late.is_empty() && self.deferred.is_empty()
+        self.late.is_empty() && self.deferred.is_empty() && self.refused.is_empty()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Connecting> {
         let deferred = self.deferred.iter().map(|d| &*d.connecting);
-        self.late.iter().map(|l| &*l.payload().connecting).chain(deferred)
+        self.late.iter().map(|l| &*l.payload().connecting).chain(deferred).chain(&self.refused)
     }
 
     /// Connects it, or lets it wait for its turn.
@@ -163,7 +163,8 @@ impl AsUser {
     /// Nobody waits for these any more.
     pub fn forget(&mut self, is_over: impl Fn(&Connecting) -> bool) -> Vec<Connecting> {
         let over = self.deferred.take_if(|d| is_over(&d.connecting));
-        over.into_iter().map(|d| *d.connecting).collect()
+        let refused = self.refused.extract_if(.., |c| is_over(c));
+        over.into_iter().map(|d| *d.connecting).chain(refused).collect()
     }
 
     /// fived ends: children that are late are ended.

@@ -48,6 +48,8 @@ pub struct PortListener {
     pub socket: OwnedFd,
     /// Clients that were accepted; their sources take turns.
     waiting: BySource<(Shared, Addresses)>,
+    /// One of them that has lost its place.
+    displaced: Option<Addresses>,
     /// More may wait to be accepted.
     has_more: bool,
     /// None: it is not watched yet.
@@ -108,6 +110,7 @@ impl PortListener {
             condition: Condition::Good,
             socket,
             waiting: BySource::default(),
+            displaced: None,
             has_more: true,
             replaced: false,
             lost: false,
@@ -190,11 +193,17 @@ impl PortListener {
         self.port = port.clone();
     }
 
-    /// The next client. `WouldBlock`: there is none.
+    /// The next client. `WouldBlock`: there is none, and the poll reports the next one. Other
+    /// errors: there may be one later, of which the poll reports nothing.
     pub fn next_client(&mut self, cx: &mut Context) -> io::Result<Accepted> {
+        if let Some(addresses) = self.displaced.take() {
+            return Ok(Accepted::Lost(addresses));
+        }
         self.has_more |= self.waiting.is_empty();
         let most = WAITING_MAX.min(process::nofile() / 8) as usize;
-        for _ in 0..ACCEPTED {
+        // What the service manager has bound another fived gets after this one, with all who wait.
+        let ahead = if self.is_given() { 1 } else { ACCEPTED };
+        for _ in 0..ahead {
             if !self.has_more {
                 break;
             }
@@ -207,21 +216,27 @@ impl PortListener {
                     break;
                 }
                 Err(e) if socket::is_scarcity(&e) && self.waiting.is_empty() => return Err(e),
-                Err(e) if socket::is_scarcity(&e) => break,
+                Err(e) if socket::is_scarcity(&e) => {
+                    self.has_more = false;
+                    break;
+                }
                 // Errors of one connection (accept(2)).
                 Err(_) => continue,
             };
             let (scarce, source) = (cx.is_scarce(&client), Source::of(addresses.peer()));
             let lost = self.waiting.add_within(most, source, (client, addresses));
+            // Those who wait are served first; then they are fewer.
+            self.has_more &= !scarce;
             if let Some((_, addresses)) = lost {
-                return Ok(Accepted::Lost(addresses));
+                self.displaced = Some(addresses);
+                break;
             }
             if scarce {
                 break;
             }
         }
-        let next = self.waiting.take_next();
-        let (client, addresses) = next.ok_or(ErrorKind::WouldBlock)?;
+        let none = if self.has_more { ErrorKind::Interrupted } else { ErrorKind::WouldBlock };
+        let (client, addresses) = self.waiting.take_next().ok_or(none)?;
         Ok(Accepted::Next(client, addresses))
     }
 

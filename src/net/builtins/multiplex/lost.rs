@@ -9,7 +9,7 @@ use crate::net::end::End;
 use crate::net::handover::{Given, Got};
 use crate::sys::socket;
 use crate::wire::orders::{Ask, OfferAsk};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 impl Streams {
@@ -31,6 +31,13 @@ impl Streams {
             | StreamState::Closing => false,
         };
         self.pump.streams().any(|(_, s)| serves(&s.owner))
+    }
+
+    /// The parent has made the channel of the stream of this tag. None: there is none.
+    pub fn branched(&mut self, tag: u32, channel: Option<OwnedFd>) {
+        if let (Some(waits), Some(channel)) = (self.branching.remove(&tag), channel) {
+            waits.came(channel);
+        }
     }
 
     /// The session ends: all services see a reset.

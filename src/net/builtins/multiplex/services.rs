@@ -10,7 +10,7 @@ use crate::sys::socket;
 use crate::wire::orders::{Answer, Why};
 use crate::wire::run::Status;
 use crate::wire::yamux::StreamId;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 impl Multiplexer<'_> {
     /// The parent has started what was asked for.
@@ -70,13 +70,6 @@ impl Multiplexer<'_> {
         let running = self.streams.pump.owners().find_map(runs);
         if let Some(id) = running {
             self.streams.pump.note(id, |run| run.ended(status));
-        }
-    }
-
-    /// The parent has made the channel of the stream of this tag. None: there is none.
-    pub(super) fn branched(&mut self, tag: u32, channel: Option<OwnedFd>) {
-        if let (Some(waits), Some(channel)) = (self.streams.branching.remove(&tag), channel) {
-            waits.came(channel);
         }
     }
 
