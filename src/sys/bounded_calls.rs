@@ -67,7 +67,7 @@ impl BoundedCalls {
         self.guard_for(WAIT_MAX);
     }
 
-    /// The same; `longest`: how long an answer is waited for, instead of [`WAIT_MAX`].
+    /// The same; `longest`: how long an answer is waited for, instead of the usual time.
     pub fn guard_for(&mut self, longest: Duration) {
         self.guards = Some(longest);
     }
