@@ -485,9 +485,10 @@ fn a_connection_of_another_network_is_no_client() {
 }
 
 /// Arguments: the pid of a net process, the orders `Session` and one of a session, and what is done
-/// with the end of a pair that goes to the parent, and that somebody else has too: its kernel's lock is kept (`lock`), or messages come to it with a descriptor of their
-/// sender's process (`pidfd`). It says the order through the pair, and through what has come from
-/// the parent, prints that, and waits for the end of its input, 20 s at most.
+/// with the end of a pair that goes to the parent, and that somebody else has too: its kernel's lock
+/// is kept (`lock`), or messages come to it with a descriptor of their sender's process (`pidfd`).
+/// It says the order through the pair, and through what has come from the parent, prints that, and
+/// waits for the end of its input, 20 s at most.
 const SHARES_AN_END: &str = r"
 import array, ctypes, fcntl, os, select, socket, struct, sys, threading
 pid, session, order = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), bytes.fromhex(sys.argv[3])
@@ -495,14 +496,8 @@ libc, pidfd = ctypes.CDLL(None), os.pidfd_open(pid)
 own = socket.socket(fileno=libc.syscall(438, pidfd, 3, 0))
 a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 if sys.argv[4] == 'lock':
-    faults = libc.syscall({'x86_64': 323, 'aarch64': 282}[os.uname().machine], os.O_NONBLOCK)
-    libc.mmap.restype, libc.recv.argtypes = ctypes.c_void_p, [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    nothing = libc.mmap(None, 4096, 3, 0x22, -1, ctypes.c_long(0))
-    fcntl.ioctl(faults, 0xc018aa3f, bytearray(struct.pack('QQQ', 0xaa, 0, 0)))
-    fcntl.ioctl(faults, 0xc020aa00, bytearray(struct.pack('QQQQ', nothing, 4096, 1, 0)))
     a.send(b'x')
-    threading.Thread(target=lambda: libc.recv(b.fileno(), nothing, 4096, 0), daemon=True).start()
-    select.select([faults], [], [])
+    keep_lock(b, 'recv')
 else:
     SO_PASSPIDFD = 76
     b.setsockopt(socket.SOL_SOCKET, SO_PASSPIDFD, 1)
@@ -572,13 +567,7 @@ if lock:
     h.send(b'hello\r\n')
     while h.recv(100):
         pass
-    faults = libc.syscall({'x86_64': 323, 'aarch64': 282}[os.uname().machine], os.O_NONBLOCK)
-    libc.mmap.restype, libc.send.argtypes = ctypes.c_void_p, [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    nothing = libc.mmap(None, 4096, 3, 0x22, -1, ctypes.c_long(0))
-    fcntl.ioctl(faults, 0xc018aa3f, bytearray(struct.pack('QQQ', 0xaa, 0, 0)))
-    fcntl.ioctl(faults, 0xc020aa00, bytearray(struct.pack('QQQQ', nothing, 4096, 1, 0)))
-    threading.Thread(target=lambda: libc.send(of_net.fileno(), nothing, 4096, 0), daemon=True).start()
-    select.select([faults], [], [])
+    keep_lock(of_net, 'send')
 pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 fds = [of_net.fileno()] + ([pair[1].fileno()] if order[2:4] == b'\x03\x01' else [])
 own.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', fds))])
@@ -664,13 +653,7 @@ h = socket.create_connection(c.getpeername())
 h.send(b'hello\r\n')
 while h.recv(100):
     pass
-faults = libc.syscall({'x86_64': 323, 'aarch64': 282}[os.uname().machine], os.O_NONBLOCK)
-libc.mmap.restype, libc.send.argtypes = ctypes.c_void_p, [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-nothing = libc.mmap(None, 4096, 3, 0x22, -1, ctypes.c_long(0))
-fcntl.ioctl(faults, 0xc018aa3f, bytearray(struct.pack('QQQ', 0xaa, 0, 0)))
-fcntl.ioctl(faults, 0xc020aa00, bytearray(struct.pack('QQQQ', nothing, 4096, 1, 0)))
-threading.Thread(target=lambda: libc.send(locked.fileno(), nothing, 4096, 0), daemon=True).start()
-select.select([faults], [], [])
+keep_lock(locked, 'send')
 while 'D' not in threads():
     time.sleep(0.01)
 own.send(forbidden)
