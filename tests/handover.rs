@@ -125,7 +125,8 @@ fn run_of_it_ends_with_0() {
     let listener = listen(&d, 0o666);
     let mut c = d.connect();
     c.send(b"RUN\r\nchat\r\n\0\0\0\x01x\x01\0\0\0");
-    let (_, mut given, _) = take(&listener);
+    let (text, mut given, _) = take(&listener);
+    assert!(text.ends_with("FIVED_SESSION=1\nFIVED_RUN=1\n"), "{text}");
     same(given.read_all(), "x");
     given.send("bye");
     drop(given);

@@ -445,10 +445,12 @@ fn proxy_from_is_addresses_and_never_everybody() {
         ("::/0", "::/0"),
         ("balancer.example", "balancer.example"),
         ("10.0.0.0/33", "33"),
+        ("127.0.0.1:5", "127.0.0.1:5"),
     ] {
         let conf = format!("proxy_from = {words}\n");
         let (code, out, err) = Place::new().fived(&conf, &["-t"]);
         assert!(code == 1 && (out + &err).contains(wrong), "{words}: {err}");
+        assert!(!err.contains("a host name"), "a name is nobody's address: {err}");
     }
     let (code, out, err) =
         Place::new().fived("proxy_from = 10. 2001:db8::/32\nproxy_from += 192.0.2.1\n", &["-T"]);

@@ -148,3 +148,21 @@ fn a_network_process_that_can_never_be_had_ends_the_start() {
         );
     }
 }
+
+#[test]
+fn groups_that_only_root_can_take_away_are_a_warning() {
+    if !(root() && installed("setpriv")) {
+        return skip("needs root and setpriv");
+    }
+    let row = "id stream tcp nowait games /usr/bin/id id -G\n";
+    for (groups, own, warns) in
+        [("60,4", " groups = no\n", true), ("60", " groups = no\n", false), ("60,4", "", false)]
+    {
+        let groups = format!("--groups={groups}");
+        let d = Daemon::with(&format!("{row}{own}"))
+            .under(&["setpriv", "--reuid=games", "--regid=60", &groups])
+            .start();
+        let wanted = "fived.conf:2: groups: no: only root can take groups away";
+        assert_eq!(d.log().contains(wanted), warns, "{groups}{own}: {}", d.log());
+    }
+}

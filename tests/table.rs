@@ -526,7 +526,7 @@ fn as_many_addresses_as_can_be_listened_on() {
 }
 
 #[test]
-fn the_last_name_of_users_is_not_taken_away_unseen() {
+fn the_last_word_of_a_rule_is_not_taken_away_unseen() {
     let place = Place::new();
     let row = "a stream tcp nowait @USER@ /bin/cat\n";
     let conf = place.fill(&format!("users = ann bob\n{row} users -= ann\n b stream\n"));
@@ -535,6 +535,14 @@ fn the_last_name_of_users_is_not_taken_away_unseen() {
         place.fived(&place.fill(&format!("users = ann\n{row} users -= ann\n")), &["-t"]);
     assert!(code == 1 && err.contains(":3: users: nobody is left"), "{err}");
     assert_eq!(place.fived(&place.fill(&format!("users = ann\n{row} users =\n")), &["-t"]).0, 0);
+    let hours = |own: &str| {
+        let conf = format!("access_times = 01:00-02:00 03:00-04:00\n{row} access_times {own}\n");
+        place.fived(&conf, &["-t"])
+    };
+    assert_eq!(hours("-= 03:00-04:00").0, 0);
+    let (code, _, err) = hours("-= 03:00-04:00 01:00-02:00");
+    assert!(code == 1 && err.contains(":3: access_times: no hour is left"), "{err}");
+    assert_eq!(hours("=").0, 0);
 }
 
 #[test]

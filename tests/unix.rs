@@ -737,6 +737,7 @@ fn a_row_of_root_with_users_is_a_sudo_for_one_program() {
     }
     let d = with_own_socket(
         "sudo stream tcp nowait root /usr/bin/id id -un\n users = games\n\
+         no stream tcp nowait root /usr/bin/id id\n users = root\n log_on_failure = HOST USERID\n\
          group stream tcp nowait root /usr/bin/id id -un\n users = @games\n\
          self stream tcp nowait * /usr/bin/id id -un\n",
     );
@@ -749,6 +750,12 @@ fn a_row_of_root_with_users_is_a_sudo_for_one_program() {
         same(ask(connect_as(NO_ACCOUNT, &path), request), NOT_AVAILABLE);
     }
     assert!(as_games("HELP\r\n").contains("secret\r\nsudo\r\ngroup\r\nself\r\n"));
+    // The log names the user who was refused, without a session and in one.
+    for (request, session) in [("no\r\n", ""), ("RUN\r\nno\r\n", " session=")] {
+        assert!(as_games(request).ends_with(NOT_AVAILABLE));
+        let line = format!("REFUSE service=no host= from=uid:5 reason=user user=games{session}");
+        d.wait_log(&line);
+    }
     assert!(!ask(connect(&path), "HELP\r\n").contains("sudo"));
     // In a session and its streams, too.
     let mut c = connect_as(GAMES, &path);

@@ -14,7 +14,7 @@ use super::ports::accept::Came;
 use super::relays::Owner;
 use super::run::Parent;
 use super::sessions;
-use super::sessions::session::User;
+use super::sessions::session::{User, local_user};
 use crate::policy::{HostId, PeerName, ServiceId};
 use crate::wire::orders::{self, Named, Refused, RelayEnd, ToNet};
 use std::os::fd::AsFd;
@@ -247,15 +247,20 @@ impl Parent {
         if session.is_some() && !refusals.of_session(&mut self.cx, r.from, reason, names) {
             return Ok(());
         }
+        // Who has connected to a Unix socket is logged in before there is a session.
+        let local = local_user(config, r.from);
+        let user = match &session {
+            Some((_, user)) => user.as_deref(),
+            None => local.as_ref(),
+        };
         lines::refused_by_net(&NetRefusal {
             service,
             name: &r.name,
             host,
             from: r.from,
             reason,
-            session: session
-                .as_ref()
-                .map(|(n, user)| (*n, user.as_ref().map(|u| u.login.name.as_str()))),
+            user: user.map(|u| u.login.name.as_str()),
+            session: session.as_ref().map(|s| s.0),
         });
         Ok(())
     }

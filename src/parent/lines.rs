@@ -145,8 +145,10 @@ pub struct NetRefusal<'a> {
     pub host: &'a str,
     pub from: Peer,
     pub reason: &'static str,
-    /// The session's number, and the user who logged in.
-    pub session: Option<(u64, Option<&'a str>)>,
+    /// Who logged in.
+    pub user: Option<&'a str>,
+    /// The session's number.
+    pub session: Option<u64>,
 }
 
 /// `REFUSE`: net refused a request.
@@ -161,14 +163,14 @@ pub fn refused_by_net(r: &NetRefusal) {
         line = line.value("from", r.from);
     }
     line = line.word("reason", r.reason);
-    if let (true, Some((_, Some(user)))) = (what.is_some_and(|w| w.userid), r.session) {
+    if let (true, Some(user)) = (what.is_some_and(|w| w.userid), r.user) {
         line = line.word("user", user);
     }
     if what.is_some_and(|w| w.attempt) && !r.name.is_empty() {
         line = line.word("attempt", r.name);
     }
     match r.session {
-        Some((n, _)) => line.number("session", n).put(),
+        Some(n) => line.number("session", n).put(),
         None => line.put(),
     }
 }

@@ -145,7 +145,8 @@ fn is_of_hosts_access(word: &str) -> bool {
 }
 
 /// Was this name, or domain, more likely meant as something else? The last part of a name does not
-/// begin with a digit (RFC 1123, 2.1), and `10.0.0.x` and `10.x` begin like addresses.
+/// begin with a digit (RFC 1123, 2.1), `10.0.0.x` and `10.x` begin like addresses, and `unix` lacks
+/// its colon.
 fn is_doubtful(name: &str) -> bool {
     let parts: Vec<&str> = name.strip_prefix('.').unwrap_or(name).split('.').collect();
     let number = |part: &&str| part.bytes().all(|b| b.is_ascii_digit());
@@ -153,7 +154,8 @@ fn is_doubtful(name: &str) -> bool {
     let like_address = parts.len() > 1
         && parts.first().is_some_and(number)
         && (parts.get(1).is_some_and(number) || parts.last().is_some_and(|p| p.len() == 1));
-    is_of_hosts_access(name) || parts.last().is_some_and(digit) || like_address
+    let no_colon = UNIX.strip_suffix(':').is_some_and(|word| word.eq_ignore_ascii_case(name));
+    is_of_hosts_access(name) || no_colon || parts.last().is_some_and(digit) || like_address
 }
 
 /// A word of another program, for which it is a name, as the word that is that name here.
@@ -284,6 +286,8 @@ mod tests {
             "except",
             "Any",
             "none",
+            "unix",
+            "Unix",
             "ALL",
             "127.0.0.1-127.0.0.9",
             "1.2.3.4-9",

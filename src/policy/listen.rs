@@ -60,7 +60,9 @@ impl fmt::Display for Listen {
 fn internet(text: &str) -> Result<SocketAddr, String> {
     let any = IpAddr::from(Ipv6Addr::UNSPECIFIED);
     let port = |p: &str| p.parse::<u16>().ok().filter(|_| p.bytes().all(|b| b.is_ascii_digit()));
-    if let Ok(a) = text.parse() {
+    // An address of IPv4 is the same one where it is written as one of IPv6.
+    if let Ok(mut a) = text.parse::<SocketAddr>() {
+        a.set_ip(a.ip().to_canonical());
         return Ok(a);
     }
     if let Some(p) = port(text.strip_prefix("*:").unwrap_or(text)) {
@@ -68,7 +70,7 @@ fn internet(text: &str) -> Result<SocketAddr, String> {
     }
     let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
     match bare.parse::<IpAddr>() {
-        Ok(ip) => Ok((ip, PORT).into()),
+        Ok(ip) => Ok((ip.to_canonical(), PORT).into()),
         Err(_) => Err(expected("an address such as 127.0.0.1:1 or [::]:1, or a path", text)),
     }
 }
@@ -87,6 +89,9 @@ mod tests {
             ("127.0.0.1", "127.0.0.1:1"),
             ("::1", "[::1]:1"),
             ("[::1]", "[::1]:1"),
+            ("[::ffff:127.0.0.1]:5", "127.0.0.1:5"),
+            ("::ffff:127.0.0.1", "127.0.0.1:1"),
+            ("[fe80::1%2]:5", "[fe80::1%2]:5"),
             ("/run/fived.sock", "/run/fived.sock"),
         ] {
             assert_eq!(Listen::read(text).expect(text).to_string(), wanted);

@@ -50,7 +50,8 @@ pub const PROXIES: Codec<Proxies> = Codec {
                     Err(expected(what, word))
                 }
             };
-            client_pattern::read(word)?.into_iter().map(one).collect()
+            let all = client_pattern::read(word).map_err(|_| expected(what, word))?;
+            all.into_iter().map(one).collect()
         })
     },
     print: |all| print_list(&all.0),

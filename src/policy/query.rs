@@ -32,10 +32,18 @@ impl Query {
     pub fn read(text: &str) -> Result<Query, String> {
         let mut q =
             Query { service: String::new(), host: None, peer: None, user: None, tls: false };
+        let mut given = Vec::new();
         for part in text.trim().split(',') {
             let wrong = |what: &str| format!("{part}: {}", expected(what, part));
             let (key, value) = part.split_once('=').ok_or_else(|| wrong(WORDS))?;
-            match key.trim() {
+            let key = key.trim();
+            if given.contains(&key) {
+                return Err(format!(
+                    "{part}: expected each of {WORDS} once, found it a second time"
+                ));
+            }
+            given.push(key);
+            match key {
                 "service" => q.service = value.into(),
                 "host" => q.host = Some(value.into()).filter(|v: &String| !v.is_empty()),
                 "addr" => {

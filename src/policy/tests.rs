@@ -77,6 +77,10 @@ fn a_query_names_a_service_and_perhaps_its_client() {
         ("host=h", "expected service=NAME, found none"),
         ("service=a,tls=perhaps", "tls=perhaps: expected tls=yes or tls=no"),
         ("service=a,b", "b: expected service=, host=, addr=, user= or tls="),
+        (
+            "service=a,tls=yes,tls=no",
+            "tls=no: expected each of service=, host=, addr=, user= or tls= once, found it a second time",
+        ),
     ] {
         let why = Query::read(text).expect_err(text);
         assert!(why.starts_with(wrong), "{why}");

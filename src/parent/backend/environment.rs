@@ -59,9 +59,6 @@ pub fn of(service: &Service, user: &User, remote: &Remote) -> Result<CList, BadW
     };
     put("PATH", PATH.as_bytes());
     connection(&mut put, service, remote);
-    if remote.run {
-        put("FIVED_RUN", b"1");
-    }
     if let Some(term) = remote.term {
         put("TERM", term.as_bytes());
     }
@@ -138,6 +135,9 @@ fn connection(put: &mut impl FnMut(&str, &[u8]), service: &Service, remote: &Rem
         if !tls.server_name.is_empty() {
             put("SSL_TLS_SNI_SERVERNAME", tls.server_name.as_bytes());
         }
+    }
+    if remote.run {
+        put("FIVED_RUN", b"1");
     }
 }
 

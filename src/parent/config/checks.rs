@@ -35,6 +35,7 @@ pub fn rows(
             unless_off.push(at(&s.name, &what));
         }
         owner(s, catalog, wrong, &mut unless_off);
+        unless_off.extend(kept_groups(s));
         if let (Some(daemon), Some(why)) = (s.libwrap_daemon(), &libwrap) {
             let what = format!(
                 "{why}: the rules of hosts_access(5) cannot be asked, and this service answers `-Service not available`"
@@ -106,6 +107,21 @@ fn owner(s: &Service, catalog: &Catalog, wrong: &mut Vec<String>, warnings: &mut
             Some(_) => {}
         }
     }
+}
+
+/// `groups = no`, where fived has supplementary groups that it may not take away.
+fn kept_groups(s: &Service) -> Option<String> {
+    let asks = matches!(s.backend, Backend::Exec { .. } | Backend::Internal(_));
+    if identity::effective_uid() == 0 || !asks || s.attributes.groups {
+        return None;
+    }
+    let who = identity::current().ok()?;
+    who.groups.iter().any(|group| *group != who.gid).then(|| {
+        let place = s.place("groups", |_| true);
+        format!(
+            "{place}: groups: no: only root can take groups away: the service has those of fived"
+        )
+    })
 }
 
 /// What only this computer can say about where passwords are asked.

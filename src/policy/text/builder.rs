@@ -165,9 +165,9 @@ impl<'a> Builder<'a> {
         for name in names {
             let good = name.len() <= 255
                 && name.bytes().all(|b| (b'!'..=b'~').contains(&b))
-                && !name.contains(['*', ',', ';']);
+                && !name.contains(['*', ',', ';', '#', '"', '\'', '\\']);
             let what = if !good {
-                "expected a host name of printable characters, at most 255, without `*` and commas, found something else"
+                "expected a host name of printable characters, at most 255, without quotes, `*`, `#` and commas, found something else"
             } else if self.host_names.insert(name.to_ascii_lowercase(), id).is_some() {
                 "expected one section for a host, found a second one of this name"
             } else {

@@ -19,17 +19,13 @@ const REPLY_MAX: usize = 255;
 pub const USERS: Codec<Users> = Codec {
     list: true,
     read: |users, written| {
-        let any = !users.0.is_empty();
+        let before = users.0.len();
         let groups = &mut *written.context.groups;
         read_list(&mut users.0, written.operator, written.words, |w| {
             UserRule::read(w, groups).map(|w| vec![w])
         })?;
-        // A service without names is open to everybody. Only `users =` may make it so.
-        if written.operator == Operator::Remove && any && users.0.is_empty() {
-            return Err(written
-                .wrong("nobody is left: expected at least one name, or `users =` for everybody"));
-        }
-        Ok(())
+        let what = "nobody is left: expected at least one name, or `users =` for everybody";
+        not_lifted(before, users.0.len(), written, what)
     },
     print: |users| print_list(&users.0),
 };
@@ -88,12 +84,25 @@ pub const BACKLOG: Codec<Option<u32>> = Codec {
 pub const HOURS: Codec<Vec<Hours>> = Codec {
     list: true,
     read: |hours, written| {
+        let before = hours.len();
         read_list(hours, written.operator, written.words, |w| {
             Hours::read(w).map(|h| vec![h]).ok_or_else(|| expected("hours, HH:MM-HH:MM", w))
-        })
+        })?;
+        let what =
+            "no hour is left: expected at least one interval, or `access_times =` for always";
+        not_lifted(before, hours.len(), written, what)
     },
     print: |hours| print_list(hours),
 };
+
+/// An empty list is no rule. Only `=` may make it empty: whoever takes the last word away with `-=`
+/// could have meant nobody.
+fn not_lifted(was: usize, is: usize, written: &Written, what: &str) -> Result<(), Vec<Wrong>> {
+    match written.operator {
+        Operator::Remove if was > 0 && is == 0 => Err(written.wrong(what)),
+        _ => Ok(()),
+    }
+}
 
 /// A time of 0 seconds or more, or UNLIMITED.
 pub const DENY_TIME: Codec<Option<u32>> = Codec {

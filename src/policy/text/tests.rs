@@ -215,6 +215,9 @@ fn a_name_is_one_name() {
         "[a,b]",
         "[a; b]",
         "[*.example.org]",
+        "[\"www.example.org\"]",
+        "[a\\\\b]",
+        "[a #b]",
     ] {
         let what = mistake(&format!("{line}\n"));
         assert!(what.contains("expected ") && what.contains(", found "), "{line}: {what}");

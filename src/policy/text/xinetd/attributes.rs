@@ -81,7 +81,7 @@ use Stands::{Both, Defaults, Service};
 use Words::{Any, One, Some as Many, Two};
 
 pub static ATTRIBUTES: &[Attribute] = &[
-    entry("id", One, Once, Service, Row(|d, v| set(&mut d.id, v))),
+    entry("id", One, Once, Service, Row(|d, v| word(&mut d.id, v))),
     entry("type", Many, Once, Service, Row(types)),
     entry("flags", Many, Once, Service, Row(flags)),
     entry("disable", One, Once, Service, Row(disable)),
@@ -139,8 +139,14 @@ pub fn find(name: &str) -> Option<&'static Attribute> {
 }
 
 /// Keeps the only word of a value.
-fn set(target: &mut Option<String>, value: &Value) -> Result<(), Wrong> {
+fn word(target: &mut Option<String>, value: &Value) -> Result<(), Wrong> {
     *target = value.words.first().map(|w| (*w).into());
+    Ok(())
+}
+
+/// Keeps the only word of a value, and its line.
+fn set(target: &mut Option<(String, usize)>, value: &Value) -> Result<(), Wrong> {
+    *target = value.words.first().map(|w| ((*w).into(), value.line));
     Ok(())
 }
 
@@ -229,7 +235,7 @@ fn socket_type(d: &mut Draft, v: &Value) -> Result<(), Wrong> {
 fn libwrap(d: &mut Draft, v: &Value) -> Result<(), Wrong> {
     match v.words {
         [word @ ("yes" | "no")] => Err(Wrong::expected("the name of a daemon", word)),
-        _ => set(&mut d.libwrap, v),
+        _ => word(&mut d.libwrap, v),
     }
 }
 

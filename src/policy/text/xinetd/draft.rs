@@ -78,10 +78,10 @@ pub struct Draft {
     /// The line of `disable = yes`.
     pub disable: Option<usize>,
     pub kind: Option<(Kind, usize)>,
-    pub protocol: Option<String>,
+    pub protocol: Option<(String, usize)>,
     pub wait: Option<(bool, usize)>,
-    pub user: Option<String>,
-    pub server: Option<String>,
+    pub user: Option<(String, usize)>,
+    pub server: Option<(String, usize)>,
     pub arguments: Vec<String>,
     pub port: Option<(u16, usize)>,
     /// Host, port and line.
@@ -90,7 +90,7 @@ pub struct Draft {
     pub deny_time: Option<String>,
     /// A daemon's name.
     pub libwrap: Option<String>,
-    pub bind: Option<String>,
+    pub bind: Option<(String, usize)>,
     pub v6only: Option<(bool, usize)>,
     /// Of `defaults`: the ids of the only services that are on, and where the last of them are; and
     /// those of services that are off.
@@ -99,6 +99,17 @@ pub struct Draft {
 }
 
 impl Draft {
+    /// The draft of a service whose block begins at that line. What it has of these defaults is
+    /// said there: their lines may be of another file.
+    pub fn inherited(&self, line: usize) -> Draft {
+        let (bind, v6only) = (self.bind.clone(), self.v6only);
+        Draft {
+            bind: bind.map(|(word, _)| (word, line)),
+            v6only: v6only.map(|(only, _)| (only, line)),
+            ..self.clone()
+        }
+    }
+
     /// The value of fived's `libwrap`: the daemon's name by which xinetd asks hosts.allow and
     /// hosts.deny.
     pub fn libwrap(&self, name: &str) -> String {
@@ -114,7 +125,7 @@ impl Draft {
 
     /// Has it a socket of IPv4 alone, as far as its text says?
     pub fn only_v4(&self) -> bool {
-        let address = self.bind.as_ref().and_then(|word| word.parse().ok());
+        let address = self.bind.as_ref().and_then(|(word, _)| word.parse().ok());
         self.flags.only_v4() || address.is_some_and(|a: IpAddr| a.is_ipv4())
     }
 

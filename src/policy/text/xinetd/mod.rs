@@ -100,12 +100,7 @@ pub fn read(builder: &mut Builder, path: &str, whole: Grammar) {
 }
 
 /// Where fived listens as its service `tcpmux` says. None: that cannot be read, which is a remark.
-fn listens(
-    block: &Block,
-    draft: &Draft,
-    files: &mut dyn Files,
-    remarks: &mut Remarks,
-) -> Option<SocketAddr> {
+fn listens(draft: &Draft, files: &mut dyn Files, remarks: &mut Remarks) -> Option<SocketAddr> {
     let port = match draft.port {
         None => TCPMUX_PORT,
         Some((n, line)) if n != TCPMUX_PORT && !draft.is(Type::Unlisted) => {
@@ -117,8 +112,8 @@ fn listens(
     };
     let ip = match bind_address(draft, files) {
         Some(Ok(ip)) => ip,
-        Some(Err(what)) => {
-            remarks.push(Kind::Broken, block.line, "bind", what);
+        Some(Err((line, what))) => {
+            remarks.push(Kind::Broken, line, "bind", what);
             return None;
         }
         None if draft.flags.only_v4() => Ipv4Addr::UNSPECIFIED.into(),
@@ -197,7 +192,7 @@ impl XinetdReader<'_, '_> {
     }
 
     fn service(&mut self, name: &str, block: &Block) {
-        let mut draft = self.defaults.clone();
+        let mut draft = self.defaults.inherited(block.line);
         let lines = Lines::new(self.builder, &self.etc, &mut draft);
         let (mut own, mut remarks) = lines.read(block, &mut Vec::new());
         let id = draft.id.clone().unwrap_or_else(|| name.into());
@@ -282,7 +277,7 @@ impl XinetdReader<'_, '_> {
             let what = "limits nothing here: a limit belongs to each service, or max_connections of fived.conf(5) to all";
             remarks.push(Kind::Differs, pair.line, &pair.name, what);
         }
-        if let Some(address) = listens(block, draft, self.builder.files, &mut remarks) {
+        if let Some(address) = listens(draft, self.builder.files, &mut remarks) {
             let pair = pair(block.line, "listen", &[&address.to_string()]);
             self.listen = Some((block.file.clone(), pair));
         }
@@ -346,8 +341,7 @@ impl XinetdReader<'_, '_> {
                 what,
             );
         }
-        let own_v6only = draft.v6only != self.defaults.v6only;
-        if let (Some((false, line)), true) = (draft.v6only, own_v6only) {
+        if let Some((false, line)) = draft.v6only.filter(|(_, line)| *line != block.line) {
             let what = "serves IPv4 too; xinetd takes no for yes";
             remarks.push(Kind::Differs, line, "v6only", what);
         }

@@ -51,15 +51,20 @@ pub struct Row<'a> {
 /// What is wrong with the flag IPv4 beside an address of the other family.
 pub const NOT_IPV4: &str = "expected an IPv4 address in `bind`, found one of IPv6";
 
-/// The address of `bind`, which may be the name of a host. None: there is no `bind`.
-pub fn bind_address(draft: &Draft, files: &mut dyn Files) -> Option<Result<IpAddr, String>> {
-    let word = draft.bind.as_deref()?;
+/// The address of `bind`, which may be the name of a host. None: there is no `bind`. Err: the line,
+/// and what is wrong with it.
+pub fn bind_address(
+    draft: &Draft,
+    files: &mut dyn Files,
+) -> Option<Result<IpAddr, (usize, String)>> {
+    let (word, line) = draft.bind.as_ref()?;
     if let Ok(address) = word.parse() {
         return Some(Ok(address));
     }
     // The look-up would lose the interface of such an address.
     if word.contains('%') {
-        return Some(Err(format!("expected an address without an interface, found {word:?}")));
+        let what = format!("expected an address without an interface, found {word:?}");
+        return Some(Err((*line, what)));
     }
     let unknown = |why| format!("expected an address or the name of a host, found {word:?}: {why}");
     let v6 = draft.flags.v6;
@@ -70,7 +75,7 @@ pub fn bind_address(draft: &Draft, files: &mut dyn Files) -> Option<Result<IpAdd
     let family = if v6 { "IPv6" } else { "IPv4" };
     let none = || format!("it has several addresses, and none of {family}");
     let found = files.host(word).and_then(|all| choose(all).ok_or_else(none));
-    Some(found.map_err(unknown))
+    Some(found.map_err(|why| (*line, unknown(why))))
 }
 
 impl Row<'_> {
@@ -158,8 +163,8 @@ impl Row<'_> {
     /// the other.
     fn form(&mut self) -> Option<Form> {
         let (draft, line) = (self.draft, self.line);
-        let word = draft.protocol.as_deref().map(str::to_ascii_lowercase);
-        let kind = draft.kind.or(match word.as_deref() {
+        let given = draft.protocol.as_ref().map(|(word, at)| (word.to_ascii_lowercase(), *at));
+        let kind = draft.kind.or(match given.as_ref().map(|(word, _)| word.as_str()) {
             Some("tcp") => Some((Kind::Stream, line)),
             Some("udp") => Some((Kind::Dgram, line)),
             Some(_) | None => None,
@@ -177,7 +182,7 @@ impl Row<'_> {
                 return None;
             }
         };
-        if let Some(word) = word.filter(|w| w != usual) {
+        if let Some((word, at)) = given.filter(|(word, _)| word != usual) {
             self.broken(at, "protocol", format!("expected {usual}, found {word:?}"));
         }
         let Some((wait, at)) = draft.wait else {
@@ -225,7 +230,7 @@ impl Row<'_> {
     /// `bind`: None is every address.
     fn address(&mut self) -> Option<IpAddr> {
         let found = bind_address(self.draft, self.files)?;
-        found.map_err(|what| self.broken(self.line, "bind", what)).ok()
+        found.map_err(|(line, what)| self.broken(line, "bind", what)).ok()
     }
 
     fn family(&mut self, address: Option<IpAddr>) -> Family {
@@ -278,9 +283,9 @@ impl Row<'_> {
     }
 
     fn user(&mut self) -> Option<String> {
-        let word = match &self.draft.user {
-            Some(word) => word.as_str(),
-            None if self.draft.internal() => NOBODY,
+        let (word, line) = match &self.draft.user {
+            Some((word, line)) => (word.as_str(), *line),
+            None if self.draft.internal() => (NOBODY, self.line),
             None => {
                 self.broken(self.line, self.name, "expected a `user`, found none");
                 return None;
@@ -288,7 +293,7 @@ impl Row<'_> {
         };
         if word == "*" || word.contains([':', '/']) {
             let what = format!("expected a user's name without : and /, found {word:?}");
-            self.broken(self.line, "user", what);
+            self.broken(line, "user", what);
             return None;
         }
         // Without a colon a dot would end the user's name.
@@ -313,13 +318,13 @@ impl Row<'_> {
             }
             return words(["internal", known?.as_str()]);
         }
-        let Some(program) = &draft.server else {
+        let Some((program, line)) = &draft.server else {
             self.broken(self.line, self.name, "expected a `server`, found none");
             return None;
         };
         if !program.starts_with('/') {
             let what = format!("expected an absolute path, found {program:?}");
-            self.broken(self.line, "server", what);
+            self.broken(*line, "server", what);
             return None;
         }
         let own_name = program.rsplit('/').next().unwrap_or_default().to_string();

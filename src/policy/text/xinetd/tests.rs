@@ -189,6 +189,30 @@ fn each_line_that_is_wrong_is_told() {
 }
 
 #[test]
+fn what_is_wrong_is_told_at_the_line_that_says_it() {
+    let text = "service ssh\n{\n socket_type = stream\n protocol = udp\n wait = no\n user = a:b\n server = cat\n bind = none\n}\n";
+    assert_eq!(
+        remarks(text),
+        [
+            r#"4: protocol: expected tcp, found "udp""#,
+            r#"6: user: expected a user's name without : and /, found "a:b""#,
+            r#"7: server: expected an absolute path, found "cat""#,
+            r#"8: bind: expected an address or the name of a host, found "none": no address found"#,
+        ]
+    );
+    // What a service has of defaults is told at the service: they may be of another file.
+    let of = |default: &str, name: &str, more: &str| {
+        let text = format!("# 1\n# 2\ndefaults\n{{\n {default}\n}}\ninclude /y\n");
+        let all = read(&[("/x", &text), ("/y", &service(name, more))]).1;
+        all.iter().map(ToString::to_string).rfind(|m| m.starts_with("/y")).expect("a remark")
+    };
+    let open = of("v6only = yes", "tcpmux", " type = INTERNAL\n");
+    assert!(open.starts_with("/y:1: v6only: not served: "), "{open}");
+    let nowhere = of("bind = none", "ssh", "");
+    assert!(nowhere.starts_with("/y:1: bind: expected "), "{nowhere}");
+}
+
+#[test]
 fn a_row_that_its_file_switches_off_is_quiet_but_for_mistakes() {
     let text = service("ssh", " type = RPC\n v6only = no\n disable = yes\n nice = x\n");
     let (table, remarks) = read(&[("/x", &text)]);
