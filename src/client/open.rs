@@ -27,6 +27,7 @@ use crate::wire::builtins::Builtin;
 use crate::wire::resume::{self, Made};
 use crate::wire::yamux::{Mux, PIECE, StreamId};
 use crate::wire::{reply, request};
+use std::io::IoSlice;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -43,6 +44,15 @@ pub struct OpenSession {
     pub gate: Option<OwnedFd>,
     /// How it goes on when its connection is lost. None: the server keeps no lost sessions.
     pub resumable: Option<Resumable>,
+}
+
+impl OpenSession {
+    /// Ends it, because nobody can have it.
+    pub fn abandon(&mut self) {
+        let first = self.first.as_ref().map(|(id, _)| *id);
+        abandon(&mut self.link, &mut self.mux, first);
+        self.link.linger();
+    }
 }
 
 /// Opens a session, with the request of the first call if there is one.
@@ -171,7 +181,7 @@ impl Opening<'_> {
             if word == Builtin::Resume {
                 server.link.begin_records_after(&frames);
             }
-            abandon(&mut server, &mut mux, first.map(|(id, _)| id));
+            abandon(&mut server.link, &mut mux, first.map(|(id, _)| id));
             return Ok(Begun::NotLoggedIn(server));
         }
         let reply = match server.read_line() {
@@ -215,17 +225,17 @@ impl Begun {
     }
 }
 
-/// Ends a session that was not wanted, with its first stream: a service would go on with it, and a
-/// session that only loses its connection would be kept.
-fn abandon(server: &mut Server, mux: &mut Mux, first: Option<StreamId>) {
+/// Ends a session that is not wanted, with its first stream: the service would go on without a
+/// caller, and a session that only loses its connection is kept.
+fn abandon(link: &mut Link, mux: &mut Mux, first: Option<StreamId>) {
     let mut reset = Vec::new();
     if let Some(id) = first {
         mux.reset_at_once(id);
         mux.take_control(&mut reset);
     }
     // If the connection is broken, there is nobody to be told.
-    let _ = server.send(&reset);
-    server.link.finish();
+    let _ = link.send_parts(&[IoSlice::new(&reset)]);
+    link.finish();
 }
 
 /// Makes data frames of bytes for which the window has space.
