@@ -33,11 +33,10 @@ pub struct Offering {
 }
 
 impl Offering {
-    /// Makes these offers. Err: an address is not known, or there is no session.
-    pub fn begin(t: &Target, offers: &[Offer], caller: &mut Caller) -> Result<Offering, Error> {
+    /// Makes these offers, whose addresses are known. Err: there is no session.
+    pub fn begin(t: &Target, offers: Vec<Offer>, caller: &mut Caller) -> Result<Offering, Error> {
         let mut all = Vec::new();
         for offer in offers {
-            let offer = offer.resolved()?;
             let call = Ok(caller.offer(t.virtual_host.clone(), offer.clone())?);
             all.push(RepeatedOffer { offer, call, pause: PAUSE, was_taken: false });
         }
