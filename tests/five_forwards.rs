@@ -302,9 +302,12 @@ fn an_order_that_cannot_be_carried_out_says_why() {
         &["-O", "cancel", "-L", &forward],
         &format!("five: -L {forward}: the session has no such forward (-O list shows them)"),
     );
-    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = taken.local_addr().expect("address").port();
-    fails(&["-O", "forward", "-L", &format!("{port}:cat")], "Address already in use");
+    // Whoever connects to `localhost` might reach the other program.
+    for loopback in ["127.0.0.1:0", "[::1]:0"] {
+        let Ok(taken) = TcpListener::bind(loopback) else { continue };
+        let port = taken.local_addr().expect("address").port();
+        fails(&["-O", "forward", "-L", &format!("{port}:cat")], "Address already in use");
+    }
 }
 
 #[test]

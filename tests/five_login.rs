@@ -350,6 +350,25 @@ fn what_goes_ahead_of_a_failed_login_is_a_request_without_input() {
     assert_eq!((code, out.as_str(), err.as_str()), (0, "demo:secret\n", ""));
 }
 
+/// A session that only lost its connection would be kept for a minute, and its service with it.
+#[test]
+fn a_session_whose_login_failed_is_ended_with_its_service() {
+    if without("ssh-agent") {
+        return;
+    }
+    let d = daemon();
+    let f = Five::new(&d);
+    let other = key(&d, &f, "other", &["-t", "ed25519"], "", false);
+    key(&d, &f, "id_ed25519", &["-t", "ed25519"], "", true);
+    let out = f.run_with(&["-q", "-x", "-i", &other, "-l", "demo", H, "stay"], b"");
+    assert_eq!(out, (0, BY_KEY.into(), String::new()));
+    d.wait_logs(" reason=closed duration=", 2);
+    assert!(!d.log().contains("LOST "), "{}", d.log());
+    // It may have ended before its service was started.
+    let times = |verb: &str| d.log().matches(&format!("{verb} service=stay ")).count();
+    until("both services have ended", || times("EXIT") == times("START"));
+}
+
 #[test]
 fn a_passphrase_is_ssh_keygens_business() {
     if without("ssh-keygen") {

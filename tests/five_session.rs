@@ -122,6 +122,16 @@ fn where_no_socket_can_be_made_the_message_names_the_way_out() {
     let (code, _, err) = f.run(&[H, "hello"]);
     let what = format!("five: {}: Is a directory: ", lock.display());
     assert!(code == 255 && err.starts_with(&what) && err.ends_with("or use -x\n"), "{code} {err}");
+    std::fs::remove_dir(&lock).expect("removed");
+    let socket = lock.with_extension("");
+    std::fs::create_dir(&socket).expect("made");
+    let ends = d.wait_logs("END session=", 2).len();
+    let (code, _, err) = f.run(&[H, "hello"]);
+    let what = format!("five: {}: Is a directory: ", socket.display());
+    assert!(code == 255 && err.starts_with(&what) && err.ends_with("or use -x\n"), "{code} {err}");
+    // The session was made already: the server does not keep it as a lost one.
+    d.wait_logs("END session=", ends + 1);
+    assert!(!d.log().contains("LOST "), "{}", d.log());
     assert_eq!(f.run(&["-x", H, "hello"]), (0, "hello\n".into(), String::new()));
 }
 

@@ -16,6 +16,12 @@ const CONF: &str = "sh stream tcp nowait @USER@ /bin/sh sh
  pty = yes
 what stream tcp nowait @USER@ /bin/sh sh -c 'tty; stty size; echo term=$TERM; exit 7'
  pty = yes
+bash stream tcp nowait @USER@ /bin/bash bash --norc -i
+ pty = yes
+cat stream tcp nowait @USER@ /bin/cat cat
+ pty = yes
+keys stream tcp nowait @USER@ /bin/sh sh -c 'cat; stty -icanon min 1; echo keys; head -c 1 | od -An -tx1; stty icanon; echo lines; cat; echo over'
+ pty = yes
 none stream tcp nowait @USER@ /bin/sh sh -c 'tty; read x; echo got $x'
 ";
 
@@ -328,4 +334,24 @@ fn who_asks_for_no_terminal_and_who_gets_none() {
     assert!(f.run(&[H, "what"]).1.starts_with("not a tty"));
     let (status, out, _) = f.run(&["-t", H, "what"]);
     assert!(status == 7 && out.starts_with("/dev/pts/"), "{status} {out}");
+}
+
+/// A terminal that hands every key to its reader, as shells and editors have it, keeps no end of
+/// the input that came before, and gets another one.
+#[test]
+fn the_end_of_the_input_reaches_who_reads_lines_and_who_reads_keys() {
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    for x in ["-t", "-tx"] {
+        let (status, out, _) = f.run(&[x, H, "keys"]);
+        assert_eq!(status, 0);
+        for said in ["keys\r\n", " 04\r\n", "lines\r\n", "over\r\n"] {
+            assert!(out.contains(said), "{said:?}: {out:?}");
+        }
+        // Control-D ends only the line if one has begun.
+        assert_eq!(f.run_with(&[x, H, "cat"], b"no line end").0, 0);
+    }
+    if installed("bash") {
+        assert_eq!(f.run(&["-t", H, "bash"]).0, 0);
+    }
 }

@@ -365,9 +365,18 @@ echo stream tcp nowait @USER@ internal
         assert!(tty.starts_with("pts/") && sh.out.contains(&wanted), "{on:?}: {}", sh.out);
         assert_eq!((sh.status, sh.kinds), (Some(9), vec![0, 1, 3]), "{on:?}");
         // Control-D ends a line discipline's input; without a terminal nothing of that is there.
-        let request = [b"RUN\r\ncat pty vt100 0 0\r\n", &input(b"x\n")[..], &END].concat();
-        let cat = ran(&ask(&d, on, &request), GO);
-        assert_eq!((cat.out.as_str(), cat.status), ("x\r\nx\r\n", Some(0)), "{on:?}");
+        for (typed, out) in [("x\n", "x\r\nx\r\n"), ("x", "xx")] {
+            let request =
+                [b"RUN\r\ncat pty vt100 0 0\r\n", &input(typed.as_bytes())[..], &END].concat();
+            let cat = ran(&ask(&d, on, &request), GO);
+            assert_eq!((cat.out.as_str(), cat.status), (out, Some(0)), "{on:?}");
+        }
+        // Whoever reads bytes after that gets it again.
+        let script = b"stty -echo; cat; stty -icanon; echo keys; head -c 1 | od -An -tx1; exit 8\n";
+        let request = [b"RUN\r\nsh pty xterm 24 80\r\n", &input(script)[..], &END].concat();
+        let keys = ran(&ask(&d, on, &request), GO);
+        assert!(keys.out.ends_with("keys\r\n 04\r\n"), "{on:?}: {}", keys.out);
+        assert_eq!(keys.status, Some(8));
         let plain = [b"RUN\r\ncat\r\n", &input(b"x\n")[..], &END].concat();
         let plain = ask(&d, on, &plain);
         assert!(!plain.starts_with(&told) && ran(&plain, GO).out == "x\n", "{on:?}");

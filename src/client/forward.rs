@@ -4,6 +4,7 @@ use super::error::{Error, reason};
 use super::{messages, paths, syntax};
 use crate::sys::undo::SocketPath;
 use crate::sys::{local, socket};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -103,6 +104,9 @@ pub struct Listener {
 /// How long no connection is accepted after the system had no descriptor or memory for one.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How many ports are tried, where the system chooses one, until it is free in both families.
+const CHOSEN_TRIES: u32 = 16;
+
 /// What a listener has.
 pub enum Accepted {
     Application(OwnedFd),
@@ -169,13 +173,13 @@ impl Listener {
     /// The listeners of a forward: two for the loopback's two families.
     pub fn open(f: &Forward) -> Result<Vec<Listener>, Error> {
         let failed =
-            |e: std::io::Error| Error::System { what: format!("-L {}", f.text()), why: reason(&e) };
+            |e: io::Error| Error::System { what: format!("-L {}", f.text()), why: reason(&e) };
         let chosen = matches!(f.local, LocalAddress::Port(_, 0));
         let at = |fd: OwnedFd, name: String, file| {
             let service = f.service.clone();
             Listener { fd, service, name, chosen, file }
         };
-        let tcp = |address: SocketAddr| -> std::io::Result<Listener> {
+        let tcp = |address: SocketAddr| -> io::Result<Listener> {
             let fd = socket::listen(address, false)?;
             let name = socket::local(fd.as_fd())?.to_string();
             Ok(at(fd, name, None))
@@ -186,13 +190,7 @@ impl Listener {
                 let (fd, file) = SocketPath::bind(&path, local::listen_stream).map_err(failed)?;
                 Ok(vec![at(fd, path.display().to_string(), Some(file))])
             }
-            LocalAddress::Port(None, port) => {
-                let first = tcp((Ipv4Addr::LOCALHOST, *port).into()).map_err(failed)?;
-                // The same port; a computer without IPv6 has the other one alone.
-                let port = socket::local(first.fd.as_fd()).map_err(failed)?.port();
-                let second = tcp((Ipv6Addr::LOCALHOST, port).into()).ok();
-                Ok([Some(first), second].into_iter().flatten().collect())
-            }
+            LocalAddress::Port(None, port) => loopback(tcp, *port).map_err(failed),
             LocalAddress::Port(Some(address), port) => {
                 let address = match address.as_str() {
                     "*" | "" => SocketAddr::from((IpAddr::from(Ipv6Addr::UNSPECIFIED), *port)),
@@ -200,10 +198,31 @@ impl Listener {
                         .to_socket_addrs()
                         .map_err(failed)?
                         .next()
-                        .ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?,
+                        .ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?,
                 };
                 Ok(vec![tcp(address).map_err(failed)?])
             }
+        }
+    }
+}
+
+/// Listeners at the same port for both families; a computer without IPv6 has one alone. Where
+/// another program has one of the two, whoever connects to `localhost` could reach that.
+fn loopback(
+    listen: impl Fn(SocketAddr) -> io::Result<Listener>,
+    port: u16,
+) -> io::Result<Vec<Listener>> {
+    let mut tries = if port == 0 { CHOSEN_TRIES } else { 1 };
+    loop {
+        tries -= 1;
+        let first = listen((Ipv4Addr::LOCALHOST, port).into())?;
+        let same = socket::local(first.fd.as_fd())?.port();
+        match listen((Ipv6Addr::LOCALHOST, same).into()) {
+            Ok(second) => return Ok(vec![first, second]),
+            Err(e) if socket::is_without_family(&e) => return Ok(vec![first]),
+            // The system has chosen that of the first family.
+            Err(_) if tries > 0 => {}
+            Err(e) => return Err(e),
         }
     }
 }

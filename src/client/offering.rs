@@ -28,18 +28,19 @@ struct RepeatedOffer {
 pub struct Offering {
     host: String,
     all: Vec<RepeatedOffer>,
+    /// There was a session when offers were made last.
+    had_session: bool,
 }
 
 impl Offering {
-    /// Makes these offers. Err: an address is not known, or there is no session.
-    pub fn begin(t: &Target, offers: &[Offer], caller: &mut Caller) -> Result<Offering, Error> {
+    /// Makes these offers, whose addresses are known. Err: there is no session.
+    pub fn begin(t: &Target, offers: Vec<Offer>, caller: &mut Caller) -> Result<Offering, Error> {
         let mut all = Vec::new();
         for offer in offers {
-            let offer = offer.resolved()?;
             let call = Ok(caller.offer(t.virtual_host.clone(), offer.clone())?);
             all.push(RepeatedOffer { offer, call, pause: PAUSE, was_taken: false });
         }
-        Ok(Offering { host: t.virtual_host.clone(), all })
+        Ok(Offering { host: t.virtual_host.clone(), all, had_session: true })
     }
 
     /// Is that the call of one of them?
@@ -77,8 +78,11 @@ impl Offering {
         Ok(())
     }
 
-    /// Makes those again whose time has come.
+    /// Makes those again whose time has come, or all if there is a session again.
     pub fn make_again(&mut self, caller: &mut Caller) -> Result<(), Error> {
+        if !std::mem::replace(&mut self.had_session, caller.has_session()) && self.had_session {
+            self.hurry();
+        }
         for s in &mut self.all {
             if s.call.is_ok() || s.call.is_err_and(|at| at > clock::monotonic()) {
                 continue;
@@ -89,6 +93,13 @@ impl Offering {
             }
         }
         Ok(())
+    }
+
+    /// Makes none of them wait any longer.
+    fn hurry(&mut self) {
+        for s in &mut self.all {
+            s.call = s.call.map_err(|at| if at == Duration::MAX { at } else { Duration::ZERO });
+        }
     }
 
     /// How long to wait at most until the next is made again.
@@ -120,5 +131,25 @@ impl RepeatedOffer {
         }
         self.call = Err(clock::monotonic() + self.pause);
         self.pause = (self.pause * 2).min(PAUSE_MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_that_is_back_has_all_offers_at_once_but_those_that_were_cancelled() {
+        let offer = Offer::read("web:127.0.0.1:8080").expect("an offer");
+        let one =
+            |call| RepeatedOffer { offer: offer.clone(), call, pause: PAUSE, was_taken: true };
+        let later = clock::monotonic() + PAUSE_MAX;
+        let all = vec![one(Ok(7)), one(Err(Duration::MAX)), one(Err(later))];
+        let mut offering = Offering { host: String::new(), all, had_session: false };
+        assert!(offering.timeout().is_some_and(|left| !left.is_zero()));
+        offering.hurry();
+        assert_eq!(offering.timeout(), Some(Duration::ZERO));
+        let calls: Vec<_> = offering.all.iter().map(|s| s.call).collect();
+        assert_eq!(calls, [Ok(7), Err(Duration::MAX), Err(Duration::ZERO)]);
     }
 }

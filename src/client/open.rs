@@ -27,6 +27,7 @@ use crate::wire::builtins::Builtin;
 use crate::wire::resume::{self, Made};
 use crate::wire::yamux::{Mux, PIECE, StreamId};
 use crate::wire::{reply, request};
+use std::io::IoSlice;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -43,6 +44,15 @@ pub struct OpenSession {
     pub gate: Option<OwnedFd>,
     /// How it goes on when its connection is lost. None: the server keeps no lost sessions.
     pub resumable: Option<Resumable>,
+}
+
+impl OpenSession {
+    /// Ends it, because nobody can have it.
+    pub fn abandon(&mut self) {
+        let first = self.first.as_ref().map(|(id, _)| *id);
+        abandon(&mut self.link, &mut self.mux, first);
+        self.link.linger();
+    }
 }
 
 /// Opens a session, with the request of the first call if there is one.
@@ -74,7 +84,8 @@ struct Opening<'a> {
 /// What came of the messages that begin a session.
 enum Begun {
     Session(Box<OpenSession>),
-    /// The login that was sent with them was refused.
+    /// The login that was sent with them was refused. Nobody is logged in there, so the session and
+    /// the first request do not count: both were ended.
     NotLoggedIn(Server),
     /// The server does not know the word.
     NoSuchWord,
@@ -114,12 +125,11 @@ impl Opening<'_> {
             match login::key_line(&server, user, key) {
                 Err(why) => tried.failed(&key.name(), &why),
                 Ok(line) => match self.start(server, line, word)? {
-                    Begun::NotLoggedIn(mut server) => {
+                    Begun::NotLoggedIn(mut refused) => {
                         tried.failed(&key.name(), NOT_ACCEPTED);
-                        // Nobody is logged in there: the first request on it does not count.
-                        server.link.send_close_notify();
-                        drop(server);
                         let server = server::open(self.t, self.connect)?;
+                        // What was started there may hold the service's only place.
+                        refused.link.linger();
                         return self.one_by_one(server, user, rest.as_slice(), tried, word);
                     }
                     begun => {
@@ -168,6 +178,10 @@ impl Opening<'_> {
         out.extend_from_slice(&frames);
         server.send(&out)?;
         if with_login && !login::key_accepted(t, &mut server)? {
+            if word == Builtin::Resume {
+                server.link.begin_records_after(&frames);
+            }
+            abandon(&mut server.link, &mut mux, first.map(|(id, _)| id));
             return Ok(Begun::NotLoggedIn(server));
         }
         let reply = match server.read_line() {
@@ -209,6 +223,19 @@ impl Begun {
             Begun::NotLoggedIn(_) | Begun::NoSuchWord => None,
         }
     }
+}
+
+/// Ends a session that is not wanted, with its first stream: the service would go on without a
+/// caller, and a session that only loses its connection is kept.
+fn abandon(link: &mut Link, mux: &mut Mux, first: Option<StreamId>) {
+    let mut reset = Vec::new();
+    if let Some(id) = first {
+        mux.reset_at_once(id);
+        mux.take_control(&mut reset);
+    }
+    // If the connection is broken, there is nobody to be told.
+    let _ = link.send_parts(&[IoSlice::new(&reset)]);
+    link.finish();
 }
 
 /// Makes data frames of bytes for which the window has space.

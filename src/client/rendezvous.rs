@@ -167,8 +167,9 @@ fn create(t: &Target, first: Option<&Request>, path: Option<&Path>) -> Result<Ch
         let why = format!("a session needs {needed} descriptors at least");
         return Err(Error::System { what: "ulimit -Hn".into(), why });
     }
-    let session = open::open(t, &|| connect(t), first)?;
-    let mut socket = path.map(SessionSocket::open).transpose()?;
+    let mut session = open::open(t, &|| connect(t), first)?;
+    let socket = path.map(SessionSocket::open).transpose();
+    let mut socket = socket.inspect_err(|_| session.abandon())?;
     let (ours, theirs) = socket::seqpacket().map_err(Error::system("socket"))?;
     let mut opened = forward::open_all(&t.forwards);
     let mut keep = vec![session.link.socket().as_raw_fd(), theirs.as_raw_fd()];

@@ -6,6 +6,7 @@ use super::error::{Error, NO_SESSION, reason};
 use super::escapes::{self, Escape, Escapes};
 use super::forward::{self, Listener};
 use super::kept::Kept;
+use super::offer::Offer;
 use super::offering::Offering;
 use super::options::Options;
 use super::request::Request;
@@ -25,6 +26,8 @@ use std::time::Duration;
 /// Serves a service on standard input and output, forwards, or both. Forwards alone are served
 /// until a signal comes.
 pub fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<i32, Error> {
+    // A mistake in the command starts no service.
+    let offers = o.offers.iter().map(Offer::resolved).collect::<Result<_, _>>()?;
     let listeners = listen(o, t)?;
     if o.plain {
         return serve_plainly(t, o, service, &listeners);
@@ -38,7 +41,7 @@ pub fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<i32, Erro
         }
         own => own?,
     };
-    match run(t, o, &listeners, caller, own)? {
+    match run(t, o, (&listeners, offers), caller, own)? {
         Outcome::Left => {
             messages::info("ended by ~.");
             Ok(NO_SESSION)
@@ -90,13 +93,13 @@ fn request(t: &Target, service: &str, way: Way) -> Request {
 fn run(
     t: &Target,
     o: &Options,
-    listeners: &[Listener],
+    (listeners, offers): (&[Listener], Vec<Offer>),
     mut caller: Caller,
     own: Own,
 ) -> Result<Outcome, Error> {
     let service = o.service.as_deref();
     let (Own { tag: own, mut stdio, terminal }, mut all) = (own, Forwarded::new());
-    let mut offering = Offering::begin(t, &o.offers, &mut caller)?;
+    let mut offering = Offering::begin(t, offers, &mut caller)?;
     let mut kept = own.is_none().then(Kept::new);
     let mut typing = None;
     loop {

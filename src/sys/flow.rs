@@ -176,6 +176,11 @@ impl Flow {
         pty::resize(self.fd.as_fd(), rows, columns)
     }
 
+    /// What a terminal hands to its reader.
+    pub fn mode(&self) -> io::Result<pty::Mode> {
+        pty::mode(self.fd.as_fd())
+    }
+
     pub fn is_socket(&self) -> bool {
         self.socket
     }

@@ -2,6 +2,7 @@
 
 use super::check;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// Makes a terminal: our end, which never waits, and the service's. The service's end belongs to
@@ -42,6 +43,25 @@ pub fn size(terminal: BorrowedFd) -> io::Result<(u16, u16)> {
     Ok((size.ws_row, size.ws_col))
 }
 
+/// What a terminal hands to whoever reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Whole lines, and the end of the input where Control-D is typed (ICANON).
+    Lines,
+    /// Every byte as it comes.
+    Keys,
+}
+
+/// The mode of a terminal; either end may be asked.
+pub fn mode(terminal: BorrowedFd) -> io::Result<Mode> {
+    let mut settings = MaybeUninit::<libc::termios>::zeroed();
+    // SAFETY: the kernel writes one termios of its own, which is shorter.
+    check(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TCGETS, settings.as_mut_ptr()) })?;
+    // SAFETY: all zeros are a termios.
+    let settings = unsafe { settings.assume_init() };
+    Ok(if settings.c_lflag & libc::ICANON == 0 { Mode::Keys } else { Mode::Lines })
+}
+
 fn owned(raw: libc::c_int) -> io::Result<OwnedFd> {
     // SAFETY: it was just made and is nobody else's.
     check(raw).map(|raw| unsafe { OwnedFd::from_raw_fd(raw) })
@@ -62,6 +82,18 @@ mod tests {
         assert_eq!(size(theirs.as_fd()).unwrap(), (24, 300));
         resize(ours.as_fd(), 50, 132).unwrap();
         assert_eq!(size(theirs.as_fd()).unwrap(), (50, 132));
+        assert_eq!(mode(ours.as_fd()).unwrap(), Mode::Lines);
+        let mut settings = MaybeUninit::<libc::termios>::zeroed();
+        // SAFETY: one termios is written, and read; all zeros are one.
+        unsafe {
+            assert_eq!(libc::tcgetattr(theirs.as_raw_fd(), settings.as_mut_ptr()), 0);
+            let mut raw = settings.assume_init();
+            libc::cfmakeraw(&mut raw);
+            assert_eq!(libc::tcsetattr(theirs.as_raw_fd(), libc::TCSANOW, &raw), 0);
+            assert_eq!(mode(ours.as_fd()).unwrap(), Mode::Keys);
+            assert_eq!(libc::tcsetattr(theirs.as_raw_fd(), libc::TCSANOW, settings.as_ptr()), 0);
+        }
+        assert_eq!(mode(ours.as_fd()).unwrap(), Mode::Lines);
         let (mut ours, mut theirs) = (File::from(ours), File::from(theirs));
         theirs.write_all(b"one\n").unwrap();
         let mut shown = [0; 8];

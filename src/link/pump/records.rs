@@ -8,6 +8,7 @@ use super::run::Run;
 use super::stream::{Stream, ToPeer};
 use super::{Event, OUT_MAX, Pump};
 use crate::sys::flow::Flow;
+use crate::sys::pty::Mode;
 use crate::wire::run::{Data, Part};
 use crate::wire::yamux::StreamId;
 use std::io;
@@ -80,6 +81,9 @@ impl<T> Stream<T> {
                 Part::Banner(data) | Part::Data(Data::Main, data) => match self.write(data) {
                     Ok(n) => {
                         self.tally.receive(n);
+                        if let Some(last) = data[..n].last() {
+                            run.in_line = !b"\r\n".contains(last);
+                        }
                         // A pipe that has taken only a part may take more at once.
                         let full = n == 0 || self.output().is_some_and(Flow::is_socket);
                         (n, n < data.len() && full)
@@ -116,13 +120,38 @@ impl<T> Stream<T> {
         }
     }
 
-    fn end_output(&mut self, run: &Run) {
+    fn end_output(&mut self, run: &mut Run) {
         match run.serves() && run.terminal {
-            // It is no socket, one direction of which could be closed. If it takes nothing now, its
-            // reader has more than enough to read.
-            true => drop(self.write(END_OF_INPUT)),
+            // It is no socket, one direction of which could be closed.
+            true => self.write_end(run),
             false => self.finish_output(),
         }
+    }
+
+    /// Writes the end of the input to the service's terminal. If that takes nothing now, its reader
+    /// has more than enough to read.
+    fn write_end(&mut self, run: &mut Run) {
+        // It may have hung up, which is noticed when it is read.
+        let Some(Ok(mode)) = self.output().map(Flow::mode) else { return };
+        if mode == Mode::Lines && run.in_line {
+            // The first one ends only that line.
+            let _ = self.write(END_OF_INPUT);
+        }
+        let _ = self.write(END_OF_INPUT);
+        (run.in_line, run.end_written) = (false, Some(mode));
+    }
+
+    /// The service has written something. An end of the input that its terminal had before its mode
+    /// changed is no end any more: it is written again.
+    pub(in crate::link) fn repeat_end(&mut self) {
+        let Some(mut run) = self.run.take() else { return };
+        let mode = self.output().filter(|_| run.end_written.is_some()).map(Flow::mode);
+        if let Some(Ok(mode)) = mode
+            && run.end_written != Some(mode)
+        {
+            self.write_end(&mut run);
+        }
+        self.run = Some(run);
     }
 }
 

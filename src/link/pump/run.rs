@@ -2,6 +2,7 @@
 //! ended, how the service ended, and the size of the terminal; and how much of that was sent.
 
 use crate::sys::flow::Flow;
+use crate::sys::pty::Mode;
 use crate::wire::run::{self, Data, Decoder, HEAD, Sender, Size, Status};
 
 /// The most bytes of a service's own reply line.
@@ -48,6 +49,10 @@ pub struct Run {
     pub(super) errors: Option<Flow>,
     /// The local end is a terminal.
     pub(super) terminal: bool,
+    /// What was written to the service's terminal last has no line end yet.
+    pub(super) in_line: bool,
+    /// The end of the input was written to it, which was in that mode.
+    pub(super) end_written: Option<Mode>,
     main: Main,
     service_end: ServiceEnd,
     /// The new size of the caller's terminal, which was not sent to the peer yet.
@@ -88,6 +93,8 @@ impl Run {
             decoder: Decoder::new(peer),
             errors,
             terminal,
+            in_line: false,
+            end_written: None,
             main: Main::Open,
             service_end: ServiceEnd::Unknown,
             size: None,

@@ -36,7 +36,8 @@ fn is_any_v6(a: SocketAddr) -> bool {
     a.is_ipv6() && a.ip().is_unspecified()
 }
 
-fn is_without_family(e: &io::Error) -> bool {
+/// Does this computer have no address of that family?
+pub fn is_without_family(e: &io::Error) -> bool {
     matches!(e.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
 }
 
