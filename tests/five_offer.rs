@@ -117,7 +117,7 @@ fn what_cannot_be_reached_or_offered_is_said() {
     fails(&["-R", &offer, &demo()], &format!("five: -R {offer}: Not offered"));
     fails(&["-R", &offer, "-l", "", H], &format!("five: -R {offer}: Not offered"));
     fails(&["-R", "web:no.such.invalid:80", &demo()], "five: -R web:no.such.invalid:80: ");
-    fails(&["-R", "web:80", &demo()], "-R web:80: NAME:ADDRESS:PORT or NAME:/PATH");
+    fails(&["-R", "web:80", &demo()], "-R web:80: expected SERVICE:ADDRESS:PORT or SERVICE:/PATH");
     // A configuration's own is reported, and ends nothing.
     let f = f.config(&format!("offer = {offer}\nuser = demo\n"));
     f.run(&["-O", "exit", &demo()]);
