@@ -293,7 +293,11 @@ impl Conversation {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    // Miri is a few hundred times slower: there PROPTEST_CASES decides (Makefile).
+    #![proptest_config(match cfg!(miri) {
+        true => ProptestConfig::default(),
+        false => ProptestConfig::with_cases(400),
+    })]
 
     #[test]
     fn a_client_that_keeps_to_the_protocol_is_served(
