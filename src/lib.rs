@@ -15,6 +15,7 @@
 //! | `fived-keys` | [`keys`] | root without capabilities, empty root, a shorter filter | the private keys, texts to sign from the parent |
 //! | `fived-login` | [`login`] | root until it has what it needs, then the helpers' user | one name, one password or signature |
 //! | `fived-service` | [`internal`] | the row's user | its own connection |
+//! | the same, for look-ups | [`internal`] | the helpers' user; root's where it examines rows' programs | a name, an address, a user, a path to look up ([`wire::lookups`]) |
 //!
 //! # The way of a request
 //!
@@ -37,13 +38,11 @@
 //! the client's address itself, and net must not be able to connect. A session has a thread while
 //! it has something to do; between two requests, and while nothing moves between it and its
 //! service, it is parked (`net::parked`), and one thread waits for all parked ones. The new process
-//! writes
-//! `+Go` when nothing but exec is left to do. Meanwhile the parent serves the next order
+//! writes `+Go` when nothing but exec is left to do. Meanwhile the parent serves the next order
 //! (`sys::spawn::PendingStart`), so a start that hangs before its exec holds up no other. While
-//! services start often, the process of the next one is made in advance
-//! (`sys::spawn::spare`). Calls that a service could make wait for as long as it likes are made by
-//! processes beside the parent that share its memory, and for which nobody waits
-//! (`sys::side_process`).
+//! services start often, the process of the next one is made in advance (`sys::spawn::spare`).
+//! Calls that a service could make wait for as long as it likes are made by processes beside the
+//! parent that share its memory, and for which nobody waits (`sys::side_process`).
 //!
 //! # The client
 //!

@@ -82,7 +82,7 @@ fn a_reload_keeps_users_and_groups_that_nobody_can_look_up() {
     assert_eq!(proc::status(d.net_pid(), "Uid"), net);
     let log = d.log();
     assert!(!log.contains("local: no such") && !log.contains("locals: no such"), "{log}");
-    d.wait_log("somebody: no such user: this service answers");
+    d.wait_log("somebody: no such user: this service cannot be started");
 
     // A user who is new to this configuration is found when the name service is back.
     mount(&d, &["umount", "/etc/passwd"]);
@@ -109,7 +109,7 @@ fn a_reload_asks_again_for_every_user_and_group() {
     same(d.ask("group\r\n"), "+Go\r\n54401\n");
     change(&d, "users", "local:x:", "gone:x:");
     d.reload("who stream tcp nowait local /usr/bin/id id -un\n");
-    d.wait_log("local: no such user: this service answers");
+    d.wait_log("local: no such user: this service cannot be started");
     until("the new table is served", || d.ask("who\r\n") == FAILED.as_bytes());
 }
 
@@ -333,7 +333,7 @@ fn a_directory_that_is_away() {
     d.reload(DIRECTORY);
     d.wait_log("WARN ");
     d.wait_log("@colleagues: no such group: the rule acts as if nobody were in it, until a reload");
-    d.wait_log("demo: no such user: this service answers `-Service failed`");
+    d.wait_log("demo: no such user: this service cannot be started until that is changed");
     until("the new table is served", || d.ask("demos\r\n") == FAILED.as_bytes());
     // It is back: users are found again, a group at a reload.
     d.place.write("directory", "", 0o644);

@@ -76,7 +76,12 @@ fn the_package_is_as_debian_wants_it() {
         "/usr/share/doc/fived/copyright",
         "/usr/share/doc/fived/changelog.gz",
         "/usr/share/doc/fived/crates.gz",
+        // As fived(8) names them.
+        "/usr/share/doc/fived/fived-prometheus.rules.yml",
+        "/usr/share/doc/fived/fived-grafana.json",
         "/usr/share/bash-completion/completions/five",
+        // Debian's zsh looks for it here, and not in site-functions.
+        "/usr/share/zsh/vendor-completions/_five",
         "/usr/lib/sysusers.d/fived.conf",
     ] {
         assert!(has(path), "{path}: {there}");

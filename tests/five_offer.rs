@@ -117,7 +117,7 @@ fn what_cannot_be_reached_or_offered_is_said() {
     fails(&["-R", &offer, &demo()], &format!("five: -R {offer}: Not offered"));
     fails(&["-R", &offer, "-l", "", H], &format!("five: -R {offer}: Not offered"));
     fails(&["-R", "web:no.such.invalid:80", &demo()], "five: -R web:no.such.invalid:80: ");
-    fails(&["-R", "web:80", &demo()], "-R web:80: NAME:ADDRESS:PORT or NAME:/PATH");
+    fails(&["-R", "web:80", &demo()], "-R web:80: expected SERVICE:ADDRESS:PORT or SERVICE:/PATH");
     // That is said before anybody is asked for the service: nobody listens there.
     let (code, _, err) = f.run(&["-R", "web:no.such.invalid:80", "127.0.0.2", "web"]);
     assert!(code == 255 && err.starts_with("five: -R web:no.such.invalid:80: "), "{code} {err}");

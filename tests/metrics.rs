@@ -109,8 +109,30 @@ fn the_manual_names_what_there_is() {
     let page = page::text("man/fived.8");
     let section = page.split(".Ss Metrics\n").nth(1).and_then(|p| p.split("\n.Sh ").next());
     let word = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
-    let named = section.expect("a section").split(word).filter(|w| w.starts_with("fived_"));
+    let section = section.expect("a section");
+    let named = section.split(word).filter(|w| w.starts_with("fived_"));
     assert_eq!(told, named.collect());
+}
+
+#[test]
+fn the_manual_names_all_labels() {
+    let d = Daemon::with(ROWS).start();
+    d.ask("echo\r\n");
+    d.ask("stranger\r\n");
+    d.wait_logs("REFUSE", 1);
+    let (all, page) = (text(&d), page::page("fived.8"));
+    let mut seen = BTreeSet::new();
+    for sample in all.lines().filter(|l| !l.starts_with('#') && !l.contains("{le=")) {
+        let Some((name, labels)) = sample.split_once('{') else { continue };
+        let row = page.split(&format!(".It Li {name} Ta Cm ")).nth(1);
+        let row = row.and_then(|r| r.lines().next()).unwrap_or_else(|| panic!("{name}"));
+        let labels = labels.rsplit_once('}').expect("an end").0;
+        for label in labels.split("\",").filter_map(|l| l.split('=').next()) {
+            assert!(row.split(' ').any(|word| word == label), "{name} {label}: {row}");
+            seen.insert(label.to_string());
+        }
+    }
+    assert!(seen.len() > 7, "{seen:?}");
 }
 
 /// Of a client that is gone when the parent comes to its request nobody can say who it was.

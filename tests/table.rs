@@ -864,8 +864,8 @@ fn what_a_row_lacks_is_told_at_the_line_that_names_it() {
             "\n\na stream tcp nowait @USER@ /bin/echo\n cps = 5\n{more}b stream tcp nowait @USER@ /bin/cat\n"
         )
     };
-    let gone = "No such file or directory (os error 2): this service answers `-Service failed`";
-    let no_group = "no such group: this service answers `-Service failed`";
+    let gone = "No such file or directory (os error 2): this service cannot be started until that is changed";
+    let no_group = "no such group: this service cannot be started until that is changed";
     let rule = "no such group: the rule acts as if nobody were in it, until a reload finds it";
     let file = env!("CARGO_MANIFEST_DIR").to_string() + "/Cargo.toml";
     for (conf, wanted) in [
@@ -883,7 +883,7 @@ fn what_a_row_lacks_is_told_at_the_line_that_names_it() {
             vec![(
                 5,
                 format!(
-                    "directory: {file}: Not a directory (os error 20): this service answers `-Service failed`"
+                    "directory: {file}: Not a directory (os error 20): this service cannot be started until that is changed"
                 ),
             )],
         ),

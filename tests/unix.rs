@@ -587,6 +587,15 @@ fn a_socket_of_systemd_that_nothing_names_or_that_is_no_listener_is_refused() {
 }
 
 #[test]
+fn more_sockets_of_systemd_than_there_may_be_are_refused() {
+    let more = ACTIVATED.replace("LISTEN_FDS=1", "LISTEN_FDS=65");
+    let row = "own stream tcp nowait @USER@ internal echo\n";
+    let (code, err) = Daemon::with(row).under(&["sh", "-c", &more]).fails();
+    let wanted = "LISTEN_FDS: expected at most 64 sockets, found 65";
+    assert!(code == 111 && err.contains(wanted), "{code} {err}");
+}
+
+#[test]
 fn a_directory_where_others_can_write_is_a_warning() {
     let conf = "listen = 127.0.0.1:0 @DIR@/d/fived\nown stream unix nowait @USER@ internal echo\n port = @DIR@/d/s\n";
     let place = Place::new();

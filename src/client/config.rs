@@ -8,7 +8,7 @@
 
 use super::forward::Forward;
 use super::hop::{self, Hop};
-use super::offer::Offer;
+use super::offer::{self, Offer};
 use super::syntax::{is_host, is_name, is_pin, with_port, without_comment};
 use crate::wire::pattern;
 use std::time::Duration;
@@ -141,9 +141,7 @@ fn set(to: &mut Settings, key: &str, value: &str, host: &str) -> Result<(), (boo
             Forward::read(value)
                 .map_err(|_| (false, "expected [ADDRESS:]PORT:SERVICE or PATH:SERVICE"))?,
         ),
-        "offer" => to.offers.push(
-            Offer::read(value).map_err(|_| (false, "expected NAME:ADDRESS:PORT or NAME:/PATH"))?,
-        ),
+        "offer" => to.offers.push(Offer::read(value).map_err(|_| (false, offer::EXPECTED))?),
         "mptcp" => keep(
             &mut to.mptcp,
             match value {
@@ -231,7 +229,7 @@ mod tests {
                 "c:8: h:7: expected a name or an address alone: `port = N` says the port",
                 "c:9: a:b: expected the name or the address of a host",
                 "c:10: maybe: expected yes or no",
-                "c:11: gate: expected [USER@]HOST[:PORT]/SERVICE, several separated by commas, or none",
+                "c:11: gate: expected [USER@]HOST[:PORT]/SERVICE, at most 16 separated by commas, or none",
                 "c:12: [::1]: expected a host as it is typed, without its port or brackets",
                 "c:12: !h:7: expected a host as it is typed, without its port or brackets",
             ]

@@ -16,7 +16,7 @@ pub struct Hop {
 const DIRECT: &str = "none";
 /// What is expected, for messages.
 pub const EXPECTED: &str =
-    "expected [USER@]HOST[:PORT]/SERVICE, several separated by commas, or none";
+    "expected [USER@]HOST[:PORT]/SERVICE, at most 16 separated by commas, or none";
 /// Gates on one way, at most.
 const HOPS_MAX: usize = 16;
 

@@ -57,13 +57,13 @@ impl Origin {
     }
 }
 
-/// What an offer is, for messages.
-pub const FORM: &str = "NAME:ADDRESS:PORT or NAME:/PATH";
+/// What is expected, for messages.
+pub const EXPECTED: &str = "expected SERVICE:ADDRESS:PORT or SERVICE:/PATH";
 
 impl Offer {
     /// `name:address:port` or `name:/path`. Err: the message.
     pub fn read(text: &str) -> Result<Offer, String> {
-        let wrong = || format!("-R {text}: {FORM}");
+        let wrong = || format!("-R {text}: {EXPECTED}");
         let (service, local) = match text.split_once(":/") {
             // With the first slash, and no byte more than a socket's path may have.
             Some((_, path)) if path.len() >= local::NAME_MAX => {
@@ -175,7 +175,7 @@ mod tests {
         for text in
             ["", "web", "web:80", "web:h:0", "web:h:70000", ":h:80", "web::80", ":/x", "a b:/x"]
         {
-            assert_eq!(Offer::read(text), Err(format!("-R {text}: {FORM}")));
+            assert_eq!(Offer::read(text), Err(format!("-R {text}: {EXPECTED}")));
         }
         let path = "x".repeat(local::NAME_MAX - 1);
         assert!(Offer::read(&format!("web:/{path}")).is_ok());

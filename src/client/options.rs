@@ -373,7 +373,7 @@ mod tests {
             ("-O stop h", "-O stop: expected check, list, exit, resume, forward or cancel"),
             ("-O forward h", "-O forward and -O cancel need -L or -R"),
             ("-O list -L 1:a h", "with -L or -R, -O is forward or cancel"),
-            ("-R web:80 h", "-R web:80: NAME:ADDRESS:PORT or NAME:/PATH"),
+            ("-R web:80 h", "-R web:80: expected SERVICE:ADDRESS:PORT or SERVICE:/PATH"),
             ("--plain -R web:/x h", "--plain excludes -R: RFC 1078 has no offers"),
             ("-t -T h s", "-t and -T exclude each other"),
             ("-t --plain h s", "--plain excludes -t: RFC 1078 has no terminals"),
@@ -384,7 +384,7 @@ mod tests {
             ),
             (
                 "-J gate h",
-                "-J gate: expected [USER@]HOST[:PORT]/SERVICE, several separated by commas, or none",
+                "-J gate: expected [USER@]HOST[:PORT]/SERVICE, at most 16 separated by commas, or none",
             ),
             ("-4 -6 h", "-4 and -6 exclude each other"),
             ("h:1001 s", "h:1001: the port is an option of its own: five -p 1001 h"),

@@ -276,7 +276,7 @@ pub fn passwd_line(name: &str) -> Result<String, String> {
         return Err("the passwords differ".into());
     }
     if first.is_empty() {
-        return Err("an empty password".into());
+        return Err("expected a password, found none".into());
     }
     if first.len() > PASSWORD_MAX {
         return Err(too_long());

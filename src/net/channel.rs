@@ -4,7 +4,7 @@
 use crate::sys::message::Fds;
 use crate::sys::shared::Shared;
 use crate::sys::{memfd, message, poll, socket};
-use crate::wire::orders::{Answer, Ask, FromNet, Message, ORDER, Resumption};
+use crate::wire::orders::{Answer, Ask, FromNet, Message, ORDER, OfferClient, Resumption};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::io;
@@ -312,18 +312,20 @@ impl Channel {
     pub fn forget_cancelled(&self) {
         let mut answers = self.answers.borrow_mut();
         for r in answers.iter_mut() {
-            if let Answer::OfferClient { greeting, .. } = &mut r.answer {
+            if let Answer::OfferClient { what: OfferClient::Open { greeting, .. }, .. } =
+                &mut r.answer
+            {
                 (*greeting, r.connection) = (None, None);
             }
         }
         let clients = |r: &Received| match r.answer {
-            Answer::OfferClient { client, .. } => Some(client),
+            Answer::OfferClient { client, what: OfferClient::Open { .. } } => Some(client),
             _ => None,
         };
         let came: Vec<u32> = answers.iter().filter_map(clients).collect();
         let mut gone = Vec::new();
         answers.retain(|r| match r.answer {
-            Answer::OfferCancel { client } if came.contains(&client) => {
+            Answer::OfferClient { client, what: OfferClient::Cancel } if came.contains(&client) => {
                 gone.push(client);
                 false
             }

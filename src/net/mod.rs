@@ -1,12 +1,12 @@
 //! The net process: reads what strangers send, and can do nothing else.
 //!
 //! It is this program, started again by the parent with three descriptors: the channel for orders,
-//! the configuration in a sealed file without a name, and the log. It takes the page where it
-//! counts, confines itself (`sys::confine`), reads the configuration, sends `Ready`, receives the
-//! listeners, and serves. Clients
-//! that have not sent their request yet share one loop, thousands of them (`waiting`); each session
-//! has a thread of its own (`session`), and gives it back while it waits for its next request: one
-//! thread waits for all of those (`parked`).
+//! the configuration in a sealed file without a name, and the log. It maps the page of its
+//! gauges, which the parent reads (`sys::gauges`), confines itself (`sys::confine`), reads the
+//! configuration, sends `Ready`, receives the listeners, and serves. Clients that have not sent
+//! their request yet share one loop, thousands of them (`waiting`); each session has a thread of
+//! its own (`session`), and gives it back while it waits for its next request: one thread waits for
+//! all of those (`parked`).
 //!
 //! | file | noun |
 //! |---|---|

@@ -129,7 +129,7 @@ fn decision_on_name(world: &World, facts: &Facts, name: Option<&[u8]>) -> Decisi
         Some(name) if world.table.asks_name(name, facts) => Decision::LookUp,
         Some(name) => match world.table.allowed(name, facts) {
             Ok(id) => Decision::Start(id),
-            Err((Some(id), _)) if world.table.feels(id, facts) => Decision::Start(id),
+            Err((Some(id), _)) if world.table.is_sensor_for(id, facts) => Decision::Start(id),
             Err((service, denied)) => not_available(service, denied),
         },
     }

@@ -344,7 +344,7 @@ impl Session {
             self.look_up_name()?;
         }
         if let Err(denied) = world.table.usable(service, &self.state.facts)
-            && !world.table.feels(service, &self.state.facts)
+            && !world.table.is_sensor_for(service, &self.state.facts)
         {
             let reason = request::Reason::Denied(denied);
             self.report_refusal(Some(Refusal { service: Some(service), reason }), b"")?;

@@ -6,6 +6,14 @@
 //! new client replaces the oldest of the source that has most. No client is accepted for a moment
 //! after the system had no memory or descriptor. Listeners are polled edge-triggered, so each
 //! remembers that clients may be waiting in its backlog.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `listeners` `listener` `newest` | accepting; the newest client is looked at first |
+//! | `header` `line` `urgent` | what a client sends, peeked at until it is complete |
+//! | `answer` | the answer to a client, and what is discarded after it |
+//! | `parent` | orders from the parent and to it |
+//! | `relays` | what the relays' threads leave to the loop |
 
 mod answer;
 mod header;

@@ -39,10 +39,10 @@ impl Parent {
             (Requester::Net(net), Err(Some(why))) => {
                 self.nets.refuse(&self.cx, net, a.service, why, a.with.client.as_ref());
             }
-            (Requester::Session((session, tag)), Ok(()) | Err(None)) => {
-                self.tell_program_started((session, tag), &a);
+            (Requester::Session(stream), Ok(()) | Err(None)) => {
+                self.tell_program_started(stream, &a);
             }
-            (Requester::Session((session, tag)), Err(Some(why))) => {
+            (Requester::Session(StreamTag { session, tag }), Err(Some(why))) => {
                 let refused = orders::Answer::Refused { tag, service: a.service.0, why };
                 self.sessions.tell(&self.cx, session, &refused);
             }
@@ -51,7 +51,7 @@ impl Parent {
 
     /// Tells a session that its service runs. Where there is no descriptor for what the client gets
     /// first, it gets no connection either, which net takes for a lack of them.
-    fn tell_program_started(&mut self, (session, tag): StreamTag, a: &Answer) {
+    fn tell_program_started(&mut self, StreamTag { session, tag }: StreamTag, a: &Answer) {
         let (net_ends, text) = (&a.with.net_ends, &a.text);
         let file = (text.len() > DATA_MAX).then(|| own::file(text));
         let (greeting, with, extras) = match &file {

@@ -15,8 +15,12 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// A relayed connection: its session's token, and its tag in that session.
-pub type StreamTag = (usize, u32);
+/// A relayed connection: its session, by the session's token, and its tag in that session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct StreamTag {
+    pub session: usize,
+    pub tag: u32,
+}
 
 /// Who asks for a service, and is told what becomes of that.
 #[derive(Debug, Clone, Copy)]

@@ -2,7 +2,7 @@
 //! part that carries it out, and each answer goes to whoever asked. Requests for services go to
 //! `pipeline`.
 
-use super::arrival::{Arrival, LocalClient, StartError};
+use super::arrival::{Arrival, LocalClient, StartError, StreamTag};
 use super::channel::Broken;
 use super::config::Config;
 use super::context::Timer;
@@ -192,7 +192,7 @@ impl Parent {
                 self.refused_by_net(&config, &refused, Some((number, user)))?;
             }
             sessions::Request::Tally { tag, to, from } => {
-                self.services.tally((token, tag), to, from);
+                self.services.tally(StreamTag { session: token, tag }, to, from);
             }
             sessions::Request::RelayEnded { relay, to, from } => {
                 // The relays of a session that is over have ended with it.
@@ -274,7 +274,7 @@ impl Parent {
                 self.answer(answer);
             }
             // After the answers, so that a session hears of a start before it hears of the end.
-            for ((session, tag), status) in self.services.ends() {
+            for (StreamTag { session, tag }, status) in self.services.ends() {
                 done = false;
                 self.sessions.tell(&self.cx, session, &orders::Answer::Ended { tag, status });
             }

@@ -67,7 +67,7 @@ impl Parent {
             return self.refuse(a, StartError::gone());
         }
         let net = match a.who.from {
-            Requester::Session(stream) => self.sessions.net_of(stream.0),
+            Requester::Session(stream) => self.sessions.net_of(stream.session),
             Requester::Net(net) => Some(net),
             Requester::Port | Requester::Wait(_) => None,
         };
@@ -111,9 +111,9 @@ impl Parent {
             // closed the channel, the service's connection would break at once: the clients of a
             // few hundred sessions can leave tens of thousands of requests behind.
             Requester::Session(stream) => {
-                self.sessions.root(stream.0).is_none()
+                self.sessions.root(stream.session).is_none()
                     || self.services.has(stream)
-                    || a.client.is_none() && self.sessions.has_hung_up(stream.0)
+                    || a.client.is_none() && self.sessions.has_hung_up(stream.session)
             }
             // Its program would keep the port from the fived that comes next.
             Requester::Wait(_) => self.cx.is_ending(),

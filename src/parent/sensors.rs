@@ -24,7 +24,7 @@ impl Sensors {
     pub fn refuse(&mut self, a: &Arrival, now: Duration) -> Option<StartError> {
         let (peer, table) = (a.who.facts.peer, &a.config.table);
         let service = table.service(a.service)?;
-        if table.feels(a.service, &a.who.facts) {
+        if table.is_sensor_for(a.service, &a.who.facts) {
             let time = service.attributes.deny_time;
             let time = time.map_or(FOREVER, |seconds| Duration::from_secs(seconds.into()));
             if !time.is_zero() {

@@ -22,7 +22,7 @@ mod resumption;
 pub mod session;
 
 use super::addresses::Addresses;
-use super::arrival::Arrival;
+use super::arrival::{Arrival, StreamTag};
 use super::backend::environment::Tls;
 use super::channel::{self, Broken, Held};
 use super::config::Config;
@@ -176,7 +176,8 @@ impl Sessions {
             Ask::Verify { method, user } => Request::Verify { method, user },
             Ask::Start { service, host, tag, way } => {
                 let what = (ServiceId(service), HostId(host), way);
-                Request::Start(Box::new(s.arrival(cx.minute(), (token, tag), what, None)?))
+                let stream = StreamTag { session: token, tag };
+                Request::Start(Box::new(s.arrival(cx.minute(), stream, what, None)?))
             }
             Ask::Branch { host, tag } => Request::Branch { host: HostId(host), tag },
             Ask::Refused(refused) => {
@@ -222,7 +223,8 @@ impl Sessions {
             self.tell(cx, token, &Answer::Refused { tag, service, why });
             return Ok(None);
         };
-        let (stream, what) = ((token, OWN_CONNECTION), (service, host, Way::Plain));
+        let stream = StreamTag { session: token, tag: OWN_CONNECTION };
+        let what = (service, host, Way::Plain);
         s.arrival(cx.minute(), stream, what, Some(client)).map(Some)
     }
 

@@ -316,8 +316,9 @@ impl Table {
         )
     }
 
-    /// Is it a sensor that this client touches? Its rules on addresses protect nobody (xinetd).
-    pub fn feels(&self, id: ServiceId, facts: &Facts) -> bool {
+    /// Is it a sensor, and may this client use it but for rules on addresses? These protect nobody
+    /// from a sensor (xinetd).
+    pub fn is_sensor_for(&self, id: ServiceId, facts: &Facts) -> bool {
         self.service(id).is_some_and(|s| s.backend == Backend::Sensor)
             && self.usable_at(id, facts, |_| true).is_ok()
     }

@@ -135,9 +135,13 @@ fn whole(
     let (mut content, mut rest) = (Vec::with_capacity(size), file.take(FILE_MAX + 1));
     while let Err(e) = rest.read_to_end(&mut content) {
         let mut ready = [Poll::new(rest.get_ref().as_fd(), true, false)];
-        if e.kind() != io::ErrorKind::WouldBlock || poll::wait(&mut ready, Some(PIPE_TIMEOUT))? == 0
-        {
+        if e.kind() != io::ErrorKind::WouldBlock {
             return Err(e);
+        }
+        if poll::wait(&mut ready, Some(PIPE_TIMEOUT))? == 0 {
+            let seconds = PIPE_TIMEOUT.as_secs();
+            let found = format!("expected text within {seconds} s, found a pipe that is silent");
+            return Err(io::Error::new(io::ErrorKind::TimedOut, found));
         }
     }
     // Reading a pipe without a writer is at its end at once.
@@ -174,5 +178,13 @@ mod tests {
         says.join().unwrap().unwrap();
         assert!(read("/").is_err() && read("/dev/null").is_err());
         assert_eq!(read_any("/dev/null").unwrap(), b"");
+    }
+
+    #[test]
+    fn a_pipe_that_is_silent_is_told_as_one() {
+        let (reader, _writer) = io::pipe().unwrap();
+        let path = format!("/dev/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&reader));
+        let what = read_any(&path).unwrap_err().to_string();
+        assert_eq!(what, "expected text within 5 s, found a pipe that is silent");
     }
 }

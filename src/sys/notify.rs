@@ -14,7 +14,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Sockets that are taken at most.
-pub const SOCKETS_MAX: i32 = 64;
+const SOCKETS_MAX: i32 = 64;
 const FIRST: RawFd = 3;
 
 /// A listening socket of systemd's.
@@ -35,7 +35,11 @@ pub fn listen_fds() -> io::Result<Vec<SystemdListener>> {
     if !ours || ASKED.swap(true, Ordering::Relaxed) {
         return Ok(Vec::new());
     }
-    let count = number("LISTEN_FDS").unwrap_or(0).clamp(0, SOCKETS_MAX);
+    let count = number("LISTEN_FDS").unwrap_or(0).max(0);
+    if count > SOCKETS_MAX {
+        let what = format!("expected at most {SOCKETS_MAX} sockets, found {count}");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
     (FIRST..FIRST + count).map(take).collect()
 }
 

@@ -35,7 +35,7 @@ mod tests;
 
 pub use client_addresses::{AddressPair, ClientAddresses};
 pub use net::{FromNet, KnownLogin, Named, ToNet, Why};
-pub use offer::OfferAsk;
+pub use offer::{OfferAsk, OfferClient};
 pub use phases::{KeysPhase, NetPhase, SessionPhase};
 pub use refused::{Reason, Refused};
 pub use relays::{ENDS_MAX, FromRelays, RelayEnd, ToRelays};

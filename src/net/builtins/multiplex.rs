@@ -325,9 +325,9 @@ impl Multiplexer<'_> {
                 Answer::Ended { tag, status } => self.ended(tag, status),
                 Answer::Branched { tag } => self.streams.branched(tag, received.connection),
                 Answer::Name(name) => self.named(name)?,
-                Answer::OfferClient { .. }
-                | Answer::OfferConnect { .. }
-                | Answer::OfferCancel { .. } => self.offered(received),
+                Answer::OfferClient { client, what } => {
+                    self.offered(client, what, received.connection)
+                }
                 _ => return Err(End::System),
             }
         }

@@ -204,8 +204,8 @@ impl Connects {
 
     /// A session is over: nobody waits for its connections any more.
     pub fn forget(&mut self, cx: &mut Context, session: usize) {
-        let of =
-            |c: &Connecting| matches!(c.arrival.who.from, Requester::Session(s) if s.0 == session);
+        let its = |from| matches!(from, Requester::Session(stream) if stream.session == session);
+        let of = |c: &Connecting| its(c.arrival.who.from);
         let all: Vec<usize> =
             self.pending.iter().filter(|(_, c)| of(c)).map(|(token, _)| token).collect();
         let pending: Vec<_> =

@@ -103,7 +103,7 @@ impl SocketPairs {
         descriptors: &Descriptors,
         attributes: &Attributes,
         between: Option<(SocketAddr, SocketAddr)>,
-        (_, tag): StreamTag,
+        StreamTag { tag, .. }: StreamTag,
     ) -> io::Result<Pair> {
         if let (SocketKind::Inet, Some((from, to)), Some(_)) =
             (attributes.socket, between, &self.namespace)
@@ -212,31 +212,32 @@ mod tests {
         let inet = Attributes { socket: SocketKind::Inet, ..Attributes::default() };
         let unix = Attributes { socket: SocketKind::Unix, ..Attributes::default() };
         let client = |n: u8| SocketAddr::from(([192, 0, 2, n], 4321));
+        let tag = |session, tag| StreamTag { session, tag };
         let to = SocketAddr::from(([198, 51, 100, 9], 1));
         let of = |pairs: &SocketPairs| {
             pairs.spares.made.iter().map(|(_, _, p)| socket::local(p.0.as_fd()).unwrap()).collect()
         };
 
         // Nobody is expected to come back who had no TCP pair in a stream.
-        pairs.make(&d, &inet, Some((client(1), to)), (1, OWN_CONNECTION)).expect("a pair");
-        pairs.make(&d, &unix, Some((client(1), to)), (1, 1)).expect("a pair");
+        pairs.make(&d, &inet, Some((client(1), to)), tag(1, OWN_CONNECTION)).expect("a pair");
+        pairs.make(&d, &unix, Some((client(1), to)), tag(1, 1)).expect("a pair");
         pairs.make_ahead(&d, now);
         assert_eq!(of(&pairs), []);
 
-        pairs.make(&d, &inet, Some((client(1), to)), (1, 1)).expect("a pair");
+        pairs.make(&d, &inet, Some((client(1), to)), tag(1, 1)).expect("a pair");
         pairs.make_ahead(&d, now);
         pairs.make_ahead(&d, now);
         let spare: Vec<SocketAddr> = of(&pairs);
         assert_eq!(spare.len(), 1);
-        let other = pairs.make(&d, &inet, Some((client(2), to)), (2, 1)).expect("a pair");
-        let own = pairs.make(&d, &inet, Some((client(1), to)), (1, 2)).expect("a pair");
+        let other = pairs.make(&d, &inet, Some((client(2), to)), tag(2, 1)).expect("a pair");
+        let own = pairs.make(&d, &inet, Some((client(1), to)), tag(1, 2)).expect("a pair");
         let from = |pair: &Pair| socket::peer(pair.1.as_fd()).unwrap();
         assert_eq!((from(&other).ip(), from(&own)), (client(2).ip(), spare[0]));
         assert_eq!(of(&pairs), []);
 
         // Of many clients the last ones have one, for a while.
         for n in 0..100 {
-            pairs.make(&d, &inet, Some((client(n), to)), (3, 1)).expect("a pair");
+            pairs.make(&d, &inet, Some((client(n), to)), tag(3, 1)).expect("a pair");
             pairs.make_ahead(&d, now);
         }
         pairs.make_ahead(&d, now);

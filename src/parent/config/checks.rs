@@ -3,7 +3,7 @@
 use super::backends::Backends;
 use super::catalog::Catalog;
 use super::own_users::OwnUsers;
-use super::programs::{self, Programs};
+use super::programs::{self, CANNOT_START, Programs};
 use crate::policy::{Backend, HostId, Service, Table, UserSpec};
 use crate::sys::spawn::CList;
 use crate::sys::{identity, pam, program};
@@ -38,13 +38,13 @@ pub fn rows(
         unless_off.extend(kept_groups(s));
         if let (Some(daemon), Some(why)) = (s.libwrap_daemon(), &libwrap) {
             let what = format!(
-                "{why}: the rules of hosts_access(5) cannot be asked, and this service answers `-Service not available`"
+                "{why}: the rules of hosts_access(5) cannot be asked, so all clients of this service are refused"
             );
             unless_off.push(at(daemon, &what));
         }
         let own = s.attributes.env.iter().map(|(name, value)| format!("{name}={value}"));
         if let Err(e) = CList::new(s.backend.arguments()).and(CList::new(own)) {
-            unless_off.push(at(&s.name, &format!("{e}: this service answers `-Service failed`")));
+            unless_off.push(at(&s.name, &format!("{e}: {CANNOT_START}")));
         }
         if !s.attributes.disable {
             warnings.append(&mut unless_off);
@@ -85,7 +85,7 @@ fn owner(s: &Service, catalog: &Catalog, wrong: &mut Vec<String>, warnings: &mut
         && s.backend != Backend::Sensor
     {
         match catalog.user(user) {
-            None => warnings.push(at(user, "no such user: this service answers `-Service failed`")),
+            None => warnings.push(at(user, &format!("no such user: {CANNOT_START}"))),
             Some(u) if me != 0 && u.uid != me => wrong.push(at(
                 user,
                 "expected the user who started fived, found another: only root can start a service as another user",
@@ -99,7 +99,7 @@ fn owner(s: &Service, catalog: &Catalog, wrong: &mut Vec<String>, warnings: &mut
         let place = if own { row } else { s.place("group", |_| true) };
         let at = |word: &str, what: &str| format!("{place}: {word}: {what}");
         match catalog.group(group) {
-            None => warnings.push(at(group, "no such group: this service answers `-Service failed`")),
+            None => warnings.push(at(group, &format!("no such group: {CANNOT_START}"))),
             Some(gid) if me != 0 && gid != identity::effective_gid() => wrong.push(at(
                 group,
                 "expected the group of the user who started fived, found another: only root can start a service in another group",

@@ -21,6 +21,10 @@ use std::time::{Duration, Instant};
 /// How long all of them may take together.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How a warning about something that a row lacks ends. It says nothing about a reply: a client at
+/// a port gets none, and one of a row with `wait` is left waiting.
+pub const CANNOT_START: &str = "this service cannot be started until that is changed";
+
 /// What is at a path: its kind, its root directory (empty: none), and the path.
 type Asked<'a> = (FileKind, &'a str, &'a str);
 
@@ -75,9 +79,9 @@ impl<'a> Programs<'a> {
     fn wrong(&self, asked: &Asked) -> Option<String> {
         let n = *self.numbers.get(asked)?;
         match (self.answers.get(n), &self.unfinished) {
-            (Some(answer), _) => Some(answer)
-                .filter(|a| !a.is_empty())
-                .map(|a| format!("{a}: this service answers `-Service failed`")),
+            (Some(answer), _) => {
+                Some(answer).filter(|a| !a.is_empty()).map(|a| format!("{a}: {CANNOT_START}"))
+            }
             // One warning for all that were not checked.
             (None, Some(why)) if n == self.answers.len() => {
                 Some(format!("{why}: this program was not looked at, nor those after it"))

@@ -14,7 +14,7 @@ use crate::parent::run::Parent;
 use crate::policy::{HostId, Permit, ServiceId};
 use crate::sys::shared::Shared;
 use crate::wire::offer;
-use crate::wire::orders::{self, Answer, Data, OfferAsk};
+use crate::wire::orders::{self, Answer, Data, OfferAsk, OfferClient};
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
@@ -115,7 +115,8 @@ impl Parent {
             w.step = Step::Handed;
             with.push(connection.as_fd());
         }
-        let ask = Answer::OfferClient { client, first, greeting };
+        let what = OfferClient::Open { first, greeting };
+        let ask = Answer::OfferClient { client, what };
         self.sessions.tell_with(&self.cx, w.search.session, &ask, &with);
     }
 
@@ -179,7 +180,7 @@ impl Parent {
 
     fn offer_moves(&mut self, client: u32) {
         let Some(session) = self.offers.session_of(client) else { return };
-        self.sessions.tell(&self.cx, session, &Answer::OfferCancel { client });
+        self.sessions.tell(&self.cx, session, &cancel(client));
         if let Some(mut w) = self.offers.take(&mut self.cx, client, None) {
             w.search.put_back();
             self.ask_next(w);
@@ -193,7 +194,7 @@ impl Parent {
 
     fn offer_cancel(&mut self, client: u32, then: AfterCancel) {
         let Some(session) = self.offers.session_of(client) else { return };
-        self.sessions.tell(&self.cx, session, &Answer::OfferCancel { client });
+        self.sessions.tell(&self.cx, session, &cancel(client));
         if let Some((w, then)) = self.offers.cancel(&mut self.cx, client, then) {
             self.cancelled(w, then);
         }
@@ -240,7 +241,7 @@ impl Parent {
         let (Ready { owner, until, greeting }, ends) = match self.ready_for(&mut a, token) {
             Ok(ready) => ready,
             Err(no) => {
-                self.sessions.tell(&self.cx, token, &Answer::OfferCancel { client });
+                self.sessions.tell(&self.cx, token, &cancel(client));
                 self.services.release(permit);
                 return self.refuse(a, no);
             }
@@ -249,7 +250,7 @@ impl Parent {
         self.begin_relay(permit, &a, Target::Offer(number), client, owner, until);
         // One process counts the bytes: the client's session, or that of the offer.
         let (counts, other) = if ends.kept.is_some() { (0, client) } else { (client, 0) };
-        let connect = Answer::OfferConnect { client, relay: counts };
+        let connect = Answer::OfferClient { client, what: OfferClient::Connect { relay: counts } };
         self.sessions.tell_with(&self.cx, token, &connect, &[ends.handed.as_fd()]);
         self.tell_started(&a, other, greeting, ends.kept.as_ref().map(AsFd::as_fd));
     }
@@ -296,6 +297,11 @@ impl Parent {
             }
         }
     }
+}
+
+/// Nobody waits for this client any more.
+fn cancel(client: u32) -> Answer {
+    Answer::OfferClient { client, what: OfferClient::Cancel }
 }
 
 /// What a client gets first whose connection the parent has, if it can go with the question.

@@ -43,7 +43,7 @@ impl Waiting {
     pub fn came_through(&self) -> Option<usize> {
         match self.arrival.who.from {
             Requester::Net(net) => Some(net),
-            Requester::Session((session, _)) => Some(session),
+            Requester::Session(stream) => Some(stream.session),
             Requester::Port | Requester::Wait(_) => None,
         }
     }

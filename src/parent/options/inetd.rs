@@ -57,7 +57,7 @@ const fn opt(short: &'static str, long: &'static str, value: &'static str, does:
 const PROGRAMS: &[Program] = &[
     Program {
         name: "inetd",
-        usage: "usage: inetd [-diEl] [-a ADDRESS] [-q N] [-R N] [-p FILE] [--environment] [--resolve] [FILE...]",
+        usage: "usage: inetd [-diElV] [-a ADDRESS] [-q N] [-R N] [-p FILE] [--environment] [--resolve] [FILE...]",
         grammar: Grammar::Inetd,
         files: &["/etc/inetd.conf", "/etc/inetd.d"],
         pidfile: "/run/inetd.pid",

@@ -1,7 +1,7 @@
 //! The way of a request for a service that runs already, after its permit: it is connected
 //! (`backend::connect`), and then the process that has the client relays it.
 
-use crate::parent::arrival::{Arrival, Requester, StartError};
+use crate::parent::arrival::{Arrival, Requester, StartError, StreamTag};
 use crate::parent::backend::connect::Outcome;
 use crate::parent::backend::targets::Target;
 use crate::parent::backend::tried::{Connecting, Permitted};
@@ -136,7 +136,7 @@ impl Parent {
         greeting: Greeting,
         net_end: Option<BorrowedFd>,
     ) {
-        if let Requester::Session((session, tag)) = a.who.from {
+        if let Requester::Session(StreamTag { session, tag }) = a.who.from {
             let (greeting, file) = match greeting {
                 Greeting::Sent => (Data::default(), None),
                 Greeting::Data(greeting) => (greeting, None),
@@ -183,14 +183,16 @@ impl Parent {
     /// Who relays: the process that has the client; a plain client is handed to a net process.
     pub fn relayed_by(&mut self, a: &Arrival) -> Result<Owner, StartError> {
         let preferred = match (a.who.from, &a.client) {
-            (Requester::Session((session, _)), None) => {
+            (Requester::Session(StreamTag { session, .. }), None) => {
                 return self
                     .sessions
                     .root(session)
                     .map(Owner::Session)
                     .ok_or_else(StartError::gone);
             }
-            (Requester::Session((session, _)), Some(_)) => self.sessions.net_of(session),
+            (Requester::Session(StreamTag { session, .. }), Some(_)) => {
+                self.sessions.net_of(session)
+            }
             (Requester::Net(net), Some(_)) => Some(net),
             (Requester::Port | Requester::Wait(_), Some(_)) => None,
             (Requester::Net(_) | Requester::Port | Requester::Wait(_), None) => {

@@ -13,11 +13,11 @@ impl Metric {
         match self {
             Metric::Starts => e.begin("fived_starts_total", Kind::Counter, "Services started."),
             Metric::Refusals => {
-                let help = "Requests refused; no service: the table has none of it.";
+                let help = "Requests refused; service is empty for an unknown name.";
                 e.begin("fived_refusals_total", Kind::Counter, help);
             }
             Metric::Now => {
-                let help = "Services that run, relays among them.";
+                let help = "Services that are running, relayed ones included.";
                 e.begin("fived_services_running", Kind::Gauge, help);
             }
         }
@@ -62,19 +62,19 @@ impl Parent {
 
     fn build(&self, e: &mut Exposition) {
         let (name, version) = ("fived_build_info", env!("CARGO_PKG_VERSION"));
-        e.begin(name, Kind::Gauge, "Which fived this is.");
+        e.begin(name, Kind::Gauge, "The version of fived.");
         e.sample(name, &[("version", version)], 1);
         let t = &self.cx.counters.tallies;
         for (name, help, value) in [
             ("fived_start_time_seconds", "When fived started.", seconds(t.since)),
             (
                 "fived_last_reload_time_seconds",
-                "When the configuration was read last.",
+                "When a configuration was read last.",
                 seconds(t.reloaded.0),
             ),
             (
                 "fived_last_reload_good",
-                "Whether that configuration was good and is served.",
+                "1 if that configuration is served, 0 if it was refused.",
                 u64::from(t.reloaded.1),
             ),
         ] {
@@ -85,25 +85,25 @@ impl Parent {
     fn counts(&self, e: &mut Exposition) {
         let (c, now) = (&self.cx.counters, self.nets.gauges());
         let name = "fived_requests_total";
-        e.begin(name, Kind::Counter, "Requests for services, by what became of them.");
+        e.begin(name, Kind::Counter, "Requests for services, by outcome.");
         for (outcome, n) in [("started", c.starts), ("refused", c.refused)] {
             e.sample(name, &[("outcome", outcome)], n);
         }
         let name = "fived_relayed_bytes_total";
-        e.begin(name, Kind::Counter, "Bytes relayed until now, to services and from them.");
+        e.begin(name, Kind::Counter, "Bytes relayed to services (in) and from them (out).");
         for (direction, n) in [("in", now.to), ("out", now.from)] {
             e.sample(name, &[("direction", direction)], n);
         }
         let (name, help) =
-            ("fived_empty_connections_total", "Connections that clients ended without a request.");
+            ("fived_empty_connections_total", "Connections that ended without a request.");
         e.single(name, Kind::Counter, help, now.empty);
         let name = "fived_logins_total";
-        e.begin(name, Kind::Counter, "Tries to log in.");
+        e.begin(name, Kind::Counter, "Login attempts.");
         for ((method, result), n) in self.logins.results() {
             e.sample(name, &[("method", method), ("result", result)], n);
         }
         let name = "fived_penalties_total";
-        e.begin(name, Kind::Counter, "Penalties for failed logins, and for touching a sensor.");
+        e.begin(name, Kind::Counter, "Penalties for failed logins, and for asking for a sensor.");
         let given = [("login", self.logins.penalties_given()), ("sensor", self.sensors.given())];
         for (reason, n) in given {
             e.sample(name, &[("reason", reason)], n);
@@ -137,7 +137,11 @@ impl Parent {
 
     fn start_times(&self, e: &mut Exposition) {
         let t = &self.cx.counters.tallies;
-        e.begin("fived_start_seconds", Kind::Histogram, "From the decision on a request to exec.");
+        e.begin(
+            "fived_start_seconds",
+            Kind::Histogram,
+            "Seconds from the decision until the program runs.",
+        );
         let mut sum = 0;
         for ((_, most), n) in BOUNDS.iter().zip(t.took) {
             sum += n;
@@ -157,18 +161,18 @@ impl Parent {
             e.sample(name, &[("kind", kind)], n);
         }
         e.sample(name, &[("kind", "multiplexed")], now.multiplexed);
-        let (name, help) = ("fived_waiting_clients", "Clients that have not said what they want.");
+        let (name, help) = ("fived_waiting_clients", "Clients whose request has not arrived yet.");
         e.single(name, Kind::Gauge, help, now.waiting);
     }
 
     fn descriptors_now(&self, e: &mut Exposition) {
         let own = process::descriptors(None).unwrap_or_default();
         let name = "fived_descriptors";
-        e.begin(name, Kind::Gauge, "Descriptors that fived's processes have.");
+        e.begin(name, Kind::Gauge, "Descriptors that are open, by process.");
         for (role, n) in [("parent", own), ("net", self.nets.descriptors())] {
             e.sample(name, &[("process", role)], n);
         }
-        let (name, help) = ("fived_descriptors_max", "Descriptors that each process may have.");
+        let (name, help) = ("fived_descriptors_max", "Descriptors that each process may open.");
         e.single(name, Kind::Gauge, help, process::nofile());
     }
 }

@@ -286,8 +286,9 @@ impl Runs {
 
     /// A session is over: there will be no more counts for its services.
     pub fn forget(&mut self, session: usize) {
-        self.streams.retain(|stream, _| stream.0 != session);
-        let over: Vec<StreamTag> = self.ended.keys().filter(|s| s.0 == session).copied().collect();
+        self.streams.retain(|stream, _| stream.session != session);
+        let over: Vec<StreamTag> =
+            self.ended.keys().filter(|s| s.session == session).copied().collect();
         for e in over.iter().filter_map(|s| self.ended.remove(s)) {
             log_exit(&e.running, e.exit, e.at);
         }

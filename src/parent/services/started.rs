@@ -105,7 +105,7 @@ impl Services {
             until
         });
         let (stream, lingering_close) = match record.from {
-            Requester::Session(s) if self.ended_sessions.contains(&s.0) => {
+            Requester::Session(s) if self.ended_sessions.contains(&s.session) => {
                 // Its session has ended, so nobody counts its bytes.
                 self.running.forget_early(&s);
                 (None, None)

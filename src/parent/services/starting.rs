@@ -26,7 +26,7 @@ impl Starting {
     /// Its session's token. None: it has the client's own socket.
     pub fn session(&self) -> Option<usize> {
         match self.record.from {
-            Requester::Session(stream) => Some(stream.0),
+            Requester::Session(stream) => Some(stream.session),
             Requester::Net(_) | Requester::Port | Requester::Wait(_) => None,
         }
     }

@@ -2,7 +2,7 @@
 
 use super::resumables::Resumable;
 use crate::parent::addresses::Addresses;
-use crate::parent::arrival::{Arrival, Requester, Run, Who};
+use crate::parent::arrival::{Arrival, Requester, Run, StreamTag, Who};
 use crate::parent::backend::environment::Tls;
 use crate::parent::channel::{Broken, Channel};
 use crate::parent::config::Config;
@@ -173,7 +173,7 @@ impl SessionRecord {
     pub fn arrival(
         &mut self,
         minute: u16,
-        stream: (usize, u32),
+        stream: StreamTag,
         (service, host, way): (ServiceId, HostId, Way),
         client: Option<Shared>,
     ) -> Result<Arrival, Broken> {
@@ -181,7 +181,7 @@ impl SessionRecord {
         if client.as_ref().is_some_and(|c| !self.is_own_socket(c)) {
             return Err(Broken::Forbidden);
         }
-        let reports_to = self.parent.map_or(stream, |parent| (parent, self.tag));
+        let reports_to = self.parent.map_or(stream, |session| StreamTag { session, tag: self.tag });
         let run = match way {
             Way::Plain => None,
             Way::Run => Some(Run { terminal: None, reports_to }),

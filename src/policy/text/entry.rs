@@ -136,7 +136,8 @@ impl<T> Entry<T> {
     ) -> Result<(), Vec<Wrong>> {
         let mut written = Written { name: self.name, operator, words, context };
         if operator != Operator::Set && !self.list {
-            return Err(written.wrong("expected `=`, because it is no list, found `+=` or `-=`"));
+            return Err(written
+                .wrong("expected `=`, because the attribute is not a list, found `+=` or `-=`"));
         }
         (self.read)(target, &mut written)
     }

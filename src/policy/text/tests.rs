@@ -139,7 +139,10 @@ fn mistakes_say_what_was_expected_and_what_was_found() {
         ("stderr = x\n", r#"1: stderr: expected socket, log or null, found "x""#),
         ("require = x\n", r#"1: require: expected tls or login, found "x""#),
         ("onlyfrom = x\n", "1: onlyfrom: expected only_from, found an unknown name"),
-        ("nice += 1\n", "1: nice: expected `=`, because it is no list, found `+=` or `-=`"),
+        (
+            "nice += 1\n",
+            "1: nice: expected `=`, because the attribute is not a list, found `+=` or `-=`",
+        ),
         (
             "a b c\n",
             "1: a: expected a row of at least six words (name, type, protocol, wait, user, program), found 3",

@@ -1,7 +1,7 @@
 //! Orders about services that sessions offer.
 
 use super::phases::kind;
-use super::{DATA_MAX, Data, Raw, flag, raw};
+use super::{DATA_MAX, Data, Raw, flag, raw, with};
 
 /// What a session says of a service that it offers, or one of its streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,16 +10,13 @@ pub enum OfferAsk {
     Begin { service: u32, host: u32 },
     /// The stream that made this offer has ended.
     End { offer: u32 },
-    /// Whoever offers the service takes this client
-    /// ([`Answer::OfferClient`](super::Answer::OfferClient)).
+    /// Whoever offers the service takes this client ([`OfferClient::Open`]).
     Taken { client: u32 },
-    /// It does not, or the client was taken back
-    /// ([`Answer::OfferCancel`](super::Answer::OfferCancel)): this process has the client's
-    /// connection no more. `busy`: no stream could be opened to ask.
+    /// It does not, or the client was taken back ([`OfferClient::Cancel`]): this process has the
+    /// client's connection no more. `busy`: no stream could be opened to ask.
     Refused { client: u32, busy: bool },
     /// This process has the client's connection no more, and still asks whoever offers the service:
-    /// the connection must come once the client is taken
-    /// ([`Answer::OfferConnect`](super::Answer::OfferConnect)).
+    /// the connection must come once the client is taken ([`OfferClient::Connect`]).
     Returned { client: u32 },
 }
 
@@ -46,17 +43,58 @@ impl OfferAsk {
     }
 }
 
-/// The bytes of [`Answer::OfferClient`](super::Answer::OfferClient): those with which the stream
-/// begins, and those that the client gets first, one after the other. Returns them as one, and
-/// where the second begin; 0: there are none.
-pub(super) fn joined(first: &Data, greeting: Option<&Data>) -> (Data, u32) {
+/// What is to be done for a client of a service that this session offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OfferClient {
+    /// Open a stream for it, which begins with these bytes. `greeting`: the client's connection
+    /// comes with this, and as soon as the client is taken it gets these bytes and is copied; the
+    /// relay has the client's number. Until then nothing is read from it or written to it. None:
+    /// [`OfferClient::Connect`] follows.
+    Open { first: Data, greeting: Option<Data> },
+    /// With the connection of the client, which was told that its service begins. `relay`: the
+    /// number of this relay; 0: another process counts its bytes.
+    Connect { relay: u32 },
+    /// Nobody waits for its stream any more. The answer is [`OfferAsk::Refused`], or
+    /// [`OfferAsk::Taken`] where that had been sent before.
+    Cancel,
+}
+
+impl OfferClient {
+    pub(super) fn raw(&self, client: u32) -> Raw {
+        match self {
+            OfferClient::Open { first, greeting } => {
+                let (whole, length) = joined(first, greeting.as_ref());
+                with(kind::OFFER_CLIENT, client, length, &whole)
+            }
+            OfferClient::Connect { relay } => raw(kind::OFFER_CONNECT, client, *relay),
+            OfferClient::Cancel => raw(kind::OFFER_CANCEL, client, 0),
+        }
+    }
+
+    pub(super) fn from_raw(r: &Raw) -> Option<OfferClient> {
+        Some(match r.kind {
+            kind::OFFER_CLIENT => {
+                let (first, greeting) = split(&r.data, r.b)?;
+                OfferClient::Open { first, greeting }
+            }
+            kind::OFFER_CONNECT => OfferClient::Connect { relay: r.b },
+            kind::OFFER_CANCEL => OfferClient::Cancel,
+            _ => return None,
+        })
+    }
+}
+
+/// The bytes of [`OfferClient::Open`]: those with which the stream begins, and those that the
+/// client gets first, one after the other. Returns them as one, and where the second begin; 0:
+/// there are none.
+fn joined(first: &Data, greeting: Option<&Data>) -> (Data, u32) {
     let Some(greeting) = greeting else { return (first.clone(), 0) };
     let whole = [first.bytes(), greeting.bytes()].concat();
     (Data::truncate(&whole), first.bytes().len() as u32)
 }
 
 /// The reverse. None: there is no such place in it.
-pub(super) fn split(whole: &Data, at: u32) -> Option<(Data, Option<Data>)> {
+fn split(whole: &Data, at: u32) -> Option<(Data, Option<Data>)> {
     if at == 0 {
         return Some((whole.clone(), None));
     }

@@ -1,7 +1,7 @@
 //! The messages on a session's channel.
 
 use super::net::{Named, Why};
-use super::offer::{self, OfferAsk};
+use super::offer::{OfferAsk, OfferClient};
 use super::phases::{self, Row, SessionPhase, kind};
 use super::refused::Refused;
 use super::resume::{Claim, Claimed, Resumption};
@@ -142,25 +142,10 @@ pub enum Answer {
         offer: u32,
     },
     NotOffered,
-    /// A client asks for a service that this session offers: open a stream for it, which begins
-    /// with these bytes. `greeting`: the client's connection comes with this, and as soon as the
-    /// client is taken it gets these bytes and is copied; the relay has the client's number. Until
-    /// then nothing is read from it or written to it. None: [`Answer::OfferConnect`] follows.
+    /// About the client of this number, of a service that this session offers.
     OfferClient {
         client: u32,
-        first: Data,
-        greeting: Option<Data>,
-    },
-    /// With the connection of that client, which was told that its service begins. `relay`: the
-    /// number of this relay; 0: another process counts its bytes.
-    OfferConnect {
-        client: u32,
-        relay: u32,
-    },
-    /// Nobody waits for that client's stream any more. The answer is [`OfferAsk::Refused`], or
-    /// [`OfferAsk::Taken`] where that had been sent before.
-    OfferCancel {
-        client: u32,
+        what: OfferClient,
     },
     /// What names this session ([`Ask::Resumable`]).
     Resumable {
@@ -304,12 +289,7 @@ impl Message for Answer {
             }
             Answer::Offered { offer } => raw(kind::OFFERED, *offer, 0),
             Answer::NotOffered => raw(kind::NOT_OFFERED, 0, 0),
-            Answer::OfferClient { client, first, greeting } => {
-                let (whole, length) = offer::joined(first, greeting.as_ref());
-                with(kind::OFFER_CLIENT, *client, length, &whole)
-            }
-            Answer::OfferConnect { client, relay } => raw(kind::OFFER_CONNECT, *client, *relay),
-            Answer::OfferCancel { client } => raw(kind::OFFER_CANCEL, *client, 0),
+            Answer::OfferClient { client, what } => what.raw(*client),
             Answer::Resumable { id } => with(kind::NAMED_RESUMABLE, 0, 0, &Data(id.to_vec())),
             Answer::Claimed(what) => raw(kind::CLAIMED, *what as u32, 0),
             Answer::Resumption(r) => r.raw(),
@@ -353,12 +333,9 @@ impl Message for Answer {
             kind::NAMED_IN_SESSION => Answer::Name(Named::from_raw(r.c, r.data)?),
             kind::OFFERED => Answer::Offered { offer: r.a },
             kind::NOT_OFFERED => Answer::NotOffered,
-            kind::OFFER_CLIENT => {
-                let (first, greeting) = offer::split(&r.data, r.b)?;
-                Answer::OfferClient { client: r.a, first, greeting }
+            kind::OFFER_CLIENT | kind::OFFER_CONNECT | kind::OFFER_CANCEL => {
+                Answer::OfferClient { client: r.a, what: OfferClient::from_raw(&r)? }
             }
-            kind::OFFER_CONNECT => Answer::OfferConnect { client: r.a, relay: r.b },
-            kind::OFFER_CANCEL => Answer::OfferCancel { client: r.a },
             kind::NAMED_RESUMABLE => Answer::Resumable { id: r.data.bytes().try_into().ok()? },
             kind::CLAIMED => {
                 Answer::Claimed(*[Claimed::No, Claimed::Taken, Claimed::Relay].get(r.a as usize)?)

@@ -201,6 +201,7 @@ fn orders_of_sessions_come_as_they_were_given() {
 #[test]
 fn answers_to_sessions_come_as_they_were_given() {
     let data = Data::truncate(b"some text");
+    let of_client = |what| Answer::OfferClient { client: 1, what };
     let extras = Extras { ends: true, errors: false, terminal: true, server: true, greeting: 7 };
     for m in [
         Answer::Signed(data.clone()),
@@ -225,15 +226,14 @@ fn answers_to_sessions_come_as_they_were_given() {
         Answer::Name(Named::Is(data.clone())),
         Answer::Offered { offer: u32::MAX },
         Answer::NotOffered,
-        Answer::OfferClient { client: 1, first: data.clone(), greeting: None },
-        Answer::OfferClient {
-            client: 1,
+        of_client(OfferClient::Open { first: data.clone(), greeting: None }),
+        of_client(OfferClient::Open {
             first: Data::truncate(b"web ::1 1 -\r\n"),
             greeting: Some(Data::truncate(b"+Go\r\n")),
-        },
-        Answer::OfferClient { client: 1, first: data.clone(), greeting: Some(Data::default()) },
-        Answer::OfferConnect { client: 1, relay: 0 },
-        Answer::OfferCancel { client: 1 },
+        }),
+        of_client(OfferClient::Open { first: data.clone(), greeting: Some(Data::default()) }),
+        of_client(OfferClient::Connect { relay: 0 }),
+        of_client(OfferClient::Cancel),
         Answer::Resumable { id: [7; 16] },
         Answer::Claimed(Claimed::No),
         Answer::Claimed(Claimed::Relay),

@@ -27,9 +27,12 @@
 //! a server opens, a fixed amount for used numbers, and control frames: at most as many bytes as
 //! were received. A client can make a caller hold [`SESSION_WINDOW`] bytes, or the number of open
 //! streams times [`INITIAL_WINDOW`] where that is more, or where windows do not grow
-//! ([`Mux::keep_windows`]). A breach of the protocol is found
-//! before anything is allocated for it; it ends the session with go-away code 1 and
-//! [`Event::Broken`].
+//! ([`Mux::keep_windows`]). A breach of the protocol is found before anything is allocated for it;
+//! it ends the session with go-away code 1 and [`Event::Broken`].
+//!
+//! `receive` decodes frames (`frame`) into events; `stream` is one stream, `opening` those that
+//! this side opens, `used` the numbers that were used; `phase` says whether streams may still be
+//! opened, and `keepalive` whether the peer is still there.
 
 #[cfg(test)]
 mod both_sides;

@@ -5,21 +5,20 @@ use super::client_here::ClientHere;
 use super::{Multiplexer, StreamState, Streams};
 use crate::link::Tally;
 use crate::link::pump::LocalEnd;
-use crate::net::channel::Received;
 use crate::net::counted::Counted;
 use crate::sys::flow::Flow;
 use crate::sys::socket;
-use crate::wire::orders::{Answer, Ask, OWN_CONNECTION, OfferAsk};
+use crate::wire::orders::{Ask, OWN_CONNECTION, OfferAsk, OfferClient};
 use crate::wire::yamux::StreamId;
 use std::os::fd::{AsFd, OwnedFd};
 
 impl Multiplexer<'_> {
     /// The parent sends a client of an offered service, or takes it back.
-    pub(super) fn offered(&mut self, received: Received) {
-        match received.answer {
-            Answer::OfferClient { client, first, greeting } => {
+    pub(super) fn offered(&mut self, client: u32, what: OfferClient, connection: Option<OwnedFd>) {
+        match what {
+            OfferClient::Open { first, greeting } => {
                 let comes = greeting.is_some();
-                let here = received.connection.zip(greeting);
+                let here = connection.zip(greeting);
                 let here = here.map(|(connection, greeting)| ClientHere::new(connection, greeting));
                 if comes && here.is_none() {
                     // No descriptor was left for it.
@@ -27,17 +26,14 @@ impl Multiplexer<'_> {
                 }
                 self.ask_for(client, first.bytes(), here);
             }
-            Answer::OfferConnect { client, relay } => {
-                self.connect_client(client, relay, received.connection);
-            }
-            Answer::OfferCancel { client } => {
+            OfferClient::Connect { relay } => self.connect_client(client, relay, connection),
+            OfferClient::Cancel => {
                 if let Some(id) = self.asking(client)
                     && let Some(stream) = self.streams.pump.reset_at_once(id)
                 {
                     Streams::report(&self.session.channel, &stream);
                 }
             }
-            _ => {}
         }
     }
 
