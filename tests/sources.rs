@@ -221,3 +221,39 @@ fn one_source_that_asks_for_much_keeps_no_other_waiting() {
     let place = log.lines().filter(|l| l.starts_with("START")).position(|l| l.contains(HONEST));
     assert!(place.is_some_and(|n| n < FLOOD / 5), "{place:?}");
 }
+
+/// The same of what is asked besides services: the names of clients' addresses, and sessions.
+#[test]
+fn one_source_whose_names_are_not_asked_for_yet_leaves_sessions_to_others() {
+    if !installed("prlimit") {
+        return skip("needs prlimit");
+    }
+    const FLOOD: usize = 250;
+    let conf = format!(
+        "named stream tcp nowait @USER@ /bin/echo echo named\n no_access = .example.org\n{CONF}"
+    );
+    // Net holds 100 of such orders then.
+    let d = Daemon::with(&conf).under(&["prlimit", "--nofile=800:800"]).start();
+    d.signal(Signal::SIGSTOP);
+    let mut flood: Vec<Client> = (0..FLOOD).map(|_| d.connect()).collect();
+    for c in &mut flood {
+        c.send("named\r\n");
+    }
+    let net = d.net_pid();
+    until("net holds as many as it may", || proc::descriptors(net).len() > FLOOD);
+    let mut honest = d.connect_from(HONEST);
+    honest.send("HOST\r\n");
+    until("net has read it", || is_read(d.address(), HONEST));
+    d.signal(Signal::SIGCONT);
+    same(honest.send("\r\nhello\r\n").read_all(), format!("{HOST}Host  selected\r\n{HELLO}"));
+    let busy = flood.iter_mut().filter_map(|c| (c.read_all() == BUSY.as_bytes()).then_some(()));
+    let busy = busy.count();
+    // They have no lines of their own, and are counted.
+    let counted = || {
+        let log = d.log();
+        let heads = log.lines().filter_map(|l| Some(l.split_once(" refusals not logged")?.0));
+        heads.filter_map(|head| head.rsplit(' ').next()?.parse::<usize>().ok()).sum::<usize>()
+    };
+    until("all are counted", || counted() >= busy);
+    assert!(busy > FLOOD / 4 && counted() == busy, "{busy} {}", counted());
+}

@@ -19,7 +19,7 @@ mod urgent;
 
 use super::answers::Answers;
 use super::channel::Asked;
-use super::clients::{AfterHeader, ClientState, Clients, NameLookup};
+use super::clients::{AfterHeader, Client, ClientState, Clients, NameLookup};
 use super::order_queue::OrderQueue;
 use super::relays::Relays;
 use super::request::{self, Decision, Where};
@@ -233,21 +233,30 @@ impl Loop {
         let order = FromNet::Name { client: slot as u32, generation, addresses };
         let (peer, socket) = (client.peer, client.socket.as_fd());
         if self.order_queue.send(&order, Some(peer), &[socket]).is_err() {
-            // No answer would ever come.
-            self.answer_and_close(slot, reply::BUSY.to_vec());
+            self.not_named(slot, generation);
         }
     }
 
     /// The parent has answered: the name of a client's address, or that there is none.
     fn named(&mut self, slot: Slot, generation: u32, name: Named) {
-        if let Some(client) = self
-            .clients
-            .get(slot)
-            .filter(|c| c.generation == generation && c.state == ClientState::Request)
-        {
+        if let Some(client) = self.asks_name(slot, generation) {
             client.name = NameLookup::Answered(request::named(name));
             self.request(slot);
         }
+    }
+
+    /// The parent was not asked after all, and no answer will come.
+    fn not_named(&mut self, slot: Slot, generation: u32) {
+        if self.asks_name(slot, generation).is_some() {
+            self.answer_and_close(slot, reply::BUSY.to_vec());
+        }
+    }
+
+    /// The client for which the parent was asked for a name, if it still waits.
+    fn asks_name(&mut self, slot: Slot, generation: u32) -> Option<&mut Client> {
+        let client = self.clients.get(slot)?;
+        let is_that = client.generation == generation && client.state == ClientState::Request;
+        is_that.then_some(client)
     }
 
     /// What is known about a client that has not begun a session.
@@ -273,7 +282,7 @@ impl Loop {
         let Some(of) = self.clients.get(slot).map(|client| client.peer) else { return };
         let Some((socket, addresses)) = self.detach(slot) else { return };
         let order = FromNet::Start { service: service.0, host: host.0, addresses };
-        self.order_queue.request(&order, service.0, of, socket);
+        self.order_queue.request(&order, of, socket);
     }
 
     fn session(&mut self, slot: Slot, first: session_state::First) {

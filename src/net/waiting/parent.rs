@@ -2,6 +2,7 @@
 
 use super::{CHANNEL, DISCARD_BYTES, DISCARD_TIME, Loop, Phase};
 use crate::net::clients::ClientState;
+use crate::net::order_queue::Lost;
 use crate::net::request::{self, Refusal};
 use crate::net::sources::Slot;
 use crate::policy::{Facts, GroupSet, Login, Peer, ServiceId};
@@ -39,8 +40,13 @@ impl Loop {
         if let Err(e) = self.order_queue.flush() {
             log::debug!("sending held orders: {e}");
         }
-        for (service, client) in self.order_queue.refused() {
-            self.refuse(client, ServiceId(service), Why::Busy);
+        for lost in self.order_queue.lost() {
+            match lost {
+                Lost::Start { service, client } => {
+                    self.refuse(client, ServiceId(service), Why::Busy)
+                }
+                Lost::Name { client, generation } => self.not_named(client as Slot, generation),
+            }
         }
         if self.order_queue.has_backlog() != self.watched {
             self.watched = !self.watched;
