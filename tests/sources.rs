@@ -1,6 +1,8 @@
 //! One source, an address of a stranger, takes what it may; whoever comes from elsewhere is served
 //! throughout.
 
+#[path = "support/scrape.rs"]
+mod scrape;
 mod support;
 #[path = "support/yamux_raw.rs"]
 mod yamux_raw;
@@ -150,10 +152,24 @@ fn an_anonymous_session_without_a_stream_ends() {
     assert!(d.wait_logs("END session=", 2)[1].contains("reason=timeout"));
 }
 
-/// A session makes thousands of requests a second, and each that is refused would have its line.
+/// Of the refusals of this source for this reason: how many have a line, and how many the log only
+/// counts.
+fn refused(log: &str, source: &str, reason: &str) -> (usize, usize) {
+    let of = format!(" from={source} reason={reason}");
+    let refused = log.lines().filter(|l| l.starts_with("REFUSE") && l.contains(&of));
+    let (counts, lines): (Vec<_>, Vec<_>) = refused.partition(|l| l.contains(" more="));
+    let more = |l: &&str| l.split(" more=").nth(1).and_then(|n| n.parse::<usize>().ok());
+    // A busy machine may take longer than one window.
+    assert!(lines.len() <= 100 * counts.len().max(1), "{log}");
+    (lines.len(), counts.iter().map(|l| more(l).expect("a number")).sum())
+}
+
+/// A client makes thousands of requests a second, and each that is refused would have its line.
 #[test]
 fn one_source_does_not_fill_the_log() {
-    let mut d = Daemon::with(&format!("max_streams_anonymous = 1000\n{CONF}")).start();
+    let conf =
+        "no stream tcp nowait @USER@ internal echo\n port = 127.0.0.1:0\n only_from = 10.0.0.1\n";
+    let mut d = Daemon::with(&format!("max_streams_anonymous = 1000\n{CONF}{conf}")).start();
     let mut c = d.connect();
     c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
     let mut c = yamux_raw::Raw(c.0);
@@ -161,25 +177,30 @@ fn one_source_does_not_fill_the_log() {
         c.data(yamux_raw::SYN | yamux_raw::FIN, 2 * n + 1, "nobody\r\n");
     }
     c.data(yamux_raw::SYN, 1001, "cat\r\n").until(yamux_raw::DATA, 0, 1001);
-    // Others have their lines, and so have other reasons, and requests on connections of their own.
+    for _ in 0..300 {
+        same(d.connect_from("127.0.0.3").send("nobody\r\n").read_all(), NOT_AVAILABLE);
+        same(connect_from("127.0.0.4".parse().expect("address"), d.port(0)).read_all(), "");
+    }
+    // Others have their lines, and so have other reasons.
     let mut other = d.connect_from(HONEST);
     other.send("HOST\r\n\r\nnobody\r\n");
     same(other.read_all(), format!("{HOST}Host  selected\r\n{NOT_AVAILABLE}"));
     d.wait_log("REFUSE service=nobody host= from=127.0.0.2 reason=unknown");
     c.data(yamux_raw::SYN, 1003, "x".repeat(256)).until(yamux_raw::DATA, 0, 1003);
     d.wait_log("from=127.0.0.1 reason=too-long");
-    same(d.ask("somebody\r\n"), NOT_AVAILABLE);
-    d.wait_log("REFUSE service=somebody host= from=127.0.0.1 reason=unknown");
+    same(d.connect_from("127.0.0.3").send("no\r\n").read_all(), NOT_AVAILABLE);
+    d.wait_log("REFUSE service=no host= from=127.0.0.3 reason=address");
     d.signal(nix::sys::signal::Signal::SIGINT);
     assert_eq!(d.wait(), 0);
     let log = d.log();
-    let refused = log.lines().filter(|l| l.contains(" from=127.0.0.1 reason=unknown "));
-    let (counts, lines): (Vec<_>, Vec<_>) = refused.partition(|l| l.contains(" more="));
-    let more = |l: &&str| l.split(" more=").nth(1).and_then(|n| n.parse::<usize>().ok());
-    let more: usize = counts.iter().map(|l| more(l).expect("a number")).sum();
-    // A busy machine may take longer than one window.
-    assert!(!counts.is_empty() && lines.len() <= 100 * counts.len(), "{log}");
-    assert!(lines.len() + more >= 500 && more > 0, "{log}");
+    for (source, reason, all) in [
+        ("127.0.0.1", "unknown", 500),
+        ("127.0.0.3", "unknown", 300),
+        ("127.0.0.4", "address", 300),
+    ] {
+        let (lines, more) = refused(&log, source, reason);
+        assert!(lines + more == all && more > 0, "{source}: {lines} {more} {log}");
+    }
 }
 
 /// Has everything been read that came to this port from there?
@@ -230,7 +251,7 @@ fn one_source_whose_names_are_not_asked_for_yet_leaves_sessions_to_others() {
     }
     const FLOOD: usize = 250;
     let conf = format!(
-        "named stream tcp nowait @USER@ /bin/echo echo named\n no_access = .example.org\n{CONF}"
+        "metrics stream tcp nowait @USER@ internal\nnamed stream tcp nowait @USER@ /bin/echo echo named\n no_access = .example.org\n{CONF}"
     );
     // Net holds 100 of such orders then.
     let d = Daemon::with(&conf).under(&["prlimit", "--nofile=800:800"]).start();
@@ -256,4 +277,6 @@ fn one_source_whose_names_are_not_asked_for_yet_leaves_sessions_to_others() {
     };
     until("all are counted", || counted() >= busy);
     assert!(busy > FLOOD / 4 && counted() == busy, "{busy} {}", counted());
+    let (all, labels) = (scrape::samples(&d), "reason=\"not-logged\"");
+    assert_eq!(scrape::sum(&all, "fived_refusals_total", labels), busy as f64, "{all:?}");
 }
