@@ -280,3 +280,30 @@ fn one_source_whose_names_are_not_asked_for_yet_leaves_sessions_to_others() {
     let (all, labels) = (scrape::samples(&d), "reason=\"not-logged\"");
     assert_eq!(scrape::sum(&all, "fived_refusals_total", labels), busy as f64, "{all:?}");
 }
+
+/// Places for descriptors that are on their way: streams keep theirs although they were reset.
+#[test]
+fn one_source_whose_streams_are_gone_leaves_descriptors_to_others() {
+    use yamux_raw::{ACK, PING, RST, Raw, SYN, WINDOW};
+    if !installed("prlimit") {
+        return skip("needs prlimit");
+    }
+    let d = Daemon::with(CONF).under(&["prlimit", "--nofile=256:256"]).start();
+    let session = |from: &str| {
+        let mut c = d.connect_from(from);
+        c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+        Raw(c.0)
+    };
+    let (mut flood, mut honest) = ([(); 3].map(|()| session("127.0.0.1")), session(HONEST));
+    d.wait_logs("SESSION ", 4);
+    d.signal(Signal::SIGSTOP);
+    for c in &mut flood {
+        for id in (1..150).step_by(2) {
+            c.data(SYN, id, "hello\r\n").frame(WINDOW, RST, id, 0);
+        }
+        c.frame(PING, SYN, 0, 7).until(PING, ACK, 0);
+    }
+    honest.data(SYN, 1, "hello\r\n").frame(PING, SYN, 0, 7).until(PING, ACK, 0);
+    d.signal(Signal::SIGCONT);
+    same(honest.stream(1).0, HELLO);
+}

@@ -52,7 +52,7 @@ impl Session {
         }
         // Three descriptors must be free: for our ends of the connection and of standard error, and
         // for a copy of the pair's.
-        let places = [(); 3].map(|()| self.state.world.descriptors.reserve(self.channel.as_fd()));
+        let places = [(); 3].map(|()| self.reserve());
         if places.iter().any(Option::is_none) {
             self.report_refusal(Some(request::no_descriptor_left(Some(service))), b"")?;
             return self.busy(service).map(Some);

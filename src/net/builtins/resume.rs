@@ -17,7 +17,7 @@ use crate::wire::orders::{self, Answer, Ask, Claimed};
 use crate::wire::reply;
 use crate::wire::request::DIALOGUE_MAX;
 use crate::wire::resume::{Claim, Id, KEY, Made, ProofKey, Request};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 /// When a claim that is refused is answered, whatever was wrong with it.
@@ -74,7 +74,7 @@ fn go_on(s: &mut Session, claim: Claim) -> Result<Next, End> {
         return not_now(s, 1);
     };
     // For one end of a pair, if another process has the session.
-    let Some(_place) = world.descriptors.reserve(s.channel.as_fd()) else { return not_now(s, 1) };
+    let Some(_place) = s.reserve() else { return not_now(s, 1) };
     // The connection may soon be another session's.
     if !s.state.guard.stays() {
         return Err(End::Evicted);

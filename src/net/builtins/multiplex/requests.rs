@@ -20,7 +20,6 @@ use crate::wire::reply;
 use crate::wire::request::{DIALOGUE_MAX, NAME_MAX};
 use crate::wire::run::{self, Way};
 use crate::wire::yamux::StreamId;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
 impl Multiplexer<'_> {
@@ -141,7 +140,7 @@ impl Multiplexer<'_> {
         }
         let s = &self.session;
         let room = self.streams.starts.len() < self.streams.starts_max as usize;
-        let reserve = || s.state.world.descriptors.reserve(s.channel.as_fd());
+        let reserve = || s.reserve();
         // Of RUN standard error has a descriptor, too.
         let places = match (room, way.is_run()) {
             (false, _) => {
@@ -182,7 +181,7 @@ impl Multiplexer<'_> {
         let Ok((ours, theirs)) = s.state.world.descriptors.unless_reserved(socket::pair()) else {
             return self.no_descriptor_left(id, None);
         };
-        let Some(place) = s.state.world.descriptors.reserve(s.channel.as_fd()) else {
+        let Some(place) = s.reserve() else {
             return self.no_descriptor_left(id, None);
         };
         let outer = exporter(s)?;
