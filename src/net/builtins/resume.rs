@@ -7,7 +7,7 @@ use super::pubkey::exporter;
 use crate::link::{Breaks, Link, Tally, copy};
 use crate::net::channel::Received;
 use crate::net::end::End;
-use crate::net::request::too_many_sessions;
+use crate::net::request;
 use crate::net::session_state::{Begin, Copying, ServiceRelay, Session};
 use crate::sys::poll;
 use crate::sys::{clock, retransmit, socket};
@@ -32,7 +32,7 @@ pub fn run(s: &mut Session, begin: Begin) -> Result<Next, End> {
     retransmit::often(s.link.socket());
     match (Request::read(&s.line(DIALOGUE_MAX)?), s.spare()) {
         (Some(Request::New), Some(full)) => {
-            s.report_refusal(Some(too_many_sessions(full)), Builtin::Resume.as_str().as_bytes())?;
+            s.report_refusal(Some(request::full(None, full)), Builtin::Resume.as_str().as_bytes())?;
             s.close_with(reply::BUSY)?;
             Err(End::Refused)
         }
