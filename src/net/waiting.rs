@@ -19,7 +19,7 @@ mod urgent;
 
 use super::answers::Answers;
 use super::channel::Asked;
-use super::clients::{AfterHeader, Client, ClientState, Clients, NameLookup};
+use super::clients::{AfterHeader, ClientState, Clients};
 use super::order_queue::OrderQueue;
 use super::relays::Relays;
 use super::request::{self, Decision, Where};
@@ -32,7 +32,7 @@ use crate::policy::{Facts, HostId, Peer, Reached, ServiceId};
 use crate::sys::interrupt::Interrupt;
 use crate::sys::shared::Shared;
 use crate::sys::{clock, gauges, socket};
-use crate::wire::orders::{ClientAddresses, FromNet, Named};
+use crate::wire::orders::{ClientAddresses, FromNet};
 use crate::wire::reply;
 use listener::{Listener, Newest};
 use mio::unix::SourceFd;
@@ -219,44 +219,6 @@ impl Loop {
             ClientState::Answer => self.continue_answer(slot),
             ClientState::Discard { left } => self.discard_rest(slot, left),
         }
-    }
-
-    /// Asks the parent for the name of a client's address, once.
-    fn ask_name(&mut self, slot: Slot) {
-        self.watch(slot, Interest::READABLE);
-        let Some(client) = self.clients.get(slot) else { return };
-        if !matches!(client.name, NameLookup::NotAsked) {
-            return;
-        }
-        client.name = NameLookup::Asked;
-        let (generation, addresses) = (client.generation, client.addresses());
-        let order = FromNet::Name { client: slot as u32, generation, addresses };
-        let (peer, socket) = (client.peer, client.socket.as_fd());
-        if self.order_queue.send(&order, Some(peer), &[socket]).is_err() {
-            self.not_named(slot, generation);
-        }
-    }
-
-    /// The parent has answered: the name of a client's address, or that there is none.
-    fn named(&mut self, slot: Slot, generation: u32, name: Named) {
-        if let Some(client) = self.asks_name(slot, generation) {
-            client.name = NameLookup::Answered(request::named(name));
-            self.request(slot);
-        }
-    }
-
-    /// The parent was not asked after all, and no answer will come.
-    fn not_named(&mut self, slot: Slot, generation: u32) {
-        if self.asks_name(slot, generation).is_some() {
-            self.answer_and_close(slot, reply::BUSY.to_vec());
-        }
-    }
-
-    /// The client for which the parent was asked for a name, if it still waits.
-    fn asks_name(&mut self, slot: Slot, generation: u32) -> Option<&mut Client> {
-        let client = self.clients.get(slot)?;
-        let is_that = client.generation == generation && client.state == ClientState::Request;
-        is_that.then_some(client)
     }
 
     /// What is known about a client that has not begun a session.
