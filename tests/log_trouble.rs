@@ -22,11 +22,12 @@ fn with_mounts(log_type: &str, mounts: &str) -> Option<Daemon> {
     Some(d.under(&["unshare", "-m", "sh", "-c", &script]).start_unlogged())
 }
 
-/// Each of these requests has a line of its own in the log.
+/// Each of these requests has a line of its own in the log: each source may have a hundred.
 fn ask(d: &Daemon, numbers: std::ops::Range<usize>) {
     let filling = "x".repeat(200);
     for n in numbers {
-        same(d.ask(format!("{n}-{filling}\r\n")), NOT_AVAILABLE);
+        let mut c = d.connect_from(&format!("127.1.{}.{}", n / 10_000, 1 + n / 100 % 100));
+        same(c.send(format!("{n}-{filling}\r\n")).read_all(), NOT_AVAILABLE);
     }
     same(d.ask("hello\r\n"), "+Go\r\nhello\n");
 }

@@ -635,6 +635,7 @@ fn starts_that_nobody_answers_are_bounded() {
     c.data(yamux_raw::SYN | yamux_raw::FIN, 1001, "hello\r\n");
     same(c.stream(1001).0, BUSY);
     d.signal(Signal::SIGCONT);
+    d.wait_log("REFUSE service=hello host= from=127.0.0.1 reason=starts session=1");
     let mut n = 1001;
     until("there is room again", || {
         n += 2;

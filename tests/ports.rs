@@ -1,9 +1,11 @@
 //! SPEC 6.1: ports of services' own: no request, no reply line, the row's rules and limits.
 
 mod support;
+#[path = "support/upstream.rs"]
+mod upstream;
 
 use nix::sys::signal::Signal;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use support::*;
 
@@ -486,4 +488,56 @@ fn one_source_keeps_no_other_waiting_at_a_port() {
     let log = d.log();
     let place = log.lines().filter(|l| l.starts_with("START")).position(|l| l.contains(from));
     assert!(place.is_some_and(|n| n < 60), "{place:?}");
+}
+
+/// Have all connections been accepted that wait there? Those that listen are the first in the list,
+/// which may be long.
+fn are_accepted(port: SocketAddr) -> bool {
+    let local = format!(":{:04X}", port.port());
+    let list = BufReader::new(std::fs::File::open("/proc/net/tcp").expect("tcp"));
+    let listener = list.lines().map_while(Result::ok).find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        (words[1].ends_with(&local) && words[3] == "0A").then(|| words[4].to_string())
+    });
+    listener.expect("a listener").ends_with(":00000000")
+}
+
+/// Nor is it served first where all of them were accepted before the other one came.
+#[test]
+fn one_source_that_was_there_alone_keeps_no_other_waiting_at_a_port() {
+    const FLOOD: usize = 1500;
+    let up = upstream::tcp(|mut client| drop(client.write_all(b"hello\n")));
+    let conf = format!("hello stream tcp nowait @USER@ redirect {up}\n port = 127.0.0.1:0\n");
+    let mut d = Daemon::with(&format!("max_services_per_source = 5000\n{conf}")).start();
+    let started = |d: &Daemon, from: &str| {
+        let of = |l: &&str| l.starts_with("START") && l.contains(&format!(" from={from} "));
+        d.log().lines().filter(of).count()
+    };
+    // Mostly the first flood is not over before the other one comes.
+    for n in 1..100 {
+        let (source, from) = (format!("127.1.0.{n}"), format!("127.2.0.{n}"));
+        let connect = |from: &str| connect_from(from.parse().expect("address"), d.port(0));
+        d.signal(Signal::SIGSTOP);
+        let mut flood: Vec<Client> = (0..FLOOD).map(|_| connect(&source)).collect();
+        d.signal(Signal::SIGCONT);
+        until("all are accepted", || are_accepted(d.port(0)));
+        d.signal(Signal::SIGSTOP);
+        let before = started(&d, &source);
+        let mut honest = connect(&from);
+        d.signal(Signal::SIGCONT);
+        same(honest.read_all(), "hello\n");
+        flood.iter_mut().for_each(|c| same(c.read_all(), "hello\n"));
+        drop((flood, honest));
+        if before > FLOOD / 2 {
+            continue;
+        }
+        d.signal(Signal::SIGTERM);
+        assert_eq!(d.wait(), 0);
+        let log = d.log();
+        let place = log.lines().filter(|l| l.starts_with("START")).position(|l| l.contains(&from));
+        let place = place.map(|place| place - (n - 1) * (FLOOD + 1));
+        assert!(place.is_some_and(|place| place < before + 200), "{place:?} {before}");
+        return;
+    }
+    panic!("each flood was over too soon");
 }

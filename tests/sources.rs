@@ -1,6 +1,8 @@
 //! One source, an address of a stranger, takes what it may; whoever comes from elsewhere is served
 //! throughout.
 
+#[path = "support/scrape.rs"]
+mod scrape;
 mod support;
 #[path = "support/yamux_raw.rs"]
 mod yamux_raw;
@@ -150,10 +152,24 @@ fn an_anonymous_session_without_a_stream_ends() {
     assert!(d.wait_logs("END session=", 2)[1].contains("reason=timeout"));
 }
 
-/// A session makes thousands of requests a second, and each that is refused would have its line.
+/// Of the refusals of this source for this reason: how many have a line, and how many the log only
+/// counts.
+fn refused(log: &str, source: &str, reason: &str) -> (usize, usize) {
+    let of = format!(" from={source} reason={reason}");
+    let refused = log.lines().filter(|l| l.starts_with("REFUSE") && l.contains(&of));
+    let (counts, lines): (Vec<_>, Vec<_>) = refused.partition(|l| l.contains(" more="));
+    let more = |l: &&str| l.split(" more=").nth(1).and_then(|n| n.parse::<usize>().ok());
+    // A busy machine may take longer than one window.
+    assert!(lines.len() <= 100 * counts.len().max(1), "{log}");
+    (lines.len(), counts.iter().map(|l| more(l).expect("a number")).sum())
+}
+
+/// A client makes thousands of requests a second, and each that is refused would have its line.
 #[test]
 fn one_source_does_not_fill_the_log() {
-    let mut d = Daemon::with(&format!("max_streams_anonymous = 1000\n{CONF}")).start();
+    let conf =
+        "no stream tcp nowait @USER@ internal echo\n port = 127.0.0.1:0\n only_from = 10.0.0.1\n";
+    let mut d = Daemon::with(&format!("max_streams_anonymous = 1000\n{CONF}{conf}")).start();
     let mut c = d.connect();
     c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
     let mut c = yamux_raw::Raw(c.0);
@@ -161,25 +177,30 @@ fn one_source_does_not_fill_the_log() {
         c.data(yamux_raw::SYN | yamux_raw::FIN, 2 * n + 1, "nobody\r\n");
     }
     c.data(yamux_raw::SYN, 1001, "cat\r\n").until(yamux_raw::DATA, 0, 1001);
-    // Others have their lines, and so have other reasons, and requests on connections of their own.
+    for _ in 0..300 {
+        same(d.connect_from("127.0.0.3").send("nobody\r\n").read_all(), NOT_AVAILABLE);
+        same(connect_from("127.0.0.4".parse().expect("address"), d.port(0)).read_all(), "");
+    }
+    // Others have their lines, and so have other reasons.
     let mut other = d.connect_from(HONEST);
     other.send("HOST\r\n\r\nnobody\r\n");
     same(other.read_all(), format!("{HOST}Host  selected\r\n{NOT_AVAILABLE}"));
     d.wait_log("REFUSE service=nobody host= from=127.0.0.2 reason=unknown");
     c.data(yamux_raw::SYN, 1003, "x".repeat(256)).until(yamux_raw::DATA, 0, 1003);
     d.wait_log("from=127.0.0.1 reason=too-long");
-    same(d.ask("somebody\r\n"), NOT_AVAILABLE);
-    d.wait_log("REFUSE service=somebody host= from=127.0.0.1 reason=unknown");
+    same(d.connect_from("127.0.0.3").send("no\r\n").read_all(), NOT_AVAILABLE);
+    d.wait_log("REFUSE service=no host= from=127.0.0.3 reason=address");
     d.signal(nix::sys::signal::Signal::SIGINT);
     assert_eq!(d.wait(), 0);
     let log = d.log();
-    let refused = log.lines().filter(|l| l.contains(" from=127.0.0.1 reason=unknown "));
-    let (counts, lines): (Vec<_>, Vec<_>) = refused.partition(|l| l.contains(" more="));
-    let more = |l: &&str| l.split(" more=").nth(1).and_then(|n| n.parse::<usize>().ok());
-    let more: usize = counts.iter().map(|l| more(l).expect("a number")).sum();
-    // A busy machine may take longer than one window.
-    assert!(!counts.is_empty() && lines.len() <= 100 * counts.len(), "{log}");
-    assert!(lines.len() + more >= 500 && more > 0, "{log}");
+    for (source, reason, all) in [
+        ("127.0.0.1", "unknown", 500),
+        ("127.0.0.3", "unknown", 300),
+        ("127.0.0.4", "address", 300),
+    ] {
+        let (lines, more) = refused(&log, source, reason);
+        assert!(lines + more == all && more > 0, "{source}: {lines} {more} {log}");
+    }
 }
 
 /// Has everything been read that came to this port from there?
@@ -220,4 +241,69 @@ fn one_source_that_asks_for_much_keeps_no_other_waiting() {
     let log = d.log();
     let place = log.lines().filter(|l| l.starts_with("START")).position(|l| l.contains(HONEST));
     assert!(place.is_some_and(|n| n < FLOOD / 5), "{place:?}");
+}
+
+/// The same of what is asked besides services: the names of clients' addresses, and sessions.
+#[test]
+fn one_source_whose_names_are_not_asked_for_yet_leaves_sessions_to_others() {
+    if !installed("prlimit") {
+        return skip("needs prlimit");
+    }
+    const FLOOD: usize = 250;
+    let conf = format!(
+        "metrics stream tcp nowait @USER@ internal\nnamed stream tcp nowait @USER@ /bin/echo echo named\n no_access = .example.org\n{CONF}"
+    );
+    // Net holds 100 of such orders then.
+    let d = Daemon::with(&conf).under(&["prlimit", "--nofile=800:800"]).start();
+    d.signal(Signal::SIGSTOP);
+    let mut flood: Vec<Client> = (0..FLOOD).map(|_| d.connect()).collect();
+    for c in &mut flood {
+        c.send("named\r\n");
+    }
+    let net = d.net_pid();
+    until("net holds as many as it may", || proc::descriptors(net).len() > FLOOD);
+    let mut honest = d.connect_from(HONEST);
+    honest.send("HOST\r\n");
+    until("net has read it", || is_read(d.address(), HONEST));
+    d.signal(Signal::SIGCONT);
+    same(honest.send("\r\nhello\r\n").read_all(), format!("{HOST}Host  selected\r\n{HELLO}"));
+    let busy = flood.iter_mut().filter_map(|c| (c.read_all() == BUSY.as_bytes()).then_some(()));
+    let busy = busy.count();
+    // They have no lines of their own, and are counted.
+    let counted = || {
+        let log = d.log();
+        let heads = log.lines().filter_map(|l| Some(l.split_once(" refusals not logged")?.0));
+        heads.filter_map(|head| head.rsplit(' ').next()?.parse::<usize>().ok()).sum::<usize>()
+    };
+    until("all are counted", || counted() >= busy);
+    assert!(busy > FLOOD / 4 && counted() == busy, "{busy} {}", counted());
+    let (all, labels) = (scrape::samples(&d), "reason=\"not-logged\"");
+    assert_eq!(scrape::sum(&all, "fived_refusals_total", labels), busy as f64, "{all:?}");
+}
+
+/// Places for descriptors that are on their way: streams keep theirs although they were reset.
+#[test]
+fn one_source_whose_streams_are_gone_leaves_descriptors_to_others() {
+    use yamux_raw::{ACK, PING, RST, Raw, SYN, WINDOW};
+    if !installed("prlimit") {
+        return skip("needs prlimit");
+    }
+    let d = Daemon::with(CONF).under(&["prlimit", "--nofile=256:256"]).start();
+    let session = |from: &str| {
+        let mut c = d.connect_from(from);
+        c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+        Raw(c.0)
+    };
+    let (mut flood, mut honest) = ([(); 3].map(|()| session("127.0.0.1")), session(HONEST));
+    d.wait_logs("SESSION ", 4);
+    d.signal(Signal::SIGSTOP);
+    for c in &mut flood {
+        for id in (1..150).step_by(2) {
+            c.data(SYN, id, "hello\r\n").frame(WINDOW, RST, id, 0);
+        }
+        c.frame(PING, SYN, 0, 7).until(PING, ACK, 0);
+    }
+    honest.data(SYN, 1, "hello\r\n").frame(PING, SYN, 0, 7).until(PING, ACK, 0);
+    d.signal(Signal::SIGCONT);
+    same(honest.stream(1).0, HELLO);
 }

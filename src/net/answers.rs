@@ -2,7 +2,7 @@
 //! source that has most of them loses its oldest.
 
 use super::sources::{Serial, Slot};
-use crate::policy::Source;
+use crate::policy::{Source, SourceCounts};
 use std::collections::{BTreeSet, HashMap};
 
 /// The most bytes of answers, of all clients together.
@@ -33,8 +33,8 @@ impl PendingAnswer {
 pub struct Answers {
     held: HashMap<Slot, PendingAnswer>,
     total: usize,
-    counts: HashMap<Source, usize>,
-    by_count: BTreeSet<(usize, Source)>,
+    /// Bytes.
+    counts: SourceCounts,
     by_age: BTreeSet<(Source, Serial, Slot)>,
     serial: Serial,
 }
@@ -43,7 +43,8 @@ impl Answers {
     pub fn insert(&mut self, slot: Slot, source: Source, bytes: Vec<u8>, done: usize) {
         self.remove(slot);
         self.serial += 1;
-        self.count(source, |n| n + bytes.len());
+        self.total += bytes.len();
+        self.counts.add(source, bytes.len());
         self.by_age.insert((source, self.serial, slot));
         self.held.insert(slot, PendingAnswer { bytes, done, source, serial: self.serial });
     }
@@ -55,24 +56,14 @@ impl Answers {
     pub fn remove(&mut self, slot: Slot) {
         let Some(held) = self.held.remove(&slot) else { return };
         self.by_age.remove(&(held.source, held.serial, slot));
-        self.count(held.source, |n| n - held.bytes.len());
+        self.total -= held.bytes.len();
+        self.counts.take(held.source, held.bytes.len());
     }
 
     /// Whose answer has to go: the oldest of the source that has most bytes. None: all of them fit.
     pub fn to_evict(&self) -> Option<Slot> {
-        let (_, source) = self.by_count.last().filter(|_| self.total > BYTES_MAX)?;
-        self.by_age.range((*source, 0, 0)..).next().map(|(_, _, slot)| *slot)
-    }
-
-    fn count(&mut self, source: Source, change: impl Fn(usize) -> usize) {
-        let n = self.counts.remove(&source).unwrap_or(0);
-        self.by_count.remove(&(n, source));
-        let now = change(n);
-        self.total = self.total - n + now;
-        if now > 0 {
-            self.counts.insert(source, now);
-            self.by_count.insert((now, source));
-        }
+        let (source, _) = self.counts.most().filter(|_| self.total > BYTES_MAX)?;
+        self.by_age.range((source, 0, 0)..).next().map(|(_, _, slot)| *slot)
     }
 }
 
@@ -96,11 +87,6 @@ mod tests {
         all.remove(5);
         assert_eq!(all.to_evict(), None);
         [9, 1, 7, 7].into_iter().for_each(|slot| all.remove(slot));
-        assert!(
-            all.total == 0
-                && all.counts.is_empty()
-                && all.by_count.is_empty()
-                && all.by_age.is_empty()
-        );
+        assert!(all.total == 0 && all.counts.is_empty() && all.by_age.is_empty());
     }
 }

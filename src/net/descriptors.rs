@@ -2,13 +2,15 @@
 //!
 //! The last ones are reserved for clients that connect, and for clients that the parent hands back:
 //! nothing long-lived may begin with one of them. A descriptor that the parent was asked for has
-//! its place set aside before it comes.
+//! its place set aside before it comes. A source may have one more such place only while it has
+//! fewer than are left: streams whose clients are gone keep theirs until the parent has answered.
 
+use crate::policy::{Source, SourceCounts};
 use crate::sys::reserve::{self, Reserve};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How many are reserved; or an eighth of the limit, where that is less.
 const RESERVE: i32 = 32;
@@ -22,13 +24,15 @@ pub struct Descriptors {
     /// The number that was allocated last. The kernel always allocates the lowest that is free.
     last: AtomicI32,
     expected: AtomicI32,
+    /// Whose these are.
+    sources: Mutex<SourceCounts>,
     /// Was one of the reserved ones allocated since none of them was in use?
     few: AtomicBool,
 }
 
 /// A place for a descriptor that will come; dropping it gives the place back.
 #[derive(Debug)]
-pub struct Reservation(Arc<Descriptors>);
+pub struct Reservation(Arc<Descriptors>, Source);
 
 impl Descriptors {
     /// Computed from the current limit.
@@ -37,6 +41,7 @@ impl Descriptors {
             reserve: Reserve::of(RESERVE),
             last: AtomicI32::new(0),
             expected: AtomicI32::new(0),
+            sources: Mutex::default(),
             few: AtomicBool::new(false),
         }
     }
@@ -76,23 +81,35 @@ impl Descriptors {
         self.reserve.but(made)
     }
 
-    /// Sets a place aside for a descriptor that will be asked for. None: it would be one of the
-    /// reserved ones. `open` is any descriptor that is open.
-    pub fn reserve(self: &Arc<Self>, open: BorrowedFd) -> Option<Reservation> {
+    /// Sets a place aside for a descriptor that will be asked for, for a client of this source.
+    /// None: it would be one of the reserved ones, or too many are this source's. `open` is any
+    /// descriptor that is open.
+    pub fn reserve(self: &Arc<Self>, source: Source, open: BorrowedFd) -> Option<Reservation> {
+        let mut sources = self.sources();
+        let own = i32::try_from(sources.of(source)).unwrap_or(i32::MAX);
+        sources.add(source, 1);
+        drop(sources);
         let expected = self.expected.fetch_add(1, Ordering::Relaxed);
-        let place = Reservation(self.clone());
+        let place = Reservation(self.clone(), source);
+        // As many as it has must be left.
+        let before = expected.saturating_add(own);
         let last = self.last.load(Ordering::Relaxed);
-        if self.reserve.is_after(last.saturating_add(expected).saturating_add(FAR)) {
+        if self.reserve.is_after(last.saturating_add(before).saturating_add(FAR)) {
             return Some(place);
         }
         let next = open.try_clone_to_owned().ok()?.as_raw_fd();
         self.last.store(next, Ordering::Relaxed);
-        self.reserve.is_after(next.saturating_add(expected)).then_some(place)
+        self.reserve.is_after(next.saturating_add(before)).then_some(place)
+    }
+
+    fn sources(&self) -> MutexGuard<'_, SourceCounts> {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
         self.0.expected.fetch_sub(1, Ordering::Relaxed);
+        self.0.sources().take(self.1, 1);
     }
 }

@@ -143,17 +143,12 @@ pub fn too_long() -> Decision {
 
 /// For what needs a session, where there are too many.
 pub fn no_session_left(full: Full) -> Decision {
-    Decision::Refuse { bytes: reply::BUSY.to_vec(), why: Some(too_many_sessions(full)) }
+    Decision::Refuse { bytes: reply::BUSY.to_vec(), why: Some(self::full(None, full)) }
 }
 
-/// There are too many sessions.
-pub fn too_many_sessions(full: Full) -> Refusal {
-    Refusal { service: None, reason: Reason::Full(full) }
-}
-
-/// No descriptor is left for this service, or for a built-in that needs one.
-pub fn no_descriptor_left(service: Option<ServiceId>) -> Refusal {
-    Refusal { service, reason: Reason::Full(Full::Descriptors) }
+/// This limit is reached. `service`: the one that was asked for; None: it was a built-in.
+pub fn full(service: Option<ServiceId>, limit: Full) -> Refusal {
+    Refusal { service, reason: Reason::Full(limit) }
 }
 
 /// What the parent has answered about the name of the client's address.

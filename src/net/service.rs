@@ -5,6 +5,7 @@ use super::counted::Counted;
 use super::end::End;
 use super::handover::{Got, Service};
 use super::request::{self, Where};
+use super::session_counts::Full;
 use super::session_state::{Copying, ServiceRelay, Session};
 use crate::link::Tally;
 use crate::link::copy::{self, Copied};
@@ -52,9 +53,9 @@ impl Session {
         }
         // Three descriptors must be free: for our ends of the connection and of standard error, and
         // for a copy of the pair's.
-        let places = [(); 3].map(|()| self.state.world.descriptors.reserve(self.channel.as_fd()));
+        let places = [(); 3].map(|()| self.reserve());
         if places.iter().any(Option::is_none) {
-            self.report_refusal(Some(request::no_descriptor_left(Some(service))), b"")?;
+            self.report_refusal(Some(request::full(Some(service), Full::Descriptors)), b"")?;
             return self.busy(service).map(Some);
         }
         self.channel.send(&ask)?;

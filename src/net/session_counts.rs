@@ -32,6 +32,10 @@ pub enum Full {
     Source,
     /// No descriptor is left.
     Descriptors,
+    /// A session waits for the answers to as many starts as it may.
+    Starts,
+    /// As many streams have dialogues as its session or its source may have.
+    Dialogues,
 }
 
 impl Full {
@@ -41,6 +45,8 @@ impl Full {
             Full::All => Reason::Sessions,
             Full::Source => Reason::SourceSessions,
             Full::Descriptors => Reason::Descriptors,
+            Full::Starts => Reason::Starts,
+            Full::Dialogues => Reason::Dialogues,
         }
     }
 }

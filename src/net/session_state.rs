@@ -5,6 +5,7 @@
 
 use super::channel::{Asked, Channel};
 use super::counted::Counted;
+use super::descriptors::Reservation;
 use super::end::End;
 use super::handover::Handover;
 use super::idle_sessions::Noticed;
@@ -12,13 +13,13 @@ use super::request::Where;
 use super::session_counts::{CountGuard, Full};
 use super::world::World;
 use crate::link::{BoundedLine, Link, copy};
-use crate::policy::{Facts, Peer, PeerName};
+use crate::policy::{Facts, Peer, PeerName, Source};
 use crate::sys::clock;
 use crate::sys::shared::Shared;
 use crate::wire::builtins::Builtin;
 use crate::wire::pubkey::CHALLENGE;
 use crate::wire::reply;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -210,6 +211,12 @@ impl State {
 }
 
 impl Session {
+    /// Sets a place aside for a descriptor that the parent will be asked for. None: there is none.
+    pub fn reserve(&self) -> Option<Reservation> {
+        let source = Source::of(self.state.facts.peer);
+        self.state.world.descriptors.reserve(source, self.channel.as_fd())
+    }
+
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), End> {
         let soon = self.soon();
         self.link.write_all(&*self.channel, bytes, soon)

@@ -1,11 +1,8 @@
 //! Clients that wait, or idle sessions, by source: which source has most of them, and which of
-//! those came first. Of sources with as many, which one has most is a matter of chance: a stranger
-//! must not choose by the addresses that he uses. Every operation is O(log n).
+//! those came first. Every operation is O(log n).
 
-use crate::policy::Source;
-use std::collections::hash_map::RandomState;
-use std::collections::{BTreeSet, HashMap};
-use std::hash::BuildHasher;
+use crate::policy::{Source, SourceCounts};
+use std::collections::BTreeSet;
 
 /// The number of a client in [`Clients`](super::clients::Clients), where it is used again only
 /// after all events of the current turn have been handled; or of a session.
@@ -17,51 +14,37 @@ pub type Serial = u64;
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Sources {
-    counts: HashMap<Source, u32>,
-    by_count: BTreeSet<(u32, u64, Source)>,
+    counts: SourceCounts,
     by_age: BTreeSet<(Source, Serial, Slot)>,
-    chance: RandomState,
 }
 
 impl Sources {
     pub fn insert(&mut self, source: Source, serial: Serial, slot: Slot) {
-        let (n, chance) = (self.counts.entry(source).or_default(), self.chance.hash_one(source));
-        self.by_count.remove(&(*n, chance, source));
-        *n += 1;
-        self.by_count.insert((*n, chance, source));
+        self.counts.add(source, 1);
         self.by_age.insert((source, serial, slot));
     }
 
     pub fn remove(&mut self, source: Source, serial: Serial, slot: Slot) {
-        if !self.by_age.remove(&(source, serial, slot)) {
-            return;
-        }
-        let Some(n) = self.counts.get_mut(&source) else { return };
-        let chance = self.chance.hash_one(source);
-        self.by_count.remove(&(*n, chance, source));
-        *n -= 1;
-        match *n {
-            0 => drop(self.counts.remove(&source)),
-            n => drop(self.by_count.insert((n, chance, source))),
+        if self.by_age.remove(&(source, serial, slot)) {
+            self.counts.take(source, 1);
         }
     }
 
     /// The oldest client of the source that has most.
     pub fn oldest_of_most(&self) -> Option<Slot> {
-        let (.., source) = self.by_count.last()?;
-        self.by_age.range((*source, 0, 0)..).next().map(|(_, _, slot)| *slot)
+        let (source, _) = self.counts.most()?;
+        self.by_age.range((source, 0, 0)..).next().map(|(_, _, slot)| *slot)
     }
 
     /// The same. None also if this source has as many.
     pub fn oldest_of_more_than(&self, source: Source) -> Option<Slot> {
-        let (most, ..) = self.by_count.last()?;
-        let its = self.counts.get(&source).copied().unwrap_or(0);
-        self.oldest_of_most().filter(|_| its < *most)
+        let (_, most) = self.counts.most()?;
+        self.oldest_of_most().filter(|_| self.counts.of(source) < most)
     }
 
     /// After a crowd has gone, its memory is freed too.
     pub fn shrink(&mut self) {
-        self.counts.shrink_to_fit();
+        self.counts.shrink();
     }
 }
 
@@ -89,18 +72,6 @@ mod tests {
         all.remove(of(9), 1, 70);
         assert_eq!(all.oldest_of_most(), Some(3));
         all.remove(of(1), 4, 3);
-        assert!(all.counts.is_empty() && all.by_count.is_empty() && all.by_age.is_empty());
-    }
-
-    #[test]
-    fn the_highest_address_is_not_always_the_one() {
-        let of = |n: u8| Source::of([192, 0, 2, n].into());
-        let lost = |_| {
-            let mut all = Sources::default();
-            (1..=9).for_each(|n| all.insert(of(n), n.into(), n.into()));
-            all.oldest_of_most()
-        };
-        let lost: BTreeSet<_> = (0..100).map(lost).collect();
-        assert!(lost.len() > 1, "{lost:?}");
+        assert!(all.counts.is_empty() && all.by_age.is_empty());
     }
 }

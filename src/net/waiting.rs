@@ -27,7 +27,7 @@ mod urgent;
 
 use super::answers::Answers;
 use super::channel::Asked;
-use super::clients::{AfterHeader, ClientState, Clients, NameLookup};
+use super::clients::{AfterHeader, ClientState, Clients};
 use super::order_queue::OrderQueue;
 use super::relays::Relays;
 use super::request::{self, Decision, Where};
@@ -40,7 +40,7 @@ use crate::policy::{Facts, HostId, Peer, Reached, ServiceId};
 use crate::sys::interrupt::Interrupt;
 use crate::sys::shared::Shared;
 use crate::sys::{clock, gauges, socket};
-use crate::wire::orders::{ClientAddresses, FromNet, Named};
+use crate::wire::orders::{ClientAddresses, FromNet};
 use crate::wire::reply;
 use listener::{Listener, Newest};
 use mio::unix::SourceFd;
@@ -229,35 +229,6 @@ impl Loop {
         }
     }
 
-    /// Asks the parent for the name of a client's address, once.
-    fn ask_name(&mut self, slot: Slot) {
-        self.watch(slot, Interest::READABLE);
-        let Some(client) = self.clients.get(slot) else { return };
-        if !matches!(client.name, NameLookup::NotAsked) {
-            return;
-        }
-        client.name = NameLookup::Asked;
-        let (generation, addresses) = (client.generation, client.addresses());
-        let order = FromNet::Name { client: slot as u32, generation, addresses };
-        let (peer, socket) = (client.peer, client.socket.as_fd());
-        if self.order_queue.send(&order, Some(peer), &[socket]).is_err() {
-            // No answer would ever come.
-            self.answer_and_close(slot, reply::BUSY.to_vec());
-        }
-    }
-
-    /// The parent has answered: the name of a client's address, or that there is none.
-    fn named(&mut self, slot: Slot, generation: u32, name: Named) {
-        if let Some(client) = self
-            .clients
-            .get(slot)
-            .filter(|c| c.generation == generation && c.state == ClientState::Request)
-        {
-            client.name = NameLookup::Answered(request::named(name));
-            self.request(slot);
-        }
-    }
-
     /// What is known about a client that has not begun a session.
     fn facts(&mut self, slot: Slot) -> Option<Facts> {
         if self.now.saturating_sub(self.minute.0) >= Duration::from_secs(1) {
@@ -281,7 +252,7 @@ impl Loop {
         let Some(of) = self.clients.get(slot).map(|client| client.peer) else { return };
         let Some((socket, addresses)) = self.detach(slot) else { return };
         let order = FromNet::Start { service: service.0, host: host.0, addresses };
-        self.order_queue.request(&order, service.0, of, socket);
+        self.order_queue.request(&order, of, socket);
     }
 
     fn session(&mut self, slot: Slot, first: session_state::First) {

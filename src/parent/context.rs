@@ -106,6 +106,12 @@ impl Counters {
         self.refused += 1;
         self.tallies.refused(service, reason);
     }
+
+    /// Counts so many refusals of which a net process could tell no more than that.
+    pub fn not_logged(&mut self, refusals: u64) {
+        self.refused = self.refused.saturating_add(refusals);
+        self.tallies.not_logged(refusals);
+    }
 }
 
 /// How far fived is on its way to its end.

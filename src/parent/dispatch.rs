@@ -53,9 +53,14 @@ impl Parent {
                     self.client_gone(&config, None);
                     return Ok(());
                 };
-                let name = self.names.known(self.cx.now, at.peer());
-                let place = (token, self.nets.drains(token), tls_port);
-                self.sessions.begin(&mut self.cx, place, config, (at, name), (client, pair));
+                let peer = at.peer();
+                let (at, drains) =
+                    ((at, self.names.known(self.cx.now, peer)), self.nets.drains(token));
+                let place = (token, drains, tls_port);
+                let begun = self.sessions.begin(&mut self.cx, place, config, at, (client, pair));
+                if let Err(reason) = begun {
+                    self.refuse_nameless(peer, reason);
+                }
             }
             net::Request::StartOnClient { session, what, client } => {
                 // What the session has sent on its own channel came before.
@@ -220,10 +225,7 @@ impl Parent {
         let name = |(service, host)| {
             Some((table.service(service)?.name.as_str(), table.host(host)?.name.as_str()))
         };
-        let (what, reason) = (what.and_then(name), "gone");
-        self.cx.counters.refuse(what, reason);
-        let (service, host) = what.unwrap_or_default();
-        lines::gone(service, host, reason);
+        self.services.refusals.gone(&mut self.cx, what.and_then(name));
     }
 
     /// Logs `REFUSE` for a request that net refused itself. `session`: its number, and the user who
@@ -244,7 +246,7 @@ impl Parent {
         let names = service.map(|s| (s.name.as_str(), host.as_str()));
         self.cx.counters.refuse(names, reason);
         let refusals = &mut self.services.refusals;
-        if session.is_some() && !refusals.of_session(&mut self.cx, r.from, reason, names) {
+        if !refusals.of_client(&mut self.cx, r.from, reason, names) {
             return Ok(());
         }
         // Who has connected to a Unix socket is logged in before there is a session.

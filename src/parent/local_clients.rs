@@ -5,7 +5,6 @@
 
 use super::arrival::{Arrival, LocalClient};
 use super::config::catalog::Missing;
-use super::lines;
 use super::run::{AwaitsAccount, Parent};
 use super::sessions::session::local_user;
 use crate::policy::Peer;
@@ -79,7 +78,6 @@ impl Parent {
 
     /// The same.
     pub(super) fn refuse_nameless(&mut self, client: Peer, reason: &'static str) {
-        self.cx.counters.refuse(None, reason);
-        lines::of_none(client, reason);
+        self.services.refusals.nameless(&mut self.cx, client, reason);
     }
 }

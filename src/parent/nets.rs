@@ -189,6 +189,7 @@ impl Nets {
             FromNet::Pong => Request::Done,
             FromNet::ListenersClosed => self.closed_listeners(cx, listeners, token),
             FromNet::Unlogged { refusals } => {
+                cx.counters.not_logged(refusals);
                 log::warn(&format!("{refusals} refusals not logged: too many at once"));
                 Request::Done
             }

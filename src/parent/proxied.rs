@@ -6,10 +6,9 @@ use super::addresses::Addresses;
 use super::arrival::{Arrival, Requester, StartError};
 use super::channel::Broken;
 use super::config::Config;
-use super::lines;
 use super::nets::net::CameTo;
 use super::run::Parent;
-use crate::policy::{Peer, Proxies};
+use crate::policy::Proxies;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
 use crate::wire::orders::{AddressPair, ClientAddresses, ToNet};
@@ -103,21 +102,15 @@ impl Parent {
         let (balancer, real) = (own.peer(), own.internet().map(|(_, real)| real));
         let at = proxies.and_then(|proxies| believed(proxies, own, said.proxied));
         let Some((at, real)) = at.zip(real) else {
-            self.no_service(balancer, "proxy");
+            self.refuse_nameless(balancer, "proxy");
             return Ok(None);
         };
         let (from, name) = (at.peer(), self.names.known(self.cx.now, at.peer()));
         let arrival = self.ports.arrival_at(&mut self.cx, real, client, at, name);
         if arrival.is_none() {
             // A reload has taken the port away since the client came.
-            self.no_service(from, "unknown");
+            self.refuse_nameless(from, "unknown");
         }
         Ok(arrival)
-    }
-
-    /// Logs and counts a client at a port for whom there is no service.
-    fn no_service(&mut self, from: Peer, reason: &'static str) {
-        self.cx.counters.refuse(None, reason);
-        lines::of_none(from, reason);
     }
 }

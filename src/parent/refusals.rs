@@ -1,9 +1,8 @@
 //! The log's lines about refusals. Anybody can send datagrams, with any address of a sender and as
-//! many as the network carries, and one session can make as many requests; so such lines are
-//! bounded. Each port of datagrams, and the sessions of each source, have a few of them for each
-//! reason in each [`WINDOW`], and then one that counts those that were left out. A client that
-//! needs a connection for each request has a line for each. Where a `wait` port's program may not
-//! be started for now, what waits there is tried again every second, and served in the end: that is
+//! many as the network carries, and ask for as much as fived can refuse; so such lines are bounded.
+//! Each port of datagrams, and each source, has a few of them for each reason in each [`WINDOW`],
+//! and then one that counts those that were left out. Where a `wait` port's program may not be
+//! started for now, what waits there is tried again every second, and served in the end: that is
 //! one refusal until the program is started.
 
 use super::arrival::{Record, Requester, StartError};
@@ -16,7 +15,7 @@ use std::time::Duration;
 
 /// How long lines are counted together.
 const WINDOW: Duration = Duration::from_secs(10);
-/// Lines of one port, or of one source's sessions, for one reason in that time.
+/// Lines of one port, or of one source, for one reason in that time.
 const LINES_OF_PORT: u32 = 5;
 const LINES_OF_SOURCE: u32 = 100;
 /// Ports and sources that are counted, each for each reason; others are counted together.
@@ -27,9 +26,9 @@ const COUNTS_MAX: usize = 10_000;
 enum Whose {
     /// The datagrams' that come to this port.
     Port(usize),
-    /// The sessions' of this source.
+    /// The clients' of this source.
     Source(Source),
-    /// All others'.
+    /// All others', and those of nobody knows whom.
     Others,
 }
 
@@ -72,8 +71,9 @@ impl Refusals {
         let Some(s) = service else { return };
         let logged = match record.from {
             Requester::Wait(port) => self.has_line(cx, (Whose::Port(port), no.reason), names, None),
-            Requester::Session(_) => self.of_session(cx, record.peer, no.reason, names),
-            Requester::Net(_) | Requester::Port => true,
+            Requester::Session(_) | Requester::Net(_) | Requester::Port => {
+                self.of_client(cx, record.peer, no.reason, names)
+            }
         };
         if logged {
             lines::refused(s, record, no);
@@ -97,9 +97,28 @@ impl Refusals {
         }
     }
 
-    /// Has a refusal in a session of this client a line of its own? Else it is counted. `names`: of
-    /// the service and its host.
-    pub fn of_session(
+    /// Counts and logs the refusal of a client that has named no service.
+    pub fn nameless(&mut self, cx: &mut Context, client: Peer, reason: &'static str) {
+        cx.counters.refuse(None, reason);
+        if self.of_client(cx, client, reason, None) {
+            lines::of_none(client, reason);
+        }
+    }
+
+    /// Counts and logs a client that was gone before its socket could say who it was. `names`: of
+    /// the service that it asked for, and its host; None: it asked for a session.
+    pub fn gone(&mut self, cx: &mut Context, names: Option<(&str, &str)>) {
+        let reason = "gone";
+        cx.counters.refuse(names, reason);
+        if self.has_line(cx, (Whose::Others, reason), names, None) {
+            let (service, host) = names.unwrap_or_default();
+            lines::gone(service, host, reason);
+        }
+    }
+
+    /// Has a refusal of this client a line of its own? Else it is counted. `names`: of the service
+    /// and its host.
+    pub fn of_client(
         &mut self,
         cx: &mut Context,
         peer: Peer,

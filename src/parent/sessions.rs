@@ -113,6 +113,7 @@ impl Sessions {
     /// Begins a session: its client has asked for a built-in, or for TLS. `drains`: its net process
     /// takes no new streams; `tls_port`: the number of the services' own port to which the client
     /// came; `addresses`: between whom its connection is, with the name of the client's address.
+    /// Err: it is refused; the log's word for why.
     pub fn begin(
         &mut self,
         cx: &mut Context,
@@ -120,7 +121,7 @@ impl Sessions {
         config: Rc<Config>,
         (addresses, name): (Addresses, PeerName),
         (client, pair): (Shared, OwnedFd),
-    ) {
+    ) -> Result<(), &'static str> {
         let peer = addresses.peer();
         let source = Source::of(peer);
         let begun = self.counts.begin(net, source, &config.table.settings);
@@ -133,14 +134,7 @@ impl Sessions {
                 if Failed::of(&e) == Failed::Gone { "gone" } else { "descriptors" }
             })
         });
-        let (token, channel) = match opened {
-            Ok(opened) => opened,
-            Err(reason) => {
-                cx.counters.refuse(None, reason);
-                lines::of_none(peer, reason);
-                return channel::open_none(pair.as_fd());
-            }
-        };
+        let (token, channel) = opened.inspect_err(|_| channel::open_none(pair.as_fd()))?;
         let number = cx.next_number();
         let settings = &config.table.settings;
         let streams = settings.max_streams.max(settings.max_streams_anonymous);
@@ -155,6 +149,7 @@ impl Sessions {
         self.tell_if_drained(cx, token, drains);
         cx.counters.sessions += 1;
         lines::session(peer, number);
+        Ok(())
     }
 
     /// The next order of a session. None: no order waits.

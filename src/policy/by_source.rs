@@ -1,8 +1,10 @@
 //! What waits to be served, and was asked for by clients: their sources take turns. So whoever asks
 //! for a thousand things waits for them alone. A source that has asked for little lately is served
-//! before the turns: a login takes a few steps, and must not wait for a whole round at each.
+//! before the turns: a login takes a few steps, and must not wait for a whole round at each. What
+//! one of thousands of sources costs does not depend on how many there are (but for a logarithm).
 
 use super::source::Source;
+use super::source_counts::SourceCounts;
 use std::collections::{HashMap, VecDeque};
 
 /// So many are served of a source beyond its share, before it has to wait for its turn. With each
@@ -27,6 +29,10 @@ struct Of<T> {
 #[derive(Debug)]
 pub struct BySource<T> {
     all: HashMap<Source, Of<T>>,
+    /// How many wait.
+    counts: SourceCounts,
+    /// When there are more sources than this, those are forgotten that need not be kept.
+    forget_at: usize,
     /// Those that are served before the turns, the next one first. Whoever waits is either here or
     /// among `turns`.
     before: VecDeque<Source>,
@@ -39,8 +45,16 @@ pub struct BySource<T> {
 
 impl<T> Default for BySource<T> {
     fn default() -> Self {
-        let (before, turns) = (VecDeque::new(), VecDeque::new());
-        BySource { all: HashMap::new(), before, turns, in_a_row: 0, served: 0, waiting: 0 }
+        BySource {
+            all: HashMap::new(),
+            counts: SourceCounts::default(),
+            forget_at: IDLE,
+            before: VecDeque::new(),
+            turns: VecDeque::new(),
+            in_a_row: 0,
+            served: 0,
+            waiting: 0,
+        }
     }
 }
 
@@ -58,25 +72,28 @@ impl<T> BySource<T> {
     /// Waits after all others of its source. If that makes more than `most`, the source with most
     /// loses its newest, which is returned: perhaps this one.
     pub fn add_within(&mut self, most: usize, source: Source, what: T) -> Option<T> {
-        self.add(source, what);
-        if self.waiting <= most {
-            return None;
+        let mut lost = None;
+        if self.waiting >= most {
+            let more = |n: usize| n > self.counts.of(source) + 1;
+            let Some((longest, _)) = self.counts.most().filter(|(_, n)| more(*n)) else {
+                return Some(what);
+            };
+            lost = self.take_newest(longest);
         }
-        let count = |source: &Source| self.all.get(source).map_or(0, |of| of.waiting.len());
-        let (longest, n) =
-            self.all.iter().map(|(s, of)| (*s, of.waiting.len())).max_by_key(|s| s.1)?;
-        self.take_newest(if n > count(&source) { longest } else { source })
+        self.add(source, what);
+        lost
     }
 
+    /// Of a source with several, so that it still waits.
     fn take_newest(&mut self, source: Source) -> Option<T> {
-        let of = self.all.get_mut(&source)?;
-        let newest = of.waiting.pop_back()?;
-        self.waiting -= 1;
-        if of.waiting.is_empty() {
-            self.before.retain(|s| *s != source);
-            self.turns.retain(|s| *s != source);
-        }
+        let newest = self.all.get_mut(&source)?.waiting.pop_back()?;
+        self.less(source, 1);
         Some(newest)
+    }
+
+    fn less(&mut self, source: Source, n: usize) {
+        self.waiting -= n;
+        self.counts.take(source, n);
     }
 
     fn of(&mut self, source: Source) -> &mut VecDeque<T> {
@@ -85,6 +102,7 @@ impl<T> BySource<T> {
         let new = || Of { waiting: VecDeque::new(), ahead: 0, served };
         let of = self.all.entry(source).or_insert_with(new);
         self.waiting += 1;
+        self.counts.add(source, 1);
         if of.waiting.is_empty() {
             of.ahead = of.ahead.saturating_sub((served - of.served) / sources);
             of.served = served;
@@ -100,13 +118,13 @@ impl<T> BySource<T> {
     }
 
     /// Sources that wait for nothing are forgotten when they have had their share, and all of them
-    /// when nobody waits.
+    /// when nobody waits. They are not looked at again before as many have come as are left now.
     fn forget(&mut self) {
-        let sources = self.sources();
-        if self.all.len() > 2 * sources + IDLE {
-            let (served, each) = (self.served, sources.max(1) as u64);
+        if self.all.len() > self.forget_at {
+            let (served, each) = (self.served, self.sources().max(1) as u64);
             self.all
                 .retain(|_, of| !of.waiting.is_empty() || of.ahead > (served - of.served) / each);
+            self.forget_at = 2 * self.all.len() + IDLE;
         }
     }
 
@@ -120,15 +138,16 @@ impl<T> BySource<T> {
         let of = self.all.get_mut(&source)?;
         let what = of.waiting.pop_front()?;
         self.served += 1;
-        self.waiting -= 1;
         of.served = self.served;
         of.ahead += u64::from(is_ahead);
         if !of.waiting.is_empty() {
             let list = if of.ahead < AHEAD_MAX { &mut self.before } else { &mut self.turns };
             list.push_back(source);
         }
+        self.less(source, 1);
         if self.waiting == 0 {
             self.all.clear();
+            self.forget_at = IDLE;
         }
         Some(what)
     }
@@ -136,15 +155,21 @@ impl<T> BySource<T> {
     /// Takes those that do not wait any more.
     pub fn take_if(&mut self, is_over: impl Fn(&T) -> bool) -> Vec<T> {
         let mut taken = Vec::new();
-        for of in self.all.values_mut() {
-            let (over, left) = std::mem::take(&mut of.waiting).into_iter().partition(&is_over);
-            of.waiting = left;
-            taken.extend::<VecDeque<T>>(over);
+        for (source, of) in &mut self.all {
+            if of.waiting.iter().any(&is_over) {
+                let all = std::mem::take(&mut of.waiting);
+                let (over, left): (VecDeque<T>, _) = all.into_iter().partition(&is_over);
+                of.waiting = left;
+                self.counts.take(*source, over.len());
+                taken.extend(over);
+            }
         }
-        self.waiting -= taken.len();
-        let waits = |s: &Source| self.all.get(s).is_some_and(|of| !of.waiting.is_empty());
-        self.before.retain(waits);
-        self.turns.retain(waits);
+        if !taken.is_empty() {
+            self.waiting -= taken.len();
+            let waits = |s: &Source| self.all.get(s).is_some_and(|of| !of.waiting.is_empty());
+            self.before.retain(waits);
+            self.turns.retain(waits);
+        }
         taken
     }
 
@@ -188,6 +213,7 @@ mod tests {
         all.add(source(4), (4, 0));
         assert_eq!(next(&mut all, 9), [(4, 0), (1, 98), (1, 99)]);
         assert!(all.is_empty() && all.all.is_empty() && all.take_if(|_| true).is_empty());
+        assert!(all.counts.is_empty());
     }
 
     /// Each of a hundred sources has always something waiting.
@@ -228,7 +254,27 @@ mod tests {
             ones += usize::from(all.take_next().is_some_and(|(of, _)| of == 1));
         }
         assert_eq!(ones, 500 / (IN_A_ROW + 1));
-        assert!(all.all.len() <= 3 * all.sources() + IDLE);
+        assert!(all.all.len() <= 8 * all.sources() + IDLE);
+    }
+
+    /// As the door has it beside a stranger with a network of addresses.
+    #[test]
+    fn thousands_of_sources_are_looked_at_a_few_times_and_not_for_each_that_comes() {
+        let (mut all, mut looked_at, mut lost) = (BySource::default(), 0, 0);
+        let source = |n: u32| Source::of((0x0a00_0000 + n).to_be_bytes().into());
+        for n in 0..20_000u32 {
+            let before = all.forget_at;
+            lost += usize::from(all.add_within(2000, source(n % 7000), n).is_some());
+            looked_at += if all.forget_at == before { 0 } else { all.forget_at };
+            if n % 2 == 0 {
+                assert!(all.take_next().is_some());
+            }
+        }
+        assert!(looked_at < 100_000, "{looked_at}");
+        assert_eq!((all.waiting, all.iter().count(), lost), (2000, 2000, 8000));
+        assert!(all.all.len() < 10 * 2000, "{}", all.all.len());
+        while all.take_next().is_some() {}
+        assert!(all.all.is_empty() && all.counts.is_empty());
     }
 
     #[test]

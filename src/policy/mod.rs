@@ -20,6 +20,7 @@
 //! | `users`, `access`, `client_pattern`, `hours`, `libwrap` | rules on who may come, from where, when |
 //! | `banner`, `ids`, `source` | values of these |
 //! | `by_source` | what waits; the sources that it is for take turns |
+//! | `source_counts` | which source has most of something |
 //! | `proxies` | load balancers that say who their clients are |
 //! | `origin` | the files that a table is read from |
 //!
@@ -46,6 +47,7 @@ mod query;
 mod service;
 mod settings;
 mod source;
+mod source_counts;
 mod subject;
 mod table;
 #[cfg(test)]
@@ -76,6 +78,7 @@ pub use query::Query;
 pub use service::Service;
 pub use settings::{LogType, STANDING_MAX, Settings};
 pub use source::Source;
+pub use source_counts::SourceCounts;
 pub use subject::{Facts, GroupSet, Login, PeerName, Reached};
 pub use table::{Denied, Host, Table};
 pub use text::builder::names;

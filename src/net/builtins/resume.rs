@@ -7,7 +7,7 @@ use super::pubkey::exporter;
 use crate::link::{Breaks, Link, Tally, copy};
 use crate::net::channel::Received;
 use crate::net::end::End;
-use crate::net::request::too_many_sessions;
+use crate::net::request;
 use crate::net::session_state::{Begin, Copying, ServiceRelay, Session};
 use crate::sys::poll;
 use crate::sys::{clock, retransmit, socket};
@@ -17,7 +17,7 @@ use crate::wire::orders::{self, Answer, Ask, Claimed};
 use crate::wire::reply;
 use crate::wire::request::DIALOGUE_MAX;
 use crate::wire::resume::{Claim, Id, KEY, Made, ProofKey, Request};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 /// When a claim that is refused is answered, whatever was wrong with it.
@@ -32,7 +32,7 @@ pub fn run(s: &mut Session, begin: Begin) -> Result<Next, End> {
     retransmit::often(s.link.socket());
     match (Request::read(&s.line(DIALOGUE_MAX)?), s.spare()) {
         (Some(Request::New), Some(full)) => {
-            s.report_refusal(Some(too_many_sessions(full)), Builtin::Resume.as_str().as_bytes())?;
+            s.report_refusal(Some(request::full(None, full)), Builtin::Resume.as_str().as_bytes())?;
             s.close_with(reply::BUSY)?;
             Err(End::Refused)
         }
@@ -74,7 +74,7 @@ fn go_on(s: &mut Session, claim: Claim) -> Result<Next, End> {
         return not_now(s, 1);
     };
     // For one end of a pair, if another process has the session.
-    let Some(_place) = world.descriptors.reserve(s.channel.as_fd()) else { return not_now(s, 1) };
+    let Some(_place) = s.reserve() else { return not_now(s, 1) };
     // The connection may soon be another session's.
     if !s.state.guard.stays() {
         return Err(End::Evicted);

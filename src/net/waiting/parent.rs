@@ -1,14 +1,16 @@
 //! Orders from the parent, and the loop's orders to the parent.
 
 use super::{CHANNEL, DISCARD_BYTES, DISCARD_TIME, Loop, Phase};
-use crate::net::clients::ClientState;
+use crate::net::clients::{Client, ClientState, NameLookup};
+use crate::net::order_queue::Lost;
 use crate::net::request::{self, Refusal};
 use crate::net::sources::Slot;
 use crate::policy::{Facts, GroupSet, Login, Peer, ServiceId};
 use crate::sys::message::{self, FDS_MAX, Failed, Fds};
 use crate::sys::shared::Shared;
 use crate::sys::{local, reserve, socket};
-use crate::wire::orders::{FromNet, KnownLogin, Message, ORDER, ToNet, Why};
+use crate::wire::orders::{FromNet, KnownLogin, Message, Named, ORDER, ToNet, Why};
+use crate::wire::reply;
 use mio::Interest;
 use mio::unix::SourceFd;
 use std::io::{self, ErrorKind};
@@ -39,8 +41,13 @@ impl Loop {
         if let Err(e) = self.order_queue.flush() {
             log::debug!("sending held orders: {e}");
         }
-        for (service, client) in self.order_queue.refused() {
-            self.refuse(client, ServiceId(service), Why::Busy);
+        for lost in self.order_queue.lost() {
+            match lost {
+                Lost::Start { service, client } => {
+                    self.refuse(client, ServiceId(service), Why::Busy)
+                }
+                Lost::Name { client, generation } => self.not_named(client as Slot, generation),
+            }
         }
         if self.order_queue.has_backlog() != self.watched {
             self.watched = !self.watched;
@@ -54,6 +61,44 @@ impl Loop {
                 log::debug!("polling the orders channel: {e}");
             }
         }
+    }
+
+    /// Asks the parent for the name of a client's address, once.
+    pub(super) fn ask_name(&mut self, slot: Slot) {
+        self.watch(slot, Interest::READABLE);
+        let Some(client) = self.clients.get(slot) else { return };
+        if !matches!(client.name, NameLookup::NotAsked) {
+            return;
+        }
+        client.name = NameLookup::Asked;
+        let (generation, addresses) = (client.generation, client.addresses());
+        let order = FromNet::Name { client: slot as u32, generation, addresses };
+        let (peer, socket) = (client.peer, client.socket.as_fd());
+        if self.order_queue.send(&order, Some(peer), &[socket]).is_err() {
+            self.not_named(slot, generation);
+        }
+    }
+
+    /// The parent has answered: the name of a client's address, or that there is none.
+    pub(super) fn named(&mut self, slot: Slot, generation: u32, name: Named) {
+        if let Some(client) = self.asks_name(slot, generation) {
+            client.name = NameLookup::Answered(request::named(name));
+            self.request(slot);
+        }
+    }
+
+    /// The parent was not asked after all, and no answer will come.
+    fn not_named(&mut self, slot: Slot, generation: u32) {
+        if self.asks_name(slot, generation).is_some() {
+            self.answer_and_close(slot, reply::BUSY.to_vec());
+        }
+    }
+
+    /// The client for which the parent was asked for a name, if it still waits.
+    fn asks_name(&mut self, slot: Slot, generation: u32) -> Option<&mut Client> {
+        let client = self.clients.get(slot)?;
+        let is_that = client.generation == generation && client.state == ClientState::Request;
+        is_that.then_some(client)
     }
 
     pub(super) fn receive_orders(&mut self) -> io::Result<()> {

@@ -95,7 +95,7 @@ impl Nets {
         exit: Exit,
     ) {
         let Some(net) = self.all.remove(&token) else { return };
-        self.keep_counted(&net);
+        self.keep_counted(cx, &net);
         self.log.finish(net.log);
         let drained = matches!(net.state, State::Draining | State::Finished | State::Released);
         self.close_unused(cx, listeners);

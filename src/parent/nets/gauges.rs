@@ -29,12 +29,13 @@ impl Nets {
     }
 
     /// A net process has ended: what it has counted stays counted.
-    pub fn keep_counted(&mut self, net: &Net) {
+    pub fn keep_counted(&mut self, cx: &mut Context, net: &Net) {
         let last = net.gauges.as_ref().map_or(Now::default(), Gauges::now);
         let (to, from) = (self.ended.to, self.ended.from);
         self.ended.to = to.saturating_add(last.to);
         self.ended.from = from.saturating_add(last.from);
         self.ended.empty = self.ended.empty.saturating_add(last.empty);
+        cx.counters.not_logged(last.unreported);
         net.warn_of_unreported();
     }
 

@@ -50,8 +50,8 @@ pub struct PortListener {
     waiting: BySource<(Shared, Addresses)>,
     /// One of them that has lost its place.
     displaced: Option<Addresses>,
-    /// More may wait to be accepted.
-    has_more: bool,
+    /// No client is accepted before those who wait are served, because descriptors are scarce.
+    scarce: bool,
     /// None: it is not watched yet.
     pub token: Option<usize>,
     /// Where the program gets the socket itself.
@@ -111,7 +111,7 @@ impl PortListener {
             socket,
             waiting: BySource::default(),
             displaced: None,
-            has_more: true,
+            scarce: false,
             replaced: false,
             lost: false,
         }
@@ -199,12 +199,13 @@ impl PortListener {
         if let Some(addresses) = self.displaced.take() {
             return Ok(Accepted::Lost(addresses));
         }
-        self.has_more |= self.waiting.is_empty();
+        self.scarce &= !self.waiting.is_empty();
+        let mut none = ErrorKind::Interrupted;
         let most = WAITING_MAX.min(process::nofile() / 8) as usize;
         // What the service manager has bound another fived gets after this one, with all who wait.
         let ahead = if self.is_given() { 1 } else { ACCEPTED };
         for _ in 0..ahead {
-            if !self.has_more {
+            if self.scarce {
                 break;
             }
             let (client, addresses) = match self.accept() {
@@ -212,30 +213,25 @@ impl PortListener {
                 // It has gone already.
                 Ok((_, None)) => continue,
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                    self.has_more = false;
+                    none = ErrorKind::WouldBlock;
                     break;
                 }
                 Err(e) if socket::is_scarcity(&e) && self.waiting.is_empty() => return Err(e),
                 Err(e) if socket::is_scarcity(&e) => {
-                    self.has_more = false;
+                    self.scarce = true;
                     break;
                 }
                 // Errors of one connection (accept(2)).
                 Err(_) => continue,
             };
-            let (scarce, source) = (cx.is_scarce(&client), Source::of(addresses.peer()));
-            let lost = self.waiting.add_within(most, source, (client, addresses));
-            // Those who wait are served first; then they are fewer.
-            self.has_more &= !scarce;
-            if let Some((_, addresses)) = lost {
+            self.scarce = cx.is_scarce(&client);
+            let source = Source::of(addresses.peer());
+            if let Some((_, addresses)) = self.waiting.add_within(most, source, (client, addresses))
+            {
                 self.displaced = Some(addresses);
                 break;
             }
-            if scarce {
-                break;
-            }
         }
-        let none = if self.has_more { ErrorKind::Interrupted } else { ErrorKind::WouldBlock };
         let (client, addresses) = self.waiting.take_next().ok_or(none)?;
         Ok(Accepted::Next(client, addresses))
     }

@@ -101,6 +101,14 @@ impl Tallies {
         *counts.entry(reason).or_default() += 1;
     }
 
+    /// So many were refused, as a net process says, and nobody knows for which services.
+    pub fn not_logged(&mut self, refusals: u64) {
+        if refusals > 0 {
+            let n = self.nameless.entry("not-logged").or_default();
+            *n = n.saturating_add(refusals);
+        }
+    }
+
     /// A start took this long.
     pub fn took(&mut self, time: Duration) {
         self.took_count += 1;

@@ -21,18 +21,24 @@ pub enum Reason {
     Descriptors,
     /// A load balancer did not say in time who its client is, or its header is not valid.
     Proxy,
+    /// Its session waits for the answers to as many starts as it may.
+    Starts,
+    /// As many streams have dialogues as its session or its source may have.
+    Dialogues,
 }
 
 /// Numbers of [`Reason::Denied`] are below this; the other reasons are numbered from here.
 const OWN: u32 = 100;
 /// The other reasons, in the order of their numbers, and how the log names them.
-const REASONS: [(Reason, &str); 6] = [
+const REASONS: [(Reason, &str); 8] = [
     (Reason::TooLong, "too-long"),
     (Reason::Sessions, "sessions"),
     (Reason::SourceSessions, "sessions_per_source"),
     (Reason::Connections, "connections"),
     (Reason::Descriptors, "descriptors"),
     (Reason::Proxy, "proxy"),
+    (Reason::Starts, "starts"),
+    (Reason::Dialogues, "dialogues"),
 ];
 
 impl Reason {

@@ -39,9 +39,7 @@ impl Multiplexer<'_> {
 
     /// Opens a stream for a client of an offered service, which begins with these bytes.
     fn ask_for(&mut self, client: u32, first: &[u8], here: Option<ClientHere>) {
-        let s = &self.session;
-        let place = s.state.world.descriptors.reserve(s.channel.as_fd());
-        let opened = place.map(|place| {
+        let opened = self.session.reserve().map(|place| {
             self.streams.pump.open(StreamState::Asking { client, here, _place: place })
         });
         match opened {

@@ -9,6 +9,7 @@ use crate::net::channel::Asked;
 use crate::net::end::End;
 use crate::net::handover::Handover;
 use crate::net::request::{self, Decision, Where};
+use crate::net::session_counts::Full;
 use crate::net::session_state::{First, Start};
 use crate::policy::ServiceId;
 use crate::sys::flow::Flow;
@@ -20,7 +21,6 @@ use crate::wire::reply;
 use crate::wire::request::{DIALOGUE_MAX, NAME_MAX};
 use crate::wire::run::{self, Way};
 use crate::wire::yamux::StreamId;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
 impl Multiplexer<'_> {
@@ -141,17 +141,16 @@ impl Multiplexer<'_> {
         }
         let s = &self.session;
         let room = self.streams.starts.len() < self.streams.starts_max as usize;
-        let reserve = || s.state.world.descriptors.reserve(s.channel.as_fd());
+        let reserve = || s.reserve();
         // Of RUN standard error has a descriptor, too.
         let places = match (room, way.is_run()) {
-            (false, _) => {
-                self.busy(id, Some(service));
-                return Ok(());
-            }
+            (false, _) => return self.full(id, Some(service), Full::Starts),
             (true, false) => reserve().map(|place| [Some(place), None]),
             (true, true) => reserve().zip(reserve()).map(|(a, b)| [Some(a), Some(b)]),
         };
-        let Some(places) = places else { return self.no_descriptor_left(id, Some(service)) };
+        let Some(places) = places else {
+            return self.full(id, Some(service), Full::Descriptors);
+        };
         self.streams.tag += 1;
         self.streams.starts.push(places);
         let tag = self.streams.tag;
@@ -171,19 +170,17 @@ impl Multiplexer<'_> {
         if Arc::strong_count(&self.streams.branches)
             > s.state.world.table.settings.dialogues() as usize
         {
-            self.busy(id, None);
-            return Ok(());
+            return self.full(id, None, Full::Dialogues);
         }
         let Some(guard) = s.state.world.sessions.branch(&self.streams.branches, &s.state.guard)
         else {
-            self.busy(id, None);
-            return Ok(());
+            return self.full(id, None, Full::Dialogues);
         };
         let Ok((ours, theirs)) = s.state.world.descriptors.unless_reserved(socket::pair()) else {
-            return self.no_descriptor_left(id, None);
+            return self.full(id, None, Full::Descriptors);
         };
-        let Some(place) = s.state.world.descriptors.reserve(s.channel.as_fd()) else {
-            return self.no_descriptor_left(id, None);
+        let Some(place) = s.reserve() else {
+            return self.full(id, None, Full::Descriptors);
         };
         let outer = exporter(s)?;
         self.streams.tag += 1;
@@ -212,20 +209,16 @@ impl Multiplexer<'_> {
         Ok(())
     }
 
-    /// The administrator must know what this computer lacks.
-    fn no_descriptor_left(&mut self, id: StreamId, service: Option<ServiceId>) -> Result<(), End> {
-        self.session.report_refusal(Some(request::no_descriptor_left(service)), b"")?;
-        self.busy(id, service);
-        Ok(())
-    }
-
-    fn busy(&mut self, id: StreamId, service: Option<ServiceId>) {
+    /// The administrator must know what the client lacks, or this computer.
+    fn full(&mut self, id: StreamId, service: Option<ServiceId>, limit: Full) -> Result<(), End> {
+        self.session.report_refusal(Some(request::full(service, limit)), b"")?;
         let world = &self.session.state.world;
         let bytes = service.map_or_else(
             || reply::BUSY.to_vec(),
             |service| request::not_started(world, service, Why::Busy),
         );
         self.close_with(id, bytes);
+        Ok(())
     }
 
     /// The client has finished sending on a stream.
