@@ -549,25 +549,29 @@ fn nobody_has_the_socket_that_the_parent_receives_from() {
 }
 
 /// Arguments: the pid of a net process, an order, what it says of the client's addresses (`right`,
-/// `wrong`: another client, or `nothing`), and whether the kernel's lock of the client's socket is
-/// kept (`lock`). The order is said with that socket, and with one end of a pair where it is
-/// `Session`. It prints that, and waits for the end of its input, 20 s at most.
+/// `wrong`: another client, or `nothing`), whether the kernel's lock of the client's socket is kept
+/// (`lock`), and the port or path that it came to. The order is said with that socket, and with one
+/// end of a pair where it is `Session`. It prints that, and waits for the end of its input, 20 s at
+/// most.
 const SAYS_ADDRESSES: &str = r"
 import array, ctypes, fcntl, os, select, socket, struct, sys, threading
-pid, order, says, lock = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), sys.argv[3], sys.argv[4:]
+pid, order, says, lock = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), sys.argv[3], sys.argv[4:5]
+at = sys.argv[5] if len(sys.argv) > 5 else None
 libc, pidfd = ctypes.CDLL(None), os.pidfd_open(pid)
 own = socket.socket(fileno=libc.syscall(438, pidfd, 3, 0))
-c, of_net = client(pid)
+door = client(pid)[0].getpeername()
+to = ('127.0.0.9', ('127.0.0.1', int(at))) if at and at.isdigit() else ('127.0.0.1', at)
+c, of_net = client(pid, *to)
 if says != 'nothing':
     peer = of_net.getpeername()
     order = addressed(order, of_net, ('192.0.2.1', peer[1]) if says == 'wrong' else None)
 if lock:
     # When this one is answered, net has looked at the other.
-    h = socket.create_connection(c.getpeername())
+    h = socket.create_connection(door)
     h.send(b'hello\r\n')
     while h.recv(100):
         pass
-    keep_lock(of_net, 'send')
+    keep_lock(of_net, 'send' if c.family == socket.AF_INET else 'filter')
 pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 fds = [of_net.fileno()] + ([pair[1].fileno()] if order[2:4] == b'\x03\x01' else [])
 own.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', fds))])
@@ -599,6 +603,54 @@ fn whoever_keeps_the_lock_of_a_client_s_socket_keeps_it_from_nobody() {
             same(d.ask("hello\r\n"), HELLO);
         }
         assert!(began.elapsed() < Duration::from_secs(10), "{says}: the lock is kept for 20 s");
+        kill_and_wait(&mut said);
+        d.signal(Signal::SIGTERM);
+    }
+}
+
+/// A service has its client's own socket, and can keep its lock; then a net process hands the same
+/// client over once more. Nothing that the parent does with it waits for that lock.
+#[test]
+fn a_client_that_a_service_has_already_keeps_nobody_waiting() {
+    if !root() || !installed("python3") {
+        return skip("needs root and python3");
+    }
+    let upstream = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    let conf = format!(
+        "listen = 127.0.0.1:0 @DIR@/fived\nproxy_from = 127.0.0.9\n{CONF}\
+         red stream tcp nowait @USER@ redirect {}\n banner_success = @DIR@/banner\n\
+         gone stream tcp nowait @USER@ @DIR@/gone gone\n port = 127.0.0.1:0\n banner_fail = @DIR@/banner\n",
+        upstream.local_addr().expect("it is bound")
+    );
+    let none = ClientAddresses::default();
+    let start = |service| FromNet::Start { service, host: 0, addresses: none };
+    for (order, says, to) in [
+        (start(4), "right", "door"),
+        (start(0), "nothing", "path"),
+        (FromNet::AtPort { addresses: none }, "right", "port"),
+    ] {
+        let d = Daemon::with(&conf).listen("").file("banner", "hi\n").start();
+        d.wait_log(&format!("listening on {}", d.place.at("fived")));
+        same(d.ask("hello\r\n"), HELLO);
+        let at = match to {
+            "path" => vec![d.place.at("fived")],
+            "port" => vec![d.port(0).port().to_string()],
+            _ => Vec::new(),
+        };
+        let mut said = Command::new("python3")
+            .args(["-c", &with_client(SAYS_ADDRESSES), &d.net_pid().to_string()])
+            .args([&hex(&order.encode()), says, "lock"])
+            .args(at)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python3");
+        said.stdout.take().expect("piped").read_exact(&mut [0; 5]).expect("a line");
+        let began = Instant::now();
+        for _ in 0..20 {
+            same(d.ask("hello\r\n"), HELLO);
+        }
+        assert!(began.elapsed() < Duration::from_secs(10), "{to}: the lock is kept for 20 s");
         kill_and_wait(&mut said);
         d.signal(Signal::SIGTERM);
     }

@@ -26,8 +26,9 @@ pub enum Requester {
     Net(usize),
     /// A session, by its token, and its tag for this connection.
     Session(StreamTag),
-    /// The service's own port: the client itself connected there.
-    Port,
+    /// The service's own port: the client itself connected there. The net process, by its token,
+    /// that has read its load balancer's header, and has its socket, too.
+    Port(Option<usize>),
     /// The service's own port, by its token: the program gets the socket itself (`wait`). The
     /// client is the sender of the first datagram, or nobody.
     Wait(usize),

@@ -73,7 +73,7 @@ impl Refusals {
         let logged = match record.from {
             Requester::Wait(port) => self.has_line(cx, (Whose::Port(port), no.reason), names, None),
             Requester::Session(_) => self.of_session(cx, record.peer, no.reason, names),
-            Requester::Net(_) | Requester::Port => true,
+            Requester::Net(_) | Requester::Port(_) => true,
         };
         if logged {
             lines::refused(s, record, no);
