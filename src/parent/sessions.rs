@@ -42,7 +42,7 @@ use counts::SessionCounts;
 use resumables::Claimant;
 use session::{NewSession, SessionRecord, Step, User};
 use std::collections::HashMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
 /// Answers held for a stream's own channel at most: a stream asks for one thing at a time.
@@ -119,7 +119,7 @@ impl Sessions {
         (net, drains, tls_port): (usize, bool, Option<u32>),
         config: Rc<Config>,
         (addresses, name): (Addresses, PeerName),
-        (client, pair): (Shared, OwnedFd),
+        (client, pair): (Shared, Shared),
     ) {
         let peer = addresses.peer();
         let source = Source::of(peer);
