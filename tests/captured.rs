@@ -572,6 +572,36 @@ fn no_service_ends_without_a_line_in_the_log() {
     });
 }
 
+/// A net process that tells of no relay's end keeps no more of these lines waiting than a session
+/// may have streams.
+#[test]
+fn services_whose_bytes_nobody_counts_do_not_pile_up() {
+    if !root() || !installed("python3") {
+        return skip("needs root and python3");
+    }
+    let d = Daemon::with(
+        "max_streams = 2\nmax_streams_anonymous = 2\n\
+         log_on_success = PID HOST EXIT DURATION TRAFFIC\n\
+         nap stream tcp nowait @USER@ /bin/true true\n",
+    )
+    .start();
+    let mut steps = Steps::new(&format!("at:{}", d.address().port()), None);
+    for tag in 1..=12 {
+        let start = Ask::Start { service: 0, host: 0, tag, way: Way::Plain };
+        steps = steps.then("says", &start).hears();
+    }
+    let mut said = Command::new("python3")
+        .args(["-c", &with_client(SAYS), &d.net_pid().to_string()])
+        .args(steps.hears().0)
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("python3");
+    d.wait_logs("EXIT service=nap ", 8);
+    assert!(!d.log().contains("END session="), "{}", d.log());
+    kill_and_wait(&mut said);
+    d.wait_logs("EXIT service=nap ", 12);
+}
+
 /// Arguments: the pid of a net process, an order, and an address. The order is said once, with one
 /// end of a connection that was made in another network namespace, from that address to itself.
 const FROM_ANOTHER_NETWORK: &str = r"
