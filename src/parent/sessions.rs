@@ -316,8 +316,15 @@ impl Sessions {
         drains: bool,
     ) {
         // Net may count one fewer than the parent, which has not yet read that a stream ended.
-        let opened = (!self.is_full(token)).then(|| cx.new_channel().ok());
-        let Some(((branch, channel), theirs)) = opened.flatten() else {
+        let Some((net, reads)) = self.get(token).map(|s| (s.net, !s.channel.is_behind())) else {
+            return;
+        };
+        // A channel that is held for whoever does not read is two descriptors.
+        let may = reads && !self.is_full(token) && self.counts.branch(net);
+        let Some(((branch, channel), theirs)) = may.then(|| cx.new_channel().ok()).flatten() else {
+            if may {
+                self.counts.branch_over(net);
+            }
             return self.tell(cx, token, &Answer::Branched { tag });
         };
         let Some(s) = self.all.get_mut(&token) else { return };

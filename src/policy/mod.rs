@@ -74,7 +74,7 @@ pub use origin::{GivenOption, Grammar, Origin};
 pub use proxies::Proxies;
 pub use query::Query;
 pub use service::Service;
-pub use settings::{LogType, STANDING_MAX, Settings};
+pub use settings::{DIALOGUES_MAX, LogType, STANDING_MAX, Settings};
 pub use source::Source;
 pub use subject::{Facts, GroupSet, Login, PeerName, Reached};
 pub use table::{Denied, Host, Table};
