@@ -339,6 +339,132 @@ fn nothing_that_net_sends_keeps_the_parent_from_its_work() {
     }
 }
 
+/// Arguments: the parent's pid, net's, and the order `Session`. It is said with one end of a pair
+/// that has 1,500 sockets in its queue, whose close takes some milliseconds each (packet(7)).
+/// Nobody else has one of these when the parent reads it.
+const QUEUES: &str = r"
+import array, ctypes, os, signal, socket, sys
+parent, pid, session = int(sys.argv[1]), int(sys.argv[2]), bytes.fromhex(sys.argv[3])
+libc, pidfd = ctypes.CDLL(None), os.pidfd_open(pid)
+own = socket.socket(fileno=libc.syscall(438, pidfd, 3, 0))
+def send(to, order, *fds):
+    to.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [f.fileno() for f in fds]))])
+c, of_net = client(pid)
+a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+for n in range(6):
+    all = [socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) for _ in range(250)]
+    send(a, b'x', *all)
+    for s in all:
+        s.close()
+os.kill(parent, signal.SIGSTOP)
+send(own, addressed(session, of_net), of_net, b)
+b.close()
+a.close()
+os.kill(parent, signal.SIGCONT)
+";
+
+/// The last one who has a Unix socket closes all that is in its queue.
+#[test]
+fn what_lies_in_the_queue_of_a_socket_keeps_nobody_waiting() {
+    if !root() || !installed("python3") {
+        return skip("needs root and python3");
+    }
+    let session =
+        hex(&FromNet::Session { tls_port: None, addresses: ClientAddresses::default() }.encode());
+    let d = Daemon::with(CONF).start();
+    same(d.ask("hello\r\n"), HELLO);
+    let mut python = Command::new("python3");
+    python.args(["-c", &with_client(QUEUES), &d.parent_pid().to_string()]);
+    python.args([d.net_pid().to_string(), session]);
+    same(python.output().expect("python3").stderr, "");
+    let began = Instant::now();
+    // Nobody has the other end any more.
+    d.wait_log(" reason=gone");
+    same(d.ask("hello\r\n"), HELLO);
+    assert!(began.elapsed() < Duration::from_secs(10), "closing them takes 20 s");
+}
+
+/// Arguments: the pid of a net process, the order `StartOnClient`, and what goes with it (`null`,
+/// or `fuse`: a file whose close is not answered before the end of the input, or for 20 s). It
+/// prints whether it was said.
+const HANDS_FILE: &str = r"
+import array, ctypes, os, select, signal, socket, struct, sys, tempfile
+pid, order, what = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), sys.argv[3]
+libc = ctypes.CDLL(None)
+own = socket.socket(fileno=libc.syscall(438, os.pidfd_open(pid), 3, 0))
+def serve(fuse):
+    attributes = lambda node, mode: struct.pack('<6Q10I', node, 0, 0, 0, 0, 0, 0, 0, 0, mode, 1, 0, 0, 0, 4096, 0)
+    while True:
+        asked = os.read(fuse, 1 << 17)
+        kind, unique, node = struct.unpack('<IQQ', asked[4:24])
+        INIT, LOOKUP, GETATTR, OPEN = 26, 1, 3, 14
+        answers = {
+            INIT: struct.pack('<5I44x', 7, 31, 0, 0, 0),
+            LOOKUP: struct.pack('<4Q2I', 2, 0, 9, 9, 0, 0) + attributes(2, 0o100644),
+            GETATTR: struct.pack('<QII', 9, 0, 0) + attributes(node, 0o100644 if node == 2 else 0o40755),
+            OPEN: struct.pack('<QII', 1, 0, 0),
+        }
+        if kind in answers:
+            os.write(fuse, struct.pack('<IiQ', 16 + len(answers[kind]), 0, unique) + answers[kind])
+path, server = '/dev/null', 0
+if what == 'fuse':
+    try:
+        fuse = os.open('/dev/fuse', os.O_RDWR)
+    except OSError:
+        print('none', flush=True)
+        sys.exit()
+    at = tempfile.mkdtemp()
+    CLONE_NEWNS, MS_PRIVATE = 0x20000, 0x44000
+    assert libc.unshare(CLONE_NEWNS) == 0 and libc.mount(b'none', b'/', None, MS_PRIVATE, None) == 0
+    options = f'fd={fuse},rootmode=40000,user_id=0,group_id=0'
+    assert libc.mount(b'none', at.encode(), b'fuse', 0, options.encode()) == 0
+    server = os.fork()
+    if server == 0:
+        serve(fuse)
+    os.close(fuse)
+    path = f'{at}/file'
+file = os.open(path, os.O_RDONLY)
+own.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [file]))])
+print('said', flush=True)
+select.select([sys.stdin], [], [], 20)
+if server:
+    os.kill(server, signal.SIGKILL)
+";
+
+/// Whoever serves a file system of their own (FUSE) is told of each close of a file there, and no
+/// signal ends the wait for the answer. A local user can send such a file to a captured net through
+/// a Unix socket.
+#[test]
+fn a_file_whose_close_waits_keeps_nobody_waiting() {
+    if !root() || !installed("python3") {
+        return skip("needs root and python3");
+    }
+    for what in ["null", "fuse"] {
+        let d = Daemon::with(CONF).start();
+        same(d.ask("hello\r\n"), HELLO);
+        let net = d.net_pid();
+        let mut said = Command::new("python3")
+            .args(["-c", HANDS_FILE, &net.to_string(), &hex(&on_client(0).encode()), what])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python3");
+        let mut line = [0; 5];
+        said.stdout.take().expect("piped").read_exact(&mut line).expect("a line");
+        if &line == b"none\n" {
+            said.wait().expect("python3");
+            return;
+        }
+        let began = Instant::now();
+        until("it is ended", || d.log().contains(": a forbidden order; fived ends it"));
+        until("another net serves", || matches!(d.nets()[..], [other] if other != net));
+        same(d.ask("hello\r\n"), HELLO);
+        assert!(began.elapsed() < Duration::from_secs(10), "{what}: it waits for 20 s");
+        drop(said.stdin.take());
+        said.wait().expect("python3");
+    }
+}
+
 /// Arguments: the pid of a net process, and the orders `Session` and `StartOnClient`, which is said
 /// with that process's listener, for the session that has begun.
 const HANDS_LISTENER: &str = r"
@@ -446,6 +572,36 @@ fn no_service_ends_without_a_line_in_the_log() {
     });
 }
 
+/// A net process that tells of no relay's end keeps no more of these lines waiting than a session
+/// may have streams.
+#[test]
+fn services_whose_bytes_nobody_counts_do_not_pile_up() {
+    if !root() || !installed("python3") {
+        return skip("needs root and python3");
+    }
+    let d = Daemon::with(
+        "max_streams = 2\nmax_streams_anonymous = 2\n\
+         log_on_success = PID HOST EXIT DURATION TRAFFIC\n\
+         nap stream tcp nowait @USER@ /bin/true true\n",
+    )
+    .start();
+    let mut steps = Steps::new(&format!("at:{}", d.address().port()), None);
+    for tag in 1..=12 {
+        let start = Ask::Start { service: 0, host: 0, tag, way: Way::Plain };
+        steps = steps.then("says", &start).hears();
+    }
+    let mut said = Command::new("python3")
+        .args(["-c", &with_client(SAYS), &d.net_pid().to_string()])
+        .args(steps.hears().0)
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("python3");
+    d.wait_logs("EXIT service=nap ", 8);
+    assert!(!d.log().contains("END session="), "{}", d.log());
+    kill_and_wait(&mut said);
+    d.wait_logs("EXIT service=nap ", 12);
+}
+
 /// Arguments: the pid of a net process, an order, and an address. The order is said once, with one
 /// end of a connection that was made in another network namespace, from that address to itself.
 const FROM_ANOTHER_NETWORK: &str = r"
@@ -549,25 +705,29 @@ fn nobody_has_the_socket_that_the_parent_receives_from() {
 }
 
 /// Arguments: the pid of a net process, an order, what it says of the client's addresses (`right`,
-/// `wrong`: another client, or `nothing`), and whether the kernel's lock of the client's socket is
-/// kept (`lock`). The order is said with that socket, and with one end of a pair where it is
-/// `Session`. It prints that, and waits for the end of its input, 20 s at most.
+/// `wrong`: another client, or `nothing`), whether the kernel's lock of the client's socket is kept
+/// (`lock`), and the port or path that it came to. The order is said with that socket, and with one
+/// end of a pair where it is `Session`. It prints that, and waits for the end of its input, 20 s at
+/// most.
 const SAYS_ADDRESSES: &str = r"
 import array, ctypes, fcntl, os, select, socket, struct, sys, threading
-pid, order, says, lock = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), sys.argv[3], sys.argv[4:]
+pid, order, says, lock = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), sys.argv[3], sys.argv[4:5]
+at = sys.argv[5] if len(sys.argv) > 5 else None
 libc, pidfd = ctypes.CDLL(None), os.pidfd_open(pid)
 own = socket.socket(fileno=libc.syscall(438, pidfd, 3, 0))
-c, of_net = client(pid)
+door = client(pid)[0].getpeername()
+to = ('127.0.0.9', ('127.0.0.1', int(at))) if at and at.isdigit() else ('127.0.0.1', at)
+c, of_net = client(pid, *to)
 if says != 'nothing':
     peer = of_net.getpeername()
     order = addressed(order, of_net, ('192.0.2.1', peer[1]) if says == 'wrong' else None)
 if lock:
     # When this one is answered, net has looked at the other.
-    h = socket.create_connection(c.getpeername())
+    h = socket.create_connection(door)
     h.send(b'hello\r\n')
     while h.recv(100):
         pass
-    keep_lock(of_net, 'send')
+    keep_lock(of_net, 'send' if c.family == socket.AF_INET else 'filter')
 pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 fds = [of_net.fileno()] + ([pair[1].fileno()] if order[2:4] == b'\x03\x01' else [])
 own.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', fds))])
@@ -599,6 +759,54 @@ fn whoever_keeps_the_lock_of_a_client_s_socket_keeps_it_from_nobody() {
             same(d.ask("hello\r\n"), HELLO);
         }
         assert!(began.elapsed() < Duration::from_secs(10), "{says}: the lock is kept for 20 s");
+        kill_and_wait(&mut said);
+        d.signal(Signal::SIGTERM);
+    }
+}
+
+/// A service has its client's own socket, and can keep its lock; then a net process hands the same
+/// client over once more. Nothing that the parent does with it waits for that lock.
+#[test]
+fn a_client_that_a_service_has_already_keeps_nobody_waiting() {
+    if !root() || !installed("python3") {
+        return skip("needs root and python3");
+    }
+    let upstream = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    let conf = format!(
+        "listen = 127.0.0.1:0 @DIR@/fived\nproxy_from = 127.0.0.9\n{CONF}\
+         red stream tcp nowait @USER@ redirect {}\n banner_success = @DIR@/banner\n\
+         gone stream tcp nowait @USER@ @DIR@/gone gone\n port = 127.0.0.1:0\n banner_fail = @DIR@/banner\n",
+        upstream.local_addr().expect("it is bound")
+    );
+    let none = ClientAddresses::default();
+    let start = |service| FromNet::Start { service, host: 0, addresses: none };
+    for (order, says, to) in [
+        (start(4), "right", "door"),
+        (start(0), "nothing", "path"),
+        (FromNet::AtPort { addresses: none }, "right", "port"),
+    ] {
+        let d = Daemon::with(&conf).listen("").file("banner", "hi\n").start();
+        d.wait_log(&format!("listening on {}", d.place.at("fived")));
+        same(d.ask("hello\r\n"), HELLO);
+        let at = match to {
+            "path" => vec![d.place.at("fived")],
+            "port" => vec![d.port(0).port().to_string()],
+            _ => Vec::new(),
+        };
+        let mut said = Command::new("python3")
+            .args(["-c", &with_client(SAYS_ADDRESSES), &d.net_pid().to_string()])
+            .args([&hex(&order.encode()), says, "lock"])
+            .args(at)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python3");
+        said.stdout.take().expect("piped").read_exact(&mut [0; 5]).expect("a line");
+        let began = Instant::now();
+        for _ in 0..20 {
+            same(d.ask("hello\r\n"), HELLO);
+        }
+        assert!(began.elapsed() < Duration::from_secs(10), "{to}: the lock is kept for 20 s");
         kill_and_wait(&mut said);
         d.signal(Signal::SIGTERM);
     }

@@ -444,12 +444,15 @@ time.sleep(120)";
         return skip("needs root and python3");
     }
     let d = Daemon::with("echo stream tcp nowait @USER@ internal\n").start();
+    // From the first session on the parent has a channel to what closes for it.
+    same(d.ask("HOST\r\n"), "+ Success\r\nWhich VHOST? ");
+    d.wait_log("END session=");
     let idle = proc::descriptors(d.parent_pid()).len();
     let mut session = d.connect();
     session.send("HOST\r\n").expect("+ Success\r\nWhich VHOST? ");
     let mut stream = d.connect();
     stream.send("MULTIPLEX\r\n").expect("+ Success\r\n");
-    d.wait_logs("SESSION ", 2);
+    d.wait_logs("SESSION ", 3);
     let net = d.net_pid();
     let mut command = std::process::Command::new("python3");
     let mut keeper = command
@@ -469,7 +472,7 @@ time.sleep(120)";
     );
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(net), nix::sys::signal::Signal::SIGKILL)
         .expect("kill");
-    d.wait_logs("END session=", 2);
+    d.wait_logs("END session=", 3);
     until("nothing is left open", || proc::descriptors(d.parent_pid()).len() == idle);
     kill_and_wait(&mut keeper);
 }

@@ -16,7 +16,7 @@ mod tests;
 
 use super::idle_sessions::{Idle, IdleSessions, Noticed};
 use super::sources::Slot;
-use crate::policy::{Peer, STANDING_MAX, Settings, Source};
+use crate::policy::{DIALOGUES_MAX, Peer, STANDING_MAX, Settings, Source};
 use crate::wire::orders::Reason;
 use mio::Waker;
 use std::collections::{HashMap, HashSet};
@@ -50,10 +50,6 @@ impl Full {
         }
     }
 }
-
-/// Streams with a thread of their own, at most: each has a dialogue. A source may have one more
-/// only while it has fewer of them than are left.
-const DIALOGUES_MAX: u32 = 4096;
 
 /// Sessions of all, or of one source.
 #[derive(Debug, Default, Clone, Copy)]

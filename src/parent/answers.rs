@@ -5,7 +5,6 @@ use super::arrival::{Answer, Requester, StreamTag};
 use super::descriptors::own;
 use super::ports::waits::NotStarted;
 use super::run::Parent;
-use crate::sys::socket;
 use crate::wire::orders::{self, DATA_MAX, Data, Extras, Why};
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -14,8 +13,8 @@ impl Parent {
         match (a.to, a.outcome) {
             // What runs has the client's own socket; where nothing can be told any more the
             // connection just ends.
-            (Requester::Net(_) | Requester::Port | Requester::Wait(_), Ok(())) => {}
-            (Requester::Net(_) | Requester::Port, Err(None)) => {}
+            (Requester::Net(_) | Requester::Port(_) | Requester::Wait(_), Ok(())) => {}
+            (Requester::Net(_) | Requester::Port(_), Err(None)) => {}
             (Requester::Wait(port), Err(why)) => {
                 let why = match why {
                     Some(Why::NotAvailable) => NotStarted::Denied,
@@ -24,13 +23,13 @@ impl Parent {
                 };
                 self.ports.not_started(&mut self.cx, port, why);
             }
-            (Requester::Port, Err(Some(why))) => {
+            (Requester::Port(net), Err(Some(why))) => {
                 // Where there is a text, what the client still sends is discarded for a while,
                 // so that no reset overtakes the text. That is not done for whom the row does not
                 // let in: it would cost something for each of them.
                 let client = a.with.client.filter(|_| !a.text.is_empty());
                 if let Some(client) = client
-                    && socket::send(client.as_fd(), &a.text).is_ok()
+                    && self.nets.send(net, &client, &a.text).is_ok()
                     && why != Why::NotAvailable
                 {
                     self.nets.close_lingering(&self.cx, &client);

@@ -15,8 +15,9 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// A relayed connection: its session, by the session's token, and its tag in that session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// A relayed connection: its session, by the session's token, and its tag in that session. All of
+/// a session are next to each other in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamTag {
     pub session: usize,
     pub tag: u32,
@@ -30,8 +31,9 @@ pub enum Requester {
     Net(usize),
     /// A session, by its token, and its tag for this connection.
     Session(StreamTag),
-    /// The service's own port: the client itself connected there.
-    Port,
+    /// The service's own port: the client itself connected there. The net process, by its token,
+    /// that has read its load balancer's header, and has its socket, too.
+    Port(Option<usize>),
     /// The service's own port, by its token: the program gets the socket itself (`wait`). The
     /// client is the sender of the first datagram, or nobody.
     Wait(usize),

@@ -113,10 +113,16 @@ impl Channel {
     pub fn receive<M: Message>(&self, phase: &M::Phase) -> Result<Option<(M, Fds)>, Broken> {
         let mut bytes = [0; ORDER];
         match message::receive(self.fd.as_fd(), &mut bytes) {
-            Ok((0, _)) => Err(Broken::Closed),
-            Ok((n, fds)) => M::accept(&bytes[..n], fds.count(), phase)
-                .map(|m| Some((m, fds)))
-                .ok_or(Broken::Forbidden),
+            Ok((n, fds)) => {
+                let fds = fds.from_others();
+                if n == 0 {
+                    return Err(Broken::Closed);
+                }
+                // No order comes with anything else.
+                let usual = fds.iter().all(|fd| socket::is_usual(fd.as_fd()));
+                let order = usual.then(|| M::accept(&bytes[..n], fds.count(), phase)).flatten();
+                order.map(|m| Some((m, fds))).ok_or(Broken::Forbidden)
+            }
             Err(e) if e.kind() == ErrorKind::InvalidData => Err(Broken::Forbidden),
             Err(e) => match Failed::of(&e) {
                 Failed::Full => Ok(None),
@@ -240,9 +246,9 @@ pub fn next(fds: &mut Fds) -> Result<Shared, Broken> {
 
 /// The same, where it must be an end of a pair of Unix sockets, as a net process makes them.
 /// Anything else may be a stranger's connection, or may wait where such a pair does not.
-pub fn next_end(fds: &mut Fds) -> Result<OwnedFd, Broken> {
+pub fn next_end(fds: &mut Fds) -> Result<Shared, Broken> {
     let fd = next(fds)?;
-    if socket::is_end_of_pair(fd.as_fd()) { Ok(fd.our_own()) } else { Err(Broken::Forbidden) }
+    if socket::is_end_of_pair(fd.as_fd()) { Ok(fd) } else { Err(Broken::Forbidden) }
 }
 
 /// Sends the other end of the channel of this session to whoever holds the other end of that pair,

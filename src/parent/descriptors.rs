@@ -117,7 +117,7 @@ impl Descriptors {
 
     /// A copy of a descriptor, likewise.
     pub fn copy(&self, fd: BorrowedFd) -> io::Result<Shared> {
-        self.reserve.but_one(Shared::copy(fd))
+        self.reserve.but_one(Shared::copy(fd).map(Shared::from_others))
     }
 
     /// Can an order be received with all its descriptors? The parent checks this before every order

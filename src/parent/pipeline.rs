@@ -18,11 +18,9 @@ use super::sessions::session::local_user;
 use crate::policy::{
     Backend, Busy, Facts, HostId, Peer, Permit, Reached, Refusal, Service, ServiceId,
 };
-use crate::sys::local;
 use crate::sys::shared::Shared;
 use crate::sys::spawn::Stderr;
 use crate::wire::orders::Why;
-use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -69,7 +67,7 @@ impl Parent {
         let net = match a.who.from {
             Requester::Session(stream) => self.sessions.net_of(stream.session),
             Requester::Net(net) => Some(net),
-            Requester::Port | Requester::Wait(_) => None,
+            Requester::Port(_) | Requester::Wait(_) => None,
         };
         if net.is_some_and(|net| self.nets.is_past(net, self.cx.now)) {
             let (reply, reason) = (Some(Why::NotAvailable), "drained");
@@ -117,7 +115,7 @@ impl Parent {
             }
             // Its program would keep the port from the fived that comes next.
             Requester::Wait(_) => self.cx.is_ending(),
-            Requester::Net(_) | Requester::Port => false,
+            Requester::Net(_) | Requester::Port(_) => false,
         }
     }
 
@@ -142,7 +140,7 @@ impl Parent {
     pub fn max_wait(&mut self, a: &Arrival) -> Option<Duration> {
         match a.who.from {
             Requester::Wait(port) => self.ports.max_wait(port, self.cx.now),
-            Requester::Net(_) | Requester::Session(_) | Requester::Port => None,
+            Requester::Net(_) | Requester::Session(_) | Requester::Port(_) => None,
         }
     }
 
@@ -272,10 +270,6 @@ impl Parent {
     fn connection(&mut self, a: &mut Arrival, plan: &Plan) -> Result<Given, StartError> {
         let (Requester::Session(stream), None) = (a.who.from, a.client.as_ref()) else {
             let connection = a.client.take().ok_or("no connection")?;
-            if matches!(a.who.addresses, Addresses::Unix(_)) {
-                // It is the program's from now on.
-                local::take_rights(connection.as_fd(), true);
-            }
             return Ok(Given { connection, errors: None, net_ends: NetEnds::default() });
         };
         let scarce = StartError::no_descriptor;

@@ -63,7 +63,7 @@ impl Parent {
     /// client is. Returned: one that is not.
     pub fn ask_balancer(&mut self, a: Box<Arrival>) -> Option<Box<Arrival>> {
         let proxies = &a.config.table.settings.proxy_from;
-        if !matches!(a.who.from, Requester::Port) || !proxies.contains(a.who.facts.peer) {
+        if !matches!(a.who.from, Requester::Port(_)) || !proxies.contains(a.who.facts.peer) {
             return Some(a);
         }
         match (self.nets.serving(), &a.client) {
@@ -106,7 +106,7 @@ impl Parent {
             return Ok(None);
         };
         let (from, name) = (at.peer(), self.names.known(self.cx.now, at.peer()));
-        let arrival = self.ports.arrival_at(&mut self.cx, real, client, at, name);
+        let arrival = self.ports.arrival_at(&mut self.cx, (net, real), client, at, name);
         if arrival.is_none() {
             // A reload has taken the port away since the client came.
             self.refuse_nameless(from, "unknown");

@@ -71,7 +71,7 @@ impl Refusals {
         let Some(s) = service else { return };
         let logged = match record.from {
             Requester::Wait(port) => self.has_line(cx, (Whose::Port(port), no.reason), names, None),
-            Requester::Session(_) | Requester::Net(_) | Requester::Port => {
+            Requester::Session(_) | Requester::Net(_) | Requester::Port(_) => {
                 self.of_client(cx, record.peer, no.reason, names)
             }
         };

@@ -18,9 +18,7 @@ use super::lines;
 use super::reports::tallies::Counted;
 use crate::policy::{Service, ServiceId, Ticket};
 use crate::sys::shared::Shared;
-use crate::sys::socket;
 use std::collections::HashMap;
-use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -124,11 +122,9 @@ impl Relays {
         of.into_iter().filter_map(|n| Some((n, self.end(cx, n, owner, None)?))).collect()
     }
 
-    /// `server_timeout`: the upstream's connection ends, which whoever copies sees and tells.
-    pub fn late(&mut self, number: u32) {
-        if let Some(Relay { until: Some((_, upstream)), .. }) = self.all.get(&number) {
-            // An error means that it has ended already.
-            let _ = socket::shutdown_both(upstream.as_fd());
-        }
+    /// What ends a relay of limited time, and who copies.
+    pub fn ends(&self, number: u32) -> Option<(&Shared, Owner)> {
+        let relay = self.all.get(&number)?;
+        relay.until.as_ref().map(|(_, end)| (end, relay.owner))
     }
 }

@@ -373,7 +373,7 @@ impl Parent {
                 }
                 Timer::ConnectLate { token } => self.connects.late(cx, token),
                 Timer::OfferLate { client } => self.offer_late(client),
-                Timer::RelayLate { relay } => self.relays.late(relay),
+                Timer::RelayLate { relay } => self.relay_late(relay),
                 Timer::Hosts => self.hosts.look_up(cx),
                 Timer::NetLate { net } => self.nets.late(net),
                 Timer::NameLate { address, since } => self.names.late(cx, address, since),

@@ -174,7 +174,7 @@ impl Services {
         self.refusals.refused(cx, service, record, &no);
         let outcome = Err(no.reply);
         let text = match (record.from, no.reply, service) {
-            (Requester::Port, Some(why), Some(s)) if is_told(s, why) => s.attributes.tail(),
+            (Requester::Port(_), Some(why), Some(s)) if is_told(s, why) => s.attributes.tail(),
             _ => Vec::new(),
         };
         self.answers.push(Answer { to: record.from, service: id, outcome, text, with });

@@ -42,7 +42,7 @@ use counts::SessionCounts;
 use resumables::Claimant;
 use session::{NewSession, SessionRecord, Step, User};
 use std::collections::HashMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
 /// Answers held for a stream's own channel at most: a stream asks for one thing at a time.
@@ -120,7 +120,7 @@ impl Sessions {
         (net, drains, tls_port): (usize, bool, Option<u32>),
         config: Rc<Config>,
         (addresses, name): (Addresses, PeerName),
-        (client, pair): (Shared, OwnedFd),
+        (client, pair): (Shared, Shared),
     ) -> Result<(), &'static str> {
         let peer = addresses.peer();
         let source = Source::of(peer);
@@ -313,8 +313,15 @@ impl Sessions {
         drains: bool,
     ) {
         // Net may count one fewer than the parent, which has not yet read that a stream ended.
-        let opened = (!self.is_full(token)).then(|| cx.new_channel().ok());
-        let Some(((branch, channel), theirs)) = opened.flatten() else {
+        let Some((net, reads)) = self.get(token).map(|s| (s.net, !s.channel.is_behind())) else {
+            return;
+        };
+        // A channel that is held for whoever does not read is two descriptors.
+        let may = reads && !self.is_full(token) && self.counts.branch(net);
+        let Some(((branch, channel), theirs)) = may.then(|| cx.new_channel().ok()).flatten() else {
+            if may {
+                self.counts.branch_over(net);
+            }
             return self.tell(cx, token, &Answer::Branched { tag });
         };
         let Some(s) = self.all.get_mut(&token) else { return };

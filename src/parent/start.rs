@@ -21,6 +21,7 @@ use super::services::turns;
 use super::status::{SYSTEM, USAGE};
 use crate::log;
 use crate::policy::{SocketKind, Table};
+use crate::sys::foreign;
 use crate::sys::identity;
 use crate::sys::notify;
 use crate::sys::process::{self, Detached};
@@ -72,6 +73,7 @@ fn start(mut options: Options, made: &mut Vec<String>) -> Result<(), Stop> {
         Pidfile::check(path).map_err(|why| Stop(USAGE, vec![why]))?;
     }
     process::own_program();
+    foreign::close_elsewhere();
     let rights = missing_rights()?;
     if let Err(e) = identity::take_own_groups() {
         // Each service gets its own groups all the same, or does not start.

@@ -76,7 +76,7 @@ pub use origin::{GivenOption, Grammar, Origin};
 pub use proxies::Proxies;
 pub use query::Query;
 pub use service::Service;
-pub use settings::{LogType, STANDING_MAX, Settings};
+pub use settings::{DIALOGUES_MAX, LogType, STANDING_MAX, Settings};
 pub use source::Source;
 pub use source_counts::SourceCounts;
 pub use subject::{Facts, GroupSet, Login, PeerName, Reached};

@@ -16,6 +16,9 @@ use std::time::Duration;
 /// Both counts are of all sessions, and of each source.
 pub const STANDING_MAX: u32 = 8;
 
+/// Streams that have a dialogue, of all sessions of a net process.
+pub const DIALOGUES_MAX: u32 = 4096;
+
 entries! {
     /// Every setting of fived as a whole, every default filled in.
     pub struct Settings, SETTINGS {

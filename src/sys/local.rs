@@ -18,6 +18,9 @@ pub const NAME_MAX: usize =
 /// Connections that may wait to be accepted.
 const BACKLOG: libc::c_int = 128;
 
+/// SO_PASSRIGHTS ([`take_rights`]).
+pub(super) const PASS_RIGHTS: libc::c_int = 83;
+
 /// A listener for channels that keep messages apart (SOCK_SEQPACKET); it does not block. Whoever
 /// may search the directory and write the socket may connect; the umask sets the socket's mode.
 /// Errors: AddrInUse if the path exists, InvalidInput for a path of more than [`NAME_MAX`] bytes.
@@ -58,12 +61,11 @@ pub fn unconnected() -> io::Result<OwnedFd> {
 /// fived reads or closes takes any (SO_PASSRIGHTS: Linux 6.16). Where the kernel has no such
 /// option, `sys::interrupt` bounds the wait. Returned: has it one?
 pub fn take_rights(fd: BorrowedFd, take: bool) -> bool {
-    const SO_PASSRIGHTS: libc::c_int = 83;
     let value = libc::c_int::from(take);
     let (level, size) = (libc::SOL_SOCKET, size_of_val(&value) as libc::socklen_t);
     let value = (&raw const value).cast();
     // SAFETY: the option is an int, which is read. It fails only on an older kernel.
-    unsafe { libc::setsockopt(fd.as_raw_fd(), level, SO_PASSRIGHTS, value, size) == 0 }
+    unsafe { libc::setsockopt(fd.as_raw_fd(), level, PASS_RIGHTS, value, size) == 0 }
 }
 
 /// Can descriptors be refused ([`take_rights`])? What the first call has found stays: a confined

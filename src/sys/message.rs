@@ -76,6 +76,17 @@ impl Fds {
         (!self.lost).then(|| self.all.iter().flatten().count())
     }
 
+    /// The same, as of a sender that somebody else may control: each is closed so that nobody waits
+    /// for that ([`Shared::from_others`]).
+    pub fn from_others(self) -> Fds {
+        Fds { all: self.all.map(|fd| fd.map(Shared::from_others)), ..self }
+    }
+
+    /// Those that have not been taken yet.
+    pub fn iter(&self) -> impl Iterator<Item = &Shared> {
+        self.all.iter().flatten()
+    }
+
     /// The next one.
     pub fn take(&mut self) -> Option<Shared> {
         self.all.iter_mut().find_map(Option::take)

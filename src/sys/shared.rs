@@ -8,6 +8,9 @@
 //! and then not even a signal ends that wait. (What a socket holds that was sent through a Unix
 //! socket: `local::take_rights`.)
 //!
+//! What other processes have handed over ([`Shared::from_others`]) may be anything, and a process
+//! beside this one closes it (`foreign`), but for a socket of the internet.
+//!
 //! Between reading the option and closing, a service could still set it, if it is started, fills
 //! its socket and closes it within that microsecond. The parent's wait is bounded even then,
 //! because it is interrupted (`sys::interrupt`).
@@ -18,7 +21,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use syscalls::{Sysno, syscall};
 
@@ -27,9 +30,20 @@ const STACK: usize = 64 * 1024;
 /// For how long one close may keep that thread, so that it closes more than can be started.
 const CLOSE_MAX: Duration = Duration::from_millis(1);
 
+/// What closes the descriptors of others. None: they are closed as any other.
+static FOREIGN: OnceLock<fn(OwnedFd)> = OnceLock::new();
+
+/// From now on this closes the descriptors of others, in the whole process.
+pub(super) fn close_foreign_with(close: fn(OwnedFd)) {
+    let _ = FOREIGN.set(close);
+}
+
 /// An open descriptor that other processes may have, too. It need not be a socket.
 #[derive(Debug)]
-pub struct Shared(Option<OwnedFd>);
+pub struct Shared {
+    fd: Option<OwnedFd>,
+    from_others: bool,
+}
 
 impl Shared {
     /// A duplicate of a descriptor.
@@ -37,21 +51,27 @@ impl Shared {
         fd.try_clone_to_owned().map(Shared::from)
     }
 
+    /// It came from another process, or somebody else can put something into its queue.
+    pub fn from_others(mut self) -> Shared {
+        self.from_others = true;
+        self
+    }
+
     /// The descriptor itself, if it is one that no service gets: a channel, a listener.
     pub fn our_own(mut self) -> OwnedFd {
-        self.0.take().expect("only this and the end take it")
+        self.fd.take().expect("only this and the end take it")
     }
 }
 
 impl From<OwnedFd> for Shared {
     fn from(fd: OwnedFd) -> Shared {
-        Shared(Some(fd))
+        Shared { fd: Some(fd), from_others: false }
     }
 }
 
 impl AsFd for Shared {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_ref().expect("it is taken with the value itself").as_fd()
+        self.fd.as_ref().expect("it is taken with the value itself").as_fd()
     }
 }
 
@@ -63,10 +83,13 @@ impl AsRawFd for Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        if let Some(fd) = self.0.take()
-            && lingers(fd.as_raw_fd())
-        {
-            close_elsewhere(fd);
+        match self.fd.take() {
+            Some(fd) if lingers(fd.as_raw_fd()) => close_elsewhere(fd),
+            Some(fd) if self.from_others => match FOREIGN.get() {
+                Some(close) => close(fd),
+                None => drop(fd),
+            },
+            _ => {}
         }
     }
 }

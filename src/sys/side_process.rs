@@ -9,7 +9,7 @@
 //! it alone, and that makes no use of it meanwhile: that thread waits in a raw system call. But
 //! memory is all that the work shares. What it opens or receives is its own: no descriptor goes in
 //! or out but through its channel, and no [`Shared`](super::shared::Shared) is dropped in it, for
-//! this process might close it.
+//! this process might close it. ([`close`] is the exception.)
 
 use super::process;
 use super::stack::Stack;
@@ -18,14 +18,21 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
+use std::time::{Duration, Instant};
 use syscalls::{Errno, Sysno, syscall};
 
 /// Bytes of the thread's own stack.
 const THREAD_STACK: usize = 64 * 1024;
 
+/// How long a descriptor that is to be closed may take to leave the table, on a computer that is
+/// busy, and how often that is looked at.
+const LEAVES_WITHIN: Duration = Duration::from_secs(3);
+const PAUSE: Duration = Duration::from_micros(100);
+
 struct Work<F> {
     name: &'static str,
-    channel: OwnedFd,
+    /// None: the table of descriptors is shared, too.
+    channel: Option<OwnedFd>,
     work: Option<F>,
 }
 
@@ -36,12 +43,37 @@ pub fn run<F>(name: &'static str, channel: OwnedFd, work: F) -> io::Result<()>
 where
     F: FnOnce(BorrowedFd) + Send + 'static,
 {
+    begin(name, Some(channel), |channel: Option<BorrowedFd>| {
+        if let Some(channel) = channel {
+            work(channel);
+        }
+    })
+}
+
+/// Begins to close a descriptor there. A close is the one thing for which that process shares the
+/// table: a file is told of each close of it (as of FUSE), and not only of the last one, so no copy
+/// helps. Returns when it has left the table, as it does before the file is told: a child that is
+/// made before would have a copy to close.
+pub fn close(name: &'static str, fd: OwnedFd) -> io::Result<()> {
+    let (raw, until) = (fd.as_raw_fd(), Instant::now() + LEAVES_WITHIN);
+    begin(name, None, |_| drop(fd))?;
+    // SAFETY: no memory is handed over.
+    while unsafe { libc::fcntl(raw, libc::F_GETFD) } >= 0 && Instant::now() < until {
+        std::thread::sleep(PAUSE);
+    }
+    Ok(())
+}
+
+fn begin<F>(name: &'static str, channel: Option<OwnedFd>, work: F) -> io::Result<()>
+where
+    F: FnOnce(Option<BorrowedFd>) + Send + 'static,
+{
     let work = Work { name, channel, work: Some(work) };
     let thread = std::thread::Builder::new().name(name.into()).stack_size(THREAD_STACK);
     thread.spawn(move || wait_for(work)).map(drop)
 }
 
-fn wait_for<F: FnOnce(BorrowedFd)>(mut work: Work<F>) {
+fn wait_for<F: FnOnce(Option<BorrowedFd>)>(mut work: Work<F>) {
     let made = Stack::new().and_then(|stack| {
         // No signal tells of its end: the parent's loop knows nothing of it.
         let flags = libc::CLONE_VM | libc::CLONE_FILES;
@@ -60,27 +92,28 @@ fn wait_for<F: FnOnce(BorrowedFd)>(mut work: Work<F>) {
     if let Err(e) = made {
         log::debug!("a process for {}: {e}", work.name);
         if let Some(f) = work.work.take() {
-            f(work.channel.as_fd());
+            f(work.channel.as_ref().map(AsFd::as_fd));
         }
     }
 }
 
-extern "C" fn process_of<F: FnOnce(BorrowedFd)>(work: *mut c_void) -> c_int {
+extern "C" fn process_of<F: FnOnce(Option<BorrowedFd>)>(work: *mut c_void) -> c_int {
     // SAFETY: whoever made this process handed over such a value, which is now its alone.
     let work = unsafe { &mut *work.cast::<Work<F>>() };
     process::set_name(work.name);
-    if own_table(work.channel.as_raw_fd() as u32).is_ok()
+    let channel = work.channel.as_ref().map(AsFd::as_fd);
+    if channel.map_or(Ok(()), own_table).is_ok()
         && let Some(f) = work.work.take()
     {
         // A panic has said so, and must not go on from here.
-        let _ = catch_unwind(AssertUnwindSafe(|| f(work.channel.as_fd())));
+        let _ = catch_unwind(AssertUnwindSafe(|| f(channel)));
     }
     0
 }
 
 /// Leaves the shared table by a copy of its lowest part, and closes there what is not needed.
-fn own_table(channel: u32) -> Result<(), Errno> {
-    let call = Sysno::close_range;
+fn own_table(channel: BorrowedFd) -> Result<(), Errno> {
+    let (call, channel) = (Sysno::close_range, channel.as_raw_fd() as u32);
     // SAFETY: no memory is handed over. From here on the table is this process's own.
     unsafe { syscall!(call, channel + 1, u32::MAX, libc::CLOSE_RANGE_UNSHARE) }?;
     if channel > 3 {

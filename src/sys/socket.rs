@@ -104,7 +104,17 @@ pub fn is_end_of_pair(fd: BorrowedFd) -> bool {
 
 /// Is it a Unix socket (SO_DOMAIN)?
 pub fn is_unix(fd: BorrowedFd) -> bool {
-    option(fd, libc::SO_DOMAIN) == Some(libc::AF_UNIX)
+    domain(fd) == Some(libc::AF_UNIX)
+}
+
+/// The family of its addresses (SO_DOMAIN). None: it is no socket.
+pub(super) fn domain(fd: BorrowedFd) -> Option<libc::c_int> {
+    option(fd, libc::SO_DOMAIN)
+}
+
+/// Is it a socket of the internet, or a Unix socket?
+pub fn is_usual(fd: BorrowedFd) -> bool {
+    matches!(domain(fd), Some(libc::AF_INET | libc::AF_INET6 | libc::AF_UNIX))
 }
 
 /// Is it a socket of a stream (SO_TYPE)?

@@ -1,7 +1,7 @@
-# A client of a listener of this net process: its own socket, and net's.
+# A client of a listener of this net process, or of the port or path `at`, where it is handed over to net: its own socket, and net's.
 import ctypes, fcntl, os, select, socket, struct, threading, time
 libc = ctypes.CDLL(None)
-def client(pid, source='127.0.0.1'):
+def client(pid, source='127.0.0.1', at=None):
     pidfd = os.pidfd_open(pid)
     def all():
         # Net closes some of them meanwhile.
@@ -13,7 +13,12 @@ def client(pid, source='127.0.0.1'):
                 pass
     internet = [s for s in all() if s.family != socket.AF_UNIX]
     listener = [s for s in internet if s.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)][0]
-    c = socket.create_connection(listener.getsockname()[:2], source_address=(source, 0))
+    if isinstance(at, str):
+        c = socket.socket(socket.AF_UNIX)
+        c.bind(f'{at}.{os.getpid()}')
+        c.connect(at)
+    else:
+        c = socket.create_connection(at or listener.getsockname()[:2], source_address=(source, 0))
     end = time.monotonic() + 60
     while time.monotonic() < end:
         for s in all():
@@ -31,13 +36,17 @@ def addressed(order, s, peer=None):
         return bytes(10) + b'\xff\xff' + socket.inet_aton(a[0].split(':')[-1]) + struct.pack('<H', a[1])
     said = address(peer or s.getpeername()) + address(s.getsockname())
     return order[:12] + struct.pack('<I', 72) + order[16:32] + said + order[32 + len(said):]
-# Keeps the kernel's lock of a socket as long as this process runs: a call on it (`send` or `recv`) waits for memory that never comes.
+# Keeps the kernel's lock of a socket as long as this process runs: a call on it (`send`, `recv` or `filter`) waits for memory that never comes.
 def keep_lock(s, call):
     faults = libc.syscall({'x86_64': 323, 'aarch64': 282}[os.uname().machine], os.O_NONBLOCK)
     libc.mmap.restype = ctypes.c_void_p
-    getattr(libc, call).argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    if call != 'filter':
+        getattr(libc, call).argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     nothing = libc.mmap(None, 4096, 3, 0x22, -1, ctypes.c_long(0))
     fcntl.ioctl(faults, 0xc018aa3f, bytearray(struct.pack('QQQ', 0xaa, 0, 0)))
     fcntl.ioctl(faults, 0xc020aa00, bytearray(struct.pack('QQQQ', nothing, 4096, 1, 0)))
-    threading.Thread(target=lambda: getattr(libc, call)(s.fileno(), nothing, 4096, 0), daemon=True).start()
+    SO_ATTACH_FILTER, program = 26, ctypes.create_string_buffer(struct.pack('HxxxxxxQ', 1, nothing))
+    attach = lambda: libc.setsockopt(s.fileno(), socket.SOL_SOCKET, SO_ATTACH_FILTER, program, 16)
+    wait = attach if call == 'filter' else lambda: getattr(libc, call)(s.fileno(), nothing, 4096, 0)
+    threading.Thread(target=wait, daemon=True).start()
     select.select([faults], [], [])

@@ -5,7 +5,7 @@ use std::fs;
 /// Every process whose parent is this one, but for [`spares`] and those beside it that share its
 /// memory and make calls for it.
 pub fn children(parent: i32) -> Vec<i32> {
-    let ours = ["fived-spare\n", "fived-calls\n", "fived-closes\n"];
+    let ours = ["fived-spare\n", "fived-calls\n", "fived-closes\n", "fived-foreign\n"];
     let is_ours = |pid: &i32| comm(*pid).is_some_and(|name| ours.contains(&name.as_str()));
     all_children(parent).filter(|pid| !is_ours(pid)).collect()
 }

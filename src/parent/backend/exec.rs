@@ -2,6 +2,7 @@
 //! before it is made.
 
 use super::environment::{self, Remote};
+use crate::parent::addresses::Addresses;
 use crate::parent::arrival::{Arrival, Given, Requester, StartError};
 use crate::parent::config::catalog::{Account, Prepared};
 use crate::policy::{Backend, ProgramSocket, Reached, Service};
@@ -42,6 +43,8 @@ pub struct Plan {
     greets: Greets,
     /// The size of its terminal, if it gets one.
     terminal: Option<Size>,
+    /// It gets the socket of a client that may send it descriptors.
+    takes_rights: bool,
 }
 
 impl Plan {
@@ -75,6 +78,7 @@ impl Plan {
             own,
             report,
             terminal: terminal.map(|t| t.size),
+            takes_rights: a.client.is_some() && matches!(who.addresses, Addresses::Unix(_)),
             greets: match (who.from, who.facts.reached) {
                 (Requester::Wait(_), _) => Greets::Not,
                 _ if a.run.is_some() => Greets::Not,
@@ -132,6 +136,7 @@ impl Plan {
                 Greets::Not => b"",
             },
             connection: Some(given.connection.as_fd()),
+            takes_rights: self.takes_rights,
             errors: given.errors.as_ref().map(AsFd::as_fd),
             terminal: self.terminal.is_some(),
             extra: report.as_ref().map(AsFd::as_fd),

@@ -7,8 +7,10 @@ use crate::parent::context::Context;
 use crate::parent::nets::Nets;
 use crate::policy::ServiceId;
 use crate::sys::shared::Shared;
+use crate::sys::socket;
 use crate::wire::orders::{ToNet, Why};
-use std::os::fd::AsFd;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
 impl Nets {
@@ -48,6 +50,25 @@ impl Nets {
         if let Some(token) = self.for_relay(None) {
             self.tell(cx, token, &ToNet::Linger, Some(socket.as_fd()));
         }
+    }
+
+    /// Sends to a client whose socket that net process has, too, if one is named: whoever keeps its
+    /// lock is waited for as `BoundedCalls` does. (The parent has given it to a service, too, if
+    /// such a process has handed it over more than once.)
+    pub fn send(&mut self, net: Option<usize>, client: &Shared, text: &[u8]) -> io::Result<usize> {
+        let text = text.to_vec();
+        let send = move |to: BorrowedFd| {
+            let sent = socket::send(to, &text)?;
+            // What follows must not wait until the client has acknowledged this.
+            let _ = socket::set_nodelay(to, true);
+            Ok(sent)
+        };
+        let Some(net) = net else { return send(client.as_fd()) };
+        // Where it has ended another one's calls are made so.
+        let net = if self.has(net) { Some(net) } else { self.for_relay(None) };
+        let calls = net.and_then(|net| self.calls(net));
+        let sent = calls.and_then(|calls| calls.make(&[client.as_fd()], move |to| send(to[0])));
+        sent.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Has it read what it was sent before, or is it gone?

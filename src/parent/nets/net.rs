@@ -82,7 +82,7 @@ pub enum Request {
     Session {
         config: Rc<Config>,
         client: Shared,
-        pair: OwnedFd,
+        pair: Shared,
         tls_port: Option<u32>,
         said: ClientAddresses,
     },

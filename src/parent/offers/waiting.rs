@@ -44,7 +44,7 @@ impl Waiting {
         match self.arrival.who.from {
             Requester::Net(net) => Some(net),
             Requester::Session(stream) => Some(stream.session),
-            Requester::Port | Requester::Wait(_) => None,
+            Requester::Port(_) | Requester::Wait(_) => None,
         }
     }
 }

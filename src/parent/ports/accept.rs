@@ -63,21 +63,22 @@ impl Ports {
         };
         let Some(service) = l.port.service else { return Came::Unnamed(client, addresses) };
         let name = name(addresses.peer());
-        Came::Client(Box::new(arrival(cx, service, client, addresses, Requester::Port, name)))
+        Came::Client(Box::new(arrival(cx, service, client, addresses, Requester::Port(None), name)))
     }
 
     /// A client that has come to a port and is `at` these addresses, as its load balancer says.
-    /// `real`: this computer's address of its connection. None: no service is there.
+    /// `real`: this computer's address of its connection; `net`: who has its socket, too. None: no
+    /// service is there.
     pub fn arrival_at(
         &self,
         cx: &mut Context,
-        real: SocketAddr,
+        (net, real): (usize, SocketAddr),
         client: Shared,
         at: Addresses,
         name: PeerName,
     ) -> Option<Box<Arrival>> {
         let service = self.service_at(real)?;
-        Some(Box::new(arrival(cx, service, client, at, Requester::Port, name)))
+        Some(Box::new(arrival(cx, service, client, at, Requester::Port(Some(net)), name)))
     }
 }
 

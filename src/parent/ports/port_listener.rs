@@ -239,7 +239,7 @@ impl PortListener {
     /// Accepts a client. None: it has gone already.
     fn accept(&self) -> io::Result<(Shared, Option<Addresses>)> {
         if self.real.is_none() {
-            let client = Shared::from(local::accept(self.socket.as_fd())?);
+            let client = Shared::from(local::accept(self.socket.as_fd())?).from_others();
             let addresses = Addresses::of_unix(client.as_fd()).ok();
             return Ok((client, addresses));
         }

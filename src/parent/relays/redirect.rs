@@ -7,6 +7,7 @@ use crate::parent::backend::targets::Target;
 use crate::parent::backend::tried::{Connecting, Permitted};
 use crate::parent::channel::Broken;
 use crate::parent::config::catalog::Prepared;
+use crate::parent::context::Timer;
 use crate::parent::relays::{Owner, Relay};
 use crate::parent::run::Parent;
 use crate::policy::{Backend, Permit, Service};
@@ -20,6 +21,9 @@ use std::time::Duration;
 
 /// The version of TLS, as the header names it.
 const TLS: &str = "TLSv1.3";
+
+/// When the end of a relay is tried again that somebody has held up.
+const END_AGAIN: Duration = Duration::from_secs(1);
 
 /// What fived sends to the client before the bytes of its upstream.
 pub enum Greeting {
@@ -153,7 +157,7 @@ impl Parent {
     /// What can fail, before anybody learns that the service has begun. `end`: that of the relay by
     /// which `server_timeout` ends it.
     pub fn ready(
-        &self,
+        &mut self,
         service: &Service,
         a: &Arrival,
         owner: Owner,
@@ -169,9 +173,48 @@ impl Parent {
         let greeting = match &a.client {
             None if text.len() <= DATA_MAX => Greeting::Data(Data::truncate(&text)),
             None => Greeting::File(descriptors.file(&text).map_err(scarce)?),
-            Some(client) => greet(client, &text)?,
+            Some(client) => self.greet(a.who.from, client, &text)?,
         };
         Ok(Ready { owner, until, greeting })
+    }
+
+    /// Tells a plain client that its service begins.
+    fn greet(
+        &mut self,
+        from: Requester,
+        client: &Shared,
+        text: &[u8],
+    ) -> Result<Greeting, StartError> {
+        let net = match from {
+            Requester::Net(net) => Some(net),
+            Requester::Session(stream) => {
+                Some(self.sessions.net_of(stream.session).ok_or_else(StartError::gone)?)
+            }
+            Requester::Port(net) => net,
+            Requester::Wait(_) => None,
+        };
+        let sent = if text.is_empty() { Ok(0) } else { self.nets.send(net, client, text) };
+        match sent {
+            Ok(n) if n == text.len() => Ok(Greeting::Sent),
+            // A client that takes no greeting on a new connection has gone.
+            _ => Err(StartError::gone()),
+        }
+    }
+
+    /// `server_timeout` of a relay is over: its upstream's connection ends, which whoever copies
+    /// sees and tells. Where somebody keeps the lock of its socket it is tried again.
+    pub fn relay_late(&mut self, relay: u32) {
+        let Some((end, owner)) = self.relays.ends(relay) else { return };
+        let net = match owner {
+            Owner::Thread(thread) => self.relay_threads.net_of(thread),
+            Owner::Session(session) => self.sessions.net_of(session),
+        };
+        let Some(calls) = net.and_then(|net| self.nets.calls(net)) else { return };
+        // An error means that it has ended already.
+        let done = calls.make(&[end.as_fd()], |with| drop(socket::shutdown_both(with[0])));
+        if done.is_none() {
+            self.cx.after(END_AGAIN, Timer::RelayLate { relay });
+        }
     }
 
     /// `server_timeout`: when a relay that begins now ends.
@@ -194,8 +237,8 @@ impl Parent {
                 self.sessions.net_of(session)
             }
             (Requester::Net(net), Some(_)) => Some(net),
-            (Requester::Port | Requester::Wait(_), Some(_)) => None,
-            (Requester::Net(_) | Requester::Port | Requester::Wait(_), None) => {
+            (Requester::Port(_) | Requester::Wait(_), Some(_)) => None,
+            (Requester::Net(_) | Requester::Port(_) | Requester::Wait(_), None) => {
                 return Err("no connection".into());
             }
         };
@@ -264,22 +307,6 @@ fn introduce(
         Ok(n) if n == header.len() => Ok(()),
         Ok(_) => Err("the upstream does not take the header of `proxy`".into()),
         Err(e) => Err(format!("the header of `proxy`: {e}").into()),
-    }
-}
-
-/// Tells a plain client that its service begins.
-fn greet(client: &Shared, text: &[u8]) -> Result<Greeting, StartError> {
-    let sent = if text.is_empty() { Ok(0) } else { socket::send(client.as_fd(), text) };
-    match sent {
-        Ok(n) if n == text.len() => {
-            if n > 0 {
-                // What follows must not wait until the client has acknowledged this.
-                let _ = socket::set_nodelay(client.as_fd(), true);
-            }
-            Ok(Greeting::Sent)
-        }
-        // A client that takes no greeting on a new connection has gone.
-        _ => Err(StartError::gone()),
     }
 }
 

@@ -55,6 +55,11 @@ impl RelayThreads {
         self.all.iter().filter(|(_, t)| t.net == net).map(|(token, _)| *token).collect()
     }
 
+    /// The net process whose thread that is.
+    pub fn net_of(&self, token: usize) -> Option<usize> {
+        self.all.get(&token).map(|t| t.net)
+    }
+
     /// Has that net process a relay?
     pub fn for_net(&self, net: usize) -> bool {
         self.all.values().any(|t| t.net == net && t.relays > 0)

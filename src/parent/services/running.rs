@@ -10,7 +10,7 @@ use crate::sys::shared::Shared;
 use crate::sys::signal::Signal;
 use crate::sys::socket;
 use crate::sys::spawn::Child;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -109,7 +109,7 @@ pub struct Runs {
     /// its leader (before Linux 6.9). There the group gets SIGKILL when the leader ends, because
     /// after that its number may be given to another group.
     early_kills: usize,
-    ended: HashMap<StreamTag, Ended>,
+    ended: BTreeMap<StreamTag, Ended>,
     streams: HashMap<StreamTag, i32>,
     /// Bytes of relays that ended before their service was known to run.
     early: HashMap<StreamTag, (u64, u64)>,
@@ -247,7 +247,7 @@ impl Runs {
             Some(stream)
                 if counts && running.traffic.is_none() && self.streams.contains_key(&stream) =>
             {
-                self.ended.insert(stream, Ended { running, exit, at });
+                self.await_counts(stream, Ended { running, exit, at });
             }
             stream => {
                 if let Some(stream) = stream {
@@ -256,6 +256,22 @@ impl Runs {
                 log_exit(&running, exit, at);
             }
         }
+    }
+
+    /// A session has a relay for each of these. One that does not tell of their ends has no more of
+    /// them than it may have streams.
+    fn await_counts(&mut self, stream: StreamTag, ended: Ended) {
+        let most = ended.running.config.table.settings.dialogues() as usize;
+        let [first, last] = [0, u32::MAX].map(|tag| StreamTag { tag, ..stream });
+        let of_session = self.ended.range(first..=last);
+        if of_session.clone().count() >= most
+            && let Some(oldest) = of_session.min_by_key(|(_, e)| e.at).map(|(of, _)| *of)
+            && let Some(e) = self.ended.remove(&oldest)
+        {
+            self.streams.remove(&oldest);
+            log_exit(&e.running, e.exit, e.at);
+        }
+        self.ended.insert(stream, ended);
     }
 
     /// A relay has ended before its service was known to run: its counts are kept.

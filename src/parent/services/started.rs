@@ -52,7 +52,7 @@ impl Services {
                 if let Requester::Session(stream) = record.from {
                     self.running.forget_early(&stream);
                 }
-                let client = matches!(record.from, Requester::Net(_) | Requester::Port)
+                let client = matches!(record.from, Requester::Net(_) | Requester::Port(_))
                     .then_some(connection);
                 let with = Ends { client, net_ends, ends: false };
                 self.refused(cx, &config, service, &record, no, with);
@@ -111,10 +111,10 @@ impl Services {
                 (None, None)
             }
             Requester::Session(s) => (Some(s), None),
-            Requester::Net(_) | Requester::Port if service.attributes.lingering_close => {
+            Requester::Net(_) | Requester::Port(_) if service.attributes.lingering_close => {
                 (None, undelivered::copy(cx, &connection).map(|copy| (copy, uid)))
             }
-            Requester::Net(_) | Requester::Port | Requester::Wait(_) => (None, None),
+            Requester::Net(_) | Requester::Port(_) | Requester::Wait(_) => (None, None),
         };
         let output = undelivered::output_of(cx, &record, &connection);
         cx.children.add(pid, Role::Service);

@@ -27,7 +27,7 @@ impl Starting {
     pub fn session(&self) -> Option<usize> {
         match self.record.from {
             Requester::Session(stream) => Some(stream.session),
-            Requester::Net(_) | Requester::Port | Requester::Wait(_) => None,
+            Requester::Net(_) | Requester::Port(_) | Requester::Wait(_) => None,
         }
     }
 }

@@ -6,7 +6,7 @@
 //! that a session has ended, so its count decides only where sessions of other net processes are
 //! part of it, and where a net process counts wrongly.
 
-use crate::policy::{STANDING_MAX, Settings, Source};
+use crate::policy::{DIALOGUES_MAX, STANDING_MAX, Settings, Source};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
@@ -18,6 +18,8 @@ pub struct SessionCounts {
     sources: HashMap<Source, u32>,
     /// By net process, that is its token.
     nets: HashMap<usize, u32>,
+    /// Streams that have facts of their own, likewise.
+    branches: HashMap<usize, u32>,
     /// By both.
     here: HashMap<(usize, Source), u32>,
     /// Sessions that outlive their connections, by source, and how many of these are lost. Each may
@@ -49,6 +51,20 @@ impl SessionCounts {
         *self.nets.entry(net).or_default() += 1;
         *self.here.entry((net, source)).or_default() += 1;
         Ok(())
+    }
+
+    /// Counts one more stream that has facts of its own in this net process. False: it is one too
+    /// many. (Net keeps to the half of that, and knows sooner when one has ended.)
+    pub fn branch(&mut self, net: usize) -> bool {
+        let n = self.branches.entry(net).or_default();
+        let may = *n < DIALOGUES_MAX.saturating_mul(2);
+        *n += u32::from(may);
+        may
+    }
+
+    /// Such a stream has ended.
+    pub fn branch_over(&mut self, net: usize) {
+        one_less(&mut self.branches, net);
     }
 
     /// A session of this source outlives its connection; or one that did has ended.
@@ -125,5 +141,16 @@ mod tests {
         assert_eq!(begun, 7);
         (0..20).for_each(|n| s.end(2, of(10 + n)));
         assert_eq!((s.here.len(), s.sources.len()), (1, 1));
+    }
+
+    #[test]
+    fn streams_of_a_net_are_bounded_in_all_its_sessions_together() {
+        let mut s = SessionCounts::default();
+        let most = (0..20_000).filter(|_| s.branch(1)).count() as u32;
+        assert_eq!((most, s.branch(2)), (2 * DIALOGUES_MAX, true));
+        s.branch_over(1);
+        assert!(s.branch(1) && !s.branch(1));
+        (0..most).for_each(|_| s.branch_over(1));
+        assert_eq!(s.branches.len(), 1);
     }
 }

@@ -12,6 +12,7 @@ impl Sessions {
     pub fn over(&mut self, cx: &Context, token: usize, why: &Broken) -> Option<SessionRecord> {
         let s = self.all.remove(&token)?;
         if let Some(parent) = s.parent {
+            self.counts.branch_over(s.net);
             if let Some(p) = self.all.get_mut(&parent) {
                 p.branches -= 1;
             }

@@ -8,6 +8,7 @@ use super::failure::{Fault, Stage, Step, step};
 use super::inherited::Inherited;
 use super::launch::{Launch, Rlimit, Stderr};
 use super::trial::try_if_changed;
+use crate::sys::local::PASS_RIGHTS;
 use std::cell::Cell;
 use std::ffi::CStr;
 use std::os::fd::RawFd;
@@ -292,6 +293,12 @@ fn read_ids(call: Sysno, wanted: u32) -> Step {
 }
 
 pub(super) fn greet(o: &Order) -> Step {
+    if o.launch.takes_rights {
+        let (call, on) = (Sysno::setsockopt, 1 as libc::c_int);
+        let (level, name, size) = (libc::SOL_SOCKET, PASS_RIGHTS, size_of_val(&on));
+        // SAFETY: the option is an int, which is read. It fails only on an older kernel.
+        let _ = unsafe { syscall!(call, 0, level, name, &raw const on, size) };
+    }
     let mut left = o.launch.greeting;
     while !left.is_empty() {
         let sent = o.greeted.get();

@@ -65,6 +65,9 @@ pub struct Launch<'a> {
     /// Becomes 0 and 1, and is made blocking; None: /dev/null does. With a greeting it must be a
     /// socket.
     pub connection: Option<BorrowedFd<'a>>,
+    /// Before the greeting the connection begins to take descriptors (`local::take_rights`). The
+    /// child itself sees to that: it takes the socket's lock, which others may keep.
+    pub takes_rights: bool,
     /// Becomes 2, with [`Stderr::Connection`].
     pub errors: Option<BorrowedFd<'a>>,
     /// The connection is a terminal, which becomes the controlling one of the new session.
@@ -99,6 +102,7 @@ impl<'a> Launch<'a> {
             check: None,
             greeting: b"",
             connection: None,
+            takes_rights: false,
             errors: None,
             terminal: false,
             extra: None,
