@@ -483,7 +483,8 @@ send(own, addressed(session, of_net), of_net, b)
 text, fds = a.recvmsg(1024, 64)[:2]
 channel = socket.socket(fileno=array.array('i', fds[0][2])[0])
 send(own, order[:16] + text[16:24] + order[24:], listeners[0])
-print(len(listeners))
+print(len(listeners), flush=True)
+sys.stdin.read()
 ";
 
 /// A program that has fived's listener would take its clients, outside of net's confinement and when
@@ -506,10 +507,14 @@ fn a_service_gets_nothing_but_its_client_s_socket() {
         &session,
         &hex(&start.encode()),
     ]);
-    same(python.output().expect("python3").stdout, "1\n");
+    let pipes = python.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut python = pipes.spawn().expect("python3");
     until("it is ended", || d.log().contains(": a forbidden order; fived ends it"));
     until("another net serves", || matches!(d.nets()[..], [other] if other != net));
     assert!(!d.log().contains("START"), "{}", d.log());
+    // Until then the session has both ends of its channel.
+    drop(python.stdin.take());
+    same(python.wait_with_output().expect("python3").stdout, "1\n");
     same(
         d.ask("HOST\r\n\r\nhello\r\n"),
         format!("+ Success\r\nWhich VHOST? Host  selected\r\n{HELLO}"),
