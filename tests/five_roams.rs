@@ -20,7 +20,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 use support::five::{finish, piped};
-use support::{Daemon, Five, installed, skip, trial, trial_size, until};
+use support::{Daemon, Five, installed, skip, trial, trial_size, until, until_listened_at};
 
 const CONF: &str = "
 max_streams_anonymous = 100
@@ -241,10 +241,18 @@ fn a_transaction_of_psql_goes_on() {
     let f = Five::at(&d.place, router.address);
     let local = format!("{}/.s.PGSQL.5432", d.place.at("local"));
     let forward = Dialogue::new(l.five(&f, &["-q", "-N", "-L", &format!("{local}:pg"), H]));
-    until("the forward", || Path::new(&local).exists());
-    let mut c = f.program("psql");
-    c.args(["-X", "-A", "-t", "-q", "-h", &d.place.at("local"), "-U", "alice", "-d", "postgres"]);
-    let mut psql = Dialogue::new(piped(&mut c));
+    until_listened_at(&local);
+    let psql = || {
+        let mut c = f.program("psql");
+        c.args(["-X", "-A", "-t", "-q", "-h", &d.place.at("local"), "-U", "alice"]);
+        c.args(["-d", "postgres"]);
+        c
+    };
+    // It says no for a while after it listens.
+    until("PostgreSQL serves", || {
+        psql().args(["-c", "select 1"]).output().expect("psql").stdout == b"1\n"
+    });
+    let mut psql = Dialogue::new(piped(&mut psql()));
     let ask = |psql: &mut Dialogue, sql: &str, answer: &str| {
         psql.send(sql);
         psql.expect(answer);

@@ -35,7 +35,8 @@ impl Hung {
 
 impl Drop for Hung {
     fn drop(&mut self) {
-        umount2(&*self.at, MntFlags::MNT_DETACH).expect("umount");
+        // Its end may have unmounted it, where nobody used it any more.
+        let _ = umount2(&*self.at, MntFlags::MNT_DETACH);
     }
 }
 
@@ -170,9 +171,9 @@ fn starts_that_are_slow_hold_up_nobody_but_their_user() {
     assert!((1..10).contains(&in_vain), "{in_vain} of 120");
 }
 
-/// More than may be pending, of one client; then one of another.
+/// More than may be pending, and fewer than may wait, of one client; then one of another.
 fn whoever_asks_for_much_keeps_no_other_out(d: &Daemon, slow: &str, answer: &str) {
-    let mut many: Vec<Client> = (0..300).map(|_| d.connect()).collect();
+    let mut many: Vec<Client> = (0..200).map(|_| d.connect()).collect();
     for c in &mut many {
         c.send(slow);
     }
@@ -240,10 +241,10 @@ fn it_ends_although_a_start_hangs() {
 #[test]
 fn it_ends_although_starts_cannot_be_killed() {
     let Some((mut d, hung)) = daemon("shutdown_timeout = 600\n") else { return };
-    answers_after(&hung.device, None);
+    let asked = answers_after(&hung.device, None);
     let mut stuck = d.connect();
     stuck.send(STUCK);
-    until("it is on its way", || !d.services().is_empty());
+    until("it hangs", || asked.load(Relaxed) == 1);
     d.signal(Signal::SIGTERM);
     assert_eq!(d.wait(), 0);
     d.wait_log("1 starts hang before their exec");

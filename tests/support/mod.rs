@@ -88,6 +88,11 @@ pub fn until(what: &str, mut so: impl FnMut() -> bool) {
     }
 }
 
+/// Waits until somebody listens at this path: the file is there a moment before.
+pub fn until_listened_at(path: &str) {
+    until(path, || std::os::unix::net::UnixStream::connect(path).is_ok());
+}
+
 /// The lines of a password file: these users, each with the password `demopass`.
 pub fn passwords(names: &[&str]) -> String {
     const HASH: &str = "$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.";
