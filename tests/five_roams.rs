@@ -149,7 +149,8 @@ fn idle_streams_go_on() {
         all.iter_mut().for_each(|dialogue| dialogue.send(what));
         all.iter_mut().for_each(|dialogue| dialogue.expect(what));
     });
-    d.wait_logs("RESUME session=", 3);
+    // When the link is back, the old connection may answer before another one is made.
+    d.wait_logs("RESUME session=", 2);
 }
 
 /// Before anybody has given up the old connection: TCP alone would wait for seconds.
