@@ -89,9 +89,8 @@ fn out_of_processes_a_service_is_busy() {
     if !root() || !installed("prlimit") {
         return skip("needs root and prlimit");
     }
-    // A user of whom nothing else runs here, whatever other tests do. Linux looks at setuid(2)
-    // whether there are too many before that one: the third is.
-    let user = 40_000 + std::process::id() % 20_000;
+    // Linux looks at setuid(2) whether there are too many before that one: the third is.
+    let user = user_of_its_own();
     let conf = format!(
         "cat stream tcp nowait {user} /bin/cat\nhello stream tcp nowait {user} /bin/echo echo hello\n\
          roots stream tcp nowait root /bin/echo echo root\n"

@@ -8,7 +8,7 @@ mod support;
 use nix::sys::signal::Signal;
 use std::net::{TcpStream, UdpSocket};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use support::*;
 
 /// At its first start it leaves a process that keeps the lock, for 90 s at most or until the test
@@ -123,7 +123,7 @@ fn others_are_served(d: &Daemon) {
     for _ in 0..4 {
         same(d.ask("hello\r\n"), "+Go\r\nhello\n");
     }
-    assert!(began.elapsed() < Duration::from_secs(10), "the lock is kept for longer\n{}", d.log());
+    assert!(began.elapsed() < TIMEOUT, "the lock is kept for longer\n{}", d.log());
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn of_a_socket_that_a_program_has_whole() {
             let began = Instant::now();
             d.reload(&conf(&format!("{row} backlog = 17\n"), what));
             same(d.ask("hello\r\n"), "+Go\r\nhello\n");
-            assert!(began.elapsed() < Duration::from_secs(10), "{}", d.log());
+            assert!(began.elapsed() < TIMEOUT, "{}", d.log());
         }
         come(&d, what);
         d.place.write("release", "", 0o600);

@@ -71,6 +71,11 @@ pub fn user() -> String {
     me.expect("passwd").expect("a user with a name").name
 }
 
+/// The number of a user without an account, as whom no other test program runs anything.
+pub fn user_of_its_own() -> u32 {
+    30_000 + std::process::id() % 10_000
+}
+
 /// Is this program installed?
 pub fn installed(program: &str) -> bool {
     let found = std::process::Command::new("sh")
