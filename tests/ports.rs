@@ -43,6 +43,9 @@ fn without_a_name_only_the_port_leads_to_it() {
 
 #[test]
 fn rows_without_a_name_to_be_reached_by_may_share_it_and_differ_by_their_ports() {
+    if !has_ipv6() {
+        return;
+    }
     let row = |name: &str, port: &str, says: &str| {
         format!(
             "{name} stream tcp nowait @USER@ /bin/sh sh -c 'echo {says}; cat'\n port = {port}\n tcpmux = no\n instances = 1\n"
@@ -162,6 +165,9 @@ fn the_rules_and_limits_of_a_row_hold_at_its_port() {
 
 #[test]
 fn no_address_is_every_address_and_a_family_is_that_family() {
+    if !has_ipv6() {
+        return;
+    }
     let d = Daemon::with("all stream tcp nowait @USER@ internal echo\n port = 0\n").start();
     let port = d.port(0).port();
     for host in ["127.0.0.1", "[::1]"] {

@@ -448,6 +448,8 @@ time.sleep(120)";
         return skip("needs root and python3");
     }
     let d = Daemon::with("echo stream tcp nowait @USER@ internal\n").start();
+    same(d.ask("echo\r\n"), GO);
+    d.wait_log("EXIT service=echo");
     let idle = proc::descriptors(d.parent_pid()).len();
     let mut session = d.connect();
     session.send("HOST\r\n").expect("+ Success\r\nWhich VHOST? ");

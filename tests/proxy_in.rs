@@ -130,9 +130,8 @@ fn a_client_whose_port_a_reload_has_taken_away_is_logged() {
     let rows = "metrics stream tcp nowait @USER@ internal\n";
     let d = Daemon::with(&format!("{FROM}{rows}{}", who("who", " port = 127.0.0.1:0\n"))).start();
     let (net, port) = (d.net_pid(), d.port(0));
-    let before = proc::descriptors(net).len();
     let mut c = at(port);
-    until("net has the client", || proc::descriptors(net).len() > before);
+    until("net has the client", || c.is_at(net));
     d.reload(&format!("{FROM}{rows}"));
     same(c.send(V1).read_all(), "");
     same(d.wait_log("REFUSE "), "REFUSE service= host= from=192.0.2.7 reason=unknown");

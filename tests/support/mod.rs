@@ -76,6 +76,15 @@ pub fn user_of_its_own() -> u32 {
     30_000 + std::process::id() % 10_000
 }
 
+/// Has this computer addresses of IPv6? If not, the test was told to be skipped.
+pub fn has_ipv6() -> bool {
+    let there = std::net::TcpListener::bind("[::1]:0").is_ok();
+    if !there {
+        skip("needs IPv6");
+    }
+    there
+}
+
 /// Is this program installed?
 pub fn installed(program: &str) -> bool {
     let found = std::process::Command::new("sh")
