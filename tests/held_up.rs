@@ -187,6 +187,9 @@ const MANY: &str = "max_services_per_source = 1000\n";
 
 #[test]
 fn whoever_asks_for_much_of_a_slow_user_s_keeps_no_other_out() {
+    if !descriptors(4096) {
+        return skip("needs 4096 descriptors (ulimit -n)");
+    }
     let Some((d, hung)) = daemon(MANY) else { return };
     answers_after(&hung.device, Some(Duration::from_millis(60)));
     whoever_asks_for_much_keeps_no_other_out(&d, STUCK, "+Go\r\n");
@@ -194,6 +197,9 @@ fn whoever_asks_for_much_of_a_slow_user_s_keeps_no_other_out() {
 
 #[test]
 fn connections_that_are_slow_keep_no_other_out() {
+    if !descriptors(4096) {
+        return skip("needs 4096 descriptors (ulimit -n)");
+    }
     let Some(hung) = hung() else { return };
     // What it answers is no socket.
     answers_after(&hung.device, Some(Duration::from_millis(60)));

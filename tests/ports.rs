@@ -384,6 +384,9 @@ fn mistakes_are_reported() {
 
 #[test]
 fn many_clients_at_once_all_have_their_service() {
+    if !descriptors(4096) {
+        return skip("needs 4096 descriptors (ulimit -n)");
+    }
     let d = Daemon::with(
         "echo stream tcp nowait @USER@ internal\n port = 127.0.0.1:0\n backlog = 512\n",
     )
@@ -401,6 +404,9 @@ fn many_clients_at_once_all_have_their_service() {
 
 #[test]
 fn a_thousand_ports_wake_nobody_while_no_client_comes() {
+    if !descriptors(4096) {
+        return skip("needs 4096 descriptors (ulimit -n)");
+    }
     let row = |n: usize| {
         format!("p{n} stream tcp nowait @USER@ /bin/cat cat\n port = 127.0.0.1:0\n tcpmux = no\n")
     };
@@ -472,6 +478,9 @@ fn what_is_decided_of_rows_that_have_ports_alone() {
 /// Who came first is not served first, where one source has hundreds of connections.
 #[test]
 fn one_source_keeps_no_other_waiting_at_a_port() {
+    if !descriptors(4096) {
+        return skip("needs 4096 descriptors (ulimit -n)");
+    }
     let conf = "hello stream tcp nowait @USER@ /bin/echo echo hello\n port = 127.0.0.1:0\n";
     let mut d = Daemon::with(&format!("max_services_per_source = 1000\n{conf}")).start();
     d.signal(Signal::SIGSTOP);

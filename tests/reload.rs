@@ -219,6 +219,9 @@ fn a_reload_goes_from_every_address_to_one_of_the_same_port_and_back() {
 
 #[test]
 fn who_has_come_to_an_address_that_is_given_up_is_served() {
+    if !descriptors(4096) {
+        return skip("needs 4096 descriptors (ulimit -n)");
+    }
     let d = Daemon::with(&format!(
         "listen = 127.0.0.1:0 127.0.0.2:0\nmax_services_per_source = 300\n{CONF}"
     ))
