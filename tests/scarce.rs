@@ -318,6 +318,32 @@ fn requests_wait_where_net_s_user_has_too_many_descriptors_under_way() {
     waiting.iter_mut().for_each(|c| same(c.read_all(), HELLO));
 }
 
+/// A root without the rights that lift that limit shares it with every root of this computer.
+#[test]
+fn it_starts_when_descriptors_that_were_under_way_have_come() {
+    if !installed("prlimit") || !installed("setpriv") || !installed("python3") || !root() {
+        return skip("needs root, prlimit, setpriv and python3");
+    }
+    let mut others = Command::new("python3")
+        .args(["-c", UNDER_WAY, "0"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3");
+    let mut reply = [0; 6];
+    others.stdout.take().expect("output").read_exact(&mut reply).expect("they are under way");
+    let come = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        drop(others.stdin.take());
+        others.wait().expect("their end");
+    });
+    let few = "prlimit --nofile=64:64 setpriv --bounding-set=-sys_admin,-sys_resource \
+               --inh-caps=-sys_admin,-sys_resource";
+    let d = Daemon::with(CONF).under(&few.split_whitespace().collect::<Vec<_>>()).start();
+    come.join().expect("they have come");
+    same(d.ask("hello\r\n"), HELLO);
+}
+
 #[test]
 fn streams_leave_net_what_others_need() {
     if !installed("prlimit") || !installed("setpriv") || !root() {
