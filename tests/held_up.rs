@@ -168,7 +168,8 @@ fn starts_that_are_slow_hold_up_nobody_but_their_user() {
     strace.kill().and_then(|()| strace.wait()).expect("kill");
     let waits = std::fs::read_to_string(&waits).expect("waits");
     let in_vain = waits.lines().filter(|l| l.contains("ETIMEDOUT")).count();
-    assert!((1..10).contains(&in_vain), "{in_vain} of 120");
+    // None, where it was so late itself that there was nothing to wait for.
+    assert!(in_vain < 10, "{in_vain} of 120");
 }
 
 /// More than may be pending, and fewer than may wait, of one client; then one of another.
