@@ -50,14 +50,12 @@ fn a_client_that_reads_nothing_is_not_kept_for_ever() {
         .collect();
     let d = Daemon::with(&format!("request_timeout = 3\n{conf}")).start();
     let net = d.net_pid();
-    let sockets = || proc::descriptors(net).iter().filter(|f| f.1.starts_with("socket:")).count();
-    let own = sockets();
     let mut deaf: Vec<Client> = (0..3).map(|_| d.connect()).collect();
     deaf.iter_mut().for_each(|c| {
-        c.send("HELP\r\n");
+        c.send("HELP\r\n").expect("0-n");
     });
     if root() {
-        until("they are let go", || sockets() <= own);
+        until("they are let go", || !deaf.iter().any(|c| c.is_at(net)));
     }
     // Who reads has all of it, unless the machine is so slow that the time is over first.
     until("all of it", || {
@@ -89,11 +87,13 @@ fn out_of_processes_a_service_is_busy() {
     if !root() || !installed("prlimit") {
         return skip("needs root and prlimit");
     }
-    // A user of whom nothing else runs here. Linux looks at setuid(2) whether there are too many
-    // before that one: the third is.
-    let conf = "cat stream tcp nowait games /bin/cat\nhello stream tcp nowait games /bin/echo echo hello\n\
-                roots stream tcp nowait root /bin/echo echo root\n";
-    let d = Daemon::with(conf).under(&["prlimit", "--nproc=1:1"]).start();
+    // Linux looks at setuid(2) whether there are too many before that one: the third is.
+    let user = user_of_its_own();
+    let conf = format!(
+        "cat stream tcp nowait {user} /bin/cat\nhello stream tcp nowait {user} /bin/echo echo hello\n\
+         roots stream tcp nowait root /bin/echo echo root\n"
+    );
+    let d = Daemon::with(&conf).under(&["prlimit", "--nproc=1:1"]).start();
     let _two = [0; 2].map(|_| d.connect().cat());
     same(d.ask("hello\r\n"), BUSY);
     assert!(d.wait_log("REFUSE service=hello").contains("reason=processes"));
@@ -135,6 +135,9 @@ fn per_source_counts_a_network_of_64_bits_as_one() {
     if !root() || !installed("ip") {
         return skip("needs root and ip");
     }
+    if !has_ipv6() {
+        return;
+    }
     // A network of its own for this thread, and for what it starts.
     let tested = std::thread::spawn(|| {
         if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).is_err() {
@@ -160,14 +163,21 @@ fn per_source_counts_a_network_of_64_bits_as_one() {
 #[test]
 fn cps() {
     let d = cat("cps = 3 600");
-    // More than three in one second come within these many; from then on it is busy for long.
-    let answers: Vec<Vec<u8>> = (0..200).map(|_| d.ask("cat\r\n")).collect();
-    let first = answers.iter().position(|a| a == BUSY.as_bytes()).expect("busy at last");
-    assert!(first >= 3, "three may start in a second");
-    assert!(
-        answers[..first].iter().all(|a| a == GO.as_bytes())
-            && answers[first..].iter().all(|a| a == BUSY.as_bytes())
-    );
+    // More than three that come at once are too many; from then on it is busy for long.
+    let at_once = |n: usize| {
+        let mut all: Vec<Client> = (0..n).map(|_| d.connect()).collect();
+        d.signal(Signal::SIGSTOP);
+        all.iter_mut().for_each(|c| {
+            c.send("cat\r\n").half_close();
+        });
+        d.signal(Signal::SIGCONT);
+        let answers: Vec<Vec<u8>> = all.iter_mut().map(Client::read_all).collect();
+        assert!(answers.iter().all(|a| a == GO.as_bytes() || a == BUSY.as_bytes()), "{answers:?}");
+        answers.iter().filter(|a| *a == GO.as_bytes()).count()
+    };
+    assert_eq!(at_once(3), 3, "three may start in a second");
+    until("more than three begin in a second", || at_once(10) < 10);
+    assert_eq!(at_once(10), 0);
     assert!(d.wait_log("REFUSE service=cat").contains("reason=cps"));
     // Not only for the rest of that second.
     std::thread::sleep(Duration::from_millis(1100));
@@ -243,6 +253,9 @@ fn thousands_of_silent_clients_cost_next_to_nothing() {
 
 #[test]
 fn many_services_at_once() {
+    if !descriptors(4096) {
+        return skip("needs 4096 descriptors (ulimit -n)");
+    }
     let d = Daemon::with(CONF).start();
     let mut all: Vec<Client> = (0..200).map(|_| d.connect()).collect();
     all.iter_mut().for_each(|c| {
@@ -295,7 +308,7 @@ fn of_many_at_once_each_has_its_own_answer() {
     ] {
         assert_eq!(d.wait_logs(line, n).len(), n, "{line}");
     }
-    until("nothing is left open", || proc::descriptors(d.parent_pid()).len() == idle);
+    until("nothing is left open", || proc::descriptors(d.parent_pid()).len() <= idle);
 }
 
 /// A client that saw a service end is not refused because its end was not told yet.
@@ -306,18 +319,13 @@ fn whoever_waits_for_the_end_is_not_refused() {
     first.send("cat\r\nx").expect("+Go\r\nx");
     let pid = nix::unistd::Pid::from_raw(d.service("cat"));
     let net = d.net_pid();
-    // The first client's socket is the service's alone by now, or in a moment.
-    let mut idle = usize::MAX;
-    until("net has let go of the first client", || {
-        std::mem::replace(&mut idle, proc::descriptors(net).len()) == idle
-    });
     d.signal(Signal::SIGSTOP);
     let mut second = d.connect();
     second.send("ca");
-    until("net has the client", || proc::descriptors(net).len() == idle + 1);
+    until("net has the client", || second.is_at(net));
     second.send("t\r\nx");
     // The order is before the parent when the end comes.
-    until("the order is given", || proc::descriptors(net).len() == idle);
+    until("the order is given", || !second.is_at(net));
     nix::sys::signal::kill(pid, Signal::SIGKILL).expect("kill");
     until("the service has ended", || !proc::alive(pid.as_raw()));
     d.signal(Signal::SIGCONT);

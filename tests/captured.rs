@@ -17,7 +17,7 @@ use nix::sys::signal::Signal;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use support::*;
 
 const CONF: &str = "
@@ -468,7 +468,7 @@ fn a_file_whose_close_waits_keeps_nobody_waiting() {
 /// Arguments: the pid of a net process, and the orders `Session` and `StartOnClient`, which is said
 /// with that process's listener, for the session that has begun.
 const HANDS_LISTENER: &str = r"
-import array, ctypes, os, socket, sys
+import array, ctypes, os, select, socket, sys
 pid, session, order = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), bytes.fromhex(sys.argv[3])
 libc, pidfd = ctypes.CDLL(None), os.pidfd_open(pid)
 def send(to, order, *fds):
@@ -649,7 +649,7 @@ fn a_connection_of_another_network_is_no_client() {
 /// with the end of a pair that goes to the parent, and that somebody else has too: its kernel's lock
 /// is kept (`lock`), or messages come to it with a descriptor of their sender's process (`pidfd`).
 /// It says the order through the pair, and through what has come from the parent, prints that, and
-/// waits for the end of its input, 20 s at most.
+/// waits for the end of its input, two minutes at most.
 const SHARES_AN_END: &str = r"
 import array, ctypes, fcntl, os, select, socket, struct, sys, threading
 pid, session, order = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), bytes.fromhex(sys.argv[3])
@@ -674,7 +674,7 @@ try:
 except TimeoutError:
     pass
 print('said', flush=True)
-select.select([sys.stdin], [], [], 20)
+select.select([sys.stdin], [], [], 120)
 os._exit(0)
 ";
 
@@ -702,7 +702,7 @@ fn nobody_has_the_socket_that_the_parent_receives_from() {
         said.stdout.take().expect("piped").read_exact(&mut [0; 5]).expect("a line");
         let began = Instant::now();
         same(d.ask("hello\r\n"), HELLO);
-        assert!(began.elapsed() < Duration::from_secs(10), "the lock is kept for 20 s");
+        assert!(began.elapsed() < TIMEOUT, "the lock is kept for two minutes");
         let now = proc::descriptors(d.parent_pid()).len();
         assert!(now < open + 20, "{what}: {open}, {now}");
         kill_and_wait(&mut said);
@@ -712,8 +712,8 @@ fn nobody_has_the_socket_that_the_parent_receives_from() {
 /// Arguments: the pid of a net process, an order, what it says of the client's addresses (`right`,
 /// `wrong`: another client, or `nothing`), whether the kernel's lock of the client's socket is kept
 /// (`lock`), and the port or path that it came to. The order is said with that socket, and with one
-/// end of a pair where it is `Session`. It prints that, and waits for the end of its input, 20 s at
-/// most.
+/// end of a pair where it is `Session`. It prints that, and waits for the end of its input, two
+/// minutes at most.
 const SAYS_ADDRESSES: &str = r"
 import array, ctypes, fcntl, os, select, socket, struct, sys, threading
 pid, order, says, lock = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), sys.argv[3], sys.argv[4:5]
@@ -737,7 +737,7 @@ pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 fds = [of_net.fileno()] + ([pair[1].fileno()] if order[2:4] == b'\x03\x01' else [])
 own.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', fds))])
 print('said', flush=True)
-select.select([sys.stdin], [], [], 20)
+select.select([sys.stdin], [], [], 120)
 os._exit(0)
 ";
 
@@ -763,7 +763,7 @@ fn whoever_keeps_the_lock_of_a_client_s_socket_keeps_it_from_nobody() {
         for _ in 0..20 {
             same(d.ask("hello\r\n"), HELLO);
         }
-        assert!(began.elapsed() < Duration::from_secs(10), "{says}: the lock is kept for 20 s");
+        assert!(began.elapsed() < TIMEOUT, "{says}: the lock is kept for two minutes");
         kill_and_wait(&mut said);
         d.signal(Signal::SIGTERM);
     }
@@ -843,7 +843,7 @@ fn a_net_process_cannot_say_who_its_client_is() {
 /// Arguments: the pid of a net process, a forbidden order, and `Start`. A
 /// thread of that process is made to wait for the kernel's lock of a client's socket, so that it
 /// cannot end; then it says the forbidden order, and when it was killed, in its channel, the other
-/// one. It prints that, and waits for the end of its input, 20 s at most.
+/// one. It prints that, and waits for the end of its input, two minutes at most.
 const CANNOT_END: &str = r"
 import array, ctypes, fcntl, os, select, socket, struct, sys, threading, time
 pid, forbidden, start = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), bytes.fromhex(sys.argv[3])
@@ -877,7 +877,7 @@ try:
 except OSError:
     pass
 print('said', flush=True)
-select.select([sys.stdin], [], [], 20)
+select.select([sys.stdin], [], [], 120)
 os._exit(0)
 ";
 

@@ -112,8 +112,8 @@ fn without_ipv6_the_default_is_ipv4() {
     let script = format!(
         "ip link set lo up; sysctl -qw net.ipv6.conf.all.disable_ipv6=1; cd {}
          '{}' -f f.conf 2>log & pid=$!
-         for n in $(seq 100); do grep -q ^listening log && break; sleep 0.1; done
-         printf 'hello\\r\\n' | nc -w 5 127.0.0.1 1; kill $pid; wait $pid; cat log >&2",
+         for n in $(seq 600); do grep -q ^listening log && break; sleep 0.1; done
+         printf 'hello\\r\\n' | nc -w 60 127.0.0.1 1; kill $pid; wait $pid; cat log >&2",
         place.path.display(),
         env!("CARGO_BIN_EXE_fived"),
     );

@@ -16,7 +16,6 @@ max_sessions_per_source = 1000
 max_services_per_source = 1000
 cat   stream tcp nowait @USER@ /bin/cat cat
 hello stream tcp nowait @USER@ /bin/echo echo hello
-few   stream tcp nowait lp /bin/cat cat
 ";
 const HELLO: &str = "+Go\r\nhello\n";
 
@@ -86,8 +85,8 @@ fn processes_run_out_and_come_back() {
         return skip("needs root and prlimit");
     }
     let rounds = trial_size("processes", 3, 200);
-    // The user's own, of whom nothing else runs here.
-    let d = Daemon::with(CONF).under(&["prlimit", "--nproc=5:5"]).start();
+    let few = format!("few stream tcp nowait {} /bin/cat cat\n", user_of_its_own());
+    let d = Daemon::with(&format!("{CONF}{few}")).under(&["prlimit", "--nproc=5:5"]).start();
     let (mut served, mut refused) = (0, 0);
     for _ in 0..rounds {
         let mut all: Vec<Client> = (0..12).map(|_| d.connect()).collect();

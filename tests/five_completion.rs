@@ -16,7 +16,7 @@ fn offered(f: &Five, line: &str) -> Vec<String> {
     );
     let mut shell = f.program("timeout");
     shell
-        .args(["20", "bash", "--norc", "-c", &script, "bash", line])
+        .args(["60", "bash", "--norc", "-c", &script, "bash", line])
         .current_dir(top())
         .stdin(Stdio::null());
     let directory = std::path::Path::new(env!("CARGO_BIN_EXE_five")).parent().expect("a directory");

@@ -10,7 +10,9 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Stdio;
 use support::five::ended;
-use support::{Daemon, Five, installed, kill_and_wait, passwords, proc, skip, until};
+use support::{
+    Daemon, Five, installed, kill_and_wait, passwords, proc, skip, until, until_listened_at,
+};
 
 const CONF: &str = "
 cat    stream tcp nowait @USER@ /bin/cat  cat
@@ -92,7 +94,7 @@ fn without_a_shared_session_they_last_as_long_as_the_call() {
     let path = d.place.at("local");
     let f = Five::new(&d).config(&format!("forward = {path}:hello\n"));
     let mut call = f.start(&["-q", "-x", H, "cat"]);
-    until("it listens", || Path::new(&path).exists());
+    until_listened_at(&path);
     assert_eq!(ask(&path, ""), "hello\n");
     drop(call.stdin.take());
     assert_eq!(call.wait().expect("wait").code(), Some(0));

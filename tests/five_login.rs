@@ -15,7 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use support::five::ended;
-use support::{Daemon, Five, installed, passwords, proc, root, skip, until};
+use support::{Daemon, Five, installed, passwords, proc, root, skip, until, until_listened_at};
 
 const CONF: &str = "
 passwords       = @DIR@/passwd
@@ -79,7 +79,7 @@ impl Agent {
             .stdout(Stdio::null())
             .spawn()
             .expect("ssh-agent");
-        until("the agent", || Path::new(&path).exists());
+        until_listened_at(&path);
         let added = Command::new("ssh-add")
             .arg("-q")
             .args(keys)

@@ -84,7 +84,7 @@ fn typed(f: &Five, d: &Daemon, commands: &str) -> String {
     // which bash reads none ahead).
     d.place.write("pasted", &script, 0o644);
     shell
-        .args(["30", "bash", "-s"])
+        .args(["60", "bash", "-s"])
         .current_dir(&d.place.path)
         .env("PATH", path)
         .env_remove("GIT_CONFIG_GLOBAL");

@@ -301,7 +301,7 @@ fn a_web_server_at_home_has_a_port_on_the_server() {
     d.wait_log("OFFER service=web ");
     for _ in 0..3 {
         let out = Command::new("curl")
-            .args(["-sS", "--max-time", "20", &format!("http://127.0.0.1:{port}/page")])
+            .args(["-sS", "--max-time", "60", &format!("http://127.0.0.1:{port}/page")])
             .output()
             .expect("curl");
         let (page, err) =

@@ -17,7 +17,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use support::five::{ended, finish, piped};
-use support::{Daemon, Five, Place, installed, read, root, run, skip, until};
+use support::{Daemon, Five, Place, has_ipv6, installed, read, root, run, skip, until};
 
 const CONF: &str = "hello stream tcp nowait @USER@ /bin/echo echo hello\n";
 const H: &str = "127.0.0.1";
@@ -243,6 +243,9 @@ fn quiet_calls_report_a_key_that_is_not_trusted() {
 
 #[test]
 fn names_that_dns_does_not_allow_are_not_sent_to_the_server() {
+    if !has_ipv6() {
+        return;
+    }
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
     // Numbers that the resolver takes for the loopback's address.

@@ -21,6 +21,9 @@ fn ipv4() {
 
 #[test]
 fn ipv6() {
+    if !has_ipv6() {
+        return;
+    }
     let d = Daemon::with(CONF).listen("[::1]:0").start();
     same(ask(Ipv6Addr::LOCALHOST, &d, 0), HELLO);
     d.wait_log("START service=hello host= pid=")
@@ -31,6 +34,9 @@ fn ipv6() {
 
 #[test]
 fn both_on_one_listener() {
+    if !has_ipv6() {
+        return;
+    }
     let d = Daemon::with(CONF).listen("[::]:0").start();
     same(ask(Ipv6Addr::LOCALHOST, &d, 0), HELLO);
     same(ask(Ipv4Addr::LOCALHOST, &d, 0), HELLO);
@@ -40,6 +46,9 @@ fn both_on_one_listener() {
 
 #[test]
 fn several() {
+    if !has_ipv6() {
+        return;
+    }
     let d =
         Daemon::with(CONF).listen("127.0.0.1:0").listen("[::1]:0").listen("127.0.0.2:0").start();
     assert_eq!(d.addresses.len(), 3);
@@ -50,6 +59,9 @@ fn several() {
 
 #[test]
 fn the_setting() {
+    if !has_ipv6() {
+        return;
+    }
     let conf = format!("listen = 127.0.0.1:0\nlisten += [::1]:0\n{CONF}");
     let d = Daemon::with(&conf).listen("").start();
     assert_eq!(d.listening(2).len(), 2);
@@ -59,6 +71,9 @@ fn the_setting() {
 /// At the start as at a reload, in whichever order they are written.
 #[test]
 fn an_address_beside_all_addresses() {
+    if !has_ipv6() {
+        return;
+    }
     let port = free_port();
     let (all, one, v6) =
         (format!("[::]:{port}"), format!("127.0.0.1:{port}"), format!("[::1]:{port}"));
@@ -94,6 +109,9 @@ fn the_option_goes_before_the_setting() {
 
 #[test]
 fn rows_of_one_family() {
+    if !has_ipv6() {
+        return;
+    }
     let conf = "n stream tcp4 nowait @USER@ /bin/echo echo four\nN stream tcp6 nowait @USER@ /bin/echo echo six\nb stream tcp46 nowait @USER@ /bin/echo echo both\n";
     let d = Daemon::with(conf).listen("[::]:0").start();
     let port = d.address().port();

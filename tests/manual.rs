@@ -74,7 +74,7 @@ fn typed(d: &Daemon, command: &str, input: &str) -> String {
         if input.is_empty() { (&["-s"], &command) } else { (&["-c", &command], input) };
     d.place.write("input", input, 0o644);
     let out = Command::new("timeout")
-        .args(["20", "bash"])
+        .args(["60", "bash"])
         .args(script)
         .current_dir(&d.place.path)
         .env("HOME", &d.place.path)

@@ -142,16 +142,12 @@ fn a_client_that_is_gone_is_counted_and_logged() {
     same(d.ask("echo\r\n"), GO);
     d.wait_log("EXIT service=echo");
     let net = d.net_pid();
-    let mut idle = usize::MAX;
-    until("net has let go of the first client", || {
-        std::mem::replace(&mut idle, proc::descriptors(net).len()) == idle
-    });
     d.signal(Signal::SIGSTOP);
     let mut plain = d.connect();
     plain.send("ec");
-    until("net has the client", || proc::descriptors(net).len() == idle + 1);
+    until("net has the client", || plain.is_at(net));
     plain.send("ho\r\n");
-    until("the order is given", || proc::descriptors(net).len() == idle);
+    until("the order is given", || !plain.is_at(net));
     let mut session = d.connect();
     session.send("MULTIPLEX\r\n").expect("+ Success\r\n");
     [plain, session].iter().for_each(|client| reset(&client.0));

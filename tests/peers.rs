@@ -135,7 +135,7 @@ fn svnserve() {
     .start();
     let dir = d.place.path.display();
     sh(&format!(
-        "mkdir {dir}/svn && svnadmin create {dir}/svn/r && echo hello >{dir}/f && svn import -q -m x {dir}/f file://{dir}/svn/r/f"
+        "mkdir {dir}/svn && svnadmin create {dir}/svn/r && echo hello >{dir}/f && svn import -q --force-log -m x {dir}/f file://{dir}/svn/r/f"
     ));
     for port in ways(&d, "svn") {
         assert_eq!(sh(&format!("svn --non-interactive cat svn://127.0.0.1:{port}/r/f")), "hello\n");

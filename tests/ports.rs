@@ -45,6 +45,9 @@ fn without_a_name_only_the_port_leads_to_it() {
 
 #[test]
 fn rows_without_a_name_to_be_reached_by_may_share_it_and_differ_by_their_ports() {
+    if !has_ipv6() {
+        return;
+    }
     let row = |name: &str, port: &str, says: &str| {
         format!(
             "{name} stream tcp nowait @USER@ /bin/sh sh -c 'echo {says}; cat'\n port = {port}\n tcpmux = no\n instances = 1\n"
@@ -138,7 +141,9 @@ fn the_rules_and_limits_of_a_row_hold_at_its_port() {
     let row = |name: &str, rule: &str| {
         format!("{name} stream tcp nowait @USER@ internal echo\n port = 127.0.0.1:0\n {rule}\n")
     };
-    let hour = std::process::Command::new("date").arg("+%H").output().expect("date").stdout;
+    // Of this computer, as for fived.
+    let mut date = std::process::Command::new("date");
+    let hour = date.arg("+%H").env_remove("TZ").output().expect("date").stdout;
     let day = matches!(String::from_utf8_lossy(&hour).trim().parse(), Ok(6..18));
     let closed = if day { "access_times = 20:00-21:00" } else { "access_times = 12:00-13:00" };
     let d = Daemon::with(
@@ -162,6 +167,9 @@ fn the_rules_and_limits_of_a_row_hold_at_its_port() {
 
 #[test]
 fn no_address_is_every_address_and_a_family_is_that_family() {
+    if !has_ipv6() {
+        return;
+    }
     let d = Daemon::with("all stream tcp nowait @USER@ internal echo\n port = 0\n").start();
     let port = d.port(0).port();
     for host in ["127.0.0.1", "[::1]"] {
@@ -300,40 +308,32 @@ fn where_l_is_given_a_row_may_have_the_port_of_listen() {
     assert!(line.ends_with(" services=2"), "{line}");
 }
 
+/// Who comes between the last look and the close is lost: here they have all come before.
 #[test]
 fn who_waits_at_a_port_that_is_given_up_is_served() {
     let (stays, goes) = (free_address(), free_address());
-    let row = |port: &str| format!("echo stream tcp nowait @USER@ internal\n port = {port}\n");
-    let both = row(&format!("{stays} {goes}"));
-    let d = Daemon::with(&both).start();
-    let done = std::sync::atomic::AtomicBool::new(false);
-    let bad = std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..4)
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut bad = 0;
-                    while !done.load(std::sync::atomic::Ordering::Relaxed) {
-                        // Where nobody listens is no reset.
-                        let Ok(mut s) = TcpStream::connect(goes) else { continue };
-                        let mut back = [0];
-                        bad += usize::from(
-                            s.write_all(b"x").is_err() || s.read_exact(&mut back).is_err(),
-                        );
-                    }
-                    bad
-                })
-            })
-            .collect();
-        for n in 0..20 {
-            let stays = row(&stays.to_string());
-            d.reload(if n % 2 == 0 { &stays } else { &both });
-            until("it is read", || d.log().matches("RELOAD file=").count() > n);
+    let row = |ports: &str| {
+        let own = "state_directory = @DIR@/state\necho stream tcp nowait @USER@ internal\n";
+        format!("{own} port = {ports}\n")
+    };
+    let confs = [row(&stays.to_string()), row(&format!("{stays} {goes}"))];
+    let d = Daemon::with(confs[1].split_once('\n').expect("a row").1).start();
+    for n in 0..20 {
+        let conf = &confs[n % 2];
+        d.signal(Signal::SIGSTOP);
+        let at = if n % 2 == 0 { goes } else { stays };
+        let mut come: Vec<Client> = (0..8).map(|_| Client::connect(at)).collect();
+        d.place.write("fived.conf", conf, 0o644);
+        d.signal(Signal::SIGHUP);
+        d.signal(Signal::SIGCONT);
+        d.wait_logs("RELOAD file=", n + 1);
+        for c in &mut come {
+            same(c.send("x").half_close().read_all(), "x");
         }
-        done.store(true, std::sync::atomic::Ordering::Relaxed);
-        clients.into_iter().map(|c| c.join().expect("a client")).sum::<usize>()
-    });
-    // Only who comes between the last look and the close is lost.
-    assert!(bad <= 4, "{bad} clients were reset");
+        if n % 2 == 0 {
+            until("the port is closed", || TcpStream::connect(goes).is_err());
+        }
+    }
 }
 
 #[test]
@@ -386,6 +386,9 @@ fn mistakes_are_reported() {
 
 #[test]
 fn many_clients_at_once_all_have_their_service() {
+    if !descriptors(4096) {
+        return skip("needs 4096 descriptors (ulimit -n)");
+    }
     let d = Daemon::with(
         "echo stream tcp nowait @USER@ internal\n port = 127.0.0.1:0\n backlog = 512\n",
     )
@@ -403,6 +406,9 @@ fn many_clients_at_once_all_have_their_service() {
 
 #[test]
 fn a_thousand_ports_wake_nobody_while_no_client_comes() {
+    if !descriptors(4096) {
+        return skip("needs 4096 descriptors (ulimit -n)");
+    }
     let row = |n: usize| {
         format!("p{n} stream tcp nowait @USER@ /bin/cat cat\n port = 127.0.0.1:0\n tcpmux = no\n")
     };
@@ -474,10 +480,14 @@ fn what_is_decided_of_rows_that_have_ports_alone() {
 /// Who came first is not served first, where one source has hundreds of connections.
 #[test]
 fn one_source_keeps_no_other_waiting_at_a_port() {
+    if !descriptors(4096) {
+        return skip("needs 4096 descriptors (ulimit -n)");
+    }
     let conf = "hello stream tcp nowait @USER@ /bin/echo echo hello\n port = 127.0.0.1:0\n";
     let mut d = Daemon::with(&format!("max_services_per_source = 1000\n{conf}")).start();
     d.signal(Signal::SIGSTOP);
-    let mut flood: Vec<Client> = (0..300).map(|_| at(&d, 0)).collect();
+    // Fewer than may wait for one user's starts, where those are slow.
+    let mut flood: Vec<Client> = (0..200).map(|_| at(&d, 0)).collect();
     let (from, to) = ("127.0.0.2", (std::net::Ipv4Addr::LOCALHOST, d.port(0).port()).into());
     let mut honest = connect_from(from.parse().expect("address"), to);
     d.signal(Signal::SIGCONT);

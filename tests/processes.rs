@@ -65,16 +65,17 @@ fn ps_names_each_process_by_what_it_is() {
     let d = Daemon::with("chargen stream tcp nowait @USER@ internal\n").start();
     let mut c = d.connect();
     c.send("chargen\r\n").expect("+Go\r\n");
-    let children = proc::children(d.parent_pid());
-    let mut names: Vec<String> = Vec::new();
-    // Its exec follows the reply.
-    until("the service has its name", || {
-        names = children.iter().map(|pid| proc::arguments(*pid)[0].clone()).collect();
-        names.iter().any(|name| name == "fived-service")
-    });
-    let comm = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).expect("comm");
+    let comm = |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/comm"));
+    // The service's exec follows the reply.
     until("each has its name", || {
-        children.iter().zip(&names).all(|(pid, name)| comm(pid).trim_end() == name)
+        let named = |pid: &i32| {
+            let name = proc::arguments(*pid).first().cloned()?;
+            comm(*pid).is_ok_and(|comm| comm.trim_end() == name).then_some(name)
+        };
+        let children = proc::children(d.parent_pid());
+        let mut names: Vec<_> = children.iter().filter_map(named).collect();
+        names.sort();
+        names == ["fived-keys", "fived-net", "fived-service"] && names.len() == children.len()
     });
 }
 
@@ -165,11 +166,11 @@ fn a_net_whose_loop_hangs_is_replaced_when_somebody_waits() {
     let d = Daemon::with(CONF).start();
     let net = d.net_pid();
     let mut strace = hang(net);
-    same(d.ask("hello\r\n"), HELLO);
-    let mut late = d.connect();
-    late.send("hello\r\n");
-    same(late.read_all(), HELLO);
-    d.wait_log(&format!("WARN net: pid {net} has not answered for"));
+    // The first may come before strace(1) holds it up.
+    until("it has hung while somebody waited", || {
+        same(d.ask("hello\r\n"), HELLO);
+        d.log().contains(&format!("WARN net: pid {net} has not answered for"))
+    });
     strace.kill().and_then(|()| strace.wait()).expect("kill");
     until("it is gone", || !proc::alive(net));
 }
@@ -188,9 +189,12 @@ fn a_net_whose_loop_hangs_is_replaced_when_it_is_to_relay() {
     let [port] = d.ports();
     let net = d.net_pid();
     let mut strace = hang(net);
-    // The first may end the wait that had begun before.
-    let _all: Vec<Client> = (0..3).map(|_| Client::connect(port)).collect();
-    d.wait_log(&format!("WARN net: pid {net} has not answered for"));
+    // Those that come first may end the wait that had begun before.
+    until("it has hung while somebody waited", || {
+        // It waits until another net process is there, or is served.
+        Client::connect(port).read_any();
+        d.log().contains(&format!("WARN net: pid {net} has not answered for"))
+    });
     strace.kill().and_then(|()| strace.wait()).expect("kill");
     until("another serves", || Client::connect(port).read_any() == b"hello\n");
 }
@@ -406,7 +410,7 @@ fn what_ends_is_reaped() {
     }
     d.wait_logs("EXIT service=hello", 51);
     alone();
-    until("the parent has as many descriptors", || open() == before);
+    until("the parent has no more descriptors", || open() <= before);
 }
 
 #[test]
@@ -444,6 +448,8 @@ time.sleep(120)";
         return skip("needs root and python3");
     }
     let d = Daemon::with("echo stream tcp nowait @USER@ internal\n").start();
+    same(d.ask("echo\r\n"), GO);
+    d.wait_log("EXIT service=echo");
     // From the first session on the parent has a channel to what closes for it.
     same(d.ask("HOST\r\n"), "+ Success\r\nWhich VHOST? ");
     d.wait_log("END session=");
@@ -473,7 +479,7 @@ time.sleep(120)";
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(net), nix::sys::signal::Signal::SIGKILL)
         .expect("kill");
     d.wait_logs("END session=", 3);
-    until("nothing is left open", || proc::descriptors(d.parent_pid()).len() == idle);
+    until("nothing is left open", || proc::descriptors(d.parent_pid()).len() <= idle);
     kill_and_wait(&mut keeper);
 }
 

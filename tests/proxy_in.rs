@@ -83,17 +83,10 @@ fn a_balancer_that_is_gone_is_counted_for_the_port_it_came_to() {
     let d = Daemon::with(&(FROM.to_string() + &who("who", " port = 127.0.0.1:0\n"))).start();
     let (net, port) = (d.net_pid(), d.port(0));
     let mut c = at(port);
-    c.send(V1).half_close().read_all();
-    d.wait_log("EXIT service=who");
-    let mut idle = usize::MAX;
-    until("net has let go of the first client", || {
-        std::mem::replace(&mut idle, proc::descriptors(net).len()) == idle
-    });
-    let mut c = at(port);
-    until("net has the client", || proc::descriptors(net).len() == idle + 1);
+    until("net has the client", || c.is_at(net));
     d.signal(Signal::SIGSTOP);
     c.send(V1);
-    until("the order is given", || proc::descriptors(net).len() == idle);
+    until("the order is given", || !c.is_at(net));
     reset(&c.0);
     d.signal(Signal::SIGCONT);
     same(d.wait_log("REFUSE "), "REFUSE service=who host= reason=gone");
@@ -137,9 +130,8 @@ fn a_client_whose_port_a_reload_has_taken_away_is_logged() {
     let rows = "metrics stream tcp nowait @USER@ internal\n";
     let d = Daemon::with(&format!("{FROM}{rows}{}", who("who", " port = 127.0.0.1:0\n"))).start();
     let (net, port) = (d.net_pid(), d.port(0));
-    let before = proc::descriptors(net).len();
     let mut c = at(port);
-    until("net has the client", || proc::descriptors(net).len() > before);
+    until("net has the client", || c.is_at(net));
     d.reload(&format!("{FROM}{rows}"));
     same(c.send(V1).read_all(), "");
     same(d.wait_log("REFUSE "), "REFUSE service= host= from=192.0.2.7 reason=unknown");

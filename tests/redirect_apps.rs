@@ -8,9 +8,8 @@ mod support;
 mod tls;
 
 use postgres::Running;
-use std::path::Path;
 use std::process::Command;
-use support::{Builder, Daemon, Five, Place, installed, root, skip, until};
+use support::{Builder, Daemon, Five, Place, installed, root, skip, until, until_listened_at};
 use tls::Tls;
 
 const H: &str = "127.0.0.1";
@@ -121,7 +120,7 @@ fn haproxy_reads_the_header() {
     let mut haproxy = Command::new("haproxy");
     haproxy.args(["-db", "-f", &d.place.at("haproxy.cfg")]);
     let _haproxy = Running::start(&mut haproxy);
-    until("HAProxy's socket", || Path::new(&d.place.at("haproxy.sock")).exists());
+    until_listened_at(&d.place.at("haproxy.sock"));
 
     let get = "GET / HTTP/1.0\r\n\r\n";
     let mut c = d.connect();

@@ -404,7 +404,7 @@ fn a_netcat_is_client_enough() {
         return skip("needs nc");
     }
     let d = Daemon::with(CONF).start();
-    let words = format!("printf 'hello\\r\\n' | nc -w 5 127.0.0.1 {}", d.address().port());
+    let words = format!("printf 'hello\\r\\n' | nc -w 60 127.0.0.1 {}", d.address().port());
     let out = std::process::Command::new("sh").args(["-c", &words]).output().expect("sh");
     same(out.stdout, HELLO);
 }

@@ -220,7 +220,11 @@ fn is_read(port: SocketAddr, from: &str) -> bool {
 /// What the parent has not been told of yet, because it is busy: sources take turns.
 #[test]
 fn one_source_that_asks_for_much_keeps_no_other_waiting() {
-    const FLOOD: usize = 500;
+    // Fewer than may wait for one user's starts, where those are slow.
+    const FLOOD: usize = 240;
+    if !descriptors(4096) {
+        return skip("needs 4096 descriptors (ulimit -n)");
+    }
     let mut d = Daemon::with(&format!("max_services_per_source = 1000\n{CONF}")).start();
     let net = d.net_pid();
     d.signal(Signal::SIGSTOP);
@@ -240,7 +244,7 @@ fn one_source_that_asks_for_much_keeps_no_other_waiting() {
     assert_eq!(d.wait(), 0);
     let log = d.log();
     let place = log.lines().filter(|l| l.starts_with("START")).position(|l| l.contains(HONEST));
-    assert!(place.is_some_and(|n| n < FLOOD / 5), "{place:?}");
+    assert!(place.is_some_and(|n| n < 100), "{place:?}");
 }
 
 /// The same of what is asked besides services: the names of clients' addresses, and sessions.

@@ -4,7 +4,7 @@ mod support;
 #[path = "support/yamux_raw.rs"]
 mod yamux_raw;
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use support::*;
 use yamux_raw::{ACK, GO_AWAY, PING, RST, Raw, SYN, WINDOW};
 
@@ -22,8 +22,7 @@ struct Stopped {
 impl Stopped {
     /// None: it cannot be done here.
     fn new() -> Option<Stopped> {
-        let free =
-            TcpListener::bind("127.0.0.2:0").and_then(|l| l.local_addr()).expect("a free port");
+        let free = SocketAddr::from(([127, 0, 0, 2], free_port()));
         let d = Daemon::with(&both(free)).listen("").start();
         until("both", || d.log().matches("listening on").count() == 2);
         let net = d.net_pid();

@@ -259,7 +259,8 @@ mod tests {
         assert!(before.put_back(udp.as_fd()).is_err());
         // The same, of one direction alone; the attempts to send reach nobody.
         for address in ["127.0.0.1:0", "0.0.0.0:0", "[::1]:0", "[::]:0"] {
-            let Ok(udp) = UdpSocket::bind(address) else { continue };
+            let there = if address.contains("::") { "[::1]:0" } else { address };
+            let Ok(udp) = UdpSocket::bind(there).and(UdpSocket::bind(address)) else { continue };
             let before = AsMade::of(udp.as_fd());
             assert_eq!(before.put_back(udp.as_fd()), Ok(()));
             udp.set_nonblocking(true).expect("set");

@@ -135,16 +135,14 @@ pub fn listen_again(listener: BorrowedFd) -> io::Result<()> {
 /// A listener for streams, to which applications connect; it does not block, and only this user may
 /// connect. A socket on which nobody listens any more is replaced.
 pub fn listen_stream(path: &Path) -> io::Result<OwnedFd> {
-    let before = super::process::set_umask(0o177);
-    let bound = UnixListener::bind(path).or_else(|e| {
+    let bind = || super::process::with_umask(0o177, || UnixListener::bind(path));
+    let listener = bind().or_else(|e| {
         if e.kind() != io::ErrorKind::AddrInUse || !is_dead(path) {
             return Err(e);
         }
         std::fs::remove_file(path)?;
-        UnixListener::bind(path)
-    });
-    super::process::set_umask(before);
-    let listener = bound?;
+        bind()
+    })?;
     take_rights(listener.as_fd(), false);
     listener.set_nonblocking(true)?;
     Ok(listener.into())

@@ -3,8 +3,8 @@
 //! A message carries at most [`FDS_MAX`] descriptors. A received message that is longer than the
 //! buffer, or has more descriptors, is refused as a whole, and all its descriptors are closed.
 
-use super::count;
 use super::shared::Shared;
+use super::{clock, count};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -96,6 +96,24 @@ impl Fds {
 /// Sends one message whole. `WouldBlock`: the other end has too many unread messages.
 pub fn send(fd: BorrowedFd, bytes: &[u8], fds: &[BorrowedFd]) -> io::Result<()> {
     send_flagged(fd, bytes, fds, libc::MSG_DONTWAIT)
+}
+
+/// The same; for so long at most it waits until the system has what it takes.
+pub fn send_within(
+    most: std::time::Duration,
+    fd: BorrowedFd,
+    bytes: &[u8],
+    fds: &[BorrowedFd],
+) -> io::Result<()> {
+    let end = clock::monotonic() + most;
+    loop {
+        match send(fd, bytes, fds) {
+            Err(e) if Failed::of(&e) == Failed::Scarce && clock::monotonic() < end => {
+                std::thread::sleep(PAUSE);
+            }
+            other => return other,
+        }
+    }
 }
 
 /// The same, but waits until the other end has read enough and the system has what it takes.

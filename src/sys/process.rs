@@ -108,10 +108,19 @@ pub fn descriptors(pid: Option<libc::pid_t>) -> io::Result<u64> {
     }
 }
 
-/// Sets the umask, and returns the former one.
-pub fn set_umask(mask: u32) -> u32 {
+/// Does something with this umask. For a process of one thread.
+pub fn with_umask<T>(mask: u32, what: impl FnOnce() -> T) -> T {
+    // Unit tests are threads of one process.
+    #[cfg(test)]
+    static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    #[cfg(test)]
+    let _turn = TURN.lock();
     // SAFETY: no memory is handed over.
-    unsafe { libc::umask(mask) }
+    let before = unsafe { libc::umask(mask) };
+    let done = what();
+    // SAFETY: as before.
+    unsafe { libc::umask(before) };
+    done
 }
 
 /// No core dump, and no debugger of the same user (prctl(2), PR_SET_DUMPABLE): nobody else reads

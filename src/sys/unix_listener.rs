@@ -74,12 +74,12 @@ pub fn listen(wanted: &Wanted, own: &[&SocketFile]) -> io::Result<(OwnedFd, Sock
     let socket = local::unconnected()?;
     // The file gets the socket's own mode (unix(7)), so it never has another one.
     fchmod(&socket, mode(wanted.mode))?;
-    let (address, before) = (Address::of(path)?, super::process::set_umask(0));
+    let address = Address::of(path)?;
     let (raw, length) = address.raw();
-    // SAFETY: the address is read for its length.
-    let bound = check(unsafe { libc::bind(socket.as_raw_fd(), raw, length) });
-    super::process::set_umask(before);
-    bound?;
+    super::process::with_umask(0, || {
+        // SAFETY: the address is read for its length.
+        check(unsafe { libc::bind(socket.as_raw_fd(), raw, length) })
+    })?;
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let made = openat(&directory, name, flags, Mode::empty())?;
     let found = fstat(&made)?;

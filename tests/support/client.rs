@@ -115,6 +115,21 @@ impl Client {
     }
 }
 
+impl Client {
+    /// Does this process have the other end of the connection, which is one of IPv4 on this
+    /// computer?
+    pub fn is_at(&self, pid: i32) -> bool {
+        let port = |a: std::io::Result<SocketAddr>| format!(":{:04X}", a.expect("address").port());
+        let (client, server) = (port(self.0.local_addr()), port(self.0.peer_addr()));
+        let all = std::fs::read_to_string("/proc/thread-self/net/tcp").expect("connections");
+        let mut lines = all.lines().skip(1).map(|l| l.split_whitespace().collect::<Vec<_>>());
+        let inode = lines.find(|l| l[1].ends_with(&server) && l[2].ends_with(&client));
+        // One that nobody has accepted yet has none.
+        let socket = inode.map(|l| format!("socket:[{}]", l[9]));
+        super::proc::descriptors(pid).iter().any(|(_, what)| Some(what) == socket.as_ref())
+    }
+}
+
 /// Connects from a certain address of this computer.
 pub fn connect_from(from: IpAddr, to: SocketAddr) -> Client {
     let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };

@@ -1,6 +1,6 @@
 //! Ports that nobody has, for those who must name one before it is listened at.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// One that the system gives to nobody who asks for any, neither to a listener at port 0 nor to a
@@ -11,8 +11,13 @@ pub fn free_port() -> u16 {
     let first = std::process::id().wrapping_mul(97);
     let next = || 20_000 + first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
     let nobodys = |port: &u16| {
-        let any = (Ipv6Addr::UNSPECIFIED, *port);
-        TcpListener::bind(any).is_ok() && UdpSocket::bind(any).is_ok()
+        let at = |ip: IpAddr| TcpListener::bind((ip, *port)).and(UdpSocket::bind((ip, *port)));
+        match at(Ipv6Addr::UNSPECIFIED.into()) {
+            Err(e) if e.raw_os_error() == Some(nix::libc::EAFNOSUPPORT) => {
+                at(Ipv4Addr::UNSPECIFIED.into()).is_ok()
+            }
+            bound => bound.is_ok(),
+        }
     };
     let all = std::iter::repeat_with(|| next() as u16);
     all.take(12_000).find(nobodys).expect("a free port below the system's own range")

@@ -71,6 +71,20 @@ pub fn user() -> String {
     me.expect("passwd").expect("a user with a name").name
 }
 
+/// The number of a user without an account, as whom no other test program runs anything.
+pub fn user_of_its_own() -> u32 {
+    30_000 + std::process::id() % 10_000
+}
+
+/// Has this computer addresses of IPv6? If not, the test was told to be skipped.
+pub fn has_ipv6() -> bool {
+    let there = std::net::TcpListener::bind("[::1]:0").is_ok();
+    if !there {
+        skip("needs IPv6");
+    }
+    there
+}
+
 /// Is this program installed?
 pub fn installed(program: &str) -> bool {
     let found = std::process::Command::new("sh")
@@ -86,6 +100,11 @@ pub fn until(what: &str, mut so: impl FnMut() -> bool) {
         assert!(Instant::now() < end, "not within {TIMEOUT:?}: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Waits until somebody listens at this path: the file is there a moment before.
+pub fn until_listened_at(path: &str) {
+    until(path, || std::os::unix::net::UnixStream::connect(path).is_ok());
 }
 
 /// The lines of a password file: these users, each with the password `demopass`.

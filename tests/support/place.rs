@@ -23,6 +23,8 @@ impl Place {
     /// A new directory that everybody may search.
     pub fn new() -> Place {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
+        // What tests make, users of services read, whoever runs the tests.
+        nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
         let n = NUMBER.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("fived-test-{}-{n}", std::process::id()));
         let _ = fs::remove_dir_all(&path);

@@ -1,6 +1,6 @@
 //! A PostgreSQL server of a test's own, and a way to it through five.
 
-use super::support::{Daemon, Five, until};
+use super::support::{Daemon, Five, until_listened_at};
 use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -49,7 +49,7 @@ pub fn start(d: &Daemon, authentication: &str, program: impl Fn(&str) -> Command
     let mut server = program("postgres");
     server.args(["-D", &data, "-k", &home, "-h", "", "-F"]);
     let server = Running::start(&mut server);
-    until("PostgreSQL's socket", || Path::new(&format!("{home}/.s.PGSQL.5432")).exists());
+    until_listened_at(&format!("{home}/.s.PGSQL.5432"));
     server
 }
 

@@ -33,12 +33,7 @@ impl SessionSocket {
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(failed(e)),
             _ => {}
         }
-        let bind = |path: &Path| {
-            let before = process::set_umask(0o177);
-            let listener = local::listen(path);
-            process::set_umask(before);
-            listener
-        };
+        let bind = |path: &Path| process::with_umask(0o177, || local::listen(path));
         let (listener, file) = SocketPath::bind(path, bind).map_err(failed)?;
         Ok(SessionSocket { listener, file, users: Users::All })
     }

@@ -70,7 +70,8 @@ impl Inspector<'_> {
         }
         let (_, channel) = self.process.as_ref().ok_or("keys process: none")?;
         let named = |e: io::Error| format!("keys process: {e}");
-        message::send(channel.as_fd(), &ToKeys::Pairs.encode(), &[file.as_fd()]).map_err(named)?;
+        let (pairs, file) = (ToKeys::Pairs.encode(), [file.as_fd()]);
+        message::send_within(ANSWER_TIMEOUT, channel.as_fd(), &pairs, &file).map_err(named)?;
         let mut answer = [Poll::new(channel.as_fd(), true, false)];
         if poll::wait(&mut answer, Some(ANSWER_TIMEOUT)).map_err(named)? == 0 {
             return Err(format!("keys process: no answer for {} s", ANSWER_TIMEOUT.as_secs()));

