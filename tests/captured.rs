@@ -17,7 +17,7 @@ use nix::sys::signal::Signal;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use support::*;
 
 const CONF: &str = "
@@ -385,7 +385,7 @@ fn what_lies_in_the_queue_of_a_socket_keeps_nobody_waiting() {
 }
 
 /// Arguments: the pid of a net process, the order `StartOnClient`, and what goes with it (`null`,
-/// or `fuse`: a file whose close is not answered before the end of the input, or for 20 s). It
+/// or `fuse`: a file whose close is not answered before the end of the input, or for two minutes). It
 /// prints whether it was said.
 const HANDS_FILE: &str = r"
 import array, ctypes, os, select, signal, socket, struct, sys, tempfile
@@ -426,7 +426,7 @@ if what == 'fuse':
 file = os.open(path, os.O_RDONLY)
 own.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [file]))])
 print('said', flush=True)
-select.select([sys.stdin], [], [], 20)
+select.select([sys.stdin], [], [], 120)
 if server:
     os.kill(server, signal.SIGKILL)
 ";
@@ -459,7 +459,7 @@ fn a_file_whose_close_waits_keeps_nobody_waiting() {
         until("it is ended", || d.log().contains(": a forbidden order; fived ends it"));
         until("another net serves", || matches!(d.nets()[..], [other] if other != net));
         same(d.ask("hello\r\n"), HELLO);
-        assert!(began.elapsed() < Duration::from_secs(10), "{what}: it waits for 20 s");
+        assert!(began.elapsed() < TIMEOUT, "{what}: it waits for two minutes");
         drop(said.stdin.take());
         said.wait().expect("python3");
     }
@@ -811,7 +811,7 @@ fn a_client_that_a_service_has_already_keeps_nobody_waiting() {
         for _ in 0..20 {
             same(d.ask("hello\r\n"), HELLO);
         }
-        assert!(began.elapsed() < Duration::from_secs(10), "{to}: the lock is kept for 20 s");
+        assert!(began.elapsed() < TIMEOUT, "{to}: the lock is kept for two minutes");
         kill_and_wait(&mut said);
         d.signal(Signal::SIGTERM);
     }
