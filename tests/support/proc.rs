@@ -178,7 +178,17 @@ pub fn ticks(pid: i32) -> u64 {
 }
 
 pub fn threads(pid: i32) -> usize {
-    fs::read_dir(format!("/proc/{pid}/task")).expect("/proc/PID/task").count()
+    thread_names(pid).len()
+}
+
+/// The names of its threads, the first one's first.
+pub fn thread_names(pid: i32) -> Vec<String> {
+    let all = fs::read_dir(format!("/proc/{pid}/task")).expect("/proc/PID/task").flatten();
+    let mut ids: Vec<i32> =
+        all.filter_map(|t| t.file_name().to_str().and_then(|n| n.parse().ok())).collect();
+    ids.sort_unstable_by_key(|id| (*id != pid, *id));
+    let name = |id| fs::read_to_string(format!("/proc/{pid}/task/{id}/comm"));
+    ids.into_iter().filter_map(|id| Some(name(id).ok()?.trim().to_string())).collect()
 }
 
 /// A process whose first thread is held by ptrace(2) as long as this lives. Its parent is told of a
