@@ -290,10 +290,13 @@ else:
     c = opened(a)
     os.kill(parent, signal.SIGSTOP)
     c.send(b'no order')
-    send(c, other, *all[:4])
-    send(c, other, *all[4:])
+    try:
+        send(c, other, *all[:4])
+        send(c, other, *all[4:])
+    except PermissionError:
+        pass  # The system refuses them (SO_PASSRIGHTS).
     # They lie in the pair's queue, too.
-    send(a, other, *all[:4])
+    send(a, other, *all)
     c.close()
 for c in all:
     c.close()
@@ -384,9 +387,10 @@ fn what_lies_in_the_queue_of_a_socket_keeps_nobody_waiting() {
     assert!(began.elapsed() < Duration::from_secs(10), "closing them takes 20 s");
 }
 
-/// Arguments: the pid of a net process, the order `StartOnClient`, and what goes with it (`null`,
-/// or `fuse`: a file whose close is not answered before the end of the input, or for two minutes). It
-/// prints whether it was said.
+/// Arguments: the pid of a net process, the order `StartOnClient`, and what goes with it: `null`,
+/// or a file whose close is not answered before the end of the input, or for two minutes (`fuse`;
+/// `longer`: the order has a byte too many; `more`: the file comes five times). It prints whether
+/// it was said.
 const HANDS_FILE: &str = r"
 import array, ctypes, os, select, signal, socket, struct, sys, tempfile
 pid, order, what = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), sys.argv[3]
@@ -407,7 +411,7 @@ def serve(fuse):
         if kind in answers:
             os.write(fuse, struct.pack('<IiQ', 16 + len(answers[kind]), 0, unique) + answers[kind])
 path, server = '/dev/null', 0
-if what == 'fuse':
+if what != 'null':
     try:
         fuse = os.open('/dev/fuse', os.O_RDWR)
     except OSError:
@@ -424,7 +428,9 @@ if what == 'fuse':
     os.close(fuse)
     path = f'{at}/file'
 file = os.open(path, os.O_RDONLY)
-own.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [file]))])
+order += b'x' * (what == 'longer')
+files = [file] * (5 if what == 'more' else 1)
+own.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', files))])
 print('said', flush=True)
 select.select([sys.stdin], [], [], 120)
 if server:
@@ -439,7 +445,7 @@ fn a_file_whose_close_waits_keeps_nobody_waiting() {
     if !root() || !installed("python3") {
         return skip("needs root and python3");
     }
-    for what in ["null", "fuse"] {
+    for what in ["null", "fuse", "longer", "more"] {
         let d = Daemon::with(CONF).start();
         same(d.ask("hello\r\n"), HELLO);
         let net = d.net_pid();
@@ -1169,12 +1175,10 @@ fn it_gets_nothing_that_its_client_may_not_have() {
         // The channel of the try, which ends at once, and what came of it.
         tries = tries.then("says", &verify).hears().hears();
     }
+    const SESSION_S: &str = "a socket on a session's channel";
     let forbidden = [
         ("a fourth try to log in", tries.then("says", &verify).hears()),
-        (
-            "a socket on a session's channel",
-            Steps::new(&door, None).then("with-client", &start(0, Way::Plain)).hears(),
-        ),
+        (SESSION_S, Steps::new(&door, None).then("with-client", &start(0, Way::Plain)).hears()),
         (
             "its own socket inside TLS",
             Steps::new(&door, None).encrypted().then("on-client", &on_client(0)).hears(),
@@ -1194,6 +1198,15 @@ fn it_gets_nothing_that_its_client_may_not_have() {
             Steps::new(&here, Some(0)).encrypted().then("says", &start(5, Way::Plain)).hears(),
         ),
     ];
+    // No order of a session has a descriptor, and where the system can refuse them none can come.
+    let refused = |what: &str| what == SESSION_S && fived::sys::local::can_refuse_rights();
+    let (refused, forbidden): (Vec<_>, Vec<_>) =
+        forbidden.into_iter().partition(|(what, _)| refused(what));
+    for (what, steps) in refused {
+        let said = says(steps);
+        let why = String::from_utf8_lossy(&said.stderr);
+        assert!(!said.status.success() && why.contains("PermissionError"), "{what}: {said:?}");
+    }
     for (n, (what, steps)) in forbidden.into_iter().enumerate() {
         let net = d.net_pid();
         let said = says(steps);

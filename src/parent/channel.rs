@@ -15,7 +15,7 @@ use mio::{Interest, Registry, Token};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -72,7 +72,7 @@ impl Held {
 }
 
 pub struct Channel {
-    fd: OwnedFd,
+    fd: Shared,
     token: Token,
     retries: Retries,
     held: VecDeque<([u8; ORDER], Vec<Shared>)>,
@@ -82,7 +82,7 @@ pub struct Channel {
 
 impl Channel {
     pub fn new(
-        fd: OwnedFd,
+        fd: Shared,
         token: Token,
         registry: &Registry,
         retries: &Retries,
@@ -114,7 +114,6 @@ impl Channel {
         let mut bytes = [0; ORDER];
         match message::receive(self.fd.as_fd(), &mut bytes) {
             Ok((n, fds)) => {
-                let fds = fds.from_others();
                 if n == 0 {
                     return Err(Broken::Closed);
                 }

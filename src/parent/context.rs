@@ -10,8 +10,9 @@ use super::pidfile::Pidfile;
 use super::reports::tallies::{Counted, Tallies};
 use super::services::held_up::HeldUp;
 use crate::log;
+use crate::sys::shared::Shared;
 use crate::sys::spawn::Spawner;
-use crate::sys::{clock, socket};
+use crate::sys::{clock, local, socket};
 use mio::{Poll, Registry, Token};
 use std::collections::BTreeSet;
 use std::io;
@@ -199,16 +200,16 @@ impl Context {
     }
 
     /// Makes a channel of the parent's end, and polls it. Returns its token too.
-    pub fn channel(&mut self, fd: OwnedFd) -> io::Result<(usize, Channel)> {
+    pub fn channel(&mut self, fd: Shared) -> io::Result<(usize, Channel)> {
         let token = self.new_token();
         let channel = Channel::new(fd, Token(token), self.poll.registry(), &self.retries)?;
         Ok((token, channel))
     }
 
-    /// The same of a new channel, with its other end.
+    /// The same of a new channel, through which no descriptors come, with its other end.
     pub fn new_channel(&mut self) -> io::Result<((usize, Channel), OwnedFd)> {
         match self.descriptors.channel_to_send() {
-            Ok((ours, theirs)) => Ok((self.channel(ours)?, theirs)),
+            Ok((ours, theirs)) => Ok((self.channel(local::without_rights(ours))?, theirs)),
             Err(e) => {
                 if socket::is_out_of_descriptors(&e) {
                     self.out_of_descriptors();

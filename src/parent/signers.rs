@@ -321,15 +321,16 @@ impl Process {
         // waiting for the end of file there.
         let stderr = if cx.options.background { Stderr::Null } else { Stderr::Ours };
         let (child, ours) = inspector::launch(&mut cx.spawner, stderr)?;
-        let started =
-            cx.channel(ours).map_err(|e| format!("poll: {e}")).and_then(|(token, mut channel)| {
+        let started = cx.channel(ours.into()).map_err(|e| format!("poll: {e}")).and_then(
+            |(token, mut channel)| {
                 for (order, with) in [(ToKeys::Pairs, Some(secret.as_fd())), (ToKeys::Serve, None)]
                 {
                     let with = with.as_slice();
                     channel.send(cx.registry(), &order, with).map_err(|e| format!("{e:?}"))?;
                 }
                 Ok((token, channel))
-            });
+            },
+        );
         match started {
             Ok((token, channel)) => {
                 cx.children.add(child.pid, Role::Keys(token));

@@ -55,17 +55,13 @@ pub fn close_elsewhere() {
     shared::close_foreign_with(close);
 }
 
-/// Closes it, elsewhere but for a socket of the internet.
+/// Closes it elsewhere.
 fn close(fd: OwnedFd) {
-    match socket::domain(fd.as_fd()) {
-        Some(libc::AF_INET | libc::AF_INET6) => {}
-        Some(_) => close_socket(fd),
-        None => {
-            // An error: there can be no thread, and it was closed here.
-            if let Err(e) = side_process::close(NAME, fd) {
-                ::log::debug!("{NAME}: {e}");
-            }
-        }
+    if socket::domain(fd.as_fd()).is_some() {
+        close_socket(fd);
+    } else if let Err(e) = side_process::close(NAME, fd) {
+        // There can be no thread: it stays open.
+        ::log::debug!("{NAME}: {e}");
     }
 }
 
@@ -110,11 +106,12 @@ impl Closer {
         let (channel, theirs) = socket::seqpacket()?;
         let count = Arc::new(Count::default());
         let its = count.clone();
-        side_process::run(NAME, theirs, move |channel| {
-            close_all(channel, &its);
-            ALIVE.fetch_sub(1, Ordering::AcqRel);
-        })?;
         ALIVE.fetch_add(1, Ordering::AcqRel);
+        let over = || {
+            ALIVE.fetch_sub(1, Ordering::AcqRel);
+        };
+        side_process::run_counted(NAME, theirs, over, move |channel| close_all(channel, &its))
+            .inspect_err(|_| over())?;
         Ok(Closer { channel, count, idle: Instant::now() })
     }
 

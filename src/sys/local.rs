@@ -1,6 +1,7 @@
 //! Unix sockets with a path (unix(7)): the holder of a session and the SSH agent are found at one.
 
 use super::check;
+use super::shared::Shared;
 use std::io;
 use std::mem::{offset_of, size_of};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -66,6 +67,14 @@ pub fn take_rights(fd: BorrowedFd, take: bool) -> bool {
     let value = (&raw const value).cast();
     // SAFETY: the option is an int, which is read. It fails only on an older kernel.
     unsafe { libc::setsockopt(fd.as_raw_fd(), level, PASS_RIGHTS, value, size) == 0 }
+}
+
+/// An end of a channel through which nobody sends this process descriptors. What somebody sends all
+/// the same, where that cannot be refused, is in its queue when it is closed.
+pub fn without_rights(end: OwnedFd) -> Shared {
+    let refuses = take_rights(end.as_fd(), false);
+    let end = Shared::from(end);
+    if refuses { end } else { end.from_others() }
 }
 
 /// Can descriptors be refused ([`take_rights`])? What the first call has found stays: a confined

@@ -1,7 +1,8 @@
 //! Messages with descriptors, between fived's own processes (unix(7), SCM_RIGHTS).
 //!
 //! A message carries at most [`FDS_MAX`] descriptors. A received message that is longer than the
-//! buffer, or has more descriptors, is refused as a whole, and all its descriptors are closed.
+//! buffer, or has more descriptors, is refused as a whole, and all its descriptors are closed: as
+//! what others have handed over ([`Shared::from_others`]), for they may be anything.
 
 use super::shared::Shared;
 use super::{clock, count};
@@ -57,11 +58,22 @@ const FD_BYTES: usize = size_of::<RawFd>();
 const CONTROL_BYTES: usize = unsafe { libc::CMSG_SPACE((FDS_MAX * FD_BYTES) as u32) } as usize;
 type Control = [u64; CONTROL_BYTES.div_ceil(8)];
 
+/// Descriptors that the system lets a message carry (unix(7), SCM_MAX_FD). All of them are received,
+/// because the system itself would close at once what there is no space for.
+const RECEIVED_MAX: usize = 253;
+/// The same for these.
+// SAFETY: CMSG_SPACE only computes.
+const RECEIVED_BYTES: usize =
+    unsafe { libc::CMSG_SPACE((RECEIVED_MAX * FD_BYTES) as u32) } as usize;
+type Received = [u64; RECEIVED_BYTES.div_ceil(8)];
+
 /// Descriptors that came with a message, in order.
 #[derive(Debug, Default)]
 pub struct Fds {
     all: [Option<Shared>; FDS_MAX],
     lost: bool,
+    /// More came than a message carries.
+    excess: bool,
 }
 
 impl Fds {
@@ -74,12 +86,6 @@ impl Fds {
     /// How many have not been taken yet. None: some were lost.
     pub fn count(&self) -> Option<usize> {
         (!self.lost).then(|| self.all.iter().flatten().count())
-    }
-
-    /// The same, as of a sender that somebody else may control: each is closed so that nobody waits
-    /// for that ([`Shared::from_others`]).
-    pub fn from_others(self) -> Fds {
-        Fds { all: self.all.map(|fd| fd.map(Shared::from_others)), ..self }
     }
 
     /// Those that have not been taken yet.
@@ -152,7 +158,7 @@ fn send_flagged(
         fds => {
             let mut control: Control = Default::default();
             let mut part = part(bytes.as_ptr().cast_mut(), bytes.len());
-            let mut head = head(&mut part, &mut control);
+            let mut head = head(&mut part, &mut control, CONTROL_BYTES);
             attach(&mut head, fds);
             // SAFETY: `head` points to the bytes, which are only read, and to `control`; all
             // outlive the call.
@@ -171,9 +177,9 @@ fn receive_flagged(
     buffer: &mut [u8],
     flags: libc::c_int,
 ) -> io::Result<(usize, Fds)> {
-    let mut control: Control = Default::default();
+    let mut control: Received = [0; RECEIVED_BYTES.div_ceil(8)];
     let mut part = part(buffer.as_mut_ptr(), buffer.len());
-    let mut head = head(&mut part, &mut control);
+    let mut head = head(&mut part, &mut control, RECEIVED_BYTES);
     let flags = libc::MSG_CMSG_CLOEXEC | flags;
     // SAFETY: `head` points to the buffer and to `control`, both writable for the lengths that it
     // names.
@@ -184,9 +190,9 @@ fn receive_flagged(
         .or_else(|e| if e.kind() == io::ErrorKind::ConnectionReset { receive() } else { Err(e) })?;
     let mut fds = detach(&head);
     // Truncated although there was space: this process could open no more descriptors.
-    fds.lost = head.msg_flags & libc::MSG_CTRUNC != 0 && fds.all.iter().any(Option::is_none);
-    if head.msg_flags & libc::MSG_TRUNC != 0 || head.msg_flags & libc::MSG_CTRUNC != 0 && !fds.lost
-    {
+    let cut = head.msg_flags & libc::MSG_CTRUNC != 0;
+    fds.lost = cut && fds.all.iter().any(Option::is_none);
+    if fds.excess || head.msg_flags & libc::MSG_TRUNC != 0 || cut && !fds.lost {
         return Err(io::ErrorKind::InvalidData.into());
     }
     Ok((n, fds))
@@ -207,14 +213,15 @@ fn part(base: *mut u8, len: usize) -> libc::iovec {
     libc::iovec { iov_base: base.cast(), iov_len: len }
 }
 
-fn head(part: &mut libc::iovec, control: &mut Control) -> libc::msghdr {
+/// `bytes`: of the control buffer.
+fn head(part: &mut libc::iovec, control: &mut [u64], bytes: usize) -> libc::msghdr {
     // SAFETY: all zeros is a valid msghdr (its padding differs between systems, so it is not
     // written out).
     let mut head: libc::msghdr = unsafe { std::mem::zeroed() };
     head.msg_iov = part;
     head.msg_iovlen = 1;
     head.msg_control = control.as_mut_ptr().cast();
-    head.msg_controllen = CONTROL_BYTES as _;
+    head.msg_controllen = bytes as _;
     head
 }
 
@@ -248,9 +255,10 @@ fn detach(head: &libc::msghdr) -> Fds {
                 let bytes = (*at).cmsg_len as usize - libc::CMSG_LEN(0) as usize;
                 for i in 0..bytes / FD_BYTES {
                     let raw = libc::CMSG_DATA(at).cast::<RawFd>().add(i).read_unaligned();
-                    let fd = OwnedFd::from_raw_fd(raw);
-                    if let Some(place) = fds.all.iter_mut().find(|p| p.is_none()) {
-                        *place = Some(fd.into());
+                    let fd = Shared::from(OwnedFd::from_raw_fd(raw)).from_others();
+                    match fds.all.iter_mut().find(|p| p.is_none()) {
+                        Some(place) => *place = Some(fd),
+                        None => fds.excess = true,
                     }
                 }
             }

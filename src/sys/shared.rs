@@ -17,6 +17,7 @@
 
 use super::check;
 use super::interrupt::Interrupt;
+use super::socket;
 use nix::sys::socket::{setsockopt, sockopt};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -83,13 +84,13 @@ impl AsRawFd for Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        match self.fd.take() {
-            Some(fd) if lingers(fd.as_raw_fd()) => close_elsewhere(fd),
-            Some(fd) if self.from_others => match FOREIGN.get() {
-                Some(close) => close(fd),
-                None => drop(fd),
-            },
-            _ => {}
+        let Some(fd) = self.fd.take() else { return };
+        let may_be_any =
+            || !matches!(socket::domain(fd.as_fd()), Some(libc::AF_INET | libc::AF_INET6));
+        match FOREIGN.get().filter(|_| self.from_others && may_be_any()) {
+            Some(close) => close(fd),
+            None if lingers(fd.as_raw_fd()) => close_elsewhere(fd),
+            None => drop(fd),
         }
     }
 }

@@ -15,7 +15,7 @@ use super::process;
 use super::stack::Stack;
 use std::ffi::{c_int, c_void};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::time::{Duration, Instant};
@@ -34,6 +34,8 @@ struct Work<F> {
     /// None: the table of descriptors is shared, too.
     channel: Option<OwnedFd>,
     work: Option<F>,
+    /// What is done in this process when that one has ended, whatever has ended it.
+    over: fn(),
 }
 
 /// Begins such work. `name`: as ps(1) shows the process, 15 bytes at most. `channel`: the only
@@ -43,7 +45,16 @@ pub fn run<F>(name: &'static str, channel: OwnedFd, work: F) -> io::Result<()>
 where
     F: FnOnce(BorrowedFd) + Send + 'static,
 {
-    begin(name, Some(channel), |channel: Option<BorrowedFd>| {
+    run_counted(name, channel, || {}, work)
+}
+
+/// The same. `over`: called in this process when that one has ended, whatever has ended it, but not
+/// after an error.
+pub fn run_counted<F>(name: &'static str, channel: OwnedFd, over: fn(), work: F) -> io::Result<()>
+where
+    F: FnOnce(BorrowedFd) + Send + 'static,
+{
+    begin(name, Some(channel), over, |channel: Option<BorrowedFd>| {
         if let Some(channel) = channel {
             work(channel);
         }
@@ -53,10 +64,11 @@ where
 /// Begins to close a descriptor there. A close is the one thing for which that process shares the
 /// table: a file is told of each close of it (as of FUSE), and not only of the last one, so no copy
 /// helps. Returns when it has left the table, as it does before the file is told: a child that is
-/// made before would have a copy to close.
+/// made before would have a copy to close. Err: there can be no thread, and it stays open.
 pub fn close(name: &'static str, fd: OwnedFd) -> io::Result<()> {
-    let (raw, until) = (fd.as_raw_fd(), Instant::now() + LEAVES_WITHIN);
-    begin(name, None, |_| drop(fd))?;
+    let (raw, until) = (fd.into_raw_fd(), Instant::now() + LEAVES_WITHIN);
+    // SAFETY: it is nobody else's: its owner has given it up.
+    begin(name, None, || {}, move |_| drop(unsafe { OwnedFd::from_raw_fd(raw) }))?;
     // SAFETY: no memory is handed over.
     while unsafe { libc::fcntl(raw, libc::F_GETFD) } >= 0 && Instant::now() < until {
         std::thread::sleep(PAUSE);
@@ -64,11 +76,11 @@ pub fn close(name: &'static str, fd: OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-fn begin<F>(name: &'static str, channel: Option<OwnedFd>, work: F) -> io::Result<()>
+fn begin<F>(name: &'static str, channel: Option<OwnedFd>, over: fn(), work: F) -> io::Result<()>
 where
     F: FnOnce(Option<BorrowedFd>) + Send + 'static,
 {
-    let work = Work { name, channel, work: Some(work) };
+    let work = Work { name, channel, work: Some(work), over };
     let thread = std::thread::Builder::new().name(name.into()).stack_size(THREAD_STACK);
     thread.spawn(move || wait_for(work)).map(drop)
 }
@@ -95,6 +107,7 @@ fn wait_for<F: FnOnce(Option<BorrowedFd>)>(mut work: Work<F>) {
             f(work.channel.as_ref().map(AsFd::as_fd));
         }
     }
+    (work.over)();
 }
 
 extern "C" fn process_of<F: FnOnce(Option<BorrowedFd>)>(work: *mut c_void) -> c_int {

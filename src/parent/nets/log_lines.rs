@@ -6,7 +6,8 @@
 use crate::log;
 use crate::parent::context::Context;
 use crate::parent::descriptors::own;
-use crate::sys::{clock, poll, socket};
+use crate::sys::shared::Shared;
+use crate::sys::{clock, local, poll, socket};
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 use std::collections::HashMap;
@@ -28,7 +29,7 @@ pub struct NetLog(HashMap<usize, Source>);
 
 /// A socket, and the lines that came through it.
 struct Source {
-    fd: OwnedFd,
+    fd: Shared,
     /// None: all lines are logged, because fived is being debugged.
     rate: Option<Rate>,
 }
@@ -79,7 +80,10 @@ impl NetLog {
             Interest::READABLE,
         )?;
         let all = cx.options.debug > 0 || std::env::var_os("RUST_LOG").is_some();
-        self.0.insert(token, Source { fd: ours, rate: (!all).then(Rate::default) });
+        self.0.insert(
+            token,
+            Source { fd: local::without_rights(ours), rate: (!all).then(Rate::default) },
+        );
         Ok((token, theirs))
     }
 
@@ -156,7 +160,7 @@ mod tests {
     #[test]
     fn an_empty_message_is_not_the_end() {
         let (ours, theirs) = own::channel().unwrap();
-        let mut log = NetLog(HashMap::from([(1, Source { fd: ours, rate: None })]));
+        let mut log = NetLog(HashMap::from([(1, Source { fd: ours.into(), rate: None })]));
         let say = |text: &[u8]| socket::send(theirs.as_fd(), text).unwrap();
         [b"DEBUG a".as_slice(), b"", b"", b"DEBUG b"].into_iter().for_each(|text| {
             say(text);

@@ -6,6 +6,7 @@ use crate::parent::channel::{Broken, Channel};
 use crate::parent::context::Context;
 use crate::parent::descriptors::own;
 use crate::parent::nets::Nets;
+use crate::sys::local;
 use crate::wire::orders::{FromRelays, RelayEnd, ToNet, ToRelays};
 use std::collections::BTreeMap;
 use std::io;
@@ -81,7 +82,7 @@ impl RelayThreads {
 
     fn begin(&mut self, cx: &mut Context, nets: &mut Nets, net: usize) -> io::Result<usize> {
         let (ours, theirs) = own::channel()?;
-        let (token, channel) = cx.channel(ours)?;
+        let (token, channel) = cx.channel(local::without_rights(ours))?;
         nets.tell(cx, net, &ToNet::Relays, Some(theirs.as_fd()));
         self.all.insert(token, Thread { net, channel, relays: 0, single: None });
         Ok(token)
