@@ -55,14 +55,19 @@ pub fn close_elsewhere() {
     shared::close_foreign_with(close);
 }
 
-/// Closes it elsewhere.
-fn close(fd: OwnedFd) {
-    if socket::domain(fd.as_fd()).is_some() {
-        close_socket(fd);
-    } else if let Err(e) = side_process::close(NAME, fd) {
-        // There can be no thread: it stays open.
-        ::log::debug!("{NAME}: {e}");
+/// Closes it elsewhere, but for a socket of the internet.
+fn close(fd: OwnedFd) -> Option<OwnedFd> {
+    match socket::domain(fd.as_fd()) {
+        Some(libc::AF_INET | libc::AF_INET6) => return Some(fd),
+        Some(_) => close_socket(fd),
+        None => {
+            // An error: there can be no thread, and it stays open.
+            if let Err(e) = side_process::close(NAME, fd) {
+                ::log::debug!("{NAME}: {e}");
+            }
+        }
     }
+    None
 }
 
 fn close_socket(fd: OwnedFd) {

@@ -58,8 +58,8 @@ const FD_BYTES: usize = size_of::<RawFd>();
 const CONTROL_BYTES: usize = unsafe { libc::CMSG_SPACE((FDS_MAX * FD_BYTES) as u32) } as usize;
 type Control = [u64; CONTROL_BYTES.div_ceil(8)];
 
-/// Descriptors that the system lets a message carry (unix(7), SCM_MAX_FD). All of them are received,
-/// because the system itself would close at once what there is no space for.
+/// Descriptors that the system lets a message carry (unix(7), SCM_MAX_FD). All of them are
+/// received, because the system itself would close at once what there is no space for.
 const RECEIVED_MAX: usize = 253;
 /// The same for these.
 // SAFETY: CMSG_SPACE only computes.

@@ -17,7 +17,6 @@
 
 use super::check;
 use super::interrupt::Interrupt;
-use super::socket;
 use nix::sys::socket::{setsockopt, sockopt};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -31,11 +30,13 @@ const STACK: usize = 64 * 1024;
 /// For how long one close may keep that thread, so that it closes more than can be started.
 const CLOSE_MAX: Duration = Duration::from_millis(1);
 
-/// What closes the descriptors of others. None: they are closed as any other.
-static FOREIGN: OnceLock<fn(OwnedFd)> = OnceLock::new();
+/// Closes a descriptor of others, or gives it back: then it is closed as any other.
+type CloseForeign = fn(OwnedFd) -> Option<OwnedFd>;
+/// None: they are closed as any other.
+static FOREIGN: OnceLock<CloseForeign> = OnceLock::new();
 
 /// From now on this closes the descriptors of others, in the whole process.
-pub(super) fn close_foreign_with(close: fn(OwnedFd)) {
+pub(super) fn close_foreign_with(close: CloseForeign) {
     let _ = FOREIGN.set(close);
 }
 
@@ -85,12 +86,13 @@ impl AsRawFd for Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         let Some(fd) = self.fd.take() else { return };
-        let may_be_any =
-            || !matches!(socket::domain(fd.as_fd()), Some(libc::AF_INET | libc::AF_INET6));
-        match FOREIGN.get().filter(|_| self.from_others && may_be_any()) {
+        let left = match FOREIGN.get().filter(|_| self.from_others) {
             Some(close) => close(fd),
-            None if lingers(fd.as_raw_fd()) => close_elsewhere(fd),
-            None => drop(fd),
+            None => Some(fd),
+        };
+        match left {
+            Some(fd) if lingers(fd.as_raw_fd()) => close_elsewhere(fd),
+            left => drop(left),
         }
     }
 }
