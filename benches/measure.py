@@ -891,6 +891,9 @@ own stream tcp nowait - offer
  port = 127.0.1.100:7010
 near stream tcp nowait root redirect 127.0.1.20:7003
  log_on_success =
+next stream tcp nowait root redirect 127.0.1.20:7003
+ log_on_success =
+ port = 127.0.1.100:7011
 """
     with Up(fived(settings=f"authorized_keys = {CONF}/keys/%u", rows=rows), bare("line", "127.0.1.20", port=7003), sshd()) as (own, line, ssh):
         both = ["-R", "web:127.0.1.20:7003", "-R", "own:127.0.1.20:7003"]
@@ -906,11 +909,11 @@ near stream tcp nowait root redirect 127.0.1.20:7003
             if run(LOAD, "-h", own.address, "-p", "1", "-c", "1", "-n", "1", "exec", "web", END):
                 break
             time.sleep(0.1)
-        one = lambda address, port, *mode: took(own, "p50_us", LOAD, "-h", address, "-p", port, "-c", "1", "-d", SECS, "-w", "0.1", *mode, END)
-        table("a connection to a service that another computer has, to its last byte, one client", "us", [
+        one = lambda address, port, *mode: took(own, "p50_us", LOAD, "-f", "-h", address, "-p", port, "-c", "1", "-d", SECS, "-w", "0.1", *mode, END)
+        table("a connection to a service that another computer has, to its first byte, one client", "us", [
             Row("redirect", one(own.address, "1", "exec", "near")), Row("offered by five", one(own.address, "1", "exec", "web"), "redirect", 1.5, most=True),
-            Row("offered by five, at a port of its own", one(own.address, "7010", "plain"), "redirect"),
-            *([Row("ssh -R", one("127.0.0.1", "7010", "plain"), "redirect")] if shell else [])], 3 * ROUNDS)
+            Row("redirect, at a port of its own", one(own.address, "7011", "plain")), Row("offered by five, likewise", one(own.address, "7010", "plain"), "redirect, at a port of its own"),
+            *([Row("ssh -R", one("127.0.0.1", "7010", "plain"), "redirect, at a port of its own")] if shell else [])], 3 * ROUNDS)
         if shell:
             shell.terminate()
             shell.wait()

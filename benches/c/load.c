@@ -1,7 +1,7 @@
 /* load - closed-loop TCPMUX load generator.
  *
  *   load -h HOST -p PORT -c CLIENTS (-d SECONDS | -n CONNECTIONS) [-t THREADS] [-w WARMUP_S]
- *           [-T TIMEOUT_S] [-2] MODE
+ *           [-T TIMEOUT_S] [-2] [-f] MODE
  *   MODE: help                connect, send "HELP\r\n", read to EOF (any non-empty answer counts)
  *         exec NAME EXPECT    connect, send "NAME\r\n", read to EOF; the answer must begin with
  *                             '+' and end with EXPECT
@@ -15,7 +15,8 @@
  *
  *
  * Sockets close with SO_LINGER 0, so neither side keeps TIME_WAIT and ports never run out.
- * Prints one JSON object. Latency = socket() to EOF, per connection. */
+ * Prints one JSON object. Latency = socket() to EOF, per connection; with -f to the first byte of the
+ * service itself: in exec that after the line "+Go". */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -42,6 +43,7 @@ static char req[600];
 static size_t reqlen;
 /* With -2 each connection begins with this: PROXY v2, TCP over IPv4, 192.0.2.1:4660 to 192.0.2.2:1. */
 static int proxy;
+static int to_first; /* -f */
 static const unsigned char header[28] = "\r\n\r\n\0\r\nQUIT\n\x21\x11\0\14\xc0\0\2\1\xc0\0\2\2\x12\x34\0\1";
 static const char *expect = "";
 static size_t explen;
@@ -57,9 +59,9 @@ static uint64_t ns(void)
 
 struct conn {
     int fd, sent;
-    uint64_t t0;
+    uint64_t t0, t1; /* t1: when the first byte of the service came, or 0 */
     size_t n;
-    char first, tail[256];
+    char first, answered, tail[256]; /* answered: the service's bytes follow */
     size_t tl;
 };
 
@@ -86,6 +88,8 @@ static int opensock(void)
 static int begin(struct th *t, struct conn *c, int ep)
 {
     c->t0 = ns();
+    c->t1 = 0;
+    c->answered = mode != M_EXEC;
     c->n = c->tl = 0;
     c->sent = 0;
     c->first = 0;
@@ -133,6 +137,19 @@ static void tailadd(struct conn *c, const char *b, size_t n)
         memcpy(c->tail + c->tl, b, n);
         c->tl += n;
     }
+}
+
+static void note_first(struct conn *c, const char *b, size_t n)
+{
+    if (!c->answered) {
+        const char *end = memchr(b, '\n', n);
+        if (!end)
+            return;
+        c->answered = 1;
+        n -= (size_t)(end + 1 - b);
+    }
+    if (n && !c->t1)
+        c->t1 = ns();
 }
 
 static int good(struct conn *c)
@@ -196,6 +213,8 @@ static void *worker(void *arg)
                 if (r > 0) {
                     if (c->n == 0)
                         c->first = buf[0];
+                    if (to_first && !c->t1)
+                        note_first(c, buf, (size_t)r);
                     c->n += (size_t)r;
                     tailadd(c, buf, (size_t)r);
                     if ((size_t)r < sizeof buf && !(e[i].events & EPOLLRDHUP))
@@ -221,7 +240,7 @@ static void *worker(void *arg)
                         t->cap = t->cap ? t->cap * 2 : 65536;
                         t->lat = realloc(t->lat, t->cap * sizeof *t->lat);
                     }
-                    uint64_t d = (end - c->t0) / 100;
+                    uint64_t d = ((c->t1 ? c->t1 : end) - c->t0) / 100;
                     t->lat[t->nlat++] = d > UINT32_MAX ? UINT32_MAX : (uint32_t)d;
                     t->end = end;
                 }
@@ -448,7 +467,7 @@ int main(int argc, char **argv)
 {
     const char *host = "127.0.0.1";
     int port = 1, o;
-    while ((o = getopt(argc, argv, "+h:p:c:d:n:t:w:T:2")) != -1)
+    while ((o = getopt(argc, argv, "+h:p:c:d:n:t:w:T:2f")) != -1)
         switch (o) {
         case 'h': host = optarg; break;
         case 'p': port = atoi(optarg); break;
@@ -459,6 +478,7 @@ int main(int argc, char **argv)
         case 'w': warm = atof(optarg); break;
         case 'T': timeout_s = atof(optarg); break;
         case '2': proxy = 1; break;
+        case 'f': to_first = 1; break;
         default: return 2;
         }
     argv += optind;
