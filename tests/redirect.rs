@@ -327,6 +327,27 @@ fn a_port_of_its_own_leads_there_without_a_word_of_fived() {
     d.wait_log("EXIT service=web to=");
 }
 
+/// Each of their packets would interrupt whoever has the processor.
+#[test]
+fn the_threads_that_relay_give_way_to_others() {
+    let up = upstream::echo();
+    let d = Daemon::with(&row("echo", &[&up], "")).start();
+    let mut c = d.connect();
+    c.send("echo\r\nhello").expect("+Go\r\nhello");
+    // sched(7); field 41 of proc(5).
+    let policy = |stat: String| {
+        let (_, rest) = stat.rsplit_once(')').expect("stat");
+        rest.split_whitespace().nth(38).expect("policy").parse::<u32>().expect("a number")
+    };
+    let usual = policy(read(&format!("/proc/{}/stat", d.parent_pid())));
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", d.net_pid())).expect("tasks");
+    let stats = tasks.map(|t| read(&t.expect("task").path().join("stat").display().to_string()));
+    let relays: Vec<u32> = stats.filter(|s| s.contains("(relays)")).map(policy).collect();
+    const OTHER: u32 = 0;
+    const BATCH: u32 = 3;
+    assert_eq!(relays, [if usual == OTHER { BATCH } else { usual }]);
+}
+
 #[test]
 fn many_that_come_at_once_reach_their_own_servers() {
     // It has said all when it has said this: its bytes and its end come together.

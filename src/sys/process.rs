@@ -224,6 +224,19 @@ pub fn go_first() {
     }
 }
 
+/// From now on this thread gives way: woken, it does not interrupt who has its processor, and then
+/// finds more to do at once (sched(7), SCHED_BATCH). Its share of the processors stays the same.
+/// Where whoever started fived has set another policy, that stays.
+pub fn give_way() {
+    let usual = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the calls read a value of their own type, and nothing else.
+    unsafe {
+        if libc::sched_getscheduler(0) == libc::SCHED_OTHER {
+            libc::sched_setscheduler(0, libc::SCHED_BATCH, &usual);
+        }
+    }
+}
+
 /// Gives back to the system the unused pages of this thread's stack; for threads that sleep for a
 /// long time. Does nothing on the first thread, whose stack the kernel grows by itself.
 pub fn release_unused_stack() {

@@ -8,6 +8,7 @@ use super::relay::{Finished, Means, Relay};
 use crate::sys::interrupt::Interrupt;
 use crate::sys::local;
 use crate::sys::message::{self, FDS_MAX, Failed, Fds};
+use crate::sys::process;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
 use crate::wire::orders::{ENDS_MAX, FromRelays, Message, ORDER, RelayEnd, ToRelays};
@@ -95,6 +96,8 @@ pub fn begin(
         interrupt: None,
     };
     std::thread::Builder::new().name("relays".into()).stack_size(STACK).spawn(move || {
+        // Each connection would interrupt its client, its upstream and the parent several times.
+        process::give_way();
         let Err(e) = thread.run();
         crate::log::warn(&format!("net: relays: {e}"));
         crate::log::finish(100);

@@ -191,6 +191,9 @@ pub(super) fn conditional() -> Result<Vec<(i64, SeccompRule)>, Error> {
         (libc::SYS_close, rule([condition(0, SeccompCmpOp::Ne, CHANNEL)])?),
         (libc::SYS_sendto, rule([masked(3, libc::MSG_FASTOPEN, 0), null(4)])?),
         (libc::SYS_tgkill, rule([is(0, std::process::id() as i32)])?),
+        // A thread may give way to others, and not the reverse.
+        (libc::SYS_sched_getscheduler, rule([is(0, 0)])?),
+        (libc::SYS_sched_setscheduler, rule([is(0, 0), is(1, libc::SCHED_BATCH)])?),
     ];
     // A datagram socket could send to any address; these send only to the other end of their pair.
     for kind in [libc::SOCK_STREAM, libc::SOCK_SEQPACKET] {

@@ -108,6 +108,9 @@ fn allowed(listener: &TcpListener, client: &TcpStream, text: std::os::fd::Borrow
 
     let work = || {
         process::set_name("session");
+        process::give_way();
+        // SAFETY: no memory is handed over.
+        assert_eq!(unsafe { libc::sched_getscheduler(0) }, libc::SCHED_BATCH);
         let many: Vec<Vec<u8>> = (0..100).map(|n| vec![1; n * 10_000]).collect();
         std::thread::sleep(Duration::from_millis(1));
         process::release_unused_stack();
@@ -153,6 +156,10 @@ fn denied_calls(listener: libc::c_int) {
         refused(libc::syscall(libc::SYS_mmap, none, size, exec, kind, -1, 0));
         refused(libc::syscall(libc::SYS_mprotect, none, size, exec));
         refused(libc::syscall(libc::SYS_setuid, 0));
+        let (usual, batch) = (libc::SCHED_OTHER, libc::SCHED_BATCH);
+        for (whose, policy) in [(0, usual), (0, libc::SCHED_FIFO), (libc::getppid(), batch)] {
+            refused(libc::syscall(libc::SYS_sched_setscheduler, whose, policy, &raw const size));
+        }
         refused(libc::syscall(libc::SYS_prctl, libc::PR_SET_DUMPABLE, 1, 0, 0, 0));
         let mut two = [0 as libc::c_int; 2];
         let stream = libc::SOCK_STREAM;
