@@ -107,7 +107,7 @@ impl Parent {
             // Of a stream that has a service already a second one would take that one's line in
             // the log: only a net process that somebody else controls asks for it. Where net has
             // closed the channel, the service's connection would break at once: the clients of a
-            // few hundred sessions can leave tens of thousands of requests behind.
+            // few hundred sessions can leave tens of thousands of requests.
             Requester::Session(stream) => {
                 self.sessions.root(stream.session).is_none()
                     || self.services.has(stream)

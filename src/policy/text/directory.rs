@@ -26,7 +26,7 @@ pub fn included(
     names.iter().map(|n| format!("{directory}/{n}")).collect()
 }
 
-/// A file that an editor or a package manager has left behind.
+/// A file that an editor or a package manager has left there.
 pub fn is_leftover(name: &str) -> bool {
     name.starts_with(['.', '#'])
         || ["~", ".bak", ".old", ".orig", ".rej", ".save"].iter().any(|end| name.ends_with(end))

@@ -72,8 +72,8 @@ pub fn channel_to_the_parent() -> OwnedFd {
     parents
 }
 
-/// A net process sends descriptors to its parent and to nobody else, and has no memory that a file
-/// is behind. `parent`: the other end of its channel.
+/// A net process sends descriptors to its parent and to nobody else, and has no memory that is a
+/// file's. `parent`: the other end of its channel.
 pub fn only_to_the_parent(parent: BorrowedFd, file: libc::c_int, filtered: bool) {
     // SAFETY: it stays open until the process ends.
     let channel = unsafe { BorrowedFd::borrow_raw(CHANNEL) };
