@@ -5,13 +5,14 @@ mod support;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Stdio;
-use support::five::ended;
+use support::five::{ended, finish, piped};
 use support::{
-    Daemon, Five, installed, kill_and_wait, passwords, proc, skip, until, until_listened_at,
+    Daemon, Five, has_ipv6, installed, kill_and_wait, passwords, proc, root, skip, until,
+    until_listened_at,
 };
 
 const CONF: &str = "
@@ -284,6 +285,45 @@ fn an_ordered_forward_of_a_port_is_named_by_the_port_that_it_got() {
     assert_eq!(order(&f, &["list"]), format!("forward={port} service=cat host= by=order\n"));
     order(&f, &["cancel", "-L", &format!("{port}:cat")]);
     assert!(connect().is_err());
+}
+
+/// As ssh -L does: an application may take either for `localhost`.
+#[test]
+fn a_forward_at_a_name_listens_at_each_of_its_addresses_that_this_computer_has() {
+    if !root() || !installed("unshare") || !has_ipv6() {
+        return skip("needs root, unshare and IPv6, for an /etc/hosts of its own");
+    }
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
+    // That of a network for documentation, which nobody has.
+    let names = "::1 both\n127.0.0.1 both\n127.0.0.1 both\n192.0.2.1 both\n192.0.2.1 none\n";
+    let hosts = d.place.write("hosts", names, 0o644);
+    let script = format!("mount --bind {hosts} /etc/hosts && exec \"$@\"");
+    let forward = |forward: &str| {
+        let before = ["-m", "sh", "-c", &script, "sh"];
+        let words = ["-O", "forward", "-L", forward, H];
+        finish(piped(&mut f.command_by("unshare", &before, &words)), b"")
+    };
+    let (code, out, err) = forward("both:0:cat");
+    assert_eq!(code, 0, "{err}");
+    let port: u16 = out.trim_end().parse().expect("a port");
+    for ip in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+        let mut c = TcpStream::connect((ip, port)).expect("a listener");
+        c.write_all(b"x").and_then(|()| c.shutdown(Shutdown::Write)).expect("write");
+        let mut all = Vec::new();
+        c.read_to_end(&mut all).expect("read");
+        assert_eq!(all, b"x", "{ip}");
+    }
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = taken.local_addr().expect("address").port();
+    for (text, why) in [
+        (format!("both:{taken}:cat"), "Address already in use"),
+        ("none:0:cat".into(), "Cannot assign requested address"),
+    ] {
+        let (code, out, err) = forward(&text);
+        assert!(code == 255 && out.is_empty() && err.contains(why), "{text}: {out}{err}");
+    }
 }
 
 #[test]

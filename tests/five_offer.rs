@@ -75,10 +75,8 @@ fn services_behind_a_nat_are_reached_as_long_as_five_runs() {
     let (code, out, err) = f.run_with(&[&demo(), "web"], b"one");
     assert_eq!((code, out.as_str(), err.as_str()), (0, "this is tcp\n3 bytes: one", ""));
     let list = f.run(&["-O", "list", &demo()]).1;
-    assert!(
-        list.contains(&format!("offer=web at=127.0.0.1:{} host= by=call ", tcp.port())),
-        "{list}"
-    );
+    let web = list.lines().find(|l| l.starts_with("offer=web at=")).expect("its line");
+    assert!(web.contains(&format!("127.0.0.1:{} host= by=call ", tcp.port())), "{list}");
     assert!(list.contains(&format!("offer=pg at={path} host= by=call since=")), "{list}");
     // Many at a time, and much.
     std::thread::scope(|s| {
@@ -94,6 +92,35 @@ fn services_behind_a_nat_are_reached_as_long_as_five_runs() {
     five.0.wait().expect("wait");
     d.wait_logs("WITHDRAW service=", 2);
     assert_eq!(client(&d, "web", ""), FAILED);
+}
+
+/// Many computers have both addresses for `localhost`, and servers listen at one of the two.
+#[test]
+fn each_address_of_a_name_is_tried() {
+    if !root() || !installed("unshare") || !has_ipv6() {
+        return skip("needs root, unshare and IPv6, for an /etc/hosts of its own");
+    }
+    let d = Daemon::with(&rows(&["four", "six", "none"])).start();
+    let (four, six) = (upstream::at("127.0.0.1:0", "four"), upstream::at("[::1]:0", "six"));
+    let none = upstream::nobody().port();
+    let f = person(&d, Five::new(&d));
+    let hosts = d.place.write("hosts", "::1 both\n127.0.0.1 both\n", 0o644);
+    let script = format!("mount --bind {hosts} /etc/hosts && exec \"$@\"");
+    let offers = [("four", four.port()), ("six", six.port()), ("none", none)]
+        .map(|(service, port)| format!("{service}:both:{port}"));
+    let mut words = vec!["-N"];
+    words.extend(offers.iter().flat_map(|o| ["-R", o]));
+    let demo = demo();
+    let before = ["-m", "sh", "-c", &script, "sh"];
+    let mut c = f.command_by("unshare", &before, &[&words[..], &[&demo]].concat());
+    let _five = Running(support::five::piped(&mut c));
+    d.wait_logs("OFFER service=", 3);
+    assert_eq!(client(&d, "four", "a"), format!("{GO}this is four\n1 bytes: a"));
+    assert_eq!(client(&d, "six", "a"), format!("{GO}this is six\n1 bytes: a"));
+    assert_eq!(client(&d, "none", "a"), FAILED);
+    let at = format!("at=[::1]:{0},127.0.0.1:{0} ", four.port());
+    let list = f.run(&["-O", "list", &demo]).1;
+    assert!(list.contains(&format!("offer=four {at}")), "{list}");
 }
 
 #[test]

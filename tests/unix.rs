@@ -255,6 +255,11 @@ fn what_cannot_be_is_a_mistake() {
             "3: port: expected each path once, found /run/x at ",
         ),
         (
+            "a stream unix nowait @USER@ internal echo\n port = /run/x /run//./x\n",
+            "3: port: expected each path once, found /run//./x at ",
+        ),
+        ("listen = /run/x /run//x\n", "2: listen: expected each path once, found /run//x"),
+        (
             "listen = /run/x\na stream unix nowait @USER@ internal echo\n port = /run/x\n",
             "4: port: expected each path once, found /run/x where fived itself listens",
         ),

@@ -3,7 +3,7 @@
 use super::error::{Error, reason};
 use super::{messages, paths, syntax};
 use crate::sys::undo::SocketPath;
-use crate::sys::{local, socket};
+use crate::sys::{local, message, socket};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
@@ -104,7 +104,10 @@ pub struct Listener {
 /// How long no connection is accepted after the system had no descriptor or memory for one.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How many ports are tried, where the system chooses one, until it is free in both families.
+/// The addresses of one name, at most: the holder gets their listeners in one message.
+const ADDRESSES_MAX: usize = message::FDS_MAX;
+
+/// How many ports are tried, where the system chooses one, until it is free at all addresses.
 const CHOSEN_TRIES: u32 = 16;
 
 /// What a listener has.
@@ -170,7 +173,7 @@ impl Listener {
         Listener { fd, service: f.service.clone(), name: f.name(), chosen: false, file }
     }
 
-    /// The listeners of a forward: two for the loopback's two families.
+    /// The listeners of a forward, [`ADDRESSES_MAX`] at most.
     pub fn open(f: &Forward) -> Result<Vec<Listener>, Error> {
         let failed =
             |e: io::Error| Error::System { what: format!("-L {}", f.text()), why: reason(&e) };
@@ -190,41 +193,69 @@ impl Listener {
                 let (fd, file) = SocketPath::bind(&path, local::listen_stream).map_err(failed)?;
                 Ok(vec![at(fd, path.display().to_string(), Some(file))])
             }
-            LocalAddress::Port(None, port) => loopback(tcp, *port).map_err(failed),
-            LocalAddress::Port(Some(address), port) => {
-                let address = match address.as_str() {
-                    "*" | "" => SocketAddr::from((IpAddr::from(Ipv6Addr::UNSPECIFIED), *port)),
-                    name => (name, *port)
-                        .to_socket_addrs()
-                        .map_err(failed)?
-                        .next()
-                        .ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?,
-                };
-                Ok(vec![tcp(address).map_err(failed)?])
+            LocalAddress::Port(address, port) => {
+                let all = addresses(address.as_deref(), *port).map_err(failed)?;
+                at_one_port(tcp, &all).map_err(failed)
             }
         }
     }
 }
 
-/// Listeners at the same port for both families; a computer without IPv6 has one alone. Where
-/// another program has one of the two, whoever connects to `localhost` could reach that.
-fn loopback(
+/// Where a forward of that address or name listens: without one at the loopback addresses.
+fn addresses(name: Option<&str>, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let at = |ip: &[IpAddr]| ip.iter().map(|ip| (*ip, port).into()).collect();
+    Ok(match name {
+        None => at(&[Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]),
+        Some("*" | "") => at(&[Ipv6Addr::UNSPECIFIED.into()]),
+        Some(name) => {
+            let mut all = Vec::new();
+            // A name may be in /etc/hosts twice with one address.
+            for address in (name, port).to_socket_addrs()? {
+                if all.len() < ADDRESSES_MAX && !all.contains(&address) {
+                    all.push(address);
+                }
+            }
+            all
+        }
+    })
+}
+
+/// Listeners at one port of all these addresses, except those that this computer does not have.
+/// Where another program has one of them, whoever connects to the name could reach that.
+fn at_one_port(
     listen: impl Fn(SocketAddr) -> io::Result<Listener>,
-    port: u16,
+    all: &[SocketAddr],
 ) -> io::Result<Vec<Listener>> {
-    let mut tries = if port == 0 { CHOSEN_TRIES } else { 1 };
+    let chosen = all.iter().any(|address| address.port() == 0);
+    let mut tries = if chosen { CHOSEN_TRIES } else { 1 };
     loop {
         tries -= 1;
-        let first = listen((Ipv4Addr::LOCALHOST, port).into())?;
-        let same = socket::local(first.fd.as_fd())?.port();
-        match listen((Ipv6Addr::LOCALHOST, same).into()) {
-            Ok(second) => return Ok(vec![first, second]),
-            Err(e) if socket::is_without_family(&e) => return Ok(vec![first]),
-            // The system has chosen that of the first family.
-            Err(_) if tries > 0 => {}
+        match listen_at(&listen, all) {
+            // The system has chosen that of the first address.
+            Err(e) if tries > 0 && e.kind() == io::ErrorKind::AddrInUse => {}
+            done => return done,
+        }
+    }
+}
+
+/// The same. Where the system chooses the port, all have that of the first one.
+fn listen_at(
+    listen: impl Fn(SocketAddr) -> io::Result<Listener>,
+    all: &[SocketAddr],
+) -> io::Result<Vec<Listener>> {
+    let mut listeners = Vec::<Listener>::new();
+    let mut error = io::ErrorKind::NotFound.into();
+    for mut address in all.iter().copied() {
+        if let Some(first) = listeners.first() {
+            address.set_port(socket::local(first.fd.as_fd())?.port());
+        }
+        match listen(address) {
+            Ok(listener) => listeners.push(listener),
+            Err(e) if socket::is_without_family(&e) => error = e,
             Err(e) => return Err(e),
         }
     }
+    if listeners.is_empty() { Err(error) } else { Ok(listeners) }
 }
 
 /// Opens a forward that another process will have: as that process is to know it, and its

@@ -6,17 +6,22 @@ use crate::sys::local::Address;
 use crate::sys::{dial, local};
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// What the five that made an offer is told when `-O cancel` has ended it.
 pub const CANCELLED: &str = "it was cancelled (five -O cancel)";
 
+/// The addresses of one name, at most.
+const ADDRESSES_MAX: usize = 8;
+
 /// What serves it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Local {
-    /// A name or an address, and a port.
-    Port(String, u16),
+    /// A name, and a port.
+    Name(String, u16),
+    /// Those of a name, in the order in which they are tried, or one that was written.
+    Addresses(Vec<SocketAddr>),
     /// A Unix socket.
     Path(String),
 }
@@ -61,7 +66,7 @@ impl Origin {
 pub const EXPECTED: &str = "expected SERVICE:ADDRESS:PORT or SERVICE:/PATH";
 
 impl Offer {
-    /// `name:address:port` or `name:/path`. Err: the message.
+    /// `name:address:port`, with further addresses after commas, or `name:/path`. Err: the message.
     pub fn read(text: &str) -> Result<Offer, String> {
         let wrong = || format!("-R {text}: {EXPECTED}");
         let (service, local) = match text.split_once(":/") {
@@ -71,18 +76,7 @@ impl Offer {
                 return Err(format!("-R {text}: the path of a socket has at most {most} bytes"));
             }
             Some((service, path)) => (service, Local::Path(format!("/{path}"))),
-            None => {
-                let (rest, port) = text.rsplit_once(':').ok_or_else(wrong)?;
-                let port = port.parse().ok().filter(|p| *p != 0).ok_or_else(wrong)?;
-                let (service, address) = match rest.strip_suffix(']') {
-                    Some(rest) => rest.rsplit_once(":[").ok_or_else(wrong)?,
-                    None => rest.rsplit_once(':').ok_or_else(wrong)?,
-                };
-                if !syntax::is_host(address) {
-                    return Err(wrong());
-                }
-                (service, Local::Port(address.into(), port))
-            }
+            None => read_port(text).ok_or_else(wrong)?,
         };
         match syntax::is_name(service) && !service.contains(char::is_whitespace) {
             true => Ok(Offer { service: service.into(), local }),
@@ -98,49 +92,118 @@ impl Offer {
     /// What serves it, for messages.
     pub fn target(&self) -> String {
         match &self.local {
-            Local::Port(address, port) if address.contains(':') => format!("[{address}]:{port}"),
-            Local::Port(address, port) => format!("{address}:{port}"),
+            Local::Name(name, port) if name.contains(':') => format!("[{name}]:{port}"),
+            Local::Name(name, port) => format!("{name}:{port}"),
+            Local::Addresses(all) => {
+                all.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",")
+            }
             Local::Path(path) => path.clone(),
         }
     }
 
-    /// The same with an address in place of a name, so that another process, which must not wait
+    /// The same with addresses in place of a name, so that another process, which must not wait
     /// for an answer of DNS, can connect there.
     pub fn resolved(&self) -> Result<Offer, Error> {
         let failed =
             |e: &io::Error| Error::System { what: format!("-R {}", self.text()), why: reason(e) };
         let local = match &self.local {
             Local::Path(path) => Local::Path(paths::expand(path).display().to_string()),
-            Local::Port(name, port) => {
-                let mut all = (name.as_str(), *port).to_socket_addrs().map_err(|e| failed(&e))?;
-                let address = all.next().ok_or_else(|| failed(&io::ErrorKind::NotFound.into()))?;
-                Local::Port(address.ip().to_string(), *port)
+            Local::Name(name, port) => {
+                let found = (name.as_str(), *port).to_socket_addrs().map_err(|e| failed(&e))?;
+                let all: Vec<_> = found.take(ADDRESSES_MAX).collect();
+                if all.is_empty() {
+                    return Err(failed(&io::ErrorKind::NotFound.into()));
+                }
+                Local::Addresses(all)
             }
+            addresses => addresses.clone(),
         };
         Ok(Offer { service: self.service.clone(), local })
     }
 
-    /// Begins a connection to what serves it. True: it is connected already.
-    pub fn connect(&self) -> io::Result<(OwnedFd, bool)> {
+    /// Begins a connection to what serves it.
+    pub fn connect(&self) -> io::Result<Progress> {
         match &self.local {
             Local::Path(path) => {
                 let fd = local::unconnected()?;
                 local::connect_now(fd.as_fd(), &Address::of(Path::new(path))?)?;
-                Ok((fd, true))
+                Ok(Progress::Connected(fd))
             }
-            Local::Port(address, port) => {
-                let ip = address.parse().map_err(|_| io::ErrorKind::InvalidInput)?;
-                let fd = dial::begin(SocketAddr::new(ip, *port), false)?;
-                let connected = dial::look(fd.as_fd())?;
-                Ok((fd, connected))
+            Local::Addresses(all) => Attempt::begin(all.clone().into_iter())?.progress(),
+            Local::Name(..) => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+}
+
+/// The service, and the addresses or the name that serve it. None: it is invalid.
+fn read_port(text: &str) -> Option<(&str, Local)> {
+    let (mut first, mut more) = (text, Vec::new());
+    while let Some((before, address)) = first.rsplit_once(',') {
+        let Some(address) = read_address(address) else { break };
+        more.push(address);
+        first = before;
+    }
+    let (rest, port) = first.rsplit_once(':')?;
+    let (service, name) = match rest.strip_suffix(']') {
+        Some(rest) => rest.rsplit_once(":[")?,
+        None => rest.rsplit_once(':')?,
+    };
+    let written = first.get(service.len() + 1..)?;
+    if let Some(address) = read_address(written) {
+        more.push(address);
+        more.reverse();
+        return Some((service, Local::Addresses(more)));
+    }
+    let port = port.parse().ok().filter(|p| *p != 0)?;
+    (more.is_empty() && syntax::is_host(name)).then(|| (service, Local::Name(name.into(), port)))
+}
+
+fn read_address(text: &str) -> Option<SocketAddr> {
+    text.parse().ok().filter(|address: &SocketAddr| address.port() != 0)
+}
+
+/// How far a connection to what serves an offer is.
+pub enum Progress {
+    Connected(OwnedFd),
+    Connecting(Attempt),
+}
+
+/// A connection that has begun, and the addresses that are tried if it fails.
+pub struct Attempt {
+    fd: OwnedFd,
+    rest: std::vec::IntoIter<SocketAddr>,
+}
+
+impl Attempt {
+    /// With the first address where one can begin. Err: there is none.
+    fn begin(mut rest: std::vec::IntoIter<SocketAddr>) -> io::Result<Attempt> {
+        let mut error = io::ErrorKind::NotFound.into();
+        while let Some(address) = rest.next() {
+            match dial::begin(address, false) {
+                Ok(fd) => return Ok(Attempt { fd, rest }),
+                Err(e) => error = e,
+            }
+        }
+        Err(error)
+    }
+
+    /// What it is now. Err: no address accepts it.
+    pub fn progress(self) -> io::Result<Progress> {
+        let mut attempt = self;
+        loop {
+            match dial::look(attempt.fd.as_fd()) {
+                Ok(true) => return Ok(Progress::Connected(attempt.fd)),
+                Ok(false) => return Ok(Progress::Connecting(attempt)),
+                Err(_) => attempt = Attempt::begin(attempt.rest)?,
             }
         }
     }
 }
 
-/// Is a connection that has begun connected now? Err: it will not be.
-pub fn is_connected(fd: &OwnedFd) -> io::Result<bool> {
-    dial::look(fd.as_fd())
+impl AsFd for Attempt {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
 }
 
 /// The configuration's offers. One whose address is not found is reported; the others are offered
@@ -166,23 +229,38 @@ mod tests {
             ("web:127.0.0.1:8080", "web", "127.0.0.1:8080"),
             ("web:localhost:8080", "web", "localhost:8080"),
             ("a:b:[::1]:80", "a:b", "[::1]:80"),
+            ("web:10.0.0.1:80,[fe80::1%2]:80", "web", "10.0.0.1:80,[fe80::1%2]:80"),
+            ("a,b:10.0.0.1:80", "a,b", "10.0.0.1:80"),
             ("pg:/run/x y:z", "pg", "/run/x y:z"),
         ] {
             let offer = Offer::read(text).expect(text);
             assert_eq!((offer.service.as_str(), offer.target().as_str()), (service, target));
             assert_eq!(Offer::read(&offer.text()), Ok(offer));
         }
-        for text in
-            ["", "web", "web:80", "web:h:0", "web:h:70000", ":h:80", "web::80", ":/x", "a b:/x"]
-        {
+        for text in [
+            "",
+            "web",
+            "web:80",
+            "web:h:0",
+            "web:h:70000",
+            ":h:80",
+            "web::80",
+            ":/x",
+            "a b:/x",
+            "web:h:80,10.0.0.1:80",
+            "web:10.0.0.1:80,10.0.0.2:0",
+        ] {
             assert_eq!(Offer::read(text), Err(format!("-R {text}: {EXPECTED}")));
         }
         let path = "x".repeat(local::NAME_MAX - 1);
         assert!(Offer::read(&format!("web:/{path}")).is_ok());
         let why = Offer::read(&format!("web:/{path}x")).expect_err("too long");
         assert!(why.ends_with(": the path of a socket has at most 107 bytes"), "{why}");
-        let named =
-            Offer::read("web:localhost:80").expect("an offer").resolved().expect("an address");
-        assert!(matches!(named.local, Local::Port(a, 80) if a.parse::<std::net::IpAddr>().is_ok()));
+        let named = Offer::read("web:localhost:80").expect("an offer").resolved();
+        let named = named.expect("an address");
+        assert!(
+            matches!(&named.local, Local::Addresses(all) if all.iter().all(|a| a.port() == 80))
+        );
+        assert_eq!(Offer::read(&named.text()), Ok(named), "the holder reads the same");
     }
 }

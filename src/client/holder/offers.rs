@@ -8,7 +8,7 @@
 use super::call::{Call, Step};
 use super::callers::NOBODY;
 use super::state::Holder;
-use crate::client::offer::{self, CANCELLED, Offer, Offered, Origin};
+use crate::client::offer::{CANCELLED, Offer, Offered, Origin, Progress};
 use crate::client::request::Request;
 use crate::link::pump::LocalEnd;
 use crate::sys::flow::Flow;
@@ -182,13 +182,12 @@ impl Holder {
         let its =
             |c: &Call| c.offers().filter(|o| o.service.eq_ignore_ascii_case(service)).cloned();
         let offer = self.pump.streams().find_map(|(_, s)| its(&s.owner));
-        let begun = offer.map(|offer| offer.connect());
-        match begun {
-            Some(Ok((fd, true))) => self.client_connected(id, service, fd),
-            Some(Ok((fd, false))) => {
+        match offer.map(|offer| offer.connect()) {
+            Some(Ok(Progress::Connected(fd))) => self.client_connected(id, service, fd),
+            Some(Ok(Progress::Connecting(attempt))) => {
                 if let Some(call) = self.pump.owner(id) {
                     (call.step, call.request.service) = (Step::Connecting, Some(service.into()));
-                    self.connecting.push((id, fd));
+                    self.connecting.push((id, attempt));
                 }
             }
             // The server tells its client that the service has failed.
@@ -208,13 +207,13 @@ impl Holder {
     /// Looks at the connections that have yet to be accepted, and gives up clients that have waited
     /// for too long.
     pub(super) fn look_at_clients(&mut self) {
-        for (id, fd) in std::mem::take(&mut self.connecting) {
+        for (id, attempt) in std::mem::take(&mut self.connecting) {
             // The stream may have ended meanwhile.
             let Some(call) = self.pump.owner(id) else { continue };
             let service = call.request.name().to_string();
-            match offer::is_connected(&fd) {
-                Ok(false) => self.connecting.push((id, fd)),
-                Ok(true) => self.client_connected(id, &service, fd),
+            match attempt.progress() {
+                Ok(Progress::Connecting(attempt)) => self.connecting.push((id, attempt)),
+                Ok(Progress::Connected(fd)) => self.client_connected(id, &service, fd),
                 Err(_) => self.give_up(id),
             }
         }

@@ -7,6 +7,7 @@ use super::forwards::Forwards;
 use super::liveness::{Liveness, Unanswered};
 use super::session_socket::SessionSocket;
 use super::successor::{Left, Successor};
+use crate::client::offer::Attempt;
 use crate::client::open::OpenSession;
 use crate::client::options::is_path;
 use crate::client::request::Request;
@@ -72,7 +73,7 @@ pub struct Holder {
     /// Hands them on, once the session takes no more calls.
     pub(super) successor: Option<Successor>,
     /// Connections to what serves offers that have yet to be accepted, by their clients' streams.
-    pub(super) connecting: Vec<(StreamId, OwnedFd)>,
+    pub(super) connecting: Vec<(StreamId, Attempt)>,
     /// How long the session is kept after its last call. Zero where its one caller has it alone.
     pub(super) persist: Duration,
     /// How many descriptors this process may have.

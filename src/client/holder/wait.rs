@@ -80,7 +80,7 @@ impl Holder {
         );
         polls.extend(self.callers.polls(self.has_room_for_calls()));
         polls.extend(self.forwards.polls(self.serves_forwards(), self.now));
-        polls.extend(self.connecting.iter().map(|(_, fd)| Poll::new(fd.as_fd(), false, true)));
+        polls.extend(self.connecting.iter().map(|(_, a)| Poll::new(a.as_fd(), false, true)));
         let ready = self.pump.wait(&mut self.link, &mut polls, due)?;
         self.now = self.pump.now();
         Ok(ready.then(|| Found::of(&polls, callers)))
@@ -95,7 +95,7 @@ impl Holder {
             own(signals, socket, self.network.as_ref(), away.poll(), self.successor.as_ref());
         polls.extend(self.callers.polls(self.has_room_for_calls()));
         polls.extend(self.forwards.polls(self.serves_forwards(), self.now));
-        polls.extend(self.connecting.iter().map(|(_, fd)| Poll::new(fd.as_fd(), false, true)));
+        polls.extend(self.connecting.iter().map(|(_, a)| Poll::new(a.as_fd(), false, true)));
         let fixed = polls.len();
         let inputs: Vec<_> = self.pump.inputs().filter(|(id, _)| away.watches(*id)).collect();
         polls.extend(inputs.iter().map(|(_, input)| Poll::new(*input, true, false)));

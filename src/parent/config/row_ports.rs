@@ -12,6 +12,7 @@ use crate::sys::unix_listener;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Ports where TLS is expected, at most: net is told of each with its socket.
@@ -332,14 +333,16 @@ impl PortCollector<'_, '_> {
         Ok((found.uid, gid.ok_or_else(none)?))
     }
 
-    /// Err: whose this path is already, or that another file is there. For a row of another
-    /// program's file (`foreign`) that is told where the socket is to be made, and tried again.
+    /// Err: whose this path is already, however its slashes and dots are written, or that another
+    /// file is there. For a row of another program's file (`foreign`) that is told where the socket
+    /// is to be made, and tried again.
     fn path_is_free(&self, path: &str, foreign: bool) -> Result<(), String> {
         if !foreign {
             unix_listener::no_other_file(path).map_err(|what| format!("{path}: {what}"))?;
         }
         let mut all = self.ports.plain.iter();
-        let Some(other) = all.find(|p| p.at.path().is_some_and(|w| w.path == path)) else {
+        let same = |p: &&Port| p.at.path().is_some_and(|w| Path::new(&w.path) == Path::new(path));
+        let Some(other) = all.find(same) else {
             return Ok(());
         };
         let by = match other.service.and_then(|id| self.table.service(id)) {
