@@ -5,6 +5,7 @@ use super::addresses::Addresses;
 use super::backend::environment::Tls;
 use super::config::Config;
 use super::config::catalog::Account;
+use super::tokens::{NetToken, PortToken, SessionToken};
 use crate::policy::{Facts, Peer, ServiceId};
 use crate::sys::clock;
 use crate::sys::shared::Shared;
@@ -15,28 +16,28 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// A relayed connection: its session, by the session's token, and its tag in that session. All of
-/// a session are next to each other in their order.
+/// A relayed connection: its session, and its tag in that session. All of a session are next to
+/// each other in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamTag {
-    pub session: usize,
+    pub session: SessionToken,
     pub tag: u32,
 }
 
 /// Who asks for a service, and is told what becomes of that.
 #[derive(Debug, Clone, Copy)]
 pub enum Requester {
-    /// A net process, by its token: a plain connection. The net process is answered only if the
-    /// request is refused.
-    Net(usize),
-    /// A session, by its token, and its tag for this connection.
+    /// A net process: a plain connection. The net process is answered only if the request is
+    /// refused.
+    Net(NetToken),
+    /// A session, and its tag for this connection.
     Session(StreamTag),
-    /// The service's own port: the client itself connected there. The net process, by its token,
-    /// that has read its load balancer's header, and has its socket, too.
-    Port(Option<usize>),
-    /// The service's own port, by its token: the program gets the socket itself (`wait`). The
-    /// client is the sender of the first datagram, or nobody.
-    Wait(usize),
+    /// The service's own port: the client itself connected there. The net process that has read its
+    /// load balancer's header, and has its socket, too.
+    Port(Option<NetToken>),
+    /// The service's own port: the program gets the socket itself (`wait`). The client is the
+    /// sender of the first datagram, or nobody.
+    Wait(PortToken),
 }
 
 /// The client, as far as the parent itself knows it.

@@ -15,6 +15,7 @@ use super::relays::Owner;
 use super::run::Parent;
 use super::sessions;
 use super::sessions::session::{User, local_user};
+use super::tokens::{NetToken, PortToken, RelayThreadToken, SessionToken, Watched};
 use crate::policy::{HostId, PeerName, ServiceId};
 use crate::wire::orders::{self, Named, Refused, RelayEnd, ToNet};
 use std::os::fd::AsFd;
@@ -26,7 +27,7 @@ const STREAM_ORDERS: usize = 64;
 
 impl Parent {
     /// One order of a net process. Ok(false): there is none now.
-    pub fn net_order(&mut self, token: usize) -> Result<bool, Broken> {
+    pub fn net_order(&mut self, token: NetToken) -> Result<bool, Broken> {
         let Some(request) = self.nets.order(&mut self.cx, &mut self.listeners, token)? else {
             return Ok(false);
         };
@@ -35,7 +36,7 @@ impl Parent {
     }
 
     /// Carries out what a net process has asked for.
-    pub fn net_request(&mut self, token: usize, request: net::Request) -> Result<(), Broken> {
+    pub fn net_request(&mut self, token: NetToken, request: net::Request) -> Result<(), Broken> {
         match request {
             net::Request::Done => {}
             net::Request::Start { config, service, client, said } => {
@@ -65,7 +66,7 @@ impl Parent {
             net::Request::StartOnClient { session, what, client } => {
                 // What the session has sent on its own channel came before.
                 if let Err(why) = self.read_orders(session, STREAM_ORDERS) {
-                    self.broken(session, why);
+                    self.session_over(session, &why);
                 }
                 let (cx, of) = (&mut self.cx, (token, session));
                 if let Some(arrival) = self.sessions.start_on_client(cx, of, what, client)? {
@@ -92,7 +93,7 @@ impl Parent {
     }
 
     /// One message of a thread that relays. Ok(false): there is none now.
-    pub fn relays_order(&mut self, token: usize) -> Result<bool, Broken> {
+    pub fn relays_order(&mut self, token: RelayThreadToken) -> Result<bool, Broken> {
         let Some(all) = self.relay_threads.over(&mut self.cx, token)? else { return Ok(false) };
         for RelayEnd { relay, to, from } in all {
             self.relay_ended(relay, Owner::Thread(token), (to, from))?;
@@ -101,9 +102,9 @@ impl Parent {
     }
 
     /// Accepts one client at a port of a service's own. False: there is none now.
-    pub fn port_client(&mut self, token: usize) -> bool {
+    pub fn port_client(&mut self, token: PortToken) -> bool {
         if self.waits_for_net(token) {
-            self.cx.retries.add(token);
+            self.cx.retries.add(token.into());
             return false;
         }
         let (names, now) = (&self.names, self.cx.now);
@@ -121,7 +122,7 @@ impl Parent {
             Came::Lost(peer) => self.refuse_nameless(peer, "connections"),
             Came::Nobody => return false,
             Came::Scarce => {
-                self.cx.retries.add(token);
+                self.cx.retries.add(token.into());
                 return false;
             }
         }
@@ -155,7 +156,7 @@ impl Parent {
     }
 
     /// One order of a session. Ok(false): there is none now.
-    pub fn session_order(&mut self, token: usize) -> Result<bool, Broken> {
+    pub fn session_order(&mut self, token: SessionToken) -> Result<bool, Broken> {
         let Some(request) = self.sessions.order(&mut self.cx, token)? else { return Ok(false) };
         self.session_request(token, request)?;
         Ok(true)
@@ -164,7 +165,7 @@ impl Parent {
     /// Carries out what a session has asked for.
     pub fn session_request(
         &mut self,
-        token: usize,
+        token: SessionToken,
         request: sessions::Request,
     ) -> Result<(), Broken> {
         match request {
@@ -283,7 +284,7 @@ impl Parent {
             for port in self.services.freed() {
                 done = false;
                 if self.ports.program_ended(&mut self.cx, port) {
-                    self.may_have_orders(port);
+                    self.may_have_orders(port.into());
                 }
             }
             if self.services.started_outdated() {
@@ -316,10 +317,9 @@ impl Parent {
                 done = false;
                 self.net_hung(token);
             }
-            let failed = self.nets.failed().into_iter().chain(self.sessions.failed());
-            for (token, why) in failed.chain(self.relay_threads.failed()) {
+            for (watched, why) in self.failed() {
                 done = false;
-                self.broken(token, why);
+                self.broken(watched, &why);
             }
             if done {
                 self.tell_askers();
@@ -327,6 +327,16 @@ impl Parent {
                 return;
             }
         }
+    }
+
+    /// The channels to which something could not be sent, since the last call.
+    fn failed(&mut self) -> Vec<(Watched, Broken)> {
+        let nets = self.nets.failed().into_iter().map(|(t, why)| (Watched::Net(t), why));
+        let sessions = self.sessions.failed().into_iter();
+        let sessions = sessions.map(|(t, why)| (Watched::Session(t), why));
+        let threads = self.relay_threads.failed().into_iter();
+        let threads = threads.map(|(t, why)| (Watched::RelayThread(t), why));
+        nets.chain(sessions).chain(threads).collect()
     }
 
     /// Where too many answers are held, ends the sessions that do not read theirs.
@@ -337,7 +347,7 @@ impl Parent {
     }
 
     /// A net process serves from now on: all others are ordered to drain.
-    fn serves(&mut self, token: usize) {
+    fn serves(&mut self, token: NetToken) {
         for old in self.nets.serving_except(token) {
             self.drain(old, false);
         }
@@ -355,23 +365,23 @@ impl Parent {
     }
 
     /// Orders a net process to take no new clients, and its sessions to take no new streams.
-    pub fn drain(&mut self, net: usize, last: bool) {
+    pub fn drain(&mut self, net: NetToken, last: bool) {
         self.nets.drain(&self.cx, net, last);
         self.sessions.drain(&self.cx, net, last);
     }
 
     /// Reads the orders of a session's streams that have facts of their own, and finds out which of
     /// them have ended.
-    fn read_branches(&mut self, token: usize) {
+    fn read_branches(&mut self, token: SessionToken) {
         for branch in self.sessions.branches_of(token) {
             if let Err(why) = self.read_orders(branch, STREAM_ORDERS) {
-                self.broken(branch, why);
+                self.session_over(branch, &why);
             }
         }
     }
 
     /// Reads this many orders of a session at most.
-    pub fn read_orders(&mut self, session: usize, most: usize) -> Result<(), Broken> {
+    pub fn read_orders(&mut self, session: SessionToken, most: usize) -> Result<(), Broken> {
         for _ in 0..most {
             if !self.session_order(session)? {
                 break;

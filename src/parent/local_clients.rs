@@ -7,6 +7,7 @@ use super::arrival::{Arrival, LocalClient};
 use super::config::catalog::Missing;
 use super::run::{AwaitsAccount, Parent};
 use super::sessions::session::local_user;
+use super::tokens::PortToken;
 use crate::policy::Peer;
 use crate::wire::orders::{Data, KnownLogin, ToNet};
 use std::os::fd::AsFd;
@@ -37,7 +38,7 @@ impl Parent {
     /// Do the clients at this port wait for net? Where only a net process can take them, or a load
     /// balancer's among them, while none takes any; where it relays for them, while there is none;
     /// where it may have to close their connections, while it has not read what it was sent before.
-    pub fn waits_for_net(&mut self, token: usize) -> bool {
+    pub fn waits_for_net(&mut self, token: PortToken) -> bool {
         let some = !self.cx.config.table.settings.proxy_from.is_empty();
         let balancers = some && self.ports.is_internet_stream(token);
         if balancers || self.ports.listeners.is_own(token) {

@@ -15,6 +15,7 @@ use super::run::{AwaitsAccount, Parent};
 use super::services::deferred::DeferredStart;
 use super::services::turns::Turn;
 use super::sessions::session::local_user;
+use super::tokens::NetToken;
 use crate::policy::{
     Backend, Busy, Facts, HostId, Peer, Permit, Reached, Refusal, Service, ServiceId,
 };
@@ -28,7 +29,7 @@ impl Parent {
     /// A plain connection, and between which addresses it is.
     pub fn plain(
         &mut self,
-        net: usize,
+        net: NetToken,
         config: Rc<Config>,
         service: ServiceId,
         client: Shared,
@@ -288,7 +289,7 @@ impl Parent {
         let between = a.who.addresses.internet();
         let (net_end, service_end) = self
             .pairs
-            .make(&self.cx.descriptors, &service.attributes, between, stream)
+            .make(&self.cx.descriptors, &service.attributes, between, stream.tag)
             .map_err(scarce)?;
         if self.cx.is_scarce(&service_end) {
             return Err(StartError::busy("descriptors", None));

@@ -8,6 +8,7 @@
 use super::arrival::{Record, Requester, StartError};
 use super::context::{Context, Timer};
 use super::lines;
+use super::tokens::PortToken;
 use crate::policy::{Peer, Service, Source};
 use crate::wire::orders::Why;
 use std::collections::BTreeMap;
@@ -25,7 +26,7 @@ const COUNTS_MAX: usize = 10_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Whose {
     /// The datagrams' that come to this port.
-    Port(usize),
+    Port(PortToken),
     /// The clients' of this source.
     Source(Source),
     /// All others', and those of nobody knows whom.
@@ -49,7 +50,7 @@ pub struct Refusals {
     counts: BTreeMap<(Whose, &'static str), Count>,
     /// The ports where a limit keeps the program from being started, and the reason that was
     /// logged.
-    waiting: BTreeMap<usize, &'static str>,
+    waiting: BTreeMap<PortToken, &'static str>,
 }
 
 impl Refusals {
@@ -82,7 +83,7 @@ impl Refusals {
 
     /// What waits at a port is refused for a limit. True: so it was before, and no program has been
     /// started since.
-    fn still_waits(&mut self, port: usize, reason: &'static str) -> bool {
+    fn still_waits(&mut self, port: PortToken, reason: &'static str) -> bool {
         if self.waiting.len() >= COUNTS_MAX {
             // Of ports that are not there any more.
             self.waiting.clear();

@@ -31,6 +31,7 @@ use super::backend::exec::Plan;
 use super::config::Config;
 use super::context::{Context, Timer};
 use super::refusals::Refusals;
+use super::tokens::{NetToken, PortToken, SessionToken};
 use crate::policy::{Grammar, Limits, Permit, Refusal, Service, ServiceId, Ticket};
 use crate::sys::clock;
 use crate::sys::interrupt::Interrupt;
@@ -59,12 +60,12 @@ pub struct Services {
     pub(super) starting: Vec<PendingStart<Starting>>,
     pub running: Runs,
     /// Sessions that have ended while starts of theirs were late: nobody counts their bytes.
-    ended_sessions: BTreeSet<usize>,
+    ended_sessions: BTreeSet<SessionToken>,
     answers: Vec<Answer>,
     /// How services of RUN have ended, and whom that is told; None: output was lost.
     ends: Vec<(StreamTag, Option<Status>)>,
     /// Ports whose program had the socket itself, and has ended.
-    freed: Vec<usize>,
+    freed: Vec<PortToken>,
     /// An internal service that has a port's socket itself was started as an older table has it.
     outdated: bool,
     pub refusals: Refusals,
@@ -106,7 +107,7 @@ impl Services {
     }
 
     /// The ports whose program had the socket itself and has ended since the last call.
-    pub fn freed(&mut self) -> Vec<usize> {
+    pub fn freed(&mut self) -> Vec<PortToken> {
         std::mem::take(&mut self.freed)
     }
 
@@ -255,13 +256,13 @@ impl Services {
 
     /// Is a service of a plain connection from that net process being started? A late one does not
     /// count.
-    pub fn starts_for_net(&self, net: usize) -> bool {
+    pub fn starts_for_net(&self, net: NetToken) -> bool {
         let is_of = |from: &Requester| matches!(from, Requester::Net(n) if *n == net);
         self.starting.iter().any(|start| !start.is_late() && is_of(&start.payload().record.from))
     }
 
     /// Finishes the starts of a session before the session ends, but for late ones.
-    pub fn settle_session(&mut self, cx: &mut Context, session: usize) {
+    pub fn settle_session(&mut self, cx: &mut Context, session: SessionToken) {
         let of = |start: &PendingStart<Starting>| start.payload().session() == Some(session);
         while self.starting.iter().any(|start| !start.is_late() && of(start)) {
             self.wait_for_one(cx);
@@ -269,7 +270,7 @@ impl Services {
     }
 
     /// A session is over: no bytes of it will be counted any more.
-    pub fn forget(&mut self, session: usize) {
+    pub fn forget(&mut self, session: SessionToken) {
         if self.starting.iter().any(|start| start.payload().session() == Some(session)) {
             self.ended_sessions.insert(session);
         }

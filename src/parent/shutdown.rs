@@ -9,6 +9,7 @@ use super::reaping::LAST_ORDERS;
 use super::run::Parent;
 use super::sessions;
 use super::sessions::session::SessionRecord;
+use super::tokens::{NetToken, SessionToken};
 use crate::log;
 use crate::sys::clock;
 use crate::sys::notify;
@@ -145,7 +146,7 @@ impl Parent {
         self.nets.iter().for_each(Net::warn_of_unreported);
     }
 
-    fn last_net_order(&mut self, net: usize) -> Result<bool, Broken> {
+    fn last_net_order(&mut self, net: NetToken) -> Result<bool, Broken> {
         match self.nets.order(&mut self.cx, &mut self.listeners, net)? {
             None => return Ok(false),
             // Its channel may have more.
@@ -157,7 +158,7 @@ impl Parent {
         Ok(true)
     }
 
-    fn last_session_order(&mut self, session: usize) -> Result<bool, Broken> {
+    fn last_session_order(&mut self, session: SessionToken) -> Result<bool, Broken> {
         match self.sessions.order(&mut self.cx, session)? {
             None => return Ok(false),
             Some(r @ (sessions::Request::Refused { .. } | sessions::Request::Branch { .. })) => {

@@ -15,6 +15,7 @@ use super::config::Config;
 use super::config::inspector;
 use super::context::{Context, Timer};
 use super::start_limit::{PAUSE, StartLimit};
+use super::tokens::{KeysToken, SessionToken};
 use crate::log;
 use crate::policy::{BySource, Source};
 use crate::sys::process::Exit;
@@ -38,7 +39,7 @@ const WAIT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A signature that a session waits for.
 pub struct Request {
-    session: usize,
+    session: SessionToken,
     source: Source,
     pair: u32,
     scheme: u16,
@@ -49,7 +50,7 @@ pub struct Request {
 
 /// The process that signs for one configuration.
 struct Process {
-    token: usize,
+    token: KeysToken,
     child: Child,
     channel: Channel,
 }
@@ -74,7 +75,7 @@ pub struct Signers {
     asked_max: usize,
     /// The number of the last request.
     number: u64,
-    answers: Vec<(usize, Answer)>,
+    answers: Vec<(SessionToken, Answer)>,
 }
 
 impl Signers {
@@ -84,12 +85,12 @@ impl Signers {
         Signers { all: Vec::new(), asked_max, number: 0, answers: Vec::new() }
     }
 
-    fn with_token(&mut self, token: usize) -> Option<&mut Signer> {
+    fn with_token(&mut self, token: KeysToken) -> Option<&mut Signer> {
         self.all.iter_mut().find(|s| s.process.as_ref().is_some_and(|p| p.token == token))
     }
 
     /// Is that a keys process's token?
-    pub fn has(&mut self, token: usize) -> bool {
+    pub fn has(&mut self, token: KeysToken) -> bool {
         self.with_token(token).is_some()
     }
 
@@ -98,18 +99,18 @@ impl Signers {
     }
 
     /// Sends a process what its channel holds.
-    pub fn flush(&mut self, cx: &Context, token: usize) -> Result<(), Broken> {
+    pub fn flush(&mut self, cx: &Context, token: KeysToken) -> Result<(), Broken> {
         let process = self.with_token(token).and_then(|s| s.process.as_mut());
         process.map_or(Ok(()), |p| p.channel.flush(cx.registry()))
     }
 
     /// The answers for sessions that wait: a signature, or that there is none.
-    pub fn answers(&mut self) -> Vec<(usize, Answer)> {
+    pub fn answers(&mut self) -> Vec<(SessionToken, Answer)> {
         std::mem::take(&mut self.answers)
     }
 
     /// A session has ended: its request is dropped if no process was asked yet.
-    pub fn forget(&mut self, session: usize) {
+    pub fn forget(&mut self, session: SessionToken) {
         self.all.iter_mut().for_each(|s| drop(s.waiting.take_if(|r| r.session == session)));
     }
 
@@ -170,7 +171,7 @@ impl Signers {
         &mut self,
         cx: &mut Context,
         config: &Rc<Config>,
-        (session, source): (usize, Source),
+        (session, source): (SessionToken, Source),
         (pair, scheme, message): (u32, u16, Data),
     ) {
         let since = cx.now;
@@ -223,7 +224,7 @@ impl Signers {
     }
 
     /// Takes one answer of a keys process. False: there is none now.
-    pub fn order(&mut self, cx: &mut Context, token: usize) -> Result<bool, Broken> {
+    pub fn order(&mut self, cx: &mut Context, token: KeysToken) -> Result<bool, Broken> {
         let Some(s) = self.with_token(token) else { return Ok(false) };
         let Some(p) = s.process.as_ref() else { return Ok(false) };
         let Some((answer, _)) = p.channel.receive::<FromKeys>(&KeysPhase::Signing)? else {
@@ -246,7 +247,7 @@ impl Signers {
     }
 
     /// Ends a process whose channel cannot be used any more.
-    pub fn broken(&mut self, token: usize, why: &Broken) {
+    pub fn broken(&mut self, token: KeysToken, why: &Broken) {
         let Some(p) = self.with_token(token).and_then(|s| s.process.as_ref()) else { return };
         if *why == Broken::Forbidden {
             log::warn(&format!("keys: pid {}: an invalid answer; fived ends it", p.child.pid));
@@ -255,7 +256,7 @@ impl Signers {
     }
 
     /// A keys process has ended: another gets its open requests.
-    pub fn ended(&mut self, cx: &mut Context, token: usize, exit: Exit) {
+    pub fn ended(&mut self, cx: &mut Context, token: KeysToken, exit: Exit) {
         while let Ok(true) = self.order(cx, token) {}
         // One that no net process needed any more is not here any more.
         let Some(s) = self.with_token(token) else { return };

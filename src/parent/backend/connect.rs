@@ -12,9 +12,11 @@ use super::tried::{Connecting, Permitted, Tried};
 use crate::parent::arrival::{Requester, StartError};
 use crate::parent::config::catalog::Prepared;
 use crate::parent::context::Context;
+use crate::parent::tokens::{NetToken, SessionToken};
 use crate::policy::{Service, Upstream};
 use crate::sys::identity::effective_uid;
 use crate::sys::{dial, socket};
+use mio::Token;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -41,12 +43,12 @@ impl Connects {
         std::mem::take(&mut self.outcomes)
     }
 
-    pub fn has(&self, token: usize) -> bool {
+    pub fn has(&self, token: Token) -> bool {
         self.pending.has(token)
     }
 
     /// Is a connection for a client of that net process pending?
-    pub fn for_net(&self, net: usize) -> bool {
+    pub fn for_net(&self, net: NetToken) -> bool {
         self.all().any(|c| matches!(c.arrival.who.from, Requester::Net(n) if n == net))
     }
 
@@ -150,7 +152,7 @@ impl Connects {
     }
 
     /// The poll says something of a TCP connection, or of the client that waits for it.
-    pub fn ready(&mut self, cx: &mut Context, token: usize) {
+    pub fn ready(&mut self, cx: &mut Context, token: Token) {
         let Some((PendingConnection { what: c, target, socket, .. }, news)) =
             self.pending.ready(cx, token)
         else {
@@ -167,7 +169,7 @@ impl Connects {
     }
 
     /// A TCP connection was not accepted in time.
-    pub fn late(&mut self, cx: &mut Context, token: usize) {
+    pub fn late(&mut self, cx: &mut Context, token: Token) {
         let Some(PendingConnection { what: c, target, .. }) = self.pending.take(cx, token) else {
             return;
         };
@@ -203,10 +205,10 @@ impl Connects {
     }
 
     /// A session is over: nobody waits for its connections any more.
-    pub fn forget(&mut self, cx: &mut Context, session: usize) {
+    pub fn forget(&mut self, cx: &mut Context, session: SessionToken) {
         let its = |from| matches!(from, Requester::Session(stream) if stream.session == session);
         let of = |c: &Connecting| its(c.arrival.who.from);
-        let all: Vec<usize> =
+        let all: Vec<Token> =
             self.pending.iter().filter(|(_, c)| of(c)).map(|(token, _)| token).collect();
         let pending: Vec<_> =
             all.into_iter().filter_map(|token| self.pending.take(cx, token)).collect();

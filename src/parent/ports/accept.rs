@@ -7,6 +7,7 @@ use crate::log;
 use crate::parent::addresses::Addresses;
 use crate::parent::arrival::{Arrival, Requester, Who};
 use crate::parent::context::Context;
+use crate::parent::tokens::{NetToken, PortToken};
 use crate::policy::{Backend, Facts, Peer, PeerName, ProgramSocket, Reached, ServiceId};
 use crate::sys::shared::Shared;
 use crate::sys::socket;
@@ -33,7 +34,7 @@ impl Ports {
     pub fn accept(
         &mut self,
         cx: &mut Context,
-        token: usize,
+        token: PortToken,
         name: impl FnOnce(Peer) -> PeerName,
     ) -> Came {
         let Some(l) = self.listeners.get_mut(token) else { return Came::Nobody };
@@ -72,7 +73,7 @@ impl Ports {
     pub fn arrival_at(
         &self,
         cx: &mut Context,
-        (net, real): (usize, SocketAddr),
+        (net, real): (NetToken, SocketAddr),
         client: Shared,
         at: Addresses,
         name: PeerName,

@@ -10,6 +10,7 @@ use crate::parent::config::catalog::Prepared;
 use crate::parent::context::Timer;
 use crate::parent::relays::{Owner, Relay};
 use crate::parent::run::Parent;
+use crate::parent::tokens::RelayThreadToken;
 use crate::policy::{Backend, Permit, Service};
 use crate::sys::clock;
 use crate::sys::shared::Shared;
@@ -264,7 +265,7 @@ impl Parent {
     }
 
     /// The channel of a thread that relays cannot be used any more.
-    pub fn relay_thread_over(&mut self, token: usize, why: &Broken) {
+    pub fn relay_thread_over(&mut self, token: RelayThreadToken, why: &Broken) {
         self.relays_over(Owner::Thread(token));
         if let Some(net) = self.relay_threads.forget(token)
             && *why != Broken::Closed

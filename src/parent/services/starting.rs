@@ -4,6 +4,7 @@
 use crate::parent::arrival::{Given, Record, Requester, StartError};
 use crate::parent::backend::exec::Plan;
 use crate::parent::config::Config;
+use crate::parent::tokens::SessionToken;
 use crate::policy::{ServiceId, Ticket};
 use crate::sys::spawn::{Failure, Launch, Stage};
 use std::rc::Rc;
@@ -24,7 +25,7 @@ impl Starting {
     }
 
     /// Its session's token. None: it has the client's own socket.
-    pub fn session(&self) -> Option<usize> {
+    pub fn session(&self) -> Option<SessionToken> {
         match self.record.from {
             Requester::Session(stream) => Some(stream.session),
             Requester::Net(_) | Requester::Port(_) | Requester::Wait(_) => None,
