@@ -1,4 +1,4 @@
-//! SPEC 6.2 and 7.5: `five /path NAME`, a door on this computer, tells the service's end as
+//! `five /path NAME`, a door on this computer, tells the service's end as
 //! `five HOST NAME` does.
 
 mod support;
