@@ -1,7 +1,7 @@
 //! Clients of this computer that connect to Unix sockets. The system says which user each is, so
-//! the user is logged in from the beginning. Where that user is not known since a moment ago, a
-//! child looks it up before anything else happens (`accounts`); a user without an account stays
-//! nobody. If nobody can be asked, or there is no answer, a user who was known is as before.
+//! the user is logged in from the beginning. A user who was not looked up a moment ago is looked up
+//! by a child before anything else happens (`accounts`); a user without an account stays nobody. If
+//! nobody can be asked, or there is no answer, a user who was known is as before.
 
 use super::arrival::{Arrival, LocalClient};
 use super::config::catalog::Missing;
@@ -28,7 +28,7 @@ impl Parent {
     /// A client at a port of a service's own arrives, once it is known which user it is.
     pub fn identify(&mut self, a: Box<Arrival>) {
         let unknown = match a.who.facts.peer {
-            Peer::User(uid) if !a.config.catalog.is_new(uid, self.cx.now) => uid,
+            Peer::User(uid) if !a.config.catalog.is_fresh(uid, self.cx.now) => uid,
             _ => return self.arrive(a.identified(), None),
         };
         let config = a.config.clone();
@@ -54,10 +54,10 @@ impl Parent {
     pub fn local_client(&mut self, mut client: LocalClient) {
         let Peer::User(uid) = client.peer else { return };
         let Some((net, config)) = self.nets.takes_clients() else {
-            return self.refuse_local(&client, "connections");
+            return self.refuse_nameless(client.peer, "connections");
         };
         let asked = client.asked_for.as_ref().is_some_and(|c| Rc::ptr_eq(c, &config));
-        if !asked && !config.catalog.is_new(uid, self.cx.now) {
+        if !asked && !config.catalog.is_fresh(uid, self.cx.now) {
             client.asked_for = Some(config.clone());
             let then = AwaitsAccount::LocalClient(client);
             return self.look_up_account(Missing::Uid(uid), &config, then);
@@ -72,12 +72,8 @@ impl Parent {
         self.nets.tell(&self.cx, net, &order, Some(client.socket.as_fd()));
     }
 
-    /// The client cannot be served now, and its connection just ends.
-    pub(super) fn refuse_local(&mut self, client: &LocalClient, reason: &'static str) {
-        self.refuse_nameless(client.peer, reason);
-    }
-
-    /// The same.
+    /// Logs and counts a client that has named no service and cannot be served: its connection just
+    /// ends.
     pub(super) fn refuse_nameless(&mut self, client: Peer, reason: &'static str) {
         self.services.refusals.nameless(&mut self.cx, client, reason);
     }

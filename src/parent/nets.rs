@@ -37,7 +37,7 @@ use crate::sys::shared::Shared;
 use crate::sys::socket;
 use crate::wire::orders::{FromNet, ToNet};
 use log_lines::NetLog;
-use net::{CameTo, ListenerCopies, Net, ProcessState, Request, State};
+use net::{CameTo, ListenerCopies, Net, NewClient, ProcessState, Request, State};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
@@ -175,8 +175,8 @@ impl Nets {
                 Request::Start { config, service, client, said }
             }
             FromNet::Session { tls_port, addresses: said } => {
-                let (client, pair) = (next(&mut fds)?, next_end(&mut fds)?);
-                Request::Session { config, client, pair, tls_port, said }
+                let (socket, pair) = (next(&mut fds)?, next_end(&mut fds)?);
+                Request::Session(NewClient { config, socket, pair, tls_port, said })
             }
             FromNet::StartOnClient { session, service, host } => {
                 let what = (ServiceId(service), HostId(host));

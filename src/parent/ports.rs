@@ -3,7 +3,7 @@
 //!
 //! | file | noun |
 //! |---|---|
-//! | `accept` | who comes there |
+//! | `accept` `clients` | who comes there, and how clients arrive |
 //! | `port_listener` | a socket of one |
 //! | `port_listeners` | all of them |
 //! | `waits` | a port whose program gets the socket itself |
@@ -14,6 +14,7 @@
 pub mod accept;
 pub mod bind_again;
 mod claims;
+mod clients;
 mod port_listener;
 pub mod port_listeners;
 pub mod systemd_sockets;

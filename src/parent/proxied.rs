@@ -64,7 +64,7 @@ impl Parent {
     /// client is. Returned: one that is not.
     pub fn ask_balancer(&mut self, a: Box<Arrival>) -> Option<Box<Arrival>> {
         let proxies = &a.config.table.settings.proxy_from;
-        if !matches!(a.who.from, Requester::Port(_)) || !proxies.contains(a.who.facts.peer) {
+        if !matches!(a.who.requester, Requester::Port(_)) || !proxies.contains(a.who.facts.peer) {
             return Some(a);
         }
         match (self.nets.serving(), &a.client) {

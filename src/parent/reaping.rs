@@ -19,8 +19,8 @@ impl Parent {
     /// A session's channel has closed or cannot be used: everything known about it is forgotten.
     pub fn session_over(&mut self, token: SessionToken, why: &Broken) {
         self.services.settle_session(&mut self.cx, token);
-        for answer in self.services.answers() {
-            self.answer(answer);
+        for outcome in self.services.outcomes() {
+            self.answer(outcome);
         }
         let Some(s) = self.sessions.over(&self.cx, token, why) else { return };
         if *why == Broken::Forbidden {

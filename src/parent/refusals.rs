@@ -60,24 +60,26 @@ impl Refusals {
         cx: &mut Context,
         service: Option<&Service>,
         record: &Record,
-        no: &StartError,
+        error: &StartError,
     ) {
-        if let (Requester::Wait(port), Some(Why::Busy)) = (record.from, no.reply)
-            && self.still_waits(port, no.reason)
+        if let (Requester::Wait(port), Some(Why::Busy)) = (record.requester, error.reply)
+            && self.still_waits(port, error.reason)
         {
             return;
         }
         let names = service.map(|s| (s.name.as_str(), record.host.as_str()));
-        cx.counters.refuse(names, no.reason);
+        cx.counters.refuse(names, error.reason);
         let Some(s) = service else { return };
-        let logged = match record.from {
-            Requester::Wait(port) => self.has_line(cx, (Whose::Port(port), no.reason), names, None),
+        let logged = match record.requester {
+            Requester::Wait(port) => {
+                self.has_line(cx, (Whose::Port(port), error.reason), names, None)
+            }
             Requester::Session(_) | Requester::Net(_) | Requester::Port(_) => {
-                self.of_client(cx, record.peer, no.reason, names)
+                self.of_client(cx, record.peer, error.reason, names)
             }
         };
         if logged {
-            lines::refused(s, record, no);
+            lines::refused(s, record, error);
         }
     }
 
@@ -93,7 +95,7 @@ impl Refusals {
 
     /// A program was started.
     pub fn started(&mut self, record: &Record) {
-        if let Requester::Wait(port) = record.from {
+        if let Requester::Wait(port) = record.requester {
             self.waiting.remove(&port);
         }
     }

@@ -21,7 +21,6 @@ pub mod resumables;
 mod resumption;
 pub mod session;
 
-use super::addresses::Addresses;
 use super::arrival::{Arrival, StreamTag};
 use super::backend::environment::Tls;
 use super::channel::{self, Broken, Held};
@@ -41,7 +40,7 @@ use crate::wire::resume::KEY;
 use crate::wire::run::Way;
 use counts::SessionCounts;
 use resumables::Claimant;
-use session::{NewSession, SessionRecord, Step, User};
+use session::{NewSession, SessionRecord, SessionRequest, Step, User};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
@@ -111,18 +110,9 @@ impl Sessions {
         self.all.iter()
     }
 
-    /// Begins a session: its client has asked for a built-in, or for TLS. `drains`: its net process
-    /// takes no new streams; `tls_port`: the number of the services' own port to which the client
-    /// came; `addresses`: between whom its connection is, with the name of the client's address.
-    /// Err: it is refused; the log's word for why.
-    pub fn begin(
-        &mut self,
-        cx: &mut Context,
-        (net, drains, tls_port): (NetToken, bool, Option<u32>),
-        config: Rc<Config>,
-        (addresses, name): (Addresses, PeerName),
-        (client, pair): (Shared, Shared),
-    ) -> Result<(), &'static str> {
+    /// Begins a session. Err: it is refused; the log's word for why.
+    pub fn begin(&mut self, cx: &mut Context, r: SessionRequest) -> Result<(), &'static str> {
+        let SessionRequest { net, drains, config, addresses, name, socket, pair, tls_port } = r;
         let peer = addresses.peer();
         let source = Source::of(peer);
         let begun = self.counts.begin(net, source, &config.table.settings);
@@ -143,7 +133,7 @@ impl Sessions {
         let most = settings.unanswered(streams).saturating_add(streams.saturating_mul(2));
         let most = most.saturating_add(settings.dialogues());
         let channel = channel.holding(most as usize, &self.held);
-        let socket = socket::cookie(client.as_fd());
+        let socket = socket::cookie(socket.as_fd());
         let new = NewSession { net, number, addresses, socket, name, tls_port };
         let session = SessionRecord::new(channel, config, new, cx.now);
         self.all.insert(token, session);
@@ -210,7 +200,8 @@ impl Sessions {
     pub fn start_on_client(
         &mut self,
         cx: &mut Context,
-        (net, token): (NetToken, SessionToken),
+        net: NetToken,
+        token: SessionToken,
         (service, host): (ServiceId, HostId),
         client: Option<Shared>,
     ) -> Result<Option<Arrival>, Broken> {

@@ -150,7 +150,7 @@ impl Parent {
         match self.nets.order(&mut self.cx, &mut self.listeners, net)? {
             None => return Ok(false),
             // Its channel may have more.
-            Some(r @ (net::Request::Refused(..) | net::Request::Session { .. })) => {
+            Some(r @ (net::Request::Refused(..) | net::Request::Session(_))) => {
                 self.net_request(net, r)?;
             }
             Some(_) => {}

@@ -37,13 +37,18 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a request may wait while no process can be started; after that the handshake fails.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// What is to be signed in a handshake, and the number of the pair whose key signs.
+pub struct ToSign {
+    pub pair: u32,
+    pub scheme: u16,
+    pub message: Data,
+}
+
 /// A signature that a session waits for.
-pub struct Request {
+struct Request {
     session: SessionToken,
     source: Source,
-    pair: u32,
-    scheme: u16,
-    message: Data,
+    what: ToSign,
     tries: u32,
     since: Duration,
 }
@@ -171,14 +176,15 @@ impl Signers {
         &mut self,
         cx: &mut Context,
         config: &Rc<Config>,
-        (session, source): (SessionToken, Source),
-        (pair, scheme, message): (u32, u16, Data),
+        session: SessionToken,
+        source: Source,
+        what: ToSign,
     ) {
         let since = cx.now;
         match self.of(config) {
             Some(s) => {
                 let tries = 0;
-                let request = Request { session, source, pair, scheme, message, tries, since };
+                let request = Request { session, source, what, tries, since };
                 s.waiting.add(source, request);
                 self.ask(cx, config);
             }
@@ -201,9 +207,9 @@ impl Signers {
             request.tries += 1;
             let order = ToKeys::Sign {
                 number: *number,
-                pair: request.pair,
-                scheme: request.scheme,
-                message: request.message.clone(),
+                pair: request.what.pair,
+                scheme: request.what.scheme,
+                message: request.what.message.clone(),
             };
             let sent = p.channel.send(cx.registry(), &order, &[]);
             s.asked.insert(*number, request);

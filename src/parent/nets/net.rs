@@ -78,15 +78,8 @@ pub enum Request {
     /// A plain connection asks for a service.
     /// `said`, here and below: its addresses, as net says them.
     Start { config: Rc<Config>, service: ServiceId, client: Shared, said: ClientAddresses },
-    /// A client asked for a built-in, or for TLS. Its channel is asked for through this pair.
-    /// `tls_port`: the number of the services' own port to which the client came.
-    Session {
-        config: Rc<Config>,
-        client: Shared,
-        pair: Shared,
-        tls_port: Option<u32>,
-        said: ClientAddresses,
-    },
+    /// A client asked for a built-in, or for TLS.
+    Session(NewClient),
     /// A session of this net process asks for a service on its client's own socket. None: the
     /// parent had no descriptor for that.
     StartOnClient { session: SessionToken, what: (ServiceId, HostId), client: Option<Shared> },
@@ -105,6 +98,18 @@ pub enum Request {
     },
     /// It serves from now on.
     Serves,
+}
+
+/// A client that a net process has handed over to begin a session.
+pub struct NewClient {
+    pub config: Rc<Config>,
+    pub socket: Shared,
+    /// The pair through which net asks for the session's channel.
+    pub pair: Shared,
+    /// The number of the services' own port to which the client came.
+    pub tls_port: Option<u32>,
+    /// Its addresses, as net says them.
+    pub said: ClientAddresses,
 }
 
 /// What the parent knows about a net process.

@@ -9,7 +9,7 @@ use crate::parent::backend::targets::Target;
 use crate::parent::channel::Broken;
 use crate::parent::lines;
 use crate::parent::relays::Owner;
-use crate::parent::relays::redirect::{Greeting, Ready};
+use crate::parent::relays::redirect::{Greeting, RelayParts};
 use crate::parent::run::Parent;
 use crate::parent::tokens::SessionToken;
 use crate::policy::{HostId, Permit, ServiceId};
@@ -24,7 +24,7 @@ const SETTLED: usize = 64;
 
 /// What a client's connection consists of: what the session that offers the service is handed, and
 /// the end that the client's own session keeps, where the client is in one.
-struct Ends {
+struct ConnectionEnds {
     handed: Shared,
     kept: Option<Shared>,
 }
@@ -130,12 +130,12 @@ impl Parent {
         let Waiting { permit, arrival, search, .. } = *w;
         self.services.release(permit);
         let (reasons, busy) = (search.reasons, search.busy);
-        let no = match reasons.is_empty() {
+        let error = match reasons.is_empty() {
             true => "nobody offers it".into(),
             false if busy => StartError::busy("max_streams", Some(reasons.join("; "))),
             false => StartError::from(reasons.join("; ")),
         };
-        self.refuse(arrival, no);
+        self.refuse(arrival, error);
     }
 
     /// The session did not take the client: the next is asked. One that no longer waits for that
@@ -212,8 +212,8 @@ impl Parent {
             AfterCancel::AskAnother => self.ask_another(w, Declined::Late),
             AfterCancel::Gone => {
                 self.services.release(w.permit);
-                let no = StartError::gone();
-                self.refuse(w.arrival, no);
+                let error = StartError::gone();
+                self.refuse(w.arrival, error);
             }
         }
     }
@@ -244,12 +244,12 @@ impl Parent {
             );
             return self.tell_started(&a, 0, Greeting::Sent, None);
         }
-        let (Ready { owner, until, greeting }, ends) = match self.ready_for(&mut a, token) {
-            Ok(ready) => ready,
-            Err(no) => {
+        let (RelayParts { owner, until, greeting }, ends) = match self.parts_for(&mut a, token) {
+            Ok(parts) => parts,
+            Err(error) => {
                 self.sessions.tell(&self.cx, token, &cancel(client));
                 self.services.release(permit);
-                return self.refuse(a, no);
+                return self.refuse(a, error);
             }
         };
         self.offers.streams.begin(client, token, source);
@@ -263,17 +263,17 @@ impl Parent {
 
     /// What can fail, before anybody learns that the service has begun. `token`: the session that
     /// takes the client.
-    fn ready_for(
+    fn parts_for(
         &mut self,
         a: &mut Arrival,
         token: SessionToken,
-    ) -> Result<(Ready, Ends), StartError> {
+    ) -> Result<(RelayParts, ConnectionEnds), StartError> {
         let config = a.config.clone();
         let service = config.table.service(a.service).ok_or("no such service")?;
         if let Some(client) = &a.client {
-            let ready = self.ready(service, a, Owner::Session(token), client.as_fd())?;
+            let parts = self.relay_parts(service, a, Owner::Session(token), client.as_fd())?;
             let handed = a.client.take().ok_or("no connection")?;
-            return Ok((ready, Ends { handed, kept: None }));
+            return Ok((parts, ConnectionEnds { handed, kept: None }));
         }
         let owner = self.relayed_by(a)?;
         let (kept, handed) =
@@ -282,8 +282,8 @@ impl Parent {
             return Err(StartError::busy("descriptors", None));
         }
         let kept = Shared::from(kept);
-        let ready = self.ready(service, a, owner, kept.as_fd())?;
-        Ok((ready, Ends { handed, kept: Some(kept) }))
+        let parts = self.relay_parts(service, a, owner, kept.as_fd())?;
+        Ok((parts, ConnectionEnds { handed, kept: Some(kept) }))
     }
 
     /// A session is over, or a stream that had facts of its own: so are its offers, and clients

@@ -49,7 +49,7 @@ impl Waiting {
 
     /// The session or net process that it came through.
     pub fn came_through(&self) -> Option<CameThrough> {
-        match self.arrival.who.from {
+        match self.arrival.who.requester {
             Requester::Net(net) => Some(CameThrough::Net(net)),
             Requester::Session(stream) => Some(CameThrough::Session(stream.session)),
             Requester::Port(_) | Requester::Wait(_) => None,

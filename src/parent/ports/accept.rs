@@ -133,8 +133,8 @@ fn woken(
     let backend = cx.config.table.service(service).map(|s| &s.backend);
     wait.is_internal = matches!(backend, Some(Backend::Internal(_)));
     l.give_away(cx);
-    let (name, from) = (name(addresses.peer()), Requester::Wait(token));
-    Ok(Came::Client(Box::new(arrival(cx, service, client, addresses, from, name))))
+    let (name, requester) = (name(addresses.peer()), Requester::Wait(token));
+    Ok(Came::Client(Box::new(arrival(cx, service, client, addresses, requester, name))))
 }
 
 fn arrival(
@@ -142,7 +142,7 @@ fn arrival(
     service: ServiceId,
     client: Shared,
     addresses: Addresses,
-    from: Requester,
+    requester: Requester,
     peer_name: PeerName,
 ) -> Arrival {
     let config = cx.config.clone();
@@ -157,6 +157,6 @@ fn arrival(
         reached: Reached::AtPort,
     };
     let number = cx.next_number();
-    let who = Who { addresses, facts, number, account: None, tls: None, from };
+    let who = Who { addresses, facts, number, account: None, tls: None, requester };
     Arrival { config, service, who, client: Some(client), passed_libwrap: false, run: None }
 }

@@ -192,7 +192,7 @@ impl Runs {
 
     /// Those, by the tokens of their ports.
     pub fn internal_waits(&self) -> impl Iterator<Item = (PortToken, &Running)> {
-        self.all.values().filter_map(|r| match (r.record.from, &r.service()?.backend) {
+        self.all.values().filter_map(|r| match (r.record.requester, &r.service()?.backend) {
             (Requester::Wait(token), Backend::Internal(_)) => Some((token, r)),
             _ => None,
         })
@@ -211,7 +211,7 @@ impl Runs {
 
     /// The programs that have a port's socket itself.
     pub fn waits(&self) -> impl Iterator<Item = &Running> {
-        self.all.values().filter(|r| matches!(r.record.from, Requester::Wait(_)))
+        self.all.values().filter(|r| matches!(r.record.requester, Requester::Wait(_)))
     }
 
     /// Sends SIGKILL to the process group of a service that was sent SIGTERM, even if the service

@@ -95,6 +95,23 @@ pub enum Step {
     LoggingIn,
 }
 
+/// A client that asks for a session: it has named a built-in, or expects TLS.
+pub struct SessionRequest {
+    /// The net process that has it.
+    pub net: NetToken,
+    /// That net process takes no new streams.
+    pub drains: bool,
+    pub config: Rc<Config>,
+    pub addresses: Addresses,
+    /// The name of its address.
+    pub name: PeerName,
+    pub socket: Shared,
+    /// The pair through which net asks for the session's channel.
+    pub pair: Shared,
+    /// As in [`SessionRecord`].
+    pub tls_port: Option<u32>,
+}
+
 /// Which session it is, and between which addresses.
 pub struct NewSession {
     /// The net process that serves it.
@@ -219,7 +236,7 @@ impl SessionRecord {
             number: self.number,
             account: user.as_ref().map(|u| (u.account.clone(), u.method)),
             tls: self.tls.clone(),
-            from: Requester::Session(stream),
+            requester: Requester::Session(stream),
         };
         Ok(Arrival { config, service, who, client, passed_libwrap: false, run })
     }
