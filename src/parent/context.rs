@@ -35,14 +35,15 @@ pub enum Timer {
     /// A look-up of a user or a group takes too long.
     AccountLate { pid: i32 },
     /// Bind the ports that could not be bound before.
-    UnboundAgain,
+    BindAgain,
     /// A port's program may be started again.
     PortAgain { token: PortToken },
     /// The rules of hosts_access(5) take too long.
     HostsAccessLate { pid: i32 },
     /// The rules have not answered yet: the datagram that they were asked for waits no longer.
     HostsAccessSlow { pid: i32 },
-    /// The same of the name of a datagram's sender, by the datagram's number (`ports`).
+    /// The name of a datagram's sender has not come yet: the datagram of this number (`ports`)
+    /// waits no longer.
     NameSlow { number: u64 },
     /// An upstream takes too long to accept.
     ConnectLate { token: Token },
@@ -61,22 +62,22 @@ pub enum Timer {
     /// Start keys processes again.
     SignersAgain,
     /// Check whether the keys processes answer.
-    SignersLook,
+    SignersCheck,
     /// Start the look-ups of names again that could not be started.
     NamesAgain,
     /// Those who ask for a reload soon after another have had time to say so.
     Reload,
     /// `shutdown_timeout` is over.
     Shutdown,
-    /// So is the time that sessions had to end in order.
-    Over,
+    /// The time is over that sessions have to end in order after `shutdown_timeout`.
+    SessionsLate,
     /// A fived that leaves looks whether the programs of `wait` have ended, which may take until
     /// then.
-    Left { until: Duration },
+    WaitsEnded { until: Duration },
     /// Remove entries that no longer matter.
     Tidy,
     /// Check whether the net process answers.
-    Watch,
+    Watchdog,
     /// Log how many lines about refused datagrams were left out.
     RefusalsOver,
     /// Look whether the output of services that have ended was delivered.

@@ -42,7 +42,7 @@ impl Parent {
     pub fn end_sessions(&mut self) {
         self.cx.phase = Phase::EndingSessions;
         self.sessions.tell_all(&self.cx, &Answer::EndNow, |s| s.resumable.is_some());
-        self.cx.after(SESSIONS_END, Timer::Over);
+        self.cx.after(SESSIONS_END, Timer::SessionsLate);
     }
 
     /// Does the loop end, whatever still runs?
@@ -77,7 +77,7 @@ impl Parent {
     pub fn left(&mut self, until: Duration) {
         let has_waits = self.services.running.waits().next().is_some();
         if has_waits && self.cx.now < until {
-            return self.cx.after(LOOK_AGAIN, Timer::Left { until });
+            return self.cx.after(LOOK_AGAIN, Timer::WaitsEnded { until });
         }
         self.services.running.warn_of_waits();
         // The service manager starts the other one when the main process has ended.

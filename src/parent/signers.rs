@@ -222,7 +222,7 @@ impl Signers {
         let watch = !s.watched && !idle;
         s.watched |= watch;
         if watch {
-            cx.after(PAUSE, Timer::SignersLook);
+            cx.after(PAUSE, Timer::SignersCheck);
         }
         if let Some((token, why)) = broken {
             self.broken(token, &why);
@@ -305,7 +305,7 @@ impl Signers {
         }
         self.give_up(late);
         if busy {
-            cx.after(PAUSE, Timer::SignersLook);
+            cx.after(PAUSE, Timer::SignersCheck);
         }
     }
 

@@ -15,7 +15,7 @@ impl Parent {
                     let late = self.accounts.late(cx, pid);
                     self.account_known(late);
                 }
-                Timer::UnboundAgain => self.bind_again(),
+                Timer::BindAgain => self.bind_again(),
                 Timer::PortAgain { token } => {
                     if self.ports.again(cx, token) {
                         self.may_have_orders(token.into());
@@ -42,14 +42,14 @@ impl Parent {
                 Timer::NamesAgain => self.names.resume(cx),
                 Timer::NetAgain => self.nets.start(cx),
                 Timer::SignersAgain => self.signers.again(cx),
-                Timer::SignersLook => self.signers.look(cx),
+                Timer::SignersCheck => self.signers.look(cx),
                 Timer::Undelivered => self.services.look_undelivered(cx),
                 Timer::RefusalsOver => self.services.refusals.over(),
                 Timer::Reload => self.reloads.gathered = true,
                 Timer::Shutdown => self.end_sessions(),
-                Timer::Over => cx.phase = Phase::Over,
-                Timer::Left { until } => self.left(until),
-                Timer::Watch => {
+                Timer::SessionsLate => cx.phase = Phase::Over,
+                Timer::WaitsEnded { until } => self.left(until),
+                Timer::Watchdog => {
                     let spares = self.pairs.has_spares()
                         || cx.spawner.has_spare()
                         || self.lingering.has_processes();
