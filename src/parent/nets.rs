@@ -156,7 +156,7 @@ impl Nets {
         let Some((order, mut fds)) = net.receive(cx)? else { return Ok(None) };
         let config = net.config.clone();
         cx.counters.orders += 1;
-        ::log::trace!("{token:?}: {order:?}");
+        ::log::trace!("net {}: {order:?}", net.child.pid);
         if fds.lost() {
             // The client's connection was closed with the descriptor that could not be received.
             cx.out_of_descriptors();
