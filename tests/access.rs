@@ -1,4 +1,4 @@
-//! SPEC 2.2: who may use a service: from where, when, or not at all.
+//! Who may use a service: from where, when, or not at all.
 
 mod support;
 use support::*;

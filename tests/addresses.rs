@@ -1,4 +1,4 @@
-//! SPEC 2.4, `socket`: the peer of a service that fived relays is the client, as the service itself
+//! `socket`: the peer of a service that fived relays is the client, as the service itself
 //! asks.
 
 mod support;

@@ -1,5 +1,5 @@
-//! SPEC 8, packages: what `make deb` makes. `tests/deb/trial` (`make deb-trial`) installs it in a
-//! clean Debian, upgrades it under running sessions, removes and purges it.
+//! Packages: what `make deb` makes. `tests/deb/trial` (`make deb-trial`) installs it in a clean
+//! Debian, upgrades it under running sessions, removes and purges it.
 
 mod support;
 use std::collections::BTreeSet;

@@ -1,5 +1,5 @@
-//! SPEC 7.4: five through other servers (-J, `via`): each of these fiveds is at an address of its
-//! own, and of the last one the caller knows no more than its name.
+//! five through other servers (-J, `via`): each of these fiveds is at an address of its own, and of
+//! the last one the caller knows no more than its name.
 
 mod support;
 #[path = "support/upstream.rs"]

@@ -1,5 +1,5 @@
-//! SPEC 6.2 and 7.5: `five /path NAME`, a door on this computer, tells the service's end as
-//! `five HOST NAME` does.
+//! `five /path NAME`, where fived listens at a Unix socket, tells the service's end as `five HOST NAME`
+//! does.
 
 mod support;
 #[path = "support/yamux_raw.rs"]

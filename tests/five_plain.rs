@@ -1,4 +1,4 @@
-//! SPEC 4: `five --plain`, which speaks RFC 1078 and nothing else.
+//! `five --plain`, which speaks RFC 1078 and nothing else.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! SPEC 7.2: five's sessions outlive their connections.
+//! five's sessions outlive their connections.
 
 #[path = "support/cutter.rs"]
 mod cutter;

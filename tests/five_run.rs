@@ -1,4 +1,4 @@
-//! SPEC 7.5, five: a service's exit status is five's, and its standard error is five's.
+//! A service's exit status is five's, and its standard error is five's.
 
 mod support;
 #[path = "support/tls.rs"]

@@ -434,7 +434,7 @@ fn forwards_speak_rfc_1078_too() {
     kill_and_wait(&mut child);
 }
 
-/// SPEC 1.3, counted where it matters: between the computers.
+/// Round trips, counted where they matter: between the computers.
 #[test]
 fn a_new_session_costs_two_round_trips_and_a_call_on_it_one() {
     let d = Daemon::with(&keeps_none()).start();

@@ -1,4 +1,4 @@
-//! SPEC 7.5, five: `five HOST shell` feels like ssh, in a real terminal (tmux) below a shell with
+//! `five HOST shell` feels like ssh, in a real terminal (tmux) below a shell with
 //! job control: editors, Control-C, Control-Z, another size, being suspended, and every end.
 
 mod support;

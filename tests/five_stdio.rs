@@ -1,5 +1,5 @@
-//! SPEC 4, five: standard input and output as other programs leave them to it: a pipe with a name
-//! whose writer has gone, and open files that somebody else has made nonblocking.
+//! Standard input and output as other programs leave them to it: a pipe with a name whose writer
+//! has gone, and open files that somebody else has made nonblocking.
 
 mod support;
 

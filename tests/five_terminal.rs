@@ -1,4 +1,4 @@
-//! SPEC 7.5, five: the service has a terminal, and the person's own is raw as long as it has it.
+//! The service has a terminal, and the person's own is raw as long as it has it.
 
 mod support;
 

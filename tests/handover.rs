@@ -1,4 +1,4 @@
-//! SPEC 6.4: a daemon that runs already is given the connection itself.
+//! A daemon that runs already is given the connection itself.
 
 mod support;
 #[path = "support/tls.rs"]

@@ -1,4 +1,4 @@
-//! SPEC 6.5: tables of inetd.conf(5), as they are; fived called by the name of inetd.
+//! Tables of inetd.conf(5), as they are; fived called by the name of inetd.
 
 mod support;
 

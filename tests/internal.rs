@@ -1,4 +1,4 @@
-//! SPEC 5: the internal services.
+//! The internal services.
 
 mod support;
 use support::*;

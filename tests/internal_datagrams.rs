@@ -1,5 +1,5 @@
-//! SPEC 6.2: the internal services as rows of `dgram`: how long their processes stay, and from
-//! which address they answer.
+//! The internal services as rows of `dgram`: how long their processes stay, and from which address
+//! they answer.
 
 mod support;
 

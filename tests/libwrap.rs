@@ -1,4 +1,4 @@
-//! SPEC 6.5: hosts.allow and hosts.deny hold for rows with `libwrap`, and are never silently open.
+//! hosts.allow and hosts.deny hold for rows with `libwrap`, and are never silently open.
 
 mod support;
 #[path = "support/yamux_client.rs"]

@@ -1,4 +1,4 @@
-//! Where it listens: SPEC 2.2 `listen`, SPEC 3 `-l`.
+//! Where fived listens: the setting `listen`, and `-l`.
 
 mod support;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -1,5 +1,4 @@
-//! SPEC 3: log lines. One event, one line, bounded, escaped; and a log that nobody reads blocks
-//! nobody.
+//! Log lines. One event, one line, bounded, escaped; and a log that nobody reads blocks nobody.
 
 mod support;
 #[path = "support/tls.rs"]

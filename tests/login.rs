@@ -1,4 +1,4 @@
-//! SPEC 1.2 AUTH and 2.6: passwords, back ends, tries, penalties, and the rules on people.
+//! AUTH: passwords, back ends, tries, penalties, and the rules on people.
 
 mod support;
 #[path = "support/tls.rs"]

@@ -1,5 +1,5 @@
-//! SPEC 1.2, 2.6: who waits for whom at a login. Nobody keeps others from logging in by saying
-//! nothing, and no try hangs for ever.
+//! Who waits for whom at a login. Nobody keeps others from logging in by saying nothing, and no try
+//! hangs for ever.
 
 mod support;
 #[path = "support/yamux_raw.rs"]

@@ -1,4 +1,4 @@
-//! SPEC 8, metrics: fived's counts for Prometheus.
+//! Metrics: fived's counts for Prometheus.
 
 #[path = "support/resume_client.rs"]
 mod resume_client;

@@ -1,5 +1,5 @@
-//! SPEC 1.2, MULTIPLEX, through the real program: by the `yamux` crate, and by raw frames where a
-//! library would not misbehave.
+//! MULTIPLEX, through the real program: by the `yamux` crate, and by raw frames where a library
+//! would not misbehave.
 
 mod support;
 #[path = "support/tls.rs"]

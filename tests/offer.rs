@@ -1,4 +1,4 @@
-//! SPEC 7.3: `offer`, services that run on the computer of whoever offers them.
+//! `offer`, services that run on the computer of whoever offers them.
 
 mod support;
 #[path = "support/tls.rs"]

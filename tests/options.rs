@@ -1,4 +1,4 @@
-//! SPEC 3: options and exit statuses.
+//! Options and exit statuses.
 
 mod support;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! SPEC 6.1: ports of services' own: no request, no reply line, the row's rules and limits.
+//! Ports of services' own: no request, no reply line, the row's rules and limits.
 
 mod support;
 #[path = "support/upstream.rs"]

@@ -1,4 +1,4 @@
-//! SPEC 8, metrics: what Prometheus and its tools make of them, and the examples of etc/.
+//! Metrics: what Prometheus and its tools make of them, and the examples of etc/.
 
 #[path = "support/scrape.rs"]
 mod scrape;

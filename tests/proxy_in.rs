@@ -1,4 +1,4 @@
-//! SPEC 8, `proxy_from`: a load balancer says who its client is (PROXY protocol), nobody else can,
+//! `proxy_from`: a load balancer says who its client is (PROXY protocol), nobody else can,
 //! and that client is who counts.
 
 #[path = "support/scrape.rs"]

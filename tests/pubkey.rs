@@ -1,4 +1,4 @@
-//! SPEC 1.2, PUBKEY: ssh-keygen's own signatures, over TLS's exporter and over a fresh challenge.
+//! PUBKEY: ssh-keygen's own signatures, over TLS's exporter and over a fresh challenge.
 
 mod support;
 #[path = "support/tls.rs"]

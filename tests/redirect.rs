@@ -1,4 +1,4 @@
-//! SPEC 6.3: `redirect`, services that run already. (`peer` of a real PostgreSQL is in
+//! `redirect`, services that run already. (`peer` of a real PostgreSQL is in
 //! `tests/redirect_apps.rs`, with a real HAProxy.)
 
 mod support;

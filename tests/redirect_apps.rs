@@ -1,4 +1,4 @@
-//! SPEC 6.3, with real servers behind it: PostgreSQL, whose `peer` accepts who logged in at fived by
+//! `redirect` with real servers behind it: PostgreSQL, whose `peer` accepts who logged in at fived by
 //! an SSH key, and HAProxy, which reads the PROXY header.
 
 #[path = "support/postgres.rs"]

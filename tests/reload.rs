@@ -1,4 +1,4 @@
-//! SPEC 3: reload, the end, and whoever else wants to know: systemd, a pidfile.
+//! Reload, the end, and whoever else wants to know: systemd, a pidfile.
 
 mod support;
 use nix::sys::signal::Signal;

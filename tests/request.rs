@@ -1,4 +1,4 @@
-//! SPEC 1.1: the request, byte for byte.
+//! The request, byte for byte.
 
 mod support;
 use std::io::Write;

@@ -1,5 +1,5 @@
-//! SPEC 7.5, RUN, through the real program: standard error and the end of a service apart from its
-//! output; on a plain connection, inside TLS, in a stream, and in a stream with facts of its own.
+//! RUN, through the real program: standard error and the end of a service apart from its output; on
+//! a plain connection, inside TLS, in a stream, and in a stream with facts of its own.
 
 mod support;
 #[path = "support/tls.rs"]
@@ -412,8 +412,7 @@ sizes stream tcp nowait @USER@ /bin/sh sh -c 'trap \"stty size\" WINCH; echo on;
     d.wait_log("EXIT service=sh pid=");
 }
 
-/// SPEC 7.5: the end of the input is Control-D, and not the end of the terminal; that its client is
-/// gone is.
+/// The end of the input is Control-D, and not the end of the terminal; that its client is gone is.
 #[test]
 fn a_terminal_outlives_the_end_of_its_input_but_not_its_client() {
     let d = Daemon::with(

@@ -1,5 +1,5 @@
-//! SPEC 6.5: a sensor (xinetd.conf(5), `flags = SENSOR`, and the row `internal sensor`), and a
-//! file of xinetd beside the rows of fived.conf(5).
+//! A sensor (xinetd.conf(5), `flags = SENSOR`, and the row `internal sensor`), and a file of xinetd
+//! beside the rows of fived.conf(5).
 
 mod support;
 #[path = "support/tls.rs"]

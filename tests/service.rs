@@ -1,4 +1,4 @@
-//! SPEC 2.4: what a service gets, exactly. It is looked at from outside, in /proc, while it runs.
+//! What a service gets, exactly. It is looked at from outside, in /proc, while it runs.
 
 mod support;
 use support::*;

@@ -1,4 +1,4 @@
-//! SPEC 1.2 on a plain connection: HOST, AUTH's dialogue, what is refused, what a session is told
+//! A session on a plain connection: HOST, AUTH's dialogue, what is refused, what a session is told
 //! apart by.
 
 mod support;

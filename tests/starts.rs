@@ -1,4 +1,4 @@
-//! SPEC 1.1: `+Go` comes only when the program may be executed. What a row's path leads to, and
+//! `+Go` comes only when the program may be executed. What a row's path leads to, and
 //! what its service does, holds up nobody else.
 
 mod support;

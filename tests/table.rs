@@ -1,4 +1,4 @@
-//! SPEC 2.1 to 2.3: the table, by `-t`, `-T` and `-C`.
+//! The table, by `-t`, `-T` and `-C`.
 
 mod support;
 use std::fs::Permissions;

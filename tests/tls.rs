@@ -1,4 +1,4 @@
-//! SPEC 1.2, SSL: in band and from the first byte; and 2.5, certificates.
+//! SSL: in band and from the first byte; and certificates.
 
 mod support;
 #[path = "support/tls.rs"]

@@ -1,4 +1,4 @@
-//! SPEC 6.1, `tls_port`: a service after a TLS handshake at a port of its own, no request and no
+//! `tls_port`: a service after a TLS handshake at a port of its own, no request and no
 //! reply line; rows of several hosts may share the port.
 
 mod support;

@@ -1,4 +1,4 @@
-//! SPEC 6.2: rows on Unix sockets, and fived's own Unix socket, where the system says who asks.
+//! Rows on Unix sockets, and fived's own Unix socket, where the system says who asks.
 
 mod support;
 #[path = "support/upstream.rs"]

@@ -1,4 +1,4 @@
-//! SPEC 8: another fived takes the ports (SIGUSR2), and what the old one has goes on.
+//! Another fived takes the ports (SIGUSR2), and what the old one has goes on.
 
 #[path = "support/resume_client.rs"]
 mod resume_client;

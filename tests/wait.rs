@@ -1,4 +1,4 @@
-//! SPEC 6.2: rows whose program gets the socket itself, `stream` and `dgram` with `wait`.
+//! Rows whose program gets the socket itself, `stream` and `dgram` with `wait`.
 
 mod support;
 

@@ -1,5 +1,5 @@
-//! SPEC 6.2: what a program of `wait` can do to the socket that it gets, and for how long it has it:
-//! a port is lost to nobody, and belongs to one at a time.
+//! What a program of `wait` can do to the socket that it gets, and for how long it has it: a port
+//! is lost to nobody, and belongs to one at a time.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! SPEC 6.5: tables of xinetd.conf(5), by the real program. (The files of other computers are in
+//! Tables of xinetd.conf(5), by the real program. (The files of other computers are in
 //! `tests/xinetd_tables.rs`.)
 
 mod support;

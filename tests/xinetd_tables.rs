@@ -1,5 +1,5 @@
-//! SPEC 6.5: xinetd.conf(5). Files of the real world, and what xinetd itself made of each of them,
-//! are in ../shared/corpus, which is no part of this project.
+//! xinetd.conf(5). Files of the real world, and what xinetd itself made of each of them, are in
+//! ../shared/corpus, which is no part of this project.
 
 mod support;
 use std::collections::BTreeMap;

@@ -121,7 +121,7 @@ pub struct Clients {
     freed: Vec<u32>,
     requests: Chain,
     discarding: Chain,
-    sources: Sources,
+    sources: Sources<Slot>,
     count: usize,
     serial: Serial,
 }

@@ -79,7 +79,7 @@ impl Service {
         let run = run.map(|replies| {
             let errors = received.errors.map(Flow::of_socket);
             let mut run = Run::of_service(errors, extras.terminal, replies);
-            if !extras.ends {
+            if !extras.tells_end {
                 // It ends with its connection, and well.
                 run.ended(Some(Status::Exited(0)));
             }

@@ -5,7 +5,7 @@
 //! so nobody is shut out by somebody who holds more, and a session goes only for one
 //! of a source with fewer.
 
-use super::sources::{Serial, Slot, Sources};
+use super::sources::{Serial, Sources};
 use crate::policy::Source;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
@@ -14,11 +14,22 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Weak};
 
+/// The number of a session in this process; an older one has a lower one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionNumber(Serial);
+
+impl SessionNumber {
+    /// That of the session that is counted after this one.
+    pub fn next(self) -> SessionNumber {
+        SessionNumber(self.0 + 1)
+    }
+}
+
 /// See the module. `T`: what else the owner knows of each.
 #[derive(Debug)]
 pub struct IdleSessions<T> {
-    sources: Sources,
-    all: HashMap<Slot, Idle<T>>,
+    sources: Sources<SessionNumber>,
+    all: HashMap<SessionNumber, Idle<T>>,
 }
 
 /// By which socket an idle session notices that it has to go: its end is what it, or whoever waits
@@ -47,10 +58,10 @@ impl<T> Default for IdleSessions<T> {
 }
 
 impl<T> IdleSessions<T> {
-    /// A session is idle. `number`: an older session has a lower one.
-    pub fn insert(&mut self, number: Slot, source: Source, noticed: Noticed, what: T) {
+    /// A session is idle.
+    pub fn insert(&mut self, number: SessionNumber, source: Source, noticed: Noticed, what: T) {
         self.remove(number);
-        self.sources.insert(source, number as Serial, number);
+        self.sources.insert(source, number.0, number);
         let (socket, end): (_, fn(BorrowedFd) -> io::Result<()>) = match noticed {
             Noticed::Connection(socket) => (socket, socket::shutdown_both),
             Noticed::Channel(socket) => (socket, socket::shutdown_read),
@@ -59,15 +70,15 @@ impl<T> IdleSessions<T> {
     }
 
     /// A session is not idle any more. None: it was not.
-    pub fn remove(&mut self, number: Slot) -> Option<Idle<T>> {
+    pub fn remove(&mut self, number: SessionNumber) -> Option<Idle<T>> {
         let idle = self.all.remove(&number)?;
-        self.sources.remove(idle.source, number as Serial, number);
+        self.sources.remove(idle.source, number.0, number);
         Some(idle)
     }
 
     /// The session that has to go for one of this source, which it [notices](Noticed). None: there
     /// is no such session.
-    pub fn evict(&mut self, newcomer: Source) -> Option<(Slot, Idle<T>)> {
+    pub fn evict(&mut self, newcomer: Source) -> Option<(SessionNumber, Idle<T>)> {
         let number = self.sources.oldest_of_more_than(newcomer)?;
         let idle = self.remove(number)?;
         if let Some(socket) = idle.socket.upgrade() {

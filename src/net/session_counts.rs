@@ -14,8 +14,7 @@
 #[cfg(test)]
 mod tests;
 
-use super::idle_sessions::{Idle, IdleSessions, Noticed};
-use super::sources::Slot;
+use super::idle_sessions::{Idle, IdleSessions, Noticed, SessionNumber};
 use crate::policy::{DIALOGUES_MAX, Peer, STANDING_MAX, Settings, Source};
 use crate::wire::orders::Reason;
 use mio::Waker;
@@ -104,10 +103,10 @@ struct Counts {
     all: Count,
     sources: HashMap<Source, Count>,
     /// The number of the session that was counted last.
-    last: Slot,
+    last: SessionNumber,
     idle: IdleSessions<What>,
     /// Those that had to make room and have not ended yet.
-    evicted: HashSet<Slot>,
+    evicted: HashSet<SessionNumber>,
     /// Wakes the loop of a draining process when the last of all has ended.
     waker: Option<Arc<Waker>>,
 }
@@ -203,7 +202,7 @@ impl SessionCounts {
             Some((limit, _)) => return Err(limit),
         };
         c.change(source, what, true);
-        c.last += 1;
+        c.last = c.last.next();
         Ok(CountGuard {
             counts: self.clone(),
             taken: Taken::By(c.last, source, what),
@@ -254,12 +253,12 @@ enum Room {
 
 #[derive(Debug)]
 enum Taken {
-    By(Slot, Source, What),
+    By(SessionNumber, Source, What),
     /// A stream with a thread of its own.
     ByBranch {
         _session: Arc<()>,
         /// The session's.
-        number: Slot,
+        number: SessionNumber,
         source: Source,
     },
 }
@@ -274,7 +273,7 @@ impl CountGuard {
     }
 
     /// The session's.
-    fn number(&self) -> Slot {
+    fn number(&self) -> SessionNumber {
         match self.taken {
             Taken::By(number, ..) | Taken::ByBranch { number, .. } => number,
         }

@@ -5,39 +5,39 @@ use crate::policy::{Source, SourceCounts};
 use std::collections::BTreeSet;
 
 /// The number of a client in [`Clients`](super::clients::Clients), where it is used again only
-/// after all events of the current turn have been handled; or of a session.
+/// after all events of the current turn have been handled.
 pub type Slot = usize;
 
-/// The sequence number of a client, over the life of the process.
+/// The sequence number of a client or a session, over the life of the process.
 pub type Serial = u64;
 
-/// See the module.
+/// See the module. `T`: by what each is known.
 #[derive(Debug, Default)]
-pub struct Sources {
+pub struct Sources<T> {
     counts: SourceCounts,
-    by_age: BTreeSet<(Source, Serial, Slot)>,
+    by_age: BTreeSet<(Source, Serial, T)>,
 }
 
-impl Sources {
-    pub fn insert(&mut self, source: Source, serial: Serial, slot: Slot) {
+impl<T: Copy + Ord + Default> Sources<T> {
+    pub fn insert(&mut self, source: Source, serial: Serial, of: T) {
         self.counts.add(source, 1);
-        self.by_age.insert((source, serial, slot));
+        self.by_age.insert((source, serial, of));
     }
 
-    pub fn remove(&mut self, source: Source, serial: Serial, slot: Slot) {
-        if self.by_age.remove(&(source, serial, slot)) {
+    pub fn remove(&mut self, source: Source, serial: Serial, of: T) {
+        if self.by_age.remove(&(source, serial, of)) {
             self.counts.take(source, 1);
         }
     }
 
-    /// The oldest client of the source that has most.
-    pub fn oldest_of_most(&self) -> Option<Slot> {
+    /// The oldest one of the source that has most.
+    pub fn oldest_of_most(&self) -> Option<T> {
         let (source, _) = self.counts.most()?;
-        self.by_age.range((source, 0, 0)..).next().map(|(_, _, slot)| *slot)
+        self.by_age.range((source, 0, T::default())..).next().map(|(_, _, of)| *of)
     }
 
     /// The same. None also if this source has as many.
-    pub fn oldest_of_more_than(&self, source: Source) -> Option<Slot> {
+    pub fn oldest_of_more_than(&self, source: Source) -> Option<T> {
         let (_, most) = self.counts.most()?;
         self.oldest_of_most().filter(|_| self.counts.of(source) < most)
     }

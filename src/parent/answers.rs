@@ -1,7 +1,7 @@
 //! What becomes of a request is told to whoever asked: to net, to a session, to a port, or to the
 //! client itself.
 
-use super::arrival::{Answer, Requester, StreamTag};
+use super::arrival::{Requester, StartOutcome, StreamTag};
 use super::descriptors::own;
 use super::ports::waits::NotStarted;
 use super::run::Parent;
@@ -9,8 +9,9 @@ use crate::wire::orders::{self, DATA_MAX, Data, Extras, Why};
 use std::os::fd::{AsFd, BorrowedFd};
 
 impl Parent {
-    pub fn answer(&mut self, a: Answer) {
-        match (a.to, a.outcome) {
+    /// Tells the requester.
+    pub fn answer(&mut self, o: StartOutcome) {
+        match (o.requester, o.result) {
             // What runs has the client's own socket; where nothing can be told any more the
             // connection just ends.
             (Requester::Net(_) | Requester::Port(_) | Requester::Wait(_), Ok(())) => {}
@@ -27,22 +28,22 @@ impl Parent {
                 // Where there is a text, what the client still sends is discarded for a while,
                 // so that no reset overtakes the text. That is not done for whom the row does not
                 // let in: it would cost something for each of them.
-                let client = a.with.client.filter(|_| !a.text.is_empty());
+                let client = o.returned.client.filter(|_| !o.text.is_empty());
                 if let Some(client) = client
-                    && self.nets.send(net, &client, &a.text).is_ok()
+                    && self.nets.send(net, &client, &o.text).is_ok()
                     && why != Why::NotAvailable
                 {
                     self.nets.close_lingering(&self.cx, &client);
                 }
             }
             (Requester::Net(net), Err(Some(why))) => {
-                self.nets.refuse(&self.cx, net, a.service, why, a.with.client.as_ref());
+                self.nets.refuse(&self.cx, net, o.service, why, o.returned.client.as_ref());
             }
             (Requester::Session(stream), Ok(()) | Err(None)) => {
-                self.tell_program_started(stream, &a);
+                self.tell_program_started(stream, &o);
             }
             (Requester::Session(StreamTag { session, tag }), Err(Some(why))) => {
-                let refused = orders::Answer::Refused { tag, service: a.service.0, why };
+                let refused = orders::Answer::Refused { tag, service: o.service.0, why };
                 self.sessions.tell(&self.cx, session, &refused);
             }
         }
@@ -50,8 +51,8 @@ impl Parent {
 
     /// Tells a session that its service runs. Where there is no descriptor for what the client gets
     /// first, it gets no connection either, which net takes for a lack of them.
-    fn tell_program_started(&mut self, StreamTag { session, tag }: StreamTag, a: &Answer) {
-        let (net_ends, text) = (&a.with.net_ends, &a.text);
+    fn tell_program_started(&mut self, StreamTag { session, tag }: StreamTag, o: &StartOutcome) {
+        let (net_ends, text) = (&o.returned.net_ends, &o.text);
         let file = (text.len() > DATA_MAX).then(|| own::file(text));
         let (greeting, with, extras) = match &file {
             Some(Err(e)) => {
@@ -63,7 +64,7 @@ impl Parent {
                 let file = file.as_ref().and_then(|f| f.as_ref().ok());
                 let all = [net_ends.connection.as_ref(), net_ends.errors.as_ref(), file];
                 let all: Vec<BorrowedFd> = all.into_iter().flatten().map(AsFd::as_fd).collect();
-                (greeting, all, net_ends.extras(a.with.ends))
+                (greeting, all, net_ends.extras(o.returned.tells_end))
             }
         };
         let started = orders::Answer::Started { tag, relay: 0, greeting, extras };

@@ -5,6 +5,7 @@ use super::addresses::Addresses;
 use super::backend::environment::Tls;
 use super::config::Config;
 use super::config::catalog::Account;
+use super::tokens::{NetToken, PortToken, SessionToken};
 use crate::policy::{Facts, Peer, ServiceId};
 use crate::sys::clock;
 use crate::sys::shared::Shared;
@@ -15,28 +16,28 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// A relayed connection: its session, by the session's token, and its tag in that session. All of
-/// a session are next to each other in their order.
+/// A relayed connection: its session, and its tag in that session. All of a session are next to
+/// each other in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamTag {
-    pub session: usize,
+    pub session: SessionToken,
     pub tag: u32,
 }
 
 /// Who asks for a service, and is told what becomes of that.
 #[derive(Debug, Clone, Copy)]
 pub enum Requester {
-    /// A net process, by its token: a plain connection. The net process is answered only if the
-    /// request is refused.
-    Net(usize),
-    /// A session, by its token, and its tag for this connection.
+    /// A net process: a plain connection. The net process is answered only if the request is
+    /// refused.
+    Net(NetToken),
+    /// A session, and its tag for this connection.
     Session(StreamTag),
-    /// The service's own port: the client itself connected there. The net process, by its token,
-    /// that has read its load balancer's header, and has its socket, too.
-    Port(Option<usize>),
-    /// The service's own port, by its token: the program gets the socket itself (`wait`). The
-    /// client is the sender of the first datagram, or nobody.
-    Wait(usize),
+    /// The service's own port: the client itself connected there. The net process that has read its
+    /// load balancer's header, and has its socket, too.
+    Port(Option<NetToken>),
+    /// The service's own port: the program gets the socket itself (`wait`). The client is the
+    /// sender of the first datagram, or nobody.
+    Wait(PortToken),
 }
 
 /// The client, as far as the parent itself knows it.
@@ -48,7 +49,7 @@ pub struct Who {
     /// The user who logged in: the account, if it is one of this computer, and the method.
     pub account: Option<(Option<Rc<Account>>, &'static str)>,
     pub tls: Option<Rc<Tls>>,
-    pub from: Requester,
+    pub requester: Requester,
 }
 
 /// A connection that asks for a service of this configuration.
@@ -85,7 +86,7 @@ impl Arrival {
                 .map_or_else(String::new, |h| h.name.clone()),
             number: who.number,
             user: who.facts.login.as_ref().map(|l| l.name.clone()),
-            from: who.from,
+            requester: who.requester,
             reports_to: self.run.as_ref().map(|run| run.reports_to),
             // A turn of the loop serves many: the last of them have all of their time, too.
             at: clock::monotonic(),
@@ -114,7 +115,7 @@ pub struct Record {
     /// The session's number.
     pub number: u64,
     pub user: Option<String>,
-    pub from: Requester,
+    pub requester: Requester,
     /// As in [`Run`].
     pub reports_to: Option<StreamTag>,
     pub at: Duration,
@@ -182,31 +183,31 @@ pub struct NetEnds {
 }
 
 impl NetEnds {
-    /// What net is told of them. `ends`: it will be told how the service ends, too.
-    pub fn extras(&self, ends: bool) -> Extras {
+    /// What net is told of them. `tells_end`: it will be told how the service ends, too.
+    pub fn extras(&self, tells_end: bool) -> Extras {
         let NetEnds { terminal, greeting, server, .. } = *self;
-        Extras { ends, errors: self.errors.is_some(), terminal, server, greeting }
+        Extras { tells_end, errors: self.errors.is_some(), terminal, server, greeting }
     }
 }
 
-/// What goes back with an answer.
+/// What goes back to the requester.
 #[derive(Default)]
-pub struct Ends {
+pub struct Returned {
     /// The client's own socket.
     pub client: Option<Shared>,
     pub net_ends: NetEnds,
     /// The session will be told how the service ends.
-    pub ends: bool,
+    pub tells_end: bool,
 }
 
-/// What became of an arrival, for the process that asked.
-pub struct Answer {
-    pub to: Requester,
+/// What became of an arrival, for its requester.
+pub struct StartOutcome {
+    pub requester: Requester,
     pub service: ServiceId,
     /// Err: the answer to the client, if one can be sent.
-    pub outcome: Result<(), Option<Why>>,
+    pub result: Result<(), Option<Why>>,
     /// What the client is told: at a port of its own where it was refused; by RUN where the service
     /// was started, because the service itself cannot tell it.
     pub text: Vec<u8>,
-    pub with: Ends,
+    pub returned: Returned,
 }

@@ -5,6 +5,7 @@
 //! at all is ended ([`Broken::Stuck`]).
 
 use super::descriptors::own;
+use super::tokens::SessionToken;
 use crate::sys::message::{self, Failed, Fds};
 use crate::sys::poll::{self, Poll};
 use crate::sys::shared::Shared;
@@ -37,7 +38,7 @@ pub enum Broken {
 /// The channels that could not send or receive because the system lacked something, usually memory.
 /// No event says when it is there again, so these channels try again every [`Retries::PAUSE`].
 #[derive(Clone, Default)]
-pub struct Retries(Rc<RefCell<BTreeSet<usize>>>);
+pub struct Retries(Rc<RefCell<BTreeSet<Token>>>);
 
 impl Retries {
     pub const PAUSE: Duration = Duration::from_millis(10);
@@ -47,12 +48,12 @@ impl Retries {
     }
 
     /// Makes this channel try again.
-    pub fn add(&self, token: usize) {
+    pub fn add(&self, token: Token) {
         self.0.borrow_mut().insert(token);
     }
 
     /// Takes the tokens of all of them. A channel that fails again must be added again.
-    pub fn take(&self) -> BTreeSet<usize> {
+    pub fn take(&self) -> BTreeSet<Token> {
         self.0.take()
     }
 }
@@ -148,7 +149,7 @@ impl Channel {
 
     /// Makes this channel try again in a moment.
     pub fn try_again(&self) {
-        self.retries.add(self.token.0);
+        self.retries.add(self.token);
     }
 
     /// Sends an answer, now or as soon as the other end reads. `Stuck`: the channel holds too many
@@ -252,8 +253,8 @@ pub fn next_end(fds: &mut Fds) -> Result<Shared, Broken> {
 
 /// Sends the other end of the channel of this session to whoever holds the other end of that pair,
 /// from which the parent never receives anything: others may have it too.
-pub fn send_end(pair: BorrowedFd, session: usize, end: BorrowedFd) -> io::Result<()> {
-    let answer = Answer::Channel { session: session as u64 };
+pub fn send_end(pair: BorrowedFd, session: SessionToken, end: BorrowedFd) -> io::Result<()> {
+    let answer = Answer::Channel { session: session.number() };
     message::send(pair, &answer.encode(), &[end])
 }
 

@@ -1,15 +1,16 @@
 //! What each process is that the parent has started and not reaped yet.
 
+use super::tokens::{KeysToken, NetToken};
 use std::collections::HashMap;
 
 /// What a child is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     Service,
-    /// A net process, by its token.
-    Net(usize),
-    /// A keys process, by its token.
-    Keys(usize),
+    /// A net process.
+    Net(NetToken),
+    /// A keys process.
+    Keys(KeysToken),
     /// Looks up the name of an address.
     Name,
     /// Looks up the addresses of a host.

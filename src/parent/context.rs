@@ -9,6 +9,7 @@ use super::options::Options;
 use super::pidfile::Pidfile;
 use super::reports::tallies::{Counted, Tallies};
 use super::services::held_up::HeldUp;
+use super::tokens::{NetToken, PortToken, SessionToken};
 use crate::log;
 use crate::sys::shared::Shared;
 use crate::sys::spawn::Spawner;
@@ -34,17 +35,18 @@ pub enum Timer {
     /// A look-up of a user or a group takes too long.
     AccountLate { pid: i32 },
     /// Bind the ports that could not be bound before.
-    UnboundAgain,
+    BindAgain,
     /// A port's program may be started again.
-    PortAgain { token: usize },
+    PortAgain { token: PortToken },
     /// The rules of hosts_access(5) take too long.
     HostsAccessLate { pid: i32 },
     /// The rules have not answered yet: the datagram that they were asked for waits no longer.
     HostsAccessSlow { pid: i32 },
-    /// The same of the name of a datagram's sender, by the datagram's number (`ports`).
+    /// The name of a datagram's sender has not come yet: the datagram of this number (`ports`)
+    /// waits no longer.
     NameSlow { number: u64 },
     /// An upstream takes too long to accept.
-    ConnectLate { token: usize },
+    ConnectLate { token: Token },
     /// A session that was asked to take a client of an offered service takes too long.
     OfferLate { client: u32 },
     /// `server_timeout` of a relay is over.
@@ -52,7 +54,7 @@ pub enum Timer {
     /// The names of upstreams are to be looked up.
     Hosts,
     /// A net process takes too long to be ready.
-    NetLate { net: usize },
+    NetLate { net: NetToken },
     /// Start another net process.
     NetAgain,
     /// A look-up of a name that began then takes too long.
@@ -60,22 +62,22 @@ pub enum Timer {
     /// Start keys processes again.
     SignersAgain,
     /// Check whether the keys processes answer.
-    SignersLook,
+    SignersCheck,
     /// Start the look-ups of names again that could not be started.
     NamesAgain,
     /// Those who ask for a reload soon after another have had time to say so.
     Reload,
     /// `shutdown_timeout` is over.
     Shutdown,
-    /// So is the time that sessions had to end in order.
-    Over,
+    /// The time is over that sessions have to end in order after `shutdown_timeout`.
+    SessionsLate,
     /// A fived that leaves looks whether the programs of `wait` have ended, which may take until
     /// then.
-    Left { until: Duration },
+    WaitsEnded { until: Duration },
     /// Remove entries that no longer matter.
     Tidy,
     /// Check whether the net process answers.
-    Watch,
+    Watchdog,
     /// Log how many lines about refused datagrams were left out.
     RefusalsOver,
     /// Look whether the output of services that have ended was delivered.
@@ -150,7 +152,7 @@ pub struct Context {
     minute: (Duration, u16),
     /// The last session's number.
     number: u64,
-    token: usize,
+    last_token: Token,
     /// By the time when they expire. A timer that is not needed any more is removed, so that
     /// nothing that has ended leaves one.
     timers: BTreeSet<(Duration, Timer)>,
@@ -174,7 +176,7 @@ impl Context {
             descriptors: Descriptors::new(),
             minute: (now, clock::minute_of_day()),
             number: 0,
-            token: SIGNALS.0,
+            last_token: SIGNALS,
             timers: BTreeSet::new(),
         })
     }
@@ -194,20 +196,20 @@ impl Context {
     }
 
     /// A token that was never used before.
-    pub fn new_token(&mut self) -> usize {
-        self.token += 1;
-        self.token
+    pub fn new_token(&mut self) -> Token {
+        self.last_token.0 += 1;
+        self.last_token
     }
 
     /// Makes a channel of the parent's end, and polls it. Returns its token too.
-    pub fn channel(&mut self, fd: Shared) -> io::Result<(usize, Channel)> {
+    pub fn channel<T: From<Token>>(&mut self, fd: Shared) -> io::Result<(T, Channel)> {
         let token = self.new_token();
-        let channel = Channel::new(fd, Token(token), self.poll.registry(), &self.retries)?;
-        Ok((token, channel))
+        let channel = Channel::new(fd, token, self.poll.registry(), &self.retries)?;
+        Ok((token.into(), channel))
     }
 
     /// The same of a new channel, through which no descriptors come, with its other end.
-    pub fn new_channel(&mut self) -> io::Result<((usize, Channel), OwnedFd)> {
+    pub fn new_channel(&mut self) -> io::Result<((SessionToken, Channel), OwnedFd)> {
         match self.descriptors.channel_to_send() {
             Ok((ours, theirs)) => Ok((self.channel(local::without_rights(ours))?, theirs)),
             Err(e) => {

@@ -2,19 +2,18 @@
 //! part that carries it out, and each answer goes to whoever asked. Requests for services go to
 //! `pipeline`.
 
-use super::arrival::{Arrival, LocalClient, StartError, StreamTag};
+use super::arrival::StreamTag;
 use super::channel::Broken;
 use super::config::Config;
-use super::context::Timer;
 use super::lines::{self, NetRefusal};
 use super::lookups::names::{self, Asker};
-use super::nets::net::{self, CameTo};
-use super::ports;
-use super::ports::accept::Came;
+use super::nets::net::{self, CameTo, NewClient};
 use super::relays::Owner;
 use super::run::Parent;
 use super::sessions;
-use super::sessions::session::{User, local_user};
+use super::sessions::session::{SessionRequest, User, local_user};
+use super::signers::ToSign;
+use super::tokens::{NetToken, RelayThreadToken, SessionToken, Watched};
 use crate::policy::{HostId, PeerName, ServiceId};
 use crate::wire::orders::{self, Named, Refused, RelayEnd, ToNet};
 use std::os::fd::AsFd;
@@ -26,7 +25,7 @@ const STREAM_ORDERS: usize = 64;
 
 impl Parent {
     /// One order of a net process. Ok(false): there is none now.
-    pub fn net_order(&mut self, token: usize) -> Result<bool, Broken> {
+    pub fn net_order(&mut self, token: NetToken) -> Result<bool, Broken> {
         let Some(request) = self.nets.order(&mut self.cx, &mut self.listeners, token)? else {
             return Ok(false);
         };
@@ -35,7 +34,7 @@ impl Parent {
     }
 
     /// Carries out what a net process has asked for.
-    pub fn net_request(&mut self, token: usize, request: net::Request) -> Result<(), Broken> {
+    pub fn net_request(&mut self, token: NetToken, request: net::Request) -> Result<(), Broken> {
         match request {
             net::Request::Done => {}
             net::Request::Start { config, service, client, said } => {
@@ -47,28 +46,15 @@ impl Parent {
                 let arrival = self.plain(token, config, service, client, at);
                 self.arrive(arrival, None);
             }
-            net::Request::Session { config, client, pair, tls_port, said } => {
-                let (of, came_to) = ((token, &*config), tls_port.map_or(CameTo::Own, CameTo::Tls));
-                let Some(at) = self.addresses(of, client.as_fd(), &said, came_to)? else {
-                    self.client_gone(&config, None);
-                    return Ok(());
-                };
-                let peer = at.peer();
-                let (at, drains) =
-                    ((at, self.names.known(self.cx.now, peer)), self.nets.drains(token));
-                let place = (token, drains, tls_port);
-                let begun = self.sessions.begin(&mut self.cx, place, config, at, (client, pair));
-                if let Err(reason) = begun {
-                    self.refuse_nameless(peer, reason);
-                }
-            }
+            net::Request::Session(client) => self.begin_session(token, client)?,
             net::Request::StartOnClient { session, what, client } => {
                 // What the session has sent on its own channel came before.
                 if let Err(why) = self.read_orders(session, STREAM_ORDERS) {
-                    self.broken(session, why);
+                    self.session_over(session, &why);
                 }
-                let (cx, of) = (&mut self.cx, (token, session));
-                if let Some(arrival) = self.sessions.start_on_client(cx, of, what, client)? {
+                let cx = &mut self.cx;
+                let arrival = self.sessions.start_on_client(cx, token, session, what, client)?;
+                if let Some(arrival) = arrival {
                     self.arrive(arrival, None);
                 }
             }
@@ -91,8 +77,27 @@ impl Parent {
         Ok(())
     }
 
+    /// A session begins, or is refused.
+    fn begin_session(&mut self, net: NetToken, client: NewClient) -> Result<(), Broken> {
+        let NewClient { config, socket, pair, tls_port, said } = client;
+        let came_to = tls_port.map_or(CameTo::Own, CameTo::Tls);
+        let addresses = self.addresses((net, &config), socket.as_fd(), &said, came_to)?;
+        let Some(addresses) = addresses else {
+            self.client_gone(&config, None);
+            return Ok(());
+        };
+        let peer = addresses.peer();
+        let (name, drains) = (self.names.known(self.cx.now, peer), self.nets.drains(net));
+        let request =
+            SessionRequest { net, drains, config, addresses, name, socket, pair, tls_port };
+        if let Err(reason) = self.sessions.begin(&mut self.cx, request) {
+            self.refuse_nameless(peer, reason);
+        }
+        Ok(())
+    }
+
     /// One message of a thread that relays. Ok(false): there is none now.
-    pub fn relays_order(&mut self, token: usize) -> Result<bool, Broken> {
+    pub fn relays_order(&mut self, token: RelayThreadToken) -> Result<bool, Broken> {
         let Some(all) = self.relay_threads.over(&mut self.cx, token)? else { return Ok(false) };
         for RelayEnd { relay, to, from } in all {
             self.relay_ended(relay, Owner::Thread(token), (to, from))?;
@@ -100,62 +105,8 @@ impl Parent {
         Ok(true)
     }
 
-    /// Accepts one client at a port of a service's own. False: there is none now.
-    pub fn port_client(&mut self, token: usize) -> bool {
-        if self.waits_for_net(token) {
-            self.cx.retries.add(token);
-            return false;
-        }
-        let (names, now) = (&self.names, self.cx.now);
-        let came = self.ports.accept(&mut self.cx, token, |address| names.known(now, address));
-        match came {
-            Came::Client(a) => {
-                if let Some(a) = self.ask_balancer(a) {
-                    self.came_to_port(a);
-                }
-            }
-            Came::Unnamed(client, addresses) => {
-                self.local_client(LocalClient::new(client, &addresses));
-            }
-            Came::Gone => {}
-            Came::Lost(peer) => self.refuse_nameless(peer, "connections"),
-            Came::Nobody => return false,
-            Came::Scarce => {
-                self.cx.retries.add(token);
-                return false;
-            }
-        }
-        true
-    }
-
-    /// A client at a service's own port waits for the name of its address. A datagram waits for a
-    /// moment only, and not for a name that an earlier one has waited for in vain.
-    fn ask_port_client_name(&mut self, a: Arrival) {
-        let Some(address) = a.who.facts.peer.address() else { return };
-        let max_wait = self.max_wait(&a);
-        if max_wait.is_some() && self.names.is_asked(address) {
-            return self.refuse(a, ports::name_unknown());
-        }
-        let number = match self.ports.name(a) {
-            Ok(number) => number,
-            Err(a) if max_wait.is_some() => return self.refuse(*a, ports::name_unknown()),
-            Err(a) => return self.refuse(*a, StartError::busy("connections", None)),
-        };
-        if let Some(max_wait) = max_wait {
-            self.cx.after(max_wait, Timer::NameSlow { number });
-        }
-        self.names.ask(&mut self.cx, Asker::Port(number), address);
-    }
-
-    fn came_to_port(&mut self, a: Box<Arrival>) {
-        match a.config.table.service_asks_name(a.service, &a.who.facts) {
-            true => self.ask_port_client_name(*a),
-            false => self.identify(a),
-        }
-    }
-
     /// One order of a session. Ok(false): there is none now.
-    pub fn session_order(&mut self, token: usize) -> Result<bool, Broken> {
+    pub fn session_order(&mut self, token: SessionToken) -> Result<bool, Broken> {
         let Some(request) = self.sessions.order(&mut self.cx, token)? else { return Ok(false) };
         self.session_request(token, request)?;
         Ok(true)
@@ -164,15 +115,15 @@ impl Parent {
     /// Carries out what a session has asked for.
     pub fn session_request(
         &mut self,
-        token: usize,
+        token: SessionToken,
         request: sessions::Request,
     ) -> Result<(), Broken> {
         match request {
             sessions::Request::Done => {}
             sessions::Request::Sign { config, pair, scheme, message } => {
                 if let Some(source) = self.sessions.source_of(token) {
-                    let what = (pair, scheme, message);
-                    self.signers.sign(&mut self.cx, &config, (token, source), what);
+                    let what = ToSign { pair, scheme, message };
+                    self.signers.sign(&mut self.cx, &config, token, source, what);
                 }
             }
             sessions::Request::MayLogin { method } => {
@@ -271,19 +222,19 @@ impl Parent {
     pub fn route(&mut self) {
         loop {
             let mut done = !self.redirected();
-            for answer in self.services.answers() {
+            for outcome in self.services.outcomes() {
                 done = false;
-                self.answer(answer);
+                self.answer(outcome);
             }
             // After the answers, so that a session hears of a start before it hears of the end.
-            for (StreamTag { session, tag }, status) in self.services.ends() {
+            for (StreamTag { session, tag }, status) in self.services.run_ends() {
                 done = false;
                 self.sessions.tell(&self.cx, session, &orders::Answer::Ended { tag, status });
             }
             for port in self.services.freed() {
                 done = false;
                 if self.ports.program_ended(&mut self.cx, port) {
-                    self.may_have_orders(port);
+                    self.may_have_orders(port.into());
                 }
             }
             if self.services.started_outdated() {
@@ -316,10 +267,9 @@ impl Parent {
                 done = false;
                 self.net_hung(token);
             }
-            let failed = self.nets.failed().into_iter().chain(self.sessions.failed());
-            for (token, why) in failed.chain(self.relay_threads.failed()) {
+            for (watched, why) in self.failed() {
                 done = false;
-                self.broken(token, why);
+                self.broken(watched, &why);
             }
             if done {
                 self.tell_askers();
@@ -327,6 +277,16 @@ impl Parent {
                 return;
             }
         }
+    }
+
+    /// The channels to which something could not be sent, since the last call.
+    fn failed(&mut self) -> Vec<(Watched, Broken)> {
+        let nets = self.nets.failed().into_iter().map(|(t, why)| (Watched::Net(t), why));
+        let sessions = self.sessions.failed().into_iter();
+        let sessions = sessions.map(|(t, why)| (Watched::Session(t), why));
+        let threads = self.relay_threads.failed().into_iter();
+        let threads = threads.map(|(t, why)| (Watched::RelayThread(t), why));
+        nets.chain(sessions).chain(threads).collect()
     }
 
     /// Where too many answers are held, ends the sessions that do not read theirs.
@@ -337,7 +297,7 @@ impl Parent {
     }
 
     /// A net process serves from now on: all others are ordered to drain.
-    fn serves(&mut self, token: usize) {
+    fn serves(&mut self, token: NetToken) {
         for old in self.nets.serving_except(token) {
             self.drain(old, false);
         }
@@ -355,23 +315,23 @@ impl Parent {
     }
 
     /// Orders a net process to take no new clients, and its sessions to take no new streams.
-    pub fn drain(&mut self, net: usize, last: bool) {
+    pub fn drain(&mut self, net: NetToken, last: bool) {
         self.nets.drain(&self.cx, net, last);
         self.sessions.drain(&self.cx, net, last);
     }
 
     /// Reads the orders of a session's streams that have facts of their own, and finds out which of
     /// them have ended.
-    fn read_branches(&mut self, token: usize) {
+    fn read_branches(&mut self, token: SessionToken) {
         for branch in self.sessions.branches_of(token) {
             if let Err(why) = self.read_orders(branch, STREAM_ORDERS) {
-                self.broken(branch, why);
+                self.session_over(branch, &why);
             }
         }
     }
 
     /// Reads this many orders of a session at most.
-    pub fn read_orders(&mut self, session: usize, most: usize) -> Result<(), Broken> {
+    pub fn read_orders(&mut self, session: SessionToken, most: usize) -> Result<(), Broken> {
         for _ in 0..most {
             if !self.session_order(session)? {
                 break;

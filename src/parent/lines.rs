@@ -109,18 +109,18 @@ pub fn exit(e: &ExitLine) {
 }
 
 /// `REFUSE service= host= from= reason= session= text`: the parent refused to start a service.
-pub fn refused(service: &Service, record: &Record, no: &StartError) {
+pub fn refused(service: &Service, record: &Record, error: &StartError) {
     let what = &service.attributes.log_on_failure;
     let mut line = Event::new("REFUSE").word("service", &service.name).word("host", &record.host);
     if what.host && record.peer != Peer::Nobody {
         line = line.value("from", record.peer);
     }
-    line = line.word("reason", no.reason);
+    line = line.word("reason", error.reason);
     if let (true, Some(name)) = (what.userid, &record.user) {
         line = line.word("user", name);
     }
     line = line.number("session", record.number);
-    match &no.text {
+    match &error.text {
         Some(t) => line.text(t).put(),
         None => line.put(),
     }

@@ -1,12 +1,13 @@
 //! Clients of this computer that connect to Unix sockets. The system says which user each is, so
-//! the user is logged in from the beginning. Where that user is not known since a moment ago, a
-//! child looks it up before anything else happens (`accounts`); a user without an account stays
-//! nobody. If nobody can be asked, or there is no answer, a user who was known is as before.
+//! the user is logged in from the beginning. A user who was not looked up a moment ago is looked up
+//! by a child before anything else happens (`accounts`); a user without an account stays nobody. If
+//! nobody can be asked, or there is no answer, a user who was known is as before.
 
 use super::arrival::{Arrival, LocalClient};
 use super::config::catalog::Missing;
 use super::run::{AwaitsAccount, Parent};
 use super::sessions::session::local_user;
+use super::tokens::PortToken;
 use crate::policy::Peer;
 use crate::wire::orders::{Data, KnownLogin, ToNet};
 use std::os::fd::AsFd;
@@ -27,7 +28,7 @@ impl Parent {
     /// A client at a port of a service's own arrives, once it is known which user it is.
     pub fn identify(&mut self, a: Box<Arrival>) {
         let unknown = match a.who.facts.peer {
-            Peer::User(uid) if !a.config.catalog.is_new(uid, self.cx.now) => uid,
+            Peer::User(uid) if !a.config.catalog.is_fresh(uid, self.cx.now) => uid,
             _ => return self.arrive(a.identified(), None),
         };
         let config = a.config.clone();
@@ -37,7 +38,7 @@ impl Parent {
     /// Do the clients at this port wait for net? Where only a net process can take them, or a load
     /// balancer's among them, while none takes any; where it relays for them, while there is none;
     /// where it may have to close their connections, while it has not read what it was sent before.
-    pub fn waits_for_net(&mut self, token: usize) -> bool {
+    pub fn waits_for_net(&mut self, token: PortToken) -> bool {
         let some = !self.cx.config.table.settings.proxy_from.is_empty();
         let balancers = some && self.ports.is_internet_stream(token);
         if balancers || self.ports.listeners.is_own(token) {
@@ -53,10 +54,10 @@ impl Parent {
     pub fn local_client(&mut self, mut client: LocalClient) {
         let Peer::User(uid) = client.peer else { return };
         let Some((net, config)) = self.nets.takes_clients() else {
-            return self.refuse_local(&client, "connections");
+            return self.refuse_nameless(client.peer, "connections");
         };
         let asked = client.asked_for.as_ref().is_some_and(|c| Rc::ptr_eq(c, &config));
-        if !asked && !config.catalog.is_new(uid, self.cx.now) {
+        if !asked && !config.catalog.is_fresh(uid, self.cx.now) {
             client.asked_for = Some(config.clone());
             let then = AwaitsAccount::LocalClient(client);
             return self.look_up_account(Missing::Uid(uid), &config, then);
@@ -71,12 +72,8 @@ impl Parent {
         self.nets.tell(&self.cx, net, &order, Some(client.socket.as_fd()));
     }
 
-    /// The client cannot be served now, and its connection just ends.
-    pub(super) fn refuse_local(&mut self, client: &LocalClient, reason: &'static str) {
-        self.refuse_nameless(client.peer, reason);
-    }
-
-    /// The same.
+    /// Logs and counts a client that has named no service and cannot be served: its connection just
+    /// ends.
     pub(super) fn refuse_nameless(&mut self, client: Peer, reason: &'static str) {
         self.services.refusals.nameless(&mut self.cx, client, reason);
     }

@@ -23,6 +23,7 @@ use super::lines;
 use super::sessions::Sessions;
 use super::sessions::resumables::Resumables;
 use super::sessions::session::{SessionRecord, Step, User};
+use super::tokens::SessionToken;
 use crate::policy::GroupSet;
 use crate::sys::identity;
 use crate::sys::process::Exit;
@@ -106,7 +107,7 @@ impl Logins {
     }
 
     /// A session has ended: its tries need no answer.
-    pub fn forget(&mut self, session: usize) {
+    pub fn forget(&mut self, session: SessionToken) {
         self.tries.forget(session);
     }
 
@@ -143,7 +144,7 @@ impl Logins {
         &mut self,
         cx: &Context,
         sessions: &mut Sessions,
-        session: usize,
+        session: SessionToken,
         method: Method,
         user: Data,
     ) -> Result<(), Broken> {
@@ -177,7 +178,7 @@ impl Logins {
     }
 
     /// A client has claimed a session that is not its own, or that there is not: a failed login.
-    pub fn claim_failed(&mut self, cx: &Context, sessions: &mut Sessions, session: usize) {
+    pub fn claim_failed(&mut self, cx: &Context, sessions: &mut Sessions, session: SessionToken) {
         let Some(s) = sessions.get_mut(session) else { return };
         s.tries[Method::Password as usize] += 1;
         s.failures += 1;

@@ -3,8 +3,8 @@
 //!
 //! | file | noun |
 //! |---|---|
-//! | `run` `ready` `queue` | the loop, and whose order is served next |
-//! | `context` `descriptors` `children` | what every part uses: the clock, timers, tokens, the spawner; which descriptors are left; what each child is |
+//! | `run` `ready` `queue` `timers` | the loop; whose order is served next; what is done when a timer expires |
+//! | `context` `tokens` `descriptors` `children` | what every part uses: the clock, timers, the poll, the spawner; what the poll watches; which descriptors are left; what each child is |
 //! | `channel` | a channel on which orders come and answers go |
 //! | `start` `pidfile` | from the command line to the loop; the file with its process id |
 //! | `options` `status` `tasks` | the command line, the exit statuses, and what fived is called for |
@@ -74,6 +74,8 @@ mod start;
 mod start_limit;
 mod status;
 mod tasks;
+mod timers;
+mod tokens;
 
 use options::Options;
 

@@ -28,6 +28,7 @@ use super::context::{Context, Timer};
 use super::descriptors::own;
 use super::listeners::Listeners;
 use super::start_limit::{PAUSE, STARTS, StartLimit};
+use super::tokens::{NetToken, SessionToken};
 use crate::log;
 use crate::policy::{HostId, ServiceId};
 use crate::sys::bounded_calls::BoundedCalls;
@@ -36,7 +37,7 @@ use crate::sys::shared::Shared;
 use crate::sys::socket;
 use crate::wire::orders::{FromNet, ToNet};
 use log_lines::NetLog;
-use net::{CameTo, ListenerCopies, Net, ProcessState, Request, State};
+use net::{CameTo, ListenerCopies, Net, NewClient, ProcessState, Request, State};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
@@ -56,7 +57,7 @@ const DRAIN_SLACK: Duration = Duration::from_secs(10);
 /// See the module.
 #[derive(Default)]
 pub struct Nets {
-    pub(super) all: HashMap<usize, Net>,
+    pub(super) all: HashMap<NetToken, Net>,
     pub log: NetLog,
     starts: StartLimit,
     /// How many could not be started, or ended unexpectedly.
@@ -65,15 +66,15 @@ pub struct Nets {
     ever_ready: bool,
     /// Why fived gives up, if it does: no net process can run here.
     gave_up: Option<String>,
-    failed: Vec<(usize, Broken)>,
+    failed: Vec<(NetToken, Broken)>,
     /// Those that hung, and were killed.
-    pub(super) hung: Vec<usize>,
+    pub(super) hung: Vec<NetToken>,
     /// What those that have ended had counted since they began.
     pub(super) ended: Now,
 }
 
 impl Nets {
-    pub fn has(&self, token: usize) -> bool {
+    pub fn has(&self, token: NetToken) -> bool {
         self.all.contains_key(&token)
     }
 
@@ -81,7 +82,7 @@ impl Nets {
         self.all.values()
     }
 
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&usize, &mut Net)> {
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&NetToken, &mut Net)> {
         self.all.iter_mut()
     }
 
@@ -89,7 +90,7 @@ impl Nets {
         self.all.is_empty()
     }
 
-    pub fn tokens(&self) -> Vec<usize> {
+    pub fn tokens(&self) -> Vec<NetToken> {
         self.all.keys().copied().collect()
     }
 
@@ -149,13 +150,13 @@ impl Nets {
         &mut self,
         cx: &mut Context,
         listeners: &mut Listeners,
-        token: usize,
+        token: NetToken,
     ) -> Result<Option<Request>, Broken> {
         let Some(net) = self.all.get_mut(&token) else { return Ok(None) };
         let Some((order, mut fds)) = net.receive(cx)? else { return Ok(None) };
         let config = net.config.clone();
         cx.counters.orders += 1;
-        ::log::trace!("net {token}: {order:?}");
+        ::log::trace!("net {}: {order:?}", net.child.pid);
         if fds.lost() {
             // The client's connection was closed with the descriptor that could not be received.
             cx.out_of_descriptors();
@@ -174,12 +175,16 @@ impl Nets {
                 Request::Start { config, service, client, said }
             }
             FromNet::Session { tls_port, addresses: said } => {
-                let (client, pair) = (next(&mut fds)?, next_end(&mut fds)?);
-                Request::Session { config, client, pair, tls_port, said }
+                let (socket, pair) = (next(&mut fds)?, next_end(&mut fds)?);
+                Request::Session(NewClient { config, socket, pair, tls_port, said })
             }
             FromNet::StartOnClient { session, service, host } => {
                 let what = (ServiceId(service), HostId(host));
-                Request::StartOnClient { session: session as usize, what, client: fds.take() }
+                Request::StartOnClient {
+                    session: SessionToken::of_number(session),
+                    what,
+                    client: fds.take(),
+                }
             }
             FromNet::AtPort { addresses: said } => {
                 Request::AtPort { config, client: next(&mut fds)?, said }
@@ -199,13 +204,13 @@ impl Nets {
     }
 
     /// Makes the calls that take the locks of sockets that this net process has, too.
-    pub fn calls(&mut self, token: usize) -> Option<&mut BoundedCalls> {
+    pub fn calls(&mut self, token: NetToken) -> Option<&mut BoundedCalls> {
         self.all.get_mut(&token).map(|net| &mut net.calls)
     }
 
     /// Err: no client of this net process can be between these addresses, if it came there: only
     /// one that somebody else controls says so.
-    pub fn admit(&self, token: usize, own: &Addresses, came_to: CameTo) -> Result<(), Broken> {
+    pub fn admit(&self, token: NetToken, own: &Addresses, came_to: CameTo) -> Result<(), Broken> {
         let admits = self.all.get(&token).is_some_and(|net| net.admits(own, came_to));
         admits.then_some(()).ok_or(Broken::Forbidden)
     }
@@ -215,7 +220,7 @@ impl Nets {
         &mut self,
         cx: &mut Context,
         listeners: &mut Listeners,
-        token: usize,
+        token: NetToken,
     ) -> Result<Request, Broken> {
         let net = self.all.get_mut(&token).ok_or(Broken::Closed)?;
         if net.state != State::Starting {
@@ -242,7 +247,7 @@ impl Nets {
         &mut self,
         cx: &Context,
         listeners: &mut Listeners,
-        token: usize,
+        token: NetToken,
     ) -> Request {
         if let Some(net) = self.all.get_mut(&token) {
             net.listeners = ListenerCopies::Closed;
@@ -272,7 +277,7 @@ impl Nets {
     }
 
     /// Does it drain, that is, take no new clients and no new streams?
-    pub fn drains(&self, token: usize) -> bool {
+    pub fn drains(&self, token: NetToken) -> bool {
         self.all
             .get(&token)
             .is_some_and(|n| n.state != State::Starting && n.state != State::Serving)
@@ -280,12 +285,12 @@ impl Nets {
 
     /// Does it drain, and so long that none of its clients begins anything any more? Only one that
     /// somebody else controls asks then for a service of its table, which is in force no more.
-    pub fn is_past(&self, token: usize, now: Duration) -> bool {
+    pub fn is_past(&self, token: NetToken, now: Duration) -> bool {
         self.all.get(&token).and_then(|n| n.begins_until).is_some_and(|until| until <= now)
     }
 
     /// The net processes that serve, except this one.
-    pub fn serving_except(&self, token: usize) -> Vec<usize> {
+    pub fn serving_except(&self, token: NetToken) -> Vec<NetToken> {
         self.all
             .iter()
             .filter(|(t, n)| **t != token && n.state == State::Serving)
@@ -294,18 +299,18 @@ impl Nets {
     }
 
     /// The net process that serves.
-    pub fn serving(&self) -> Option<usize> {
+    pub fn serving(&self) -> Option<NetToken> {
         self.all.iter().find(|(_, n)| n.state == State::Serving).map(|(token, _)| *token)
     }
 
     /// Is it there, and will it read what it is handed?
-    pub fn takes_relays(&self, token: usize) -> bool {
+    pub fn takes_relays(&self, token: NetToken) -> bool {
         let over = |n: &Net| matches!(n.state, State::Released | State::Killed);
         self.all.get(&token).is_some_and(|n| n.process == ProcessState::Running && !over(n))
     }
 
     /// Orders a net process to drain.
-    pub fn drain(&mut self, cx: &Context, token: usize, last: bool) {
+    pub fn drain(&mut self, cx: &Context, token: NetToken, last: bool) {
         let Some(net) = self.all.get_mut(&token) else { return };
         if matches!(net.state, State::Starting | State::Serving) {
             net.state = State::Draining;
@@ -316,12 +321,12 @@ impl Nets {
     }
 
     /// Sends an order to one of them.
-    pub fn tell(&mut self, cx: &Context, token: usize, what: &ToNet, with: Option<BorrowedFd>) {
+    pub fn tell(&mut self, cx: &Context, token: NetToken, what: &ToNet, with: Option<BorrowedFd>) {
         self.tell_with(cx, token, what, with.as_slice());
     }
 
     /// The same, with several descriptors.
-    pub fn tell_with(&mut self, cx: &Context, token: usize, what: &ToNet, with: &[BorrowedFd]) {
+    pub fn tell_with(&mut self, cx: &Context, token: NetToken, what: &ToNet, with: &[BorrowedFd]) {
         let Some(net) = self.all.get_mut(&token) else { return };
         net.unheard = true;
         if let Err(why) = net.channel.send(cx.registry(), what, with) {
@@ -330,12 +335,12 @@ impl Nets {
     }
 
     /// Those to which an order could not be sent: their channels cannot be used any more.
-    pub fn failed(&mut self) -> Vec<(usize, Broken)> {
+    pub fn failed(&mut self) -> Vec<(NetToken, Broken)> {
         std::mem::take(&mut self.failed)
     }
 
     /// Sends a net process what its channel holds.
-    pub fn flush(&mut self, cx: &Context, token: usize) -> Result<(), Broken> {
+    pub fn flush(&mut self, cx: &Context, token: NetToken) -> Result<(), Broken> {
         self.all.get_mut(&token).map_or(Ok(()), |n| n.channel.flush(cx.registry()))
     }
 

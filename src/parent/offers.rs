@@ -27,6 +27,7 @@ use super::arrival::Arrival;
 use super::context::{Context, Timer};
 use super::queue::Queue;
 use super::sessions::session::{SessionRecord, User};
+use super::tokens::{NetToken, SessionToken};
 use crate::policy::{Permit, Service, ServiceId, Source};
 use index::Index;
 use offer::Offer;
@@ -36,7 +37,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::time::Duration;
 use streams::OfferStreams;
-use waiting::{AfterCancel, Declined, Step, Waiting};
+use waiting::{AfterCancel, CameThrough, Declined, Step, Waiting};
 
 /// Offers at most: of one session, of one user in all sessions, and in all.
 const OF_SESSION: usize = 64;
@@ -51,17 +52,17 @@ pub struct Offers {
     all: BTreeMap<u32, Offer>,
     offerers: HashMap<Name, Offerers>,
     last: u32,
-    /// The offers of each session, by its token.
-    of_sessions: HashMap<usize, Vec<u32>>,
+    /// The offers of each session.
+    of_sessions: HashMap<SessionToken, Vec<u32>>,
     /// By the numbers that their relays will have.
     waiting: HashMap<u32, Box<Waiting>>,
     /// Those by the session that was asked, and by the session or net process that they came
     /// through.
-    asked: Index,
-    came: Index,
+    asked: Index<SessionToken>,
+    came: Index<CameThrough>,
     pub streams: OfferStreams,
     /// Those that may have to go to another session, because one was lost or resumed.
-    unsettled: Queue,
+    unsettled: Queue<u32>,
 }
 
 impl Offers {
@@ -73,12 +74,11 @@ impl Offers {
         self.all.get(&offer)
     }
 
-    /// Notes an offer: its number. `root`: the session, by its token; `stream`: what is known about
-    /// the stream that makes it. None: its session offers the service already, or there are too
-    /// many offers.
+    /// Notes an offer: its number. `root`: the session; `stream`: what is known about the stream
+    /// that makes it. None: its session offers the service already, or there are too many offers.
     pub fn add(
         &mut self,
-        root: usize,
+        root: SessionToken,
         stream: &SessionRecord,
         user: Rc<User>,
         service: ServiceId,
@@ -114,7 +114,7 @@ impl Offers {
     }
 
     /// One has ended. None: this session has no such offer.
-    pub fn end(&mut self, offer: u32, root: usize) -> Option<Offer> {
+    pub fn end(&mut self, offer: u32, root: SessionToken) -> Option<Offer> {
         self.all.get(&offer).filter(|o| o.session == root)?;
         let ended = self.all.remove(&offer)?;
         if let Some(row) = self.offerers.get_mut(&ended.name)
@@ -132,17 +132,17 @@ impl Offers {
     }
 
     /// All of a session.
-    pub fn of_session(&self, root: usize) -> Vec<u32> {
+    pub fn of_session(&self, root: SessionToken) -> Vec<u32> {
         self.of_sessions.get(&root).cloned().unwrap_or_default()
     }
 
     /// A client asks for this service: it waits, and nobody was asked yet. `is_up`: does this
-    /// session, by its token, read what it is sent?
+    /// session, read what it is sent?
     pub fn wait(
         &mut self,
         permit: Permit,
         arrival: Arrival,
-        is_up: impl Fn(usize) -> bool,
+        is_up: impl Fn(SessionToken) -> bool,
         now: Duration,
     ) -> Box<Waiting> {
         let table = &arrival.config.table;
@@ -163,7 +163,7 @@ impl Offers {
         &self,
         row: &Row,
         service: &Service,
-        is_up: impl Fn(usize) -> bool,
+        is_up: impl Fn(SessionToken) -> bool,
         now: Duration,
     ) -> Vec<OfUser> {
         let may = |n: &u32| self.all.get(n).is_some_and(|o| o.may_offer(service));
@@ -183,7 +183,7 @@ impl Offers {
         cx: &mut Context,
         number: u32,
         mut w: Box<Waiting>,
-        is_up: impl Fn(usize) -> bool,
+        is_up: impl Fn(SessionToken) -> bool,
     ) -> Result<&'a mut Waiting, Box<Waiting>> {
         let source = w.source();
         let about = |offer| self.candidate(offer, source, &is_up, cx.now);
@@ -207,8 +207,8 @@ impl Offers {
         cx.at(w.search.until, Timer::OfferLate { client: number });
         self.asked.add(w.search.session, number);
         self.streams.begin(number, w.search.session, source);
-        if let Some(token) = w.came_through() {
-            self.came.add(token, number);
+        if let Some(through) = w.came_through() {
+            self.came.add(through, number);
         }
         Ok(self.waiting.entry(number).or_insert(w))
     }
@@ -218,7 +218,7 @@ impl Offers {
         &self,
         offer: u32,
         source: Source,
-        is_up: impl Fn(usize) -> bool,
+        is_up: impl Fn(SessionToken) -> bool,
         now: Duration,
     ) -> Option<Candidate> {
         let o = self.all.get(&offer)?;
@@ -230,15 +230,15 @@ impl Offers {
     }
 
     /// A session is lost: the clients that wait for it may go to others.
-    pub fn lost(&mut self, session: usize) {
-        self.asked.of(session).for_each(|client| self.unsettled.add(client as usize));
+    pub fn lost(&mut self, session: SessionToken) {
+        self.asked.of(session).for_each(|client| self.unsettled.add(client));
     }
 
     /// A session reads again what it is sent: the clients that wait for lost ones may go to it.
-    pub fn is_back(&mut self, session: usize, is_lost: impl Fn(usize) -> bool) {
+    pub fn is_back(&mut self, session: SessionToken, is_lost: impl Fn(SessionToken) -> bool) {
         if self.of_sessions.contains_key(&session) {
             let waiting = self.asked.of_such(is_lost);
-            waiting.for_each(|client| self.unsettled.add(client as usize));
+            waiting.for_each(|client| self.unsettled.add(client));
         }
     }
 
@@ -252,11 +252,11 @@ impl Offers {
     /// all clients to each other.) None: there are no more.
     pub fn next_unsettled(
         &mut self,
-        is_lost: impl Fn(usize) -> bool,
-        is_up: impl Fn(usize) -> bool,
+        is_lost: impl Fn(SessionToken) -> bool,
+        is_up: impl Fn(SessionToken) -> bool,
         now: Duration,
     ) -> Option<(u32, bool)> {
-        let client = self.unsettled.next()? as u32;
+        let client = self.unsettled.next()?;
         let goes = self.waiting.get(&client).is_some_and(|w| {
             let about = |offer| self.candidate(offer, w.source(), &is_up, now);
             w.step == Step::Asked
@@ -272,7 +272,7 @@ impl Offers {
         &mut self,
         cx: &mut Context,
         number: u32,
-        session: usize,
+        session: SessionToken,
     ) -> Option<(Box<Waiting>, AfterCancel)> {
         let w = self.waiting.get_mut(&number).filter(|w| w.search.session == session)?;
         match std::mem::replace(&mut w.step, Step::Asked) {
@@ -304,7 +304,7 @@ impl Offers {
         &mut self,
         cx: &mut Context,
         number: u32,
-        session: Option<usize>,
+        session: Option<SessionToken>,
     ) -> Option<Box<Waiting>> {
         let w = self.waiting.get(&number)?;
         if session.is_some_and(|s| s != w.search.session) {
@@ -316,8 +316,8 @@ impl Offers {
         if let Some(row) = self.offerers.get_mut(&*w.search.row) {
             row.answered(w.search.user(), (w.search.asked_at, number));
         }
-        if let Some(token) = w.came_through() {
-            self.came.remove(token, number);
+        if let Some(through) = w.came_through() {
+            self.came.remove(through, number);
         }
         self.waiting.remove(&number)
     }
@@ -337,25 +337,25 @@ impl Offers {
     }
 
     /// The clients whose connections that session has.
-    pub fn handed_to(&self, session: usize) -> Vec<u32> {
+    pub fn handed_to(&self, session: SessionToken) -> Vec<u32> {
         let has = |n: &u32| self.waiting.get(n).is_some_and(|w| w.step != Step::Asked);
         self.asked.of(session).filter(has).collect()
     }
 
     /// The clients that wait for that session because of this offer of its.
-    pub fn waiting_for_offer(&self, offer: u32, session: usize) -> Vec<u32> {
+    pub fn waiting_for_offer(&self, offer: u32, session: SessionToken) -> Vec<u32> {
         let waits = |w: &Waiting| w.search.offer == offer && !matches!(w.step, Step::Cancelled(_));
         let of_offer = |n: &u32| self.waiting.get(n).is_some_and(|w| waits(w));
         self.asked.of(session).filter(of_offer).collect()
     }
 
     /// The clients that wait for that session, and those that came through it.
-    pub fn waiting_for(&self, session: usize) -> (Vec<u32>, Vec<u32>) {
-        (self.asked.of(session).collect(), self.came.of(session).collect())
+    pub fn waiting_for(&self, session: SessionToken) -> (Vec<u32>, Vec<u32>) {
+        (self.asked.of(session).collect(), self.came.of(CameThrough::Session(session)).collect())
     }
 
     /// The session that was asked to take this client.
-    pub fn session_of(&self, client: u32) -> Option<usize> {
+    pub fn session_of(&self, client: u32) -> Option<SessionToken> {
         self.waiting.get(&client).map(|w| w.search.session)
     }
 
@@ -365,8 +365,8 @@ impl Offers {
     }
 
     /// Does a client of that net process wait?
-    pub fn for_net(&self, net: usize) -> bool {
-        self.came.count(net) > 0
+    pub fn for_net(&self, net: NetToken) -> bool {
+        self.came.count(CameThrough::Net(net)) > 0
     }
 
     /// Does no client wait?

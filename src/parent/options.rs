@@ -1,4 +1,4 @@
-//! The command line (SPEC 3, fived(8)).
+//! The command line (fived(8)).
 //!
 //! | file | noun |
 //! |---|---|

@@ -15,6 +15,7 @@ use super::run::{AwaitsAccount, Parent};
 use super::services::deferred::DeferredStart;
 use super::services::turns::Turn;
 use super::sessions::session::local_user;
+use super::tokens::NetToken;
 use crate::policy::{
     Backend, Busy, Facts, HostId, Peer, Permit, Reached, Refusal, Service, ServiceId,
 };
@@ -28,7 +29,7 @@ impl Parent {
     /// A plain connection, and between which addresses it is.
     pub fn plain(
         &mut self,
-        net: usize,
+        net: NetToken,
         config: Rc<Config>,
         service: ServiceId,
         client: Shared,
@@ -45,14 +46,14 @@ impl Parent {
             peer_name: self.names.known(self.cx.now, peer),
             reached: Reached::ByName,
         };
-        let (number, from) = (self.cx.next_number(), Requester::Net(net));
+        let (number, requester) = (self.cx.next_number(), Requester::Net(net));
         let who = Who {
             addresses,
             facts,
             number,
             account: user.map(|u| (u.account, u.method)),
             tls: None,
-            from,
+            requester,
         };
         Arrival { config, service, who, client: Some(client), passed_libwrap: false, run: None }
     }
@@ -64,7 +65,7 @@ impl Parent {
         if self.is_gone(&a) {
             return self.refuse(a, StartError::gone());
         }
-        let net = match a.who.from {
+        let net = match a.who.requester {
             Requester::Session(stream) => self.sessions.net_of(stream.session),
             Requester::Net(net) => Some(net),
             Requester::Port(_) | Requester::Wait(_) => None,
@@ -73,8 +74,8 @@ impl Parent {
             let (reply, reason) = (Some(Why::NotAvailable), "drained");
             return self.refuse(a, StartError { reply, reason, text: None });
         }
-        if let Some(no) = self.sensors.refuse(&a, self.cx.now) {
-            return self.refuse(a, no);
+        if let Some(error) = self.sensors.refuse(&a, self.cx.now) {
+            return self.refuse(a, error);
         }
         let Some(a) = self.ask_libwrap(a) else { return };
         let mut permit = self.services.permit(&self.cx, &a);
@@ -87,7 +88,7 @@ impl Parent {
             self.reap();
             permit = self.services.permit(&self.cx, &a);
         }
-        let no = match permit {
+        let error = match permit {
             Ok(permit) if a.client.as_ref().is_some_and(|c| self.cx.is_scarce(c)) => {
                 self.services.release(permit);
                 StartError::busy("descriptors", None)
@@ -98,12 +99,12 @@ impl Parent {
             }
             Err(Refusal::Busy(b)) => StartError::busy(b.as_str(), None),
         };
-        self.refuse(a, no);
+        self.refuse(a, error);
     }
 
     /// Is nobody left who waits for a service?
     fn is_gone(&self, a: &Arrival) -> bool {
-        match a.who.from {
+        match a.who.requester {
             // Of a stream that has a service already a second one would take that one's line in
             // the log: only a net process that somebody else controls asks for it. Where net has
             // closed the channel, the service's connection would break at once: the clients of a
@@ -138,7 +139,7 @@ impl Parent {
     /// How long a datagram may wait for what decides about it. None: it is a connection, which
     /// waits alone.
     pub fn max_wait(&mut self, a: &Arrival) -> Option<Duration> {
-        match a.who.from {
+        match a.who.requester {
             Requester::Wait(port) => self.ports.max_wait(port, self.cx.now),
             Requester::Net(_) | Requester::Session(_) | Requester::Port(_) => None,
         }
@@ -147,11 +148,11 @@ impl Parent {
     /// A datagram has waited long enough, and nobody knows yet whether its sender may use the
     /// service: it is dropped. What decides is known when the sender tries again.
     pub fn waited_in_vain(&mut self, waited: Option<(Arrival, StartError)>) {
-        let Some((a, no)) = waited else { return };
-        if let Requester::Wait(port) = a.who.from {
+        let Some((a, error)) = waited else { return };
+        if let Requester::Wait(port) = a.who.requester {
             self.ports.waited_in_vain(port);
         }
-        self.refuse(a, no);
+        self.refuse(a, error);
     }
 
     /// The rules of hosts_access(5) have decided on a request.
@@ -161,7 +162,7 @@ impl Parent {
             Some((a, Verdict::Allowed)) => {
                 self.arrive(Arrival { passed_libwrap: true, ..*a }, None);
             }
-            Some((a, Verdict::Refused(no))) => self.refuse(*a, no),
+            Some((a, Verdict::Refused(error))) => self.refuse(*a, error),
             Some((a, Verdict::Again)) => self.arrive(*a, None),
         }
     }
@@ -181,7 +182,7 @@ impl Parent {
         let report = report.map_err(StartError::no_descriptor);
         let plan =
             prepared.map(|prepared| report.and_then(|report| Plan::new(&a, prepared, report)));
-        let no = match plan {
+        let error = match plan {
             Ok(Ok(plan)) => {
                 return self.start_in_turn(Box::new(DeferredStart { permit, plan, arrival: a }));
             }
@@ -190,11 +191,11 @@ impl Parent {
                 let then = AwaitsAccount::Start(Box::new(a));
                 return self.look_up_account(name, &config, then);
             }
-            Ok(Err(no)) => no,
+            Ok(Err(error)) => error,
             Err(why) => why.to_string().into(),
         };
         self.services.release(permit);
-        self.refuse(a, no);
+        self.refuse(a, error);
     }
 
     /// Starts it, or lets it wait for its turn.
@@ -252,15 +253,15 @@ impl Parent {
     fn start_now(&mut self, DeferredStart { permit, plan, arrival: mut a }: DeferredStart) {
         match self.connection(&mut a, &plan) {
             Ok(given) => {
-                if let Requester::Wait(port) = a.who.from {
+                if let Requester::Wait(port) = a.who.requester {
                     self.ports.listeners.given_to(port, plan.uid);
                 }
                 let (config, record) = (a.config.clone(), a.record());
                 self.services.start(&mut self.cx, permit, plan, config, record, given);
             }
-            Err(no) => {
+            Err(error) => {
                 self.services.release(permit);
-                self.refuse(a, no);
+                self.refuse(a, error);
             }
         }
     }
@@ -268,7 +269,7 @@ impl Parent {
     /// What the service is to have: the client's own socket, a terminal, or one end of a pair; and
     /// net's ends.
     fn connection(&mut self, a: &mut Arrival, plan: &Plan) -> Result<Given, StartError> {
-        let (Requester::Session(stream), None) = (a.who.from, a.client.as_ref()) else {
+        let (Requester::Session(stream), None) = (a.who.requester, a.client.as_ref()) else {
             let connection = a.client.take().ok_or("no connection")?;
             return Ok(Given { connection, errors: None, net_ends: NetEnds::default() });
         };
@@ -288,7 +289,7 @@ impl Parent {
         let between = a.who.addresses.internet();
         let (net_end, service_end) = self
             .pairs
-            .make(&self.cx.descriptors, &service.attributes, between, stream)
+            .make(&self.cx.descriptors, &service.attributes, between, stream.tag)
             .map_err(scarce)?;
         if self.cx.is_scarce(&service_end) {
             return Err(StartError::busy("descriptors", None));
@@ -301,9 +302,9 @@ impl Parent {
         Ok(Given { connection: service_end, errors, net_ends })
     }
 
-    pub fn refuse(&mut self, a: Arrival, no: StartError) {
+    pub fn refuse(&mut self, a: Arrival, error: StartError) {
         let record = a.record();
-        self.services.refuse(&mut self.cx, a, record, no);
+        self.services.refuse(&mut self.cx, a, record, error);
     }
 
     /// Has a user or a group looked up, for what goes on after that. If nobody can be asked now, a
@@ -314,12 +315,12 @@ impl Parent {
             Missing::User(_) | Missing::Group(_) => None,
         };
         let looked_up = self.accounts.look_up(&mut self.cx, name, config, then);
-        let Err((then, no)) = looked_up else { return };
+        let Err((then, error)) = looked_up else { return };
         match then {
             AwaitsAccount::Identify(a) if user.is_some() => self.arrive(a.identified(), None),
             AwaitsAccount::LocalClient(client) if user.is_some() => self.local_client(client),
-            AwaitsAccount::Start(a) | AwaitsAccount::Identify(a) => self.refuse(*a, no),
-            AwaitsAccount::LocalClient(client) => self.refuse_local(&client, no.reason),
+            AwaitsAccount::Start(a) | AwaitsAccount::Identify(a) => self.refuse(*a, error),
+            AwaitsAccount::LocalClient(client) => self.refuse_nameless(client.peer, error.reason),
             AwaitsAccount::Login(proved) => {
                 self.logins.not_looked_up(&self.cx, &mut self.sessions, &proved);
             }

@@ -3,7 +3,7 @@
 //!
 //! | file | noun |
 //! |---|---|
-//! | `accept` | who comes there |
+//! | `accept` `clients` | who comes there, and how clients arrive |
 //! | `port_listener` | a socket of one |
 //! | `port_listeners` | all of them |
 //! | `waits` | a port whose program gets the socket itself |
@@ -14,6 +14,7 @@
 pub mod accept;
 pub mod bind_again;
 mod claims;
+mod clients;
 mod port_listener;
 pub mod port_listeners;
 pub mod systemd_sockets;
@@ -22,6 +23,7 @@ pub mod waits;
 use super::arrival::{Arrival, StartError};
 use super::context::{Context, Timer};
 use super::services::running::Runs;
+use super::tokens::PortToken;
 use crate::log;
 use crate::policy::{Denied, PeerName, Service, ServiceId, Source};
 use crate::sys::queue_head;
@@ -59,23 +61,23 @@ impl Ports {
     }
 
     /// Is it a port where fived accepts clients of a service, from other computers too?
-    pub fn is_internet_stream(&mut self, token: usize) -> bool {
+    pub fn is_internet_stream(&mut self, token: PortToken) -> bool {
         let l = self.listeners.get_mut(token);
         l.is_some_and(|l| l.port.service.is_some() && l.wait.is_none() && l.real.is_some())
     }
 
     /// Is it a port where clients may be told something before their connections are closed?
-    pub fn may_linger(&mut self, cx: &Context, token: usize) -> bool {
+    pub fn may_linger(&mut self, cx: &Context, token: PortToken) -> bool {
         self.accepts_for(cx, token).is_some_and(|s| s.attributes.may_linger())
     }
 
     /// Is it a port whose clients are relayed to a server that runs already?
-    pub fn is_relayed(&mut self, cx: &Context, token: usize) -> bool {
+    pub fn is_relayed(&mut self, cx: &Context, token: PortToken) -> bool {
         self.accepts_for(cx, token).is_some_and(|s| s.backend.is_relayed())
     }
 
     /// The service of a port where fived itself accepts.
-    fn accepts_for<'a>(&mut self, cx: &'a Context, token: usize) -> Option<&'a Service> {
+    fn accepts_for<'a>(&mut self, cx: &'a Context, token: PortToken) -> Option<&'a Service> {
         let l = self.listeners.get_mut(token).filter(|l| l.wait.is_none());
         l.and_then(|l| cx.config.table.service(l.port.service?))
     }
@@ -88,7 +90,7 @@ impl Ports {
     /// A program that has had the socket itself has ended. What it has left on the socket is
     /// undone, or another socket is bound in place of that one. Returned: something waits there
     /// already.
-    pub fn program_ended(&mut self, cx: &mut Context, token: usize) -> bool {
+    pub fn program_ended(&mut self, cx: &mut Context, token: PortToken) -> bool {
         let Some(l) = self.listeners.get_mut(token) else {
             self.listeners.forget_kept(token);
             self.again_now(cx);
@@ -116,7 +118,7 @@ impl Ports {
     }
 
     /// Binds another socket in place of one that is of no use any more. False: that must wait.
-    fn replace(&mut self, cx: &mut Context, token: usize, what: &str) -> bool {
+    fn replace(&mut self, cx: &mut Context, token: PortToken, what: &str) -> bool {
         let Some(l) = self.listeners.get_mut(token) else { return false };
         let given = l.is_given();
         let Some(wait) = l.wait.as_mut() else { return false };
@@ -138,7 +140,7 @@ impl Ports {
 
     /// A program that was to get the socket itself was not started. A datagram whose sender may
     /// not use the service is thrown away.
-    pub fn not_started(&mut self, cx: &mut Context, token: usize, why: NotStarted) {
+    pub fn not_started(&mut self, cx: &mut Context, token: PortToken, why: NotStarted) {
         let Some(l) = self.listeners.get_mut(token) else {
             self.listeners.forget_kept(token);
             return self.again_now(cx);
@@ -153,7 +155,7 @@ impl Ports {
     }
 
     /// Watches the port again, at once or after a pause, unless something waits there already.
-    fn go_on(&mut self, cx: &mut Context, token: usize, Next { pause, warn }: Next) {
+    fn go_on(&mut self, cx: &mut Context, token: PortToken, Next { pause, warn }: Next) {
         let Some(l) = self.listeners.get_mut(token) else { return };
         if let (Some(n), Some(pause)) = (warn, pause) {
             let s = l.port.service.and_then(|id| cx.config.table.service(id));
@@ -172,7 +174,7 @@ impl Ports {
 
     /// The pause before a program is started again is over. Returned: something waits there
     /// already.
-    pub fn again(&mut self, cx: &mut Context, token: usize) -> bool {
+    pub fn again(&mut self, cx: &mut Context, token: PortToken) -> bool {
         match self.listeners.get_mut(token).map(|l| l.condition) {
             Some(Condition::Unexamined) => return self.program_ended(cx, token),
             Some(Condition::Useless) if self.listeners.bind_again(token).is_err() => {
@@ -217,13 +219,13 @@ impl Ports {
 
     /// How long a datagram at this port may wait for what decides about it. None: no datagrams
     /// come there.
-    pub fn max_wait(&mut self, token: usize, now: Duration) -> Option<Duration> {
+    pub fn max_wait(&mut self, token: PortToken, now: Duration) -> Option<Duration> {
         let l = self.listeners.get_mut(token).filter(|l| l.has_datagrams())?;
         l.wait.as_mut().map(|w| w.max_wait(now))
     }
 
     /// A datagram at this port has waited that long.
-    pub fn waited_in_vain(&mut self, token: usize) {
+    pub fn waited_in_vain(&mut self, token: PortToken) {
         if let Some(wait) = self.listeners.get_mut(token).and_then(|l| l.wait.as_mut()) {
             wait.waited_in_vain();
         }

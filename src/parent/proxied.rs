@@ -8,6 +8,7 @@ use super::channel::Broken;
 use super::config::Config;
 use super::nets::net::CameTo;
 use super::run::Parent;
+use super::tokens::NetToken;
 use crate::policy::Proxies;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
@@ -27,7 +28,7 @@ impl Parent {
     /// Err: whoever connected may not give them, or it is no client's connection.
     pub fn addresses(
         &mut self,
-        (net, config): (usize, &Config),
+        (net, config): (NetToken, &Config),
         client: BorrowedFd,
         said: &ClientAddresses,
         came_to: CameTo,
@@ -41,7 +42,7 @@ impl Parent {
     /// The same, whatever a load balancer has said.
     fn own_addresses(
         &mut self,
-        (net, config): (usize, &Config),
+        (net, config): (NetToken, &Config),
         client: BorrowedFd,
         said: &ClientAddresses,
     ) -> Result<Option<Addresses>, Broken> {
@@ -63,7 +64,7 @@ impl Parent {
     /// client is. Returned: one that is not.
     pub fn ask_balancer(&mut self, a: Box<Arrival>) -> Option<Box<Arrival>> {
         let proxies = &a.config.table.settings.proxy_from;
-        if !matches!(a.who.from, Requester::Port(_)) || !proxies.contains(a.who.facts.peer) {
+        if !matches!(a.who.requester, Requester::Port(_)) || !proxies.contains(a.who.facts.peer) {
             return Some(a);
         }
         match (self.nets.serving(), &a.client) {
@@ -82,7 +83,7 @@ impl Parent {
     /// more, or nobody may say that; the log has a line about it. Err: it is no client.
     pub fn proxied_at_port(
         &mut self,
-        (net, config): (usize, &Config),
+        (net, config): (NetToken, &Config),
         client: Shared,
         said: &ClientAddresses,
     ) -> Result<Option<Box<Arrival>>, Broken> {

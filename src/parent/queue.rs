@@ -1,28 +1,34 @@
-//! The channels that may have orders. Each is queued once, however many events it has, and is
-//! served after those that were queued before it. So a turn of the loop serves as many orders as
-//! its constants say, however many channels have some.
+//! A queue in which each thing stands once, however often it is added: what there is to be done for
+//! it is done when its turn comes, after what was queued before it.
 
 use std::collections::{HashSet, VecDeque};
+use std::hash::Hash;
 
-#[derive(Default)]
-pub struct Queue {
-    line: VecDeque<usize>,
-    queued: HashSet<usize>,
+/// See the module.
+pub struct Queue<T> {
+    line: VecDeque<T>,
+    queued: HashSet<T>,
 }
 
-impl Queue {
-    /// Puts a channel at the end; one that is queued keeps its place.
-    pub fn add(&mut self, token: usize) {
-        if self.queued.insert(token) {
-            self.line.push_back(token);
+impl<T> Default for Queue<T> {
+    fn default() -> Queue<T> {
+        Queue { line: VecDeque::new(), queued: HashSet::new() }
+    }
+}
+
+impl<T: Copy + Eq + Hash> Queue<T> {
+    /// Puts it at the end; what is queued keeps its place.
+    pub fn add(&mut self, what: T) {
+        if self.queued.insert(what) {
+            self.line.push_back(what);
         }
     }
 
     /// Takes the one that has waited longest.
-    pub fn next(&mut self) -> Option<usize> {
-        let token = self.line.pop_front()?;
-        self.queued.remove(&token);
-        Some(token)
+    pub fn next(&mut self) -> Option<T> {
+        let what = self.line.pop_front()?;
+        self.queued.remove(&what);
+        Some(what)
     }
 
     pub fn is_empty(&self) -> bool {

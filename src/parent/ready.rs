@@ -5,6 +5,7 @@
 
 use super::queue::Queue;
 use crate::policy::{BySource, Source};
+use mio::Token;
 use std::collections::HashSet;
 
 /// So many sessions are served before another channel, if one waits. Their orders are together as
@@ -15,9 +16,9 @@ const SESSIONS: usize = 4;
 /// serves as many orders as its constants say, however many channels have some.
 #[derive(Default)]
 pub struct Ready {
-    others: Queue,
-    sessions: BySource<usize>,
-    queued: HashSet<usize>,
+    others: Queue<Token>,
+    sessions: BySource<Token>,
+    queued: HashSet<Token>,
     /// How many sessions were served since another channel was.
     in_a_row: usize,
 }
@@ -25,7 +26,7 @@ pub struct Ready {
 impl Ready {
     /// A channel may have orders; one that is there keeps its place. `of`: the source of the client
     /// whose session it is.
-    pub fn add(&mut self, token: usize, of: Option<Source>) {
+    pub fn add(&mut self, token: Token, of: Option<Source>) {
         match of {
             None => self.others.add(token),
             Some(source) if self.queued.insert(token) => self.sessions.add(source, token),
@@ -34,7 +35,7 @@ impl Ready {
     }
 
     /// Takes the one whose turn it is.
-    pub fn next(&mut self) -> Option<usize> {
+    pub fn next(&mut self) -> Option<Token> {
         if (self.in_a_row < SESSIONS || self.others.is_empty())
             && let Some(token) = self.sessions.take_next()
         {
@@ -59,19 +60,19 @@ mod tests {
     fn a_thousand_sessions_keep_neither_others_nor_a_session_of_another_waiting() {
         let mut ready = Ready::default();
         let source = |n: u8| Some(Source::of([192, 0, 2, n].into()));
-        (1000..2000).for_each(|token| ready.add(token, source(1)));
-        ready.add(1, None);
-        ready.add(2, None);
-        ready.add(3000, source(2));
+        (1000..2000).for_each(|n| ready.add(Token(n), source(1)));
+        ready.add(Token(1), None);
+        ready.add(Token(2), None);
+        ready.add(Token(3000), source(2));
         // Each is there once.
-        ready.add(1, None);
-        ready.add(1000, source(1));
-        let first: Vec<_> = (0..10).filter_map(|_| ready.next()).collect();
+        ready.add(Token(1), None);
+        ready.add(Token(1000), source(1));
+        let first: Vec<_> = (0..10).filter_map(|_| ready.next()).map(usize::from).collect();
         assert_eq!(first, [1000, 3000, 1001, 1002, 1, 1003, 1004, 1005, 1006, 2]);
         // What is there alone has every turn.
-        assert!((0..20).all(|_| ready.next().is_some_and(|t| (1007..1027).contains(&t))));
-        ready.add(1, None);
-        assert_eq!(ready.next(), Some(1));
+        assert!((0..20).all(|_| ready.next().is_some_and(|t| (1007..1027).contains(&t.0))));
+        ready.add(Token(1), None);
+        assert_eq!(ready.next(), Some(Token(1)));
         let rest = std::iter::from_fn(|| ready.next()).count();
         assert_eq!((rest, ready.is_empty()), (2000 - 1027, true));
     }

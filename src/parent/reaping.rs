@@ -7,6 +7,7 @@ use super::nets::watchdog;
 use super::relays::Owner;
 use super::run::{AwaitsAccount, Parent};
 use super::sessions::session::Step;
+use super::tokens::{NetToken, SessionToken};
 use crate::sys::process::Exit;
 use std::rc::Rc;
 
@@ -16,10 +17,10 @@ pub const LAST_ORDERS: usize = 4096;
 
 impl Parent {
     /// A session's channel has closed or cannot be used: everything known about it is forgotten.
-    pub fn session_over(&mut self, token: usize, why: &Broken) {
+    pub fn session_over(&mut self, token: SessionToken, why: &Broken) {
         self.services.settle_session(&mut self.cx, token);
-        for answer in self.services.answers() {
-            self.answer(answer);
+        for outcome in self.services.outcomes() {
+            self.answer(outcome);
         }
         let Some(s) = self.sessions.over(&self.cx, token, why) else { return };
         if *why == Broken::Forbidden {
@@ -85,19 +86,19 @@ impl Parent {
 
     /// The channel of a net process cannot be used any more. What it gave before an error of its
     /// own still counts, because clients wait for it; nothing else does.
-    pub fn net_broken(&mut self, token: usize, why: &Broken) {
+    pub fn net_broken(&mut self, token: NetToken, why: &Broken) {
         if self.nets.broken(&mut self.cx, token, why) {
             self.net_over(token, if *why == Broken::Closed { LAST_ORDERS } else { 0 });
         }
     }
 
     /// A net process hung, and was killed.
-    pub fn net_hung(&mut self, token: usize) {
+    pub fn net_hung(&mut self, token: NetToken) {
         self.last_net_orders(token);
         self.net_broken(token, &Broken::Closed);
     }
 
-    fn last_net_orders(&mut self, token: usize) {
+    fn last_net_orders(&mut self, token: NetToken) {
         self.nets.expects_nothing(token);
         for _ in 0..LAST_ORDERS {
             let Ok(true) = self.net_order(token) else { return };
@@ -106,7 +107,7 @@ impl Parent {
 
     /// What a net process served ends with it, even if other processes still hold the channels, or
     /// the kernel cannot end it yet. Of each channel so many orders still count.
-    fn net_over(&mut self, token: usize, orders: usize) {
+    fn net_over(&mut self, token: NetToken, orders: usize) {
         for session in self.sessions.of_net(token) {
             let read = self.read_orders(session, orders);
             self.session_over(session, &read.err().unwrap_or(Broken::Closed));
@@ -120,7 +121,7 @@ impl Parent {
         }
     }
 
-    fn net_ended(&mut self, token: usize, exit: Exit) {
+    fn net_ended(&mut self, token: NetToken, exit: Exit) {
         self.nets.has_ended(token);
         // The orders that it gave before its end still count, because clients wait for them.
         self.last_net_orders(token);

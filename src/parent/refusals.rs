@@ -8,6 +8,7 @@
 use super::arrival::{Record, Requester, StartError};
 use super::context::{Context, Timer};
 use super::lines;
+use super::tokens::PortToken;
 use crate::policy::{Peer, Service, Source};
 use crate::wire::orders::Why;
 use std::collections::BTreeMap;
@@ -25,7 +26,7 @@ const COUNTS_MAX: usize = 10_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Whose {
     /// The datagrams' that come to this port.
-    Port(usize),
+    Port(PortToken),
     /// The clients' of this source.
     Source(Source),
     /// All others', and those of nobody knows whom.
@@ -49,7 +50,7 @@ pub struct Refusals {
     counts: BTreeMap<(Whose, &'static str), Count>,
     /// The ports where a limit keeps the program from being started, and the reason that was
     /// logged.
-    waiting: BTreeMap<usize, &'static str>,
+    waiting: BTreeMap<PortToken, &'static str>,
 }
 
 impl Refusals {
@@ -59,30 +60,32 @@ impl Refusals {
         cx: &mut Context,
         service: Option<&Service>,
         record: &Record,
-        no: &StartError,
+        error: &StartError,
     ) {
-        if let (Requester::Wait(port), Some(Why::Busy)) = (record.from, no.reply)
-            && self.still_waits(port, no.reason)
+        if let (Requester::Wait(port), Some(Why::Busy)) = (record.requester, error.reply)
+            && self.still_waits(port, error.reason)
         {
             return;
         }
         let names = service.map(|s| (s.name.as_str(), record.host.as_str()));
-        cx.counters.refuse(names, no.reason);
+        cx.counters.refuse(names, error.reason);
         let Some(s) = service else { return };
-        let logged = match record.from {
-            Requester::Wait(port) => self.has_line(cx, (Whose::Port(port), no.reason), names, None),
+        let logged = match record.requester {
+            Requester::Wait(port) => {
+                self.has_line(cx, (Whose::Port(port), error.reason), names, None)
+            }
             Requester::Session(_) | Requester::Net(_) | Requester::Port(_) => {
-                self.of_client(cx, record.peer, no.reason, names)
+                self.of_client(cx, record.peer, error.reason, names)
             }
         };
         if logged {
-            lines::refused(s, record, no);
+            lines::refused(s, record, error);
         }
     }
 
     /// What waits at a port is refused for a limit. True: so it was before, and no program has been
     /// started since.
-    fn still_waits(&mut self, port: usize, reason: &'static str) -> bool {
+    fn still_waits(&mut self, port: PortToken, reason: &'static str) -> bool {
         if self.waiting.len() >= COUNTS_MAX {
             // Of ports that are not there any more.
             self.waiting.clear();
@@ -92,7 +95,7 @@ impl Refusals {
 
     /// A program was started.
     pub fn started(&mut self, record: &Record) {
-        if let Requester::Wait(port) = record.from {
+        if let Requester::Wait(port) = record.requester {
             self.waiting.remove(&port);
         }
     }

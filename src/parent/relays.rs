@@ -16,6 +16,7 @@ use super::config::Config;
 use super::context::{Context, Timer};
 use super::lines;
 use super::reports::tallies::Counted;
+use super::tokens::{RelayThreadToken, SessionToken};
 use crate::policy::{Service, ServiceId, Ticket};
 use crate::sys::shared::Shared;
 use std::collections::HashMap;
@@ -25,10 +26,10 @@ use std::time::Duration;
 /// Who copies, and tells of the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
-    /// A thread of a net process, by its token: a plain client's.
-    Thread(usize),
-    /// A session, by its token: that of its connection, or of one of its streams.
-    Session(usize),
+    /// A thread of a net process: a plain client's.
+    Thread(RelayThreadToken),
+    /// A session: that of its connection, or of one of its streams.
+    Session(SessionToken),
 }
 
 /// A relay.

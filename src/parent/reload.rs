@@ -17,6 +17,7 @@ use super::listeners::bound::Bound;
 use super::log_file;
 use super::ports::bind_again;
 use super::run::Parent;
+use super::tokens::PortToken;
 use crate::log;
 use crate::sys::clock;
 use crate::sys::notify;
@@ -141,11 +142,11 @@ impl Parent {
 
     /// Lets a net process read what it was sent, where the clients at a port wait for that. False:
     /// they do not.
-    fn net_takes_more(&mut self, token: usize) -> bool {
+    fn net_takes_more(&mut self, token: PortToken) -> bool {
         let waits = self.waits_for_net(token);
         if let Some(net) = self.nets.serving().filter(|_| waits) {
             std::thread::sleep(Duration::from_millis(1));
-            self.flush(net);
+            self.flush(net.into());
         }
         waits && self.nets.serving().is_some()
     }

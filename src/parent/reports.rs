@@ -20,6 +20,7 @@ pub mod tallies;
 
 use super::descriptors::own;
 use super::lines;
+use super::tokens::SessionToken;
 use crate::log;
 use crate::sys::memfd::Unsealed;
 use crate::sys::message;
@@ -72,9 +73,9 @@ pub struct Kinds {
     pub lost: usize,
 }
 
-/// The sessions, while they are counted: by their tokens, those that are still to be counted.
+/// The sessions, while they are counted: those that are still to be counted.
 pub struct Count {
-    pub rest: IntoIter<usize>,
+    pub rest: IntoIter<SessionToken>,
     pub kinds: Kinds,
 }
 
@@ -82,7 +83,7 @@ pub struct Count {
 pub enum StatePart {
     Begin,
     Counters(Count),
-    Sessions(IntoIter<usize>),
+    Sessions(IntoIter<SessionToken>),
     Services(IntoIter<i32>),
     Relays(IntoIter<u32>),
     Offers(IntoIter<u32>),

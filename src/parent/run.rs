@@ -6,7 +6,7 @@ use super::arrival::{Arrival, LocalClient};
 use super::backend::connect::Connects;
 use super::backend::socket_pairs::SocketPairs;
 use super::channel::{Broken, Retries};
-use super::context::{Context, Phase, SIGNALS, Timer};
+use super::context::{Context, SIGNALS};
 use super::listeners::Listeners;
 use super::logins::{Logins, Proved};
 use super::lookups::accounts::Accounts;
@@ -28,6 +28,7 @@ use super::services::deferred::{Deferred, DeferredStart};
 use super::services::lingering::Lingering;
 use super::sessions::Sessions;
 use super::signers::Signers;
+use super::tokens::Watched;
 use crate::log;
 use crate::sys::clock;
 use crate::sys::notify::StandIn;
@@ -92,7 +93,7 @@ pub struct Parent {
     pub signals: Signals,
     /// Signals may have come that were not received yet.
     pub signalled: bool,
-    watchdog: Watchdog,
+    pub watchdog: Watchdog,
     /// Channels that may have orders.
     pub ready: Ready,
     /// The service manager's main process meanwhile.
@@ -166,23 +167,23 @@ impl Parent {
                 match event.token() {
                     SIGNALS => self.signalled = true,
                     watchdog::LISTENERS => {}
-                    Token(t) => {
+                    token => {
                         if event.is_writable() {
-                            self.flush(t);
+                            self.flush(token);
                         }
                         if event.is_read_closed() && event.is_write_closed() {
-                            self.sessions.hung_up(t);
+                            self.sessions.hung_up(token.into());
                         }
-                        self.may_have_orders(t);
+                        self.may_have_orders(token);
                     }
                 }
             }
             if self.receive_signals() {
                 continue;
             }
-            for t in self.cx.retries.take() {
-                self.flush(t);
-                self.may_have_orders(t);
+            for token in self.cx.retries.take() {
+                self.flush(token);
+                self.may_have_orders(token);
             }
             self.turn();
             self.settle_offers();
@@ -260,42 +261,61 @@ impl Parent {
     fn turn(&mut self) {
         let mut left = TURN;
         while let Some(token) = self.ready.next() {
-            let batch = if self.sessions.has(token) { SESSION_BATCH } else { NET_BATCH }.min(left);
-            left -= self.serve(token, batch);
+            let Some(watched) = self.watched(token) else { continue };
+            let is_session = matches!(watched, Watched::Session(_));
+            let batch = if is_session { SESSION_BATCH } else { NET_BATCH }.min(left);
+            left -= self.serve(token, watched, batch);
             if left == 0 {
                 return;
             }
         }
     }
 
+    /// What the poll knows by this token. None: it is over.
+    fn watched(&mut self, token: Token) -> Option<Watched> {
+        Some(if self.nets.has(token.into()) {
+            Watched::Net(token.into())
+        } else if self.sessions.has(token.into()) {
+            Watched::Session(token.into())
+        } else if self.connects.has(token) {
+            Watched::Connect(token)
+        } else if self.relay_threads.has(token.into()) {
+            Watched::RelayThread(token.into())
+        } else if self.ports.listeners.has(token.into()) {
+            Watched::Port(token.into())
+        } else if self.nets.log.has(token.into()) {
+            Watched::NetLog(token.into())
+        } else if self.signers.has(token.into()) {
+            Watched::Keys(token.into())
+        } else {
+            return None;
+        })
+    }
+
     /// Serves at most `batch` orders of a channel. Returns how many it served.
-    fn serve(&mut self, token: usize, batch: usize) -> usize {
+    fn serve(&mut self, token: Token, watched: Watched, batch: usize) -> usize {
         for served in 0..batch {
             // Between two orders too, so that a start that is over is answered at once, and the
             // parent closes its copy of the connection.
             self.services.finish_starts(&mut self.cx);
-            let done = if self.nets.has(token) {
-                self.net_order(token)
-            } else if self.sessions.has(token) {
-                self.session_order(token)
-            } else if self.connects.has(token) {
-                self.connects.ready(&mut self.cx, token);
-                Ok(false)
-            } else if self.relay_threads.has(token) {
-                self.relays_order(token)
-            } else if self.ports.listeners.has(token) {
-                Ok(self.port_client(token))
-            } else if self.nets.log.has(token) {
-                Ok(self.nets.log.read(token))
-            } else {
-                self.signers.order(&mut self.cx, token)
+            let done = match watched {
+                Watched::Net(net) => self.net_order(net),
+                Watched::Session(session) => self.session_order(session),
+                Watched::RelayThread(thread) => self.relays_order(thread),
+                Watched::Port(port) => Ok(self.port_client(port)),
+                Watched::NetLog(log) => Ok(self.nets.log.read(log)),
+                Watched::Keys(keys) => self.signers.order(&mut self.cx, keys),
+                Watched::Connect(token) => {
+                    self.connects.ready(&mut self.cx, token);
+                    Ok(false)
+                }
             };
             self.route();
             match done {
                 Ok(true) => {}
                 Ok(false) => return served,
                 Err(broken) => {
-                    self.broken(token, broken);
+                    self.broken(watched, &broken);
                     return served;
                 }
             }
@@ -305,96 +325,42 @@ impl Parent {
     }
 
     /// This channel is served when it has its turn.
-    pub fn may_have_orders(&mut self, token: usize) {
-        self.ready.add(token, self.sessions.source_of(token));
+    pub fn may_have_orders(&mut self, token: Token) {
+        self.ready.add(token, self.sessions.source_of(token.into()));
     }
 
-    pub fn flush(&mut self, token: usize) {
+    /// Sends what the channel of this token holds.
+    pub fn flush(&mut self, token: Token) {
+        let Some(watched) = self.watched(token) else { return };
         let cx = &self.cx;
-        let done = if self.nets.has(token) {
-            self.nets.flush(cx, token)
-        } else if self.sessions.has(token) {
-            let read = self.sessions.reads(token);
-            let done = self.sessions.flush(cx, token);
-            if !read && self.sessions.reads(token) {
-                self.offers_back(token);
+        let done = match watched {
+            Watched::Net(net) => self.nets.flush(cx, net),
+            Watched::Session(session) => {
+                let read = self.sessions.reads(session);
+                let done = self.sessions.flush(cx, session);
+                if !read && self.sessions.reads(session) {
+                    self.offers_back(session);
+                }
+                done
             }
-            done
-        } else if self.relay_threads.has(token) {
-            self.relay_threads.flush(cx, token)
-        } else {
-            self.signers.flush(cx, token)
+            Watched::RelayThread(thread) => self.relay_threads.flush(cx, thread),
+            Watched::Keys(keys) => self.signers.flush(cx, keys),
+            Watched::Port(_) | Watched::NetLog(_) | Watched::Connect(_) => Ok(()),
         };
         if let Err(broken) = done {
-            self.broken(token, broken);
+            self.broken(watched, &broken);
         }
     }
 
     /// A channel cannot be used any more.
-    pub fn broken(&mut self, token: usize, why: Broken) {
-        if self.nets.has(token) {
-            self.net_broken(token, &why);
-        } else if self.relay_threads.has(token) {
-            self.relay_thread_over(token, &why);
-        } else if self.signers.has(token) {
-            self.signers.broken(token, &why);
-        } else {
-            self.session_over(token, &why);
-        }
-    }
-
-    fn expire(&mut self) {
-        while let Some(timer) = self.cx.due() {
-            let cx = &mut self.cx;
-            match timer {
-                Timer::Terminate { pid, started } => self.services.terminate(cx, pid, started),
-                Timer::Kill { pid, started } => self.services.running.kill(pid, started),
-                Timer::AccountLate { pid } => {
-                    let late = self.accounts.late(cx, pid);
-                    self.account_known(late);
-                }
-                Timer::UnboundAgain => self.bind_again(),
-                Timer::PortAgain { token } => {
-                    if self.ports.again(cx, token) {
-                        self.may_have_orders(token);
-                    }
-                }
-                Timer::HostsAccessLate { pid } => {
-                    let checked = self.hosts_access.late(cx, pid);
-                    self.libwrap_checked(checked);
-                }
-                Timer::HostsAccessSlow { pid } => {
-                    let waited = self.hosts_access.slow(pid);
-                    self.waited_in_vain(waited);
-                }
-                Timer::NameSlow { number } => {
-                    let waited = self.ports.name_slow(number);
-                    self.waited_in_vain(waited);
-                }
-                Timer::ConnectLate { token } => self.connects.late(cx, token),
-                Timer::OfferLate { client } => self.offer_late(client),
-                Timer::RelayLate { relay } => self.relay_late(relay),
-                Timer::Hosts => self.hosts.look_up(cx),
-                Timer::NetLate { net } => self.nets.late(net),
-                Timer::NameLate { address, since } => self.names.late(cx, address, since),
-                Timer::NamesAgain => self.names.resume(cx),
-                Timer::NetAgain => self.nets.start(cx),
-                Timer::SignersAgain => self.signers.again(cx),
-                Timer::SignersLook => self.signers.look(cx),
-                Timer::Undelivered => self.services.look_undelivered(cx),
-                Timer::RefusalsOver => self.services.refusals.over(),
-                Timer::Reload => self.reloads.gathered = true,
-                Timer::Shutdown => self.end_sessions(),
-                Timer::Over => cx.phase = Phase::Over,
-                Timer::Left { until } => self.left(until),
-                Timer::Watch => {
-                    let spares = self.pairs.has_spares()
-                        || cx.spawner.has_spare()
-                        || self.lingering.has_processes();
-                    self.watchdog.check(cx, &mut self.nets, &self.listeners, spares)
-                }
-                Timer::Tidy => self.tidy(),
-            }
+    pub fn broken(&mut self, watched: Watched, why: &Broken) {
+        match watched {
+            Watched::Net(net) => self.net_broken(net, why),
+            Watched::RelayThread(thread) => self.relay_thread_over(thread, why),
+            Watched::Keys(keys) => self.signers.broken(keys, why),
+            Watched::Session(session) => self.session_over(session, why),
+            // These have no channel that could break.
+            Watched::Port(_) | Watched::NetLog(_) | Watched::Connect(_) => {}
         }
     }
 }

@@ -26,11 +26,14 @@ mod starting;
 pub mod turns;
 mod undelivered;
 
-use super::arrival::{Answer, Arrival, Ends, Given, Record, Requester, StartError, StreamTag};
+use super::arrival::{
+    Arrival, Given, Record, Requester, Returned, StartError, StartOutcome, StreamTag,
+};
 use super::backend::exec::Plan;
 use super::config::Config;
 use super::context::{Context, Timer};
 use super::refusals::Refusals;
+use super::tokens::{NetToken, PortToken, SessionToken};
 use crate::policy::{Grammar, Limits, Permit, Refusal, Service, ServiceId, Ticket};
 use crate::sys::clock;
 use crate::sys::interrupt::Interrupt;
@@ -38,14 +41,13 @@ use crate::sys::process::Exit;
 use crate::sys::shared::Shared;
 use crate::sys::spawn::PendingStart;
 use crate::wire::orders::Why;
-use crate::wire::run::Status;
 use running::{Output, Runs, Terminated};
 use starting::Starting;
 use std::collections::BTreeSet;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
-use undelivered::Undelivered;
+use undelivered::{RunEnds, Undelivered};
 
 /// Between the signal that asks a service to end (SIGTERM) and the one that ends it (SIGKILL).
 const KILL_AFTER: Duration = Duration::from_secs(5);
@@ -59,12 +61,11 @@ pub struct Services {
     pub(super) starting: Vec<PendingStart<Starting>>,
     pub running: Runs,
     /// Sessions that have ended while starts of theirs were late: nobody counts their bytes.
-    ended_sessions: BTreeSet<usize>,
-    answers: Vec<Answer>,
-    /// How services of RUN have ended, and whom that is told; None: output was lost.
-    ends: Vec<(StreamTag, Option<Status>)>,
+    ended_sessions: BTreeSet<SessionToken>,
+    outcomes: Vec<StartOutcome>,
+    run_ends: RunEnds,
     /// Ports whose program had the socket itself, and has ended.
-    freed: Vec<usize>,
+    freed: Vec<PortToken>,
     /// An internal service that has a port's socket itself was started as an older table has it.
     outdated: bool,
     pub refusals: Refusals,
@@ -79,8 +80,8 @@ impl Services {
             starting: Vec::new(),
             running: Runs::default(),
             ended_sessions: BTreeSet::new(),
-            answers: Vec::new(),
-            ends: Vec::new(),
+            outcomes: Vec::new(),
+            run_ends: RunEnds::new(),
             freed: Vec::new(),
             outdated: false,
             refusals: Refusals::default(),
@@ -95,18 +96,18 @@ impl Services {
         self.starting.iter().all(PendingStart::cannot_be_killed) && self.running.is_empty()
     }
 
-    /// The answers to arrivals, since the last call.
-    pub fn answers(&mut self) -> Vec<Answer> {
-        std::mem::take(&mut self.answers)
+    /// What became of arrivals, since the last call.
+    pub fn outcomes(&mut self) -> Vec<StartOutcome> {
+        std::mem::take(&mut self.outcomes)
     }
 
-    /// How services of RUN have ended since the last call, and whom that is told.
-    pub fn ends(&mut self) -> Vec<(StreamTag, Option<Status>)> {
-        std::mem::take(&mut self.ends)
+    /// How services of RUN have ended since the last call.
+    pub fn run_ends(&mut self) -> RunEnds {
+        std::mem::take(&mut self.run_ends)
     }
 
     /// The ports whose program had the socket itself and has ended since the last call.
-    pub fn freed(&mut self) -> Vec<usize> {
+    pub fn freed(&mut self) -> Vec<PortToken> {
         std::mem::take(&mut self.freed)
     }
 
@@ -156,9 +157,9 @@ impl Services {
     }
 
     /// An arrival that is not started: the log has its line, and whoever asked an answer.
-    pub fn refuse(&mut self, cx: &mut Context, a: Arrival, record: Record, no: StartError) {
-        let with = Ends { client: a.client, ..Ends::default() };
-        self.refused(cx, &a.config, a.service, &record, no, with);
+    pub fn refuse(&mut self, cx: &mut Context, a: Arrival, record: Record, error: StartError) {
+        let returned = Returned { client: a.client, ..Returned::default() };
+        self.refused(cx, &a.config, a.service, &record, error, returned);
     }
 
     fn refused(
@@ -167,17 +168,17 @@ impl Services {
         config: &Config,
         id: ServiceId,
         record: &Record,
-        no: StartError,
-        with: Ends,
+        error: StartError,
+        returned: Returned,
     ) {
         let service = config.table.service(id);
-        self.refusals.refused(cx, service, record, &no);
-        let outcome = Err(no.reply);
-        let text = match (record.from, no.reply, service) {
+        self.refusals.refused(cx, service, record, &error);
+        let (requester, result) = (record.requester, Err(error.reply));
+        let text = match (record.requester, error.reply, service) {
             (Requester::Port(_), Some(why), Some(s)) if is_told(s, why) => s.attributes.tail(),
             _ => Vec::new(),
         };
-        self.answers.push(Answer { to: record.from, service: id, outcome, text, with });
+        self.outcomes.push(StartOutcome { requester, service: id, result, text, returned });
     }
 
     /// Finishes the starts that are over.
@@ -200,7 +201,7 @@ impl Services {
     /// get a lingering close, and the user who has had it.
     pub fn ended(&mut self, cx: &mut Context, pid: i32, exit: Exit) -> Option<(Shared, u32)> {
         let mut running = self.running.remove(pid)?;
-        if let Requester::Wait(port) = running.record.from {
+        if let Requester::Wait(port) = running.record.requester {
             self.freed.push(port);
         }
         if let Some(ticket) = running.ticket.take() {
@@ -212,7 +213,7 @@ impl Services {
         }
         let output = std::mem::replace(&mut running.output, Output::Safe);
         let status = undelivered::status(exit);
-        self.undelivered.ended(cx, &running.record, status, output, &mut self.ends);
+        self.undelivered.ended(cx, &running.record, status, output, &mut self.run_ends);
         let lingering_close = running.lingering_close.take();
         self.running.end(running, exit, cx.now);
         lingering_close
@@ -220,7 +221,7 @@ impl Services {
 
     /// Looks for output of services that has been delivered after their end.
     pub fn look_undelivered(&mut self, cx: &mut Context) {
-        self.undelivered.look(cx, &mut self.ends);
+        self.undelivered.look(cx, &mut self.run_ends);
     }
 
     /// `server_timeout`: SIGTERM, and SIGKILL after a while.
@@ -245,7 +246,7 @@ impl Services {
 
     fn starts(&self, stream: StreamTag) -> bool {
         let is_of = |from: &Requester| matches!(from, Requester::Session(s) if *s == stream);
-        self.starting.iter().any(|start| is_of(&start.payload().record.from))
+        self.starting.iter().any(|start| is_of(&start.payload().record.requester))
     }
 
     /// Has that stream a service, or one whose end is not logged yet?
@@ -255,13 +256,15 @@ impl Services {
 
     /// Is a service of a plain connection from that net process being started? A late one does not
     /// count.
-    pub fn starts_for_net(&self, net: usize) -> bool {
+    pub fn starts_for_net(&self, net: NetToken) -> bool {
         let is_of = |from: &Requester| matches!(from, Requester::Net(n) if *n == net);
-        self.starting.iter().any(|start| !start.is_late() && is_of(&start.payload().record.from))
+        self.starting
+            .iter()
+            .any(|start| !start.is_late() && is_of(&start.payload().record.requester))
     }
 
     /// Finishes the starts of a session before the session ends, but for late ones.
-    pub fn settle_session(&mut self, cx: &mut Context, session: usize) {
+    pub fn settle_session(&mut self, cx: &mut Context, session: SessionToken) {
         let of = |start: &PendingStart<Starting>| start.payload().session() == Some(session);
         while self.starting.iter().any(|start| !start.is_late() && of(start)) {
             self.wait_for_one(cx);
@@ -269,7 +272,7 @@ impl Services {
     }
 
     /// A session is over: no bytes of it will be counted any more.
-    pub fn forget(&mut self, session: usize) {
+    pub fn forget(&mut self, session: SessionToken) {
         if self.starting.iter().any(|start| start.payload().session() == Some(session)) {
             self.ended_sessions.insert(session);
         }

@@ -21,13 +21,13 @@ pub mod resumables;
 mod resumption;
 pub mod session;
 
-use super::addresses::Addresses;
 use super::arrival::{Arrival, StreamTag};
 use super::backend::environment::Tls;
 use super::channel::{self, Broken, Held};
 use super::config::Config;
 use super::context::Context;
 use super::lines;
+use super::tokens::{NetToken, SessionToken};
 use crate::policy::{HostId, Peer, PeerName, ServiceId, Source};
 use crate::sys::message::Failed;
 use crate::sys::shared::Shared;
@@ -40,7 +40,7 @@ use crate::wire::resume::KEY;
 use crate::wire::run::Way;
 use counts::SessionCounts;
 use resumables::Claimant;
-use session::{NewSession, SessionRecord, Step, User};
+use session::{NewSession, SessionRecord, SessionRequest, Step, User};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
@@ -86,42 +86,33 @@ pub enum Request {
 #[derive(Default)]
 pub struct Sessions {
     /// By token. Streams that have facts of their own are among them.
-    all: HashMap<usize, SessionRecord>,
+    all: HashMap<SessionToken, SessionRecord>,
     counts: SessionCounts,
     /// How many answers are held for all of them together.
     held: Held,
-    failed: Vec<(usize, Broken)>,
+    failed: Vec<(SessionToken, Broken)>,
 }
 
 impl Sessions {
-    pub fn has(&self, token: usize) -> bool {
+    pub fn has(&self, token: SessionToken) -> bool {
         self.all.contains_key(&token)
     }
 
-    pub fn get(&self, token: usize) -> Option<&SessionRecord> {
+    pub fn get(&self, token: SessionToken) -> Option<&SessionRecord> {
         self.all.get(&token)
     }
 
-    pub fn get_mut(&mut self, token: usize) -> Option<&mut SessionRecord> {
+    pub fn get_mut(&mut self, token: SessionToken) -> Option<&mut SessionRecord> {
         self.all.get_mut(&token)
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (&usize, &SessionRecord)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&SessionToken, &SessionRecord)> {
         self.all.iter()
     }
 
-    /// Begins a session: its client has asked for a built-in, or for TLS. `drains`: its net process
-    /// takes no new streams; `tls_port`: the number of the services' own port to which the client
-    /// came; `addresses`: between whom its connection is, with the name of the client's address.
-    /// Err: it is refused; the log's word for why.
-    pub fn begin(
-        &mut self,
-        cx: &mut Context,
-        (net, drains, tls_port): (usize, bool, Option<u32>),
-        config: Rc<Config>,
-        (addresses, name): (Addresses, PeerName),
-        (client, pair): (Shared, Shared),
-    ) -> Result<(), &'static str> {
+    /// Begins a session. Err: it is refused; the log's word for why.
+    pub fn begin(&mut self, cx: &mut Context, r: SessionRequest) -> Result<(), &'static str> {
+        let SessionRequest { net, drains, config, addresses, name, socket, pair, tls_port } = r;
         let peer = addresses.peer();
         let source = Source::of(peer);
         let begun = self.counts.begin(net, source, &config.table.settings);
@@ -142,7 +133,7 @@ impl Sessions {
         let most = settings.unanswered(streams).saturating_add(streams.saturating_mul(2));
         let most = most.saturating_add(settings.dialogues());
         let channel = channel.holding(most as usize, &self.held);
-        let socket = socket::cookie(client.as_fd());
+        let socket = socket::cookie(socket.as_fd());
         let new = NewSession { net, number, addresses, socket, name, tls_port };
         let session = SessionRecord::new(channel, config, new, cx.now);
         self.all.insert(token, session);
@@ -153,7 +144,11 @@ impl Sessions {
     }
 
     /// The next order of a session. None: no order waits.
-    pub fn order(&mut self, cx: &mut Context, token: usize) -> Result<Option<Request>, Broken> {
+    pub fn order(
+        &mut self,
+        cx: &mut Context,
+        token: SessionToken,
+    ) -> Result<Option<Request>, Broken> {
         let Some(s) = self.all.get_mut(&token) else { return Ok(None) };
         let Some((ask, _)) = s.channel.receive::<Ask>(&s.phase())? else { return Ok(None) };
         cx.counters.orders += 1;
@@ -205,7 +200,8 @@ impl Sessions {
     pub fn start_on_client(
         &mut self,
         cx: &mut Context,
-        (net, token): (usize, usize),
+        net: NetToken,
+        token: SessionToken,
         (service, host): (ServiceId, HostId),
         client: Option<Shared>,
     ) -> Result<Option<Arrival>, Broken> {
@@ -224,12 +220,12 @@ impl Sessions {
     }
 
     /// Does this session read what it is sent, and has it a connection?
-    pub fn reads(&self, token: usize) -> bool {
+    pub fn reads(&self, token: SessionToken) -> bool {
         self.all.get(&token).is_some_and(|s| !s.channel.is_behind() && !s.is_lost())
     }
 
     /// Net has closed its end of this channel.
-    pub fn hung_up(&mut self, token: usize) {
+    pub fn hung_up(&mut self, token: SessionToken) {
         if let Some(s) = self.all.get_mut(&token) {
             s.hung_up = true;
         }
@@ -237,28 +233,34 @@ impl Sessions {
 
     /// Does nobody hear what becomes of this session's orders any more, or of the session whose
     /// stream it is?
-    pub fn has_hung_up(&self, token: usize) -> bool {
+    pub fn has_hung_up(&self, token: SessionToken) -> bool {
         let hung_up = |token| self.get(token).is_some_and(|s| s.hung_up);
         hung_up(token) || self.root(token).is_some_and(hung_up)
     }
 
     /// The source of its client. None: that is no session's token.
-    pub fn source_of(&self, token: usize) -> Option<Source> {
+    pub fn source_of(&self, token: SessionToken) -> Option<Source> {
         self.all.get(&token).map(|s| Source::of(s.addresses.peer()))
     }
 
     /// Has this session no connection now?
-    pub fn is_lost(&self, token: usize) -> bool {
+    pub fn is_lost(&self, token: SessionToken) -> bool {
         self.all.get(&token).is_some_and(SessionRecord::is_lost)
     }
 
     /// Sends a session an answer.
-    pub fn tell(&mut self, cx: &Context, token: usize, answer: &Answer) {
+    pub fn tell(&mut self, cx: &Context, token: SessionToken, answer: &Answer) {
         self.tell_with(cx, token, answer, &[]);
     }
 
     /// The same, with descriptors.
-    pub fn tell_with(&mut self, cx: &Context, token: usize, answer: &Answer, with: &[BorrowedFd]) {
+    pub fn tell_with(
+        &mut self,
+        cx: &Context,
+        token: SessionToken,
+        answer: &Answer,
+        with: &[BorrowedFd],
+    ) {
         if let Some(s) = self.all.get_mut(&token)
             && let Err(why) = s.channel.send(cx.registry(), answer, with)
         {
@@ -267,7 +269,7 @@ impl Sessions {
     }
 
     /// Notes the name of its client's address, and sends it to net.
-    pub fn tell_name(&mut self, cx: &Context, token: usize, name: PeerName, for_net: Named) {
+    pub fn tell_name(&mut self, cx: &Context, token: SessionToken, name: PeerName, for_net: Named) {
         if let Some(s) = self.all.get_mut(&token) {
             s.name = name;
         }
@@ -275,12 +277,12 @@ impl Sessions {
     }
 
     /// Those to which an answer could not be sent: their channels cannot be used any more.
-    pub fn failed(&mut self) -> Vec<(usize, Broken)> {
+    pub fn failed(&mut self) -> Vec<(SessionToken, Broken)> {
         std::mem::take(&mut self.failed)
     }
 
     /// Sends it the signature that it waits for, or that there is none.
-    pub fn tell_signature(&mut self, cx: &Context, token: usize, answer: &Answer) {
+    pub fn tell_signature(&mut self, cx: &Context, token: SessionToken, answer: &Answer) {
         if let Some(s) = self.all.get_mut(&token) {
             let signed = *answer != Answer::NotSigned;
             s.step = if signed { Step::Signed } else { Step::Idle };
@@ -288,19 +290,19 @@ impl Sessions {
         self.tell(cx, token, answer);
     }
 
-    /// The net process that serves it, by its token.
-    pub fn net_of(&self, token: usize) -> Option<usize> {
+    /// The net process that serves it.
+    pub fn net_of(&self, token: SessionToken) -> Option<NetToken> {
         self.all.get(&token).map(|s| s.net)
     }
 
-    /// The session that it is, or that it is a stream of, by its token. None: that is over, even if
-    /// a stream's own channel has not ended yet.
-    pub fn root(&self, token: usize) -> Option<usize> {
+    /// The session that it is, or that it is a stream of. None: that is over, even if a stream's
+    /// own channel has not ended yet.
+    pub fn root(&self, token: SessionToken) -> Option<SessionToken> {
         self.all.get(&token).map(|s| s.parent.unwrap_or(token)).filter(|root| self.has(*root))
     }
 
     /// Has this session as many streams with facts of their own as it may have?
-    pub fn is_full(&self, token: usize) -> bool {
+    pub fn is_full(&self, token: SessionToken) -> bool {
         self.all.get(&token).is_some_and(|s| s.branches >= s.config.table.settings.dialogues())
     }
 
@@ -308,7 +310,7 @@ impl Sessions {
     pub fn branch(
         &mut self,
         cx: &mut Context,
-        (token, tag): (usize, u32),
+        (token, tag): (SessionToken, u32),
         host: HostId,
         drains: bool,
     ) {
@@ -335,33 +337,33 @@ impl Sessions {
 
     /// Sends a session that begins in a draining net process what the others there were sent when
     /// it began to drain.
-    fn tell_if_drained(&mut self, cx: &Context, token: usize, drains: bool) {
+    fn tell_if_drained(&mut self, cx: &Context, token: SessionToken, drains: bool) {
         if drains {
             self.tell(cx, token, &Answer::GoAway { last: cx.is_stopping() });
         }
     }
 
     /// Sends a session what its channel holds.
-    pub fn flush(&mut self, cx: &Context, token: usize) -> Result<(), Broken> {
+    pub fn flush(&mut self, cx: &Context, token: SessionToken) -> Result<(), Broken> {
         self.all.get_mut(&token).map_or(Ok(()), |s| s.channel.flush(cx.registry()))
     }
 
     /// It outlives its connection from now on.
-    pub fn count_resumable(&mut self, token: usize) {
+    pub fn count_resumable(&mut self, token: SessionToken) {
         if let Some(s) = self.all.get(&token) {
             self.counts.resumable(Source::of(s.addresses.peer()), true);
         }
     }
 
     /// It has lost its connection, or has one again.
-    pub fn count_lost(&mut self, token: usize, lost: bool) {
+    pub fn count_lost(&mut self, token: SessionToken, lost: bool) {
         if let Some(s) = self.all.get(&token) {
             self.counts.lost(Source::of(s.addresses.peer()), lost);
         }
     }
 
     /// It goes on, on this connection.
-    pub fn moved(&mut self, token: usize, on: &Claimant, name: PeerName) {
+    pub fn moved(&mut self, token: SessionToken, on: &Claimant, name: PeerName) {
         let Some(s) = self.all.get_mut(&token) else { return };
         let (from, to) = (s.addresses.peer(), on.addresses.peer());
         self.counts.moved(s.net, Source::of(from), Source::of(to));

@@ -9,6 +9,7 @@ use super::reaping::LAST_ORDERS;
 use super::run::Parent;
 use super::sessions;
 use super::sessions::session::SessionRecord;
+use super::tokens::{NetToken, SessionToken};
 use crate::log;
 use crate::sys::clock;
 use crate::sys::notify;
@@ -41,7 +42,7 @@ impl Parent {
     pub fn end_sessions(&mut self) {
         self.cx.phase = Phase::EndingSessions;
         self.sessions.tell_all(&self.cx, &Answer::EndNow, |s| s.resumable.is_some());
-        self.cx.after(SESSIONS_END, Timer::Over);
+        self.cx.after(SESSIONS_END, Timer::SessionsLate);
     }
 
     /// Does the loop end, whatever still runs?
@@ -76,7 +77,7 @@ impl Parent {
     pub fn left(&mut self, until: Duration) {
         let has_waits = self.services.running.waits().next().is_some();
         if has_waits && self.cx.now < until {
-            return self.cx.after(LOOK_AGAIN, Timer::Left { until });
+            return self.cx.after(LOOK_AGAIN, Timer::WaitsEnded { until });
         }
         self.services.running.warn_of_waits();
         // The service manager starts the other one when the main process has ended.
@@ -145,11 +146,11 @@ impl Parent {
         self.nets.iter().for_each(Net::warn_of_unreported);
     }
 
-    fn last_net_order(&mut self, net: usize) -> Result<bool, Broken> {
+    fn last_net_order(&mut self, net: NetToken) -> Result<bool, Broken> {
         match self.nets.order(&mut self.cx, &mut self.listeners, net)? {
             None => return Ok(false),
             // Its channel may have more.
-            Some(r @ (net::Request::Refused(..) | net::Request::Session { .. })) => {
+            Some(r @ (net::Request::Refused(..) | net::Request::Session(_))) => {
                 self.net_request(net, r)?;
             }
             Some(_) => {}
@@ -157,7 +158,7 @@ impl Parent {
         Ok(true)
     }
 
-    fn last_session_order(&mut self, session: usize) -> Result<bool, Broken> {
+    fn last_session_order(&mut self, session: SessionToken) -> Result<bool, Broken> {
         match self.sessions.order(&mut self.cx, session)? {
             None => return Ok(false),
             Some(r @ (sessions::Request::Refused { .. } | sessions::Request::Branch { .. })) => {

@@ -15,6 +15,7 @@ use super::config::Config;
 use super::config::inspector;
 use super::context::{Context, Timer};
 use super::start_limit::{PAUSE, StartLimit};
+use super::tokens::{KeysToken, SessionToken};
 use crate::log;
 use crate::policy::{BySource, Source};
 use crate::sys::process::Exit;
@@ -36,20 +37,25 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a request may wait while no process can be started; after that the handshake fails.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// What is to be signed in a handshake, and the number of the pair whose key signs.
+pub struct ToSign {
+    pub pair: u32,
+    pub scheme: u16,
+    pub message: Data,
+}
+
 /// A signature that a session waits for.
-pub struct Request {
-    session: usize,
+struct Request {
+    session: SessionToken,
     source: Source,
-    pair: u32,
-    scheme: u16,
-    message: Data,
+    what: ToSign,
     tries: u32,
     since: Duration,
 }
 
 /// The process that signs for one configuration.
 struct Process {
-    token: usize,
+    token: KeysToken,
     child: Child,
     channel: Channel,
 }
@@ -74,7 +80,7 @@ pub struct Signers {
     asked_max: usize,
     /// The number of the last request.
     number: u64,
-    answers: Vec<(usize, Answer)>,
+    answers: Vec<(SessionToken, Answer)>,
 }
 
 impl Signers {
@@ -84,12 +90,12 @@ impl Signers {
         Signers { all: Vec::new(), asked_max, number: 0, answers: Vec::new() }
     }
 
-    fn with_token(&mut self, token: usize) -> Option<&mut Signer> {
+    fn with_token(&mut self, token: KeysToken) -> Option<&mut Signer> {
         self.all.iter_mut().find(|s| s.process.as_ref().is_some_and(|p| p.token == token))
     }
 
     /// Is that a keys process's token?
-    pub fn has(&mut self, token: usize) -> bool {
+    pub fn has(&mut self, token: KeysToken) -> bool {
         self.with_token(token).is_some()
     }
 
@@ -98,18 +104,18 @@ impl Signers {
     }
 
     /// Sends a process what its channel holds.
-    pub fn flush(&mut self, cx: &Context, token: usize) -> Result<(), Broken> {
+    pub fn flush(&mut self, cx: &Context, token: KeysToken) -> Result<(), Broken> {
         let process = self.with_token(token).and_then(|s| s.process.as_mut());
         process.map_or(Ok(()), |p| p.channel.flush(cx.registry()))
     }
 
     /// The answers for sessions that wait: a signature, or that there is none.
-    pub fn answers(&mut self) -> Vec<(usize, Answer)> {
+    pub fn answers(&mut self) -> Vec<(SessionToken, Answer)> {
         std::mem::take(&mut self.answers)
     }
 
     /// A session has ended: its request is dropped if no process was asked yet.
-    pub fn forget(&mut self, session: usize) {
+    pub fn forget(&mut self, session: SessionToken) {
         self.all.iter_mut().for_each(|s| drop(s.waiting.take_if(|r| r.session == session)));
     }
 
@@ -170,14 +176,15 @@ impl Signers {
         &mut self,
         cx: &mut Context,
         config: &Rc<Config>,
-        (session, source): (usize, Source),
-        (pair, scheme, message): (u32, u16, Data),
+        session: SessionToken,
+        source: Source,
+        what: ToSign,
     ) {
         let since = cx.now;
         match self.of(config) {
             Some(s) => {
                 let tries = 0;
-                let request = Request { session, source, pair, scheme, message, tries, since };
+                let request = Request { session, source, what, tries, since };
                 s.waiting.add(source, request);
                 self.ask(cx, config);
             }
@@ -200,9 +207,9 @@ impl Signers {
             request.tries += 1;
             let order = ToKeys::Sign {
                 number: *number,
-                pair: request.pair,
-                scheme: request.scheme,
-                message: request.message.clone(),
+                pair: request.what.pair,
+                scheme: request.what.scheme,
+                message: request.what.message.clone(),
             };
             let sent = p.channel.send(cx.registry(), &order, &[]);
             s.asked.insert(*number, request);
@@ -215,7 +222,7 @@ impl Signers {
         let watch = !s.watched && !idle;
         s.watched |= watch;
         if watch {
-            cx.after(PAUSE, Timer::SignersLook);
+            cx.after(PAUSE, Timer::SignersCheck);
         }
         if let Some((token, why)) = broken {
             self.broken(token, &why);
@@ -223,7 +230,7 @@ impl Signers {
     }
 
     /// Takes one answer of a keys process. False: there is none now.
-    pub fn order(&mut self, cx: &mut Context, token: usize) -> Result<bool, Broken> {
+    pub fn order(&mut self, cx: &mut Context, token: KeysToken) -> Result<bool, Broken> {
         let Some(s) = self.with_token(token) else { return Ok(false) };
         let Some(p) = s.process.as_ref() else { return Ok(false) };
         let Some((answer, _)) = p.channel.receive::<FromKeys>(&KeysPhase::Signing)? else {
@@ -246,7 +253,7 @@ impl Signers {
     }
 
     /// Ends a process whose channel cannot be used any more.
-    pub fn broken(&mut self, token: usize, why: &Broken) {
+    pub fn broken(&mut self, token: KeysToken, why: &Broken) {
         let Some(p) = self.with_token(token).and_then(|s| s.process.as_ref()) else { return };
         if *why == Broken::Forbidden {
             log::warn(&format!("keys: pid {}: an invalid answer; fived ends it", p.child.pid));
@@ -255,7 +262,7 @@ impl Signers {
     }
 
     /// A keys process has ended: another gets its open requests.
-    pub fn ended(&mut self, cx: &mut Context, token: usize, exit: Exit) {
+    pub fn ended(&mut self, cx: &mut Context, token: KeysToken, exit: Exit) {
         while let Ok(true) = self.order(cx, token) {}
         // One that no net process needed any more is not here any more.
         let Some(s) = self.with_token(token) else { return };
@@ -298,7 +305,7 @@ impl Signers {
         }
         self.give_up(late);
         if busy {
-            cx.after(PAUSE, Timer::SignersLook);
+            cx.after(PAUSE, Timer::SignersCheck);
         }
     }
 

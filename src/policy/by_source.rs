@@ -257,7 +257,7 @@ mod tests {
         assert!(all.all.len() <= 8 * all.sources() + IDLE);
     }
 
-    /// As the door has it beside a stranger with a network of addresses.
+    /// As fived's own port has it beside a stranger with a network of addresses.
     #[test]
     fn thousands_of_sources_are_looked_at_a_few_times_and_not_for_each_that_comes() {
         let (mut all, mut looked_at, mut lost) = (BySource::default(), 0, 0);

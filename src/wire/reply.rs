@@ -1,5 +1,5 @@
-//! Every line that fived itself writes, as SPEC 1 has it, and how five reads those that it acts on.
-//! Each ends in CRLF; a refusal begins with `-`.
+//! Every line that fived itself writes, as fived-session(7) has it, and how five reads those that
+//! it acts on. Each ends in CRLF; a refusal begins with `-`.
 
 /// The first byte of a service's own reply (RFC 1078), and of a refusal.
 pub const ACCEPTED: &[u8] = b"+";

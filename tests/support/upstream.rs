@@ -3,9 +3,13 @@
 #![allow(dead_code)] // Each test file uses its own part of this.
 
 use super::support::TIMEOUT;
+use nix::sys::socket::Backlog;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
+
+/// More connections at a time than any test makes.
+const BACKLOG: i32 = 4096;
 
 /// One that does this with each connection, on a free port of the loopback.
 pub fn tcp(serve: impl Fn(TcpStream) + Clone + Send + 'static) -> SocketAddr {
@@ -14,6 +18,9 @@ pub fn tcp(serve: impl Fn(TcpStream) + Clone + Send + 'static) -> SocketAddr {
 
 fn tcp_at(address: &str, serve: impl Fn(TcpStream) + Clone + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind(address).expect("a port");
+    // Of a flood that its queue has no room for the kernel may forget connections that the other
+    // side takes for made (tcp_syncookies, tcp(7)), and nobody would ever send anything on them.
+    nix::sys::socket::listen(&listener, Backlog::new(BACKLOG).expect("a number")).expect("listen");
     let address = listener.local_addr().expect("its address");
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {

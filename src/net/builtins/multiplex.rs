@@ -14,6 +14,7 @@
 //! | file | noun |
 //! |---|---|
 //! | `requests` | the requests of streams |
+//! | `messages` | what the parent sends |
 //! | `branching` | the channels of those that change their own facts |
 //! | `services` | the services that they get |
 //! | `offers` | services that the client offers |
@@ -26,6 +27,7 @@ mod branching;
 mod client_here;
 mod ending;
 mod lost;
+mod messages;
 mod offers;
 mod over;
 mod requests;
@@ -33,7 +35,6 @@ mod services;
 
 use crate::link::Tally;
 use crate::link::pump::{Event, LocalEnd, Pump};
-use crate::net::channel::ChannelError;
 use crate::net::counted::Counted;
 use crate::net::descriptors::Reservation;
 use crate::net::end::End;
@@ -47,7 +48,7 @@ use crate::sys::gauges::Multiplexed;
 use crate::sys::poll::Poll;
 use crate::sys::process;
 use crate::wire::line::Line;
-use crate::wire::orders::{Answer, Why};
+use crate::wire::orders::Why;
 use crate::wire::reply;
 use crate::wire::run::Way;
 use crate::wire::yamux::{Mux, StreamId};
@@ -299,76 +300,6 @@ impl Multiplexer<'_> {
         Some(self.streams.idle? + self.session.state.world.table.settings.login_timeout)
     }
 
-    // Messages from the parent.
-
-    /// Handles what the parent has sent.
-    fn receive_answers(&mut self) -> Result<(), End> {
-        if !std::mem::take(&mut self.streams.channel_readable) {
-            return Ok(());
-        }
-        while self.streams.phase != Phase::ParentGone {
-            let received = match self.session.channel.try_answer_with() {
-                Ok(Some(received)) => received,
-                Ok(None) => break,
-                Err(ChannelError::Closed) => {
-                    self.parent_gone();
-                    return Ok(());
-                }
-                Err(gone) => return Err(gone.into()),
-            };
-            if matches!(received.answer, Answer::Started { .. } | Answer::Refused { .. }) {
-                self.streams.starts.pop();
-            }
-            match received.answer {
-                Answer::Started { .. } => self.started(received),
-                Answer::Refused { tag, why, .. } => self.refused(tag, why),
-                Answer::Ended { tag, status } => self.ended(tag, status),
-                Answer::Branched { tag } => self.streams.branched(tag, received.connection),
-                Answer::Name(name) => self.named(name)?,
-                Answer::OfferClient { client, what } => {
-                    self.offered(client, what, received.connection)
-                }
-                _ => return Err(End::System),
-            }
-        }
-        if self.session.channel.go_away().is_some() && self.streams.phase == Phase::Serving {
-            self.streams.phase = Phase::GoingAway;
-            self.streams.pump.go_away();
-        }
-        Ok(())
-    }
-
-    /// The parent is gone. What runs goes on to its end; a stream without a service can get none.
-    fn parent_gone(&mut self) {
-        self.streams.phase = Phase::ParentGone;
-        self.streams.branching.clear();
-        self.streams.pump.go_away();
-        for id in self.streams.pump.ids() {
-            match self.streams.pump.owner(id) {
-                Some(StreamState::Starting { tag, .. }) => {
-                    let tag = *tag;
-                    self.refused(tag, Why::Busy);
-                }
-                Some(
-                    StreamState::Requesting { .. }
-                    | StreamState::LookingUpName { .. }
-                    | StreamState::Offering(_)
-                    | StreamState::Asking { .. },
-                ) => drop(self.streams.pump.reset(id)),
-                Some(
-                    StreamState::Running { .. } | StreamState::Branch { .. } | StreamState::Closing,
-                )
-                | None => self.streams.pump.note(id, |run| run.ended(None)),
-            }
-        }
-    }
-
-    /// The stream that waits for this service.
-    fn starting(&mut self, asked: u32) -> Option<(StreamId, &mut StreamState)> {
-        let its = |s: &StreamState| matches!(s, StreamState::Starting { tag, .. } if *tag == asked);
-        self.streams.pump.owners().find(|(_, s)| its(s))
-    }
-
     /// Reports the byte counts of a service's connection to the parent.
     fn send_tally(&mut self, counted: Counted, tally: Tally) {
         // This fails if the parent is gone, which is noticed elsewhere.
@@ -387,8 +318,6 @@ impl Multiplexer<'_> {
         let bytes = request::not_started(&self.session.state.world, service, why);
         self.close_with(id, bytes);
     }
-
-    // How streams and the session end.
 
     /// Sends a stream its answer, then ends it.
     fn close_with(&mut self, id: StreamId, bytes: Vec<u8>) {

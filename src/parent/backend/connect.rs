@@ -12,9 +12,11 @@ use super::tried::{Connecting, Permitted, Tried};
 use crate::parent::arrival::{Requester, StartError};
 use crate::parent::config::catalog::Prepared;
 use crate::parent::context::Context;
+use crate::parent::tokens::{NetToken, SessionToken};
 use crate::policy::{Service, Upstream};
 use crate::sys::identity::effective_uid;
 use crate::sys::{dial, socket};
+use mio::Token;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -41,13 +43,13 @@ impl Connects {
         std::mem::take(&mut self.outcomes)
     }
 
-    pub fn has(&self, token: usize) -> bool {
+    pub fn has(&self, token: Token) -> bool {
         self.pending.has(token)
     }
 
     /// Is a connection for a client of that net process pending?
-    pub fn for_net(&self, net: usize) -> bool {
-        self.all().any(|c| matches!(c.arrival.who.from, Requester::Net(n) if n == net))
+    pub fn for_net(&self, net: NetToken) -> bool {
+        self.all().any(|c| matches!(c.arrival.who.requester, Requester::Net(n) if n == net))
     }
 
     /// Is none pending?
@@ -76,16 +78,16 @@ impl Connects {
         let identity = match unix.then(|| exec::owner(&arrival, prepared)) {
             None => Ok(None),
             Some(Ok((_, own))) => Ok(own.or_else(|| prepared.owner.as_ref().map(|o| o.1.clone()))),
-            Some(Err(no)) => Err(no),
+            Some(Err(error)) => Err(error),
         };
-        let (identity, no) = match identity {
+        let (identity, error) = match identity {
             Ok(identity) => (identity.filter(|_| effective_uid() == 0), None),
-            Err(no) => (None, Some(no)),
+            Err(error) => (None, Some(error)),
         };
         let c =
             Box::new(Connecting { permit, arrival, identity, targets, timeout, left, failures });
-        match no {
-            Some(no) => self.outcomes.push(Outcome::Failed(c, no)),
+        match error {
+            Some(error) => self.outcomes.push(Outcome::Failed(c, error)),
             None => self.next(cx, c),
         }
     }
@@ -94,8 +96,8 @@ impl Connects {
     fn next(&mut self, cx: &mut Context, mut c: Box<Connecting>) {
         loop {
             let Some(target) = c.targets.pop_front() else {
-                let no = StartError::from(c.failures.join("; "));
-                return self.outcomes.push(Outcome::Failed(c, no));
+                let error = StartError::from(c.failures.join("; "));
+                return self.outcomes.push(Outcome::Failed(c, error));
             };
             let tried = match target {
                 Target::Tcp(address) => self.tcp(cx, c, address),
@@ -118,7 +120,7 @@ impl Connects {
                 self.failed.remove(&target);
                 self.outcomes.push(Outcome::Connected(c, target, socket));
             }
-            Tried::Scarce(c, no) => self.outcomes.push(Outcome::Failed(c, no)),
+            Tried::Scarce(c, error) => self.outcomes.push(Outcome::Failed(c, error)),
             Tried::Refused { mut c, target, why, counts } => {
                 c.failures.push(format!("{target}: {why}"));
                 if counts {
@@ -150,7 +152,7 @@ impl Connects {
     }
 
     /// The poll says something of a TCP connection, or of the client that waits for it.
-    pub fn ready(&mut self, cx: &mut Context, token: usize) {
+    pub fn ready(&mut self, cx: &mut Context, token: Token) {
         let Some((PendingConnection { what: c, target, socket, .. }, news)) =
             self.pending.ready(cx, token)
         else {
@@ -167,7 +169,7 @@ impl Connects {
     }
 
     /// A TCP connection was not accepted in time.
-    pub fn late(&mut self, cx: &mut Context, token: usize) {
+    pub fn late(&mut self, cx: &mut Context, token: Token) {
         let Some(PendingConnection { what: c, target, .. }) = self.pending.take(cx, token) else {
             return;
         };
@@ -203,10 +205,10 @@ impl Connects {
     }
 
     /// A session is over: nobody waits for its connections any more.
-    pub fn forget(&mut self, cx: &mut Context, session: usize) {
+    pub fn forget(&mut self, cx: &mut Context, session: SessionToken) {
         let its = |from| matches!(from, Requester::Session(stream) if stream.session == session);
-        let of = |c: &Connecting| its(c.arrival.who.from);
-        let all: Vec<usize> =
+        let of = |c: &Connecting| its(c.arrival.who.requester);
+        let all: Vec<Token> =
             self.pending.iter().filter(|(_, c)| of(c)).map(|(token, _)| token).collect();
         let pending: Vec<_> =
             all.into_iter().filter_map(|token| self.pending.take(cx, token)).collect();
@@ -224,8 +226,8 @@ impl Connects {
     /// fived ends: none of those that wait for their turn will have it.
     pub fn refuse_deferred(&mut self) {
         for c in self.as_user.forget(|_| true) {
-            let no = StartError::busy("processes", Some("fived ends".into()));
-            self.outcomes.push(Outcome::Failed(Box::new(c), no));
+            let error = StartError::busy("processes", Some("fived ends".into()));
+            self.outcomes.push(Outcome::Failed(Box::new(c), error));
         }
     }
 

@@ -1,4 +1,4 @@
-//! What a service finds in its environment (SPEC 2.4): nothing of fived's own.
+//! What a service finds in its environment (fived.conf(5)): nothing of fived's own.
 
 use crate::parent::addresses::Addresses;
 use crate::policy::Service;
@@ -7,7 +7,7 @@ use crate::sys::spawn::{BadWord, CList, Env, PATH};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 
-/// Bytes of a message at most (SPEC 6.4).
+/// Bytes at most of the message to a daemon that is given the connection (fived.conf(5)).
 const MESSAGE_MAX: usize = 4096;
 
 /// Who is at the other end, as the environment tells it.

@@ -79,7 +79,7 @@ impl Plan {
             report,
             terminal: terminal.map(|t| t.size),
             takes_rights: a.client.is_some() && matches!(who.addresses, Addresses::Unix(_)),
-            greets: match (who.from, who.facts.reached) {
+            greets: match (who.requester, who.facts.reached) {
                 (Requester::Wait(_), _) => Greets::Not,
                 _ if a.run.is_some() => Greets::Not,
                 (_, Reached::ByName) => Greets::Wholly,

@@ -21,7 +21,7 @@ pub struct PendingConnection<T> {
     pub socket: OwnedFd,
     until: Duration,
     /// The token of the client's own socket.
-    client: Option<usize>,
+    client: Option<Token>,
 }
 
 /// How the wait for one has ended.
@@ -39,9 +39,9 @@ pub trait Awaited {
 
 /// See the module.
 pub struct PendingConnections<T> {
-    all: HashMap<usize, PendingConnection<T>>,
+    all: HashMap<Token, PendingConnection<T>>,
     /// Whose client has this token.
-    clients: HashMap<usize, usize>,
+    clients: HashMap<Token, Token>,
 }
 
 impl<T> Default for PendingConnections<T> {
@@ -51,7 +51,7 @@ impl<T> Default for PendingConnections<T> {
 }
 
 impl<T: Awaited> PendingConnections<T> {
-    pub fn has(&self, token: usize) -> bool {
+    pub fn has(&self, token: Token) -> bool {
         self.all.contains_key(&token) || self.clients.contains_key(&token)
     }
 
@@ -59,7 +59,7 @@ impl<T: Awaited> PendingConnections<T> {
         self.all.is_empty()
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
+    pub fn iter(&self) -> impl Iterator<Item = (Token, &T)> {
         self.all.iter().map(|(token, w)| (*token, &w.what))
     }
 
@@ -74,15 +74,14 @@ impl<T: Awaited> PendingConnections<T> {
     ) -> Result<(), (T, io::Error)> {
         let token = cx.new_token();
         let fd = socket.as_raw_fd();
-        if let Err(e) = cx.registry().register(&mut SourceFd(&fd), Token(token), Interest::WRITABLE)
-        {
+        if let Err(e) = cx.registry().register(&mut SourceFd(&fd), token, Interest::WRITABLE) {
             return Err((what, e));
         }
         let client = what.client().and_then(|client| {
             let token = cx.new_token();
             // That a connection is broken is always told.
             let (fd, least) = (client.as_raw_fd(), Interest::PRIORITY);
-            cx.registry().register(&mut SourceFd(&fd), Token(token), least).ok().map(|()| token)
+            cx.registry().register(&mut SourceFd(&fd), token, least).ok().map(|()| token)
         });
         if let Some(client) = client {
             self.clients.insert(client, token);
@@ -97,7 +96,7 @@ impl<T: Awaited> PendingConnections<T> {
     pub fn ready(
         &mut self,
         cx: &mut Context,
-        token: usize,
+        token: Token,
     ) -> Option<(PendingConnection<T>, WaitEnd)> {
         if let Some(of) = self.clients.get(&token).copied() {
             let gone = self.all.get(&of)?.what.client().is_none_or(is_gone);
@@ -112,7 +111,7 @@ impl<T: Awaited> PendingConnections<T> {
     }
 
     /// Takes one. The poll must not know its descriptors then: others will have them for long.
-    pub fn take(&mut self, cx: &mut Context, token: usize) -> Option<PendingConnection<T>> {
+    pub fn take(&mut self, cx: &mut Context, token: Token) -> Option<PendingConnection<T>> {
         let w = self.all.remove(&token)?;
         cx.cancel(w.until, Timer::ConnectLate { token });
         let forget = |fd: BorrowedFd| {

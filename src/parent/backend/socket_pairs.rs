@@ -12,7 +12,6 @@
 //! the parent makes one ahead for that client ([`Spares`]) when it would only wait. Both ends of a
 //! spare stay in the parent until it is used, so nobody can have closed one of them.
 
-use crate::parent::arrival::StreamTag;
 use crate::parent::descriptors::Descriptors;
 use crate::policy::{Attributes, SocketKind};
 use crate::sys::namespace::{self, Namespace};
@@ -57,7 +56,7 @@ pub struct SocketPairs {
 /// The client of a pair: its address, and the address of this computer that it connected to.
 type Key = (IpAddr, SocketAddr);
 
-/// SocketPairs that were made ahead, one for each client that has opened a stream lately.
+/// Pairs that were made ahead, one for each client that has opened a stream lately.
 #[derive(Default)]
 struct Spares {
     /// The oldest first.
@@ -97,13 +96,14 @@ impl SocketPairs {
 
     /// Makes a pair for a service whose client is the first of `between` and has connected to the
     /// second. The service of a session's own connection sees the client's port, if that is free;
-    /// the service of a stream sees any port. A client without an address has a Unix pair.
+    /// the service of a stream sees any port. `tag`: that of the stream, or `OWN_CONNECTION`. A
+    /// client without an address has a Unix pair.
     pub fn make(
         &mut self,
         descriptors: &Descriptors,
         attributes: &Attributes,
         between: Option<(SocketAddr, SocketAddr)>,
-        StreamTag { tag, .. }: StreamTag,
+        tag: u32,
     ) -> io::Result<Pair> {
         if let (SocketKind::Inet, Some((from, to)), Some(_)) =
             (attributes.socket, between, &self.namespace)
@@ -212,32 +212,31 @@ mod tests {
         let inet = Attributes { socket: SocketKind::Inet, ..Attributes::default() };
         let unix = Attributes { socket: SocketKind::Unix, ..Attributes::default() };
         let client = |n: u8| SocketAddr::from(([192, 0, 2, n], 4321));
-        let tag = |session, tag| StreamTag { session, tag };
         let to = SocketAddr::from(([198, 51, 100, 9], 1));
         let of = |pairs: &SocketPairs| {
             pairs.spares.made.iter().map(|(_, _, p)| socket::local(p.0.as_fd()).unwrap()).collect()
         };
 
         // Nobody is expected to come back who had no TCP pair in a stream.
-        pairs.make(&d, &inet, Some((client(1), to)), tag(1, OWN_CONNECTION)).expect("a pair");
-        pairs.make(&d, &unix, Some((client(1), to)), tag(1, 1)).expect("a pair");
+        pairs.make(&d, &inet, Some((client(1), to)), OWN_CONNECTION).expect("a pair");
+        pairs.make(&d, &unix, Some((client(1), to)), 1).expect("a pair");
         pairs.make_ahead(&d, now);
         assert_eq!(of(&pairs), []);
 
-        pairs.make(&d, &inet, Some((client(1), to)), tag(1, 1)).expect("a pair");
+        pairs.make(&d, &inet, Some((client(1), to)), 1).expect("a pair");
         pairs.make_ahead(&d, now);
         pairs.make_ahead(&d, now);
         let spare: Vec<SocketAddr> = of(&pairs);
         assert_eq!(spare.len(), 1);
-        let other = pairs.make(&d, &inet, Some((client(2), to)), tag(2, 1)).expect("a pair");
-        let own = pairs.make(&d, &inet, Some((client(1), to)), tag(1, 2)).expect("a pair");
+        let other = pairs.make(&d, &inet, Some((client(2), to)), 1).expect("a pair");
+        let own = pairs.make(&d, &inet, Some((client(1), to)), 2).expect("a pair");
         let from = |pair: &Pair| socket::peer(pair.1.as_fd()).unwrap();
         assert_eq!((from(&other).ip(), from(&own)), (client(2).ip(), spare[0]));
         assert_eq!(of(&pairs), []);
 
         // Of many clients the last ones have one, for a while.
         for n in 0..100 {
-            pairs.make(&d, &inet, Some((client(n), to)), tag(3, 1)).expect("a pair");
+            pairs.make(&d, &inet, Some((client(n), to)), 1).expect("a pair");
             pairs.make_ahead(&d, now);
         }
         pairs.make_ahead(&d, now);

@@ -210,8 +210,8 @@ impl Catalog {
         self.uids.borrow().get(&uid).map(|known| known.account.clone())
     }
 
-    /// Is it known since a moment ago? Else the name service is to be asked again.
-    pub fn is_new(&self, uid: u32, now: Duration) -> bool {
+    /// Was it looked up a moment ago? Else the name service is to be asked again.
+    pub fn is_fresh(&self, uid: u32, now: Duration) -> bool {
         self.uids.borrow().get(&uid).is_some_and(|known| now < known.until)
     }
 

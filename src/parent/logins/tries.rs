@@ -5,6 +5,7 @@ use super::slots::{Evicted, Slots, Work};
 use crate::parent::config::Config;
 use crate::parent::config::catalog;
 use crate::parent::descriptors::{ChildError, Descriptors};
+use crate::parent::tokens::SessionToken;
 use crate::policy::{Peer, Source};
 use crate::sys::signal::Signal;
 use crate::sys::spawn::{BadWord, CList, Child, Env, Launch, Spawner};
@@ -30,7 +31,7 @@ pub enum Asks {
 /// A try. It outlives its session where a child runs for it: a failure counts even if nobody waits
 /// for the answer any more.
 pub struct Try {
-    pub session: usize,
+    pub session: SessionToken,
     /// The session's number.
     pub number: u64,
     pub method: Method,
@@ -188,7 +189,7 @@ impl Tries {
 
     /// A session has ended: its tries that have no child are dropped. Those that run go on, and
     /// their failures count.
-    pub fn forget(&mut self, session: usize) {
+    pub fn forget(&mut self, session: SessionToken) {
         let over: Vec<u64> = self
             .tries
             .iter()

@@ -29,6 +29,7 @@ const WAITING_MAX: usize = 256;
 const WAITING_OF_UID_MAX: usize = 16;
 /// Children at a time that look up such users, so that others find a place too.
 const UIDS_MAX: usize = 8;
+
 /// A name that is looked up, and the requests that wait for it.
 struct Wanted<T> {
     name: Missing,

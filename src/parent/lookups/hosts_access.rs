@@ -130,8 +130,8 @@ impl HostsAccess {
             Err((check, e)) => {
                 cx.note_not_started("libwrap", &e);
                 let reason = if e.lacks_descriptors() { "descriptors" } else { "processes" };
-                let no = not_asked(datagram, reason, e.to_string());
-                check.arrival.map(|arrival| (arrival, no))
+                let error = not_asked(datagram, reason, e.to_string());
+                check.arrival.map(|arrival| (arrival, error))
             }
         }
     }

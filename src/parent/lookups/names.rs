@@ -10,6 +10,7 @@
 use crate::parent::children::Role;
 use crate::parent::context::{Context, Timer};
 use crate::parent::lookups::LookUps;
+use crate::parent::tokens::{NetToken, SessionToken};
 use crate::policy::{Peer, PeerName, Source};
 use crate::sys::process::Exit;
 use crate::wire::orders::{Data, Named};
@@ -45,9 +46,9 @@ const NAME_MAX: usize = 255;
 #[derive(Debug, Clone, Copy)]
 pub enum Asker {
     /// A client of a net process.
-    Net { net: usize, client: u32, generation: u32 },
-    /// A session, by its token.
-    Session(usize),
+    Net { net: NetToken, client: u32, generation: u32 },
+    /// A session.
+    Session(SessionToken),
     /// A client at a service's own port, by its number (`ports`).
     Port(u64),
 }
@@ -85,7 +86,7 @@ pub struct Names {
     paused: bool,
     /// The answers that are ready: those for each net process apart, for many of its clients may
     /// have waited for one name.
-    answers: BTreeMap<Option<usize>, VecDeque<(Asker, PeerName)>>,
+    answers: BTreeMap<Option<NetToken>, VecDeque<(Asker, PeerName)>>,
 }
 
 impl Names {
@@ -131,7 +132,7 @@ impl Names {
 
     /// The next answer that is ready, with who asked for it: a client of a net process only if that
     /// process `takes` an order now.
-    pub fn next_answer(&mut self, takes: impl Fn(usize) -> bool) -> Option<(Asker, PeerName)> {
+    pub fn next_answer(&mut self, takes: impl Fn(NetToken) -> bool) -> Option<(Asker, PeerName)> {
         let mut all = self.answers.iter_mut();
         let (&net, waiting) = all.find(|(net, _)| net.is_none_or(&takes))?;
         let next = waiting.pop_front();
@@ -262,8 +263,9 @@ mod tests {
     #[test]
     fn whoever_asks_again_and_again_does_not_fill_the_memory() {
         let mut pending = Pending { since: Duration::ZERO, askers: Vec::new() };
-        assert!((0..9).all(|n| pending.add(Asker::Session(n), 9).is_ok()));
-        assert!(pending.add(Asker::Session(0), 9).is_err());
+        let asker = |n| Asker::Session(SessionToken::of_number(n));
+        assert!((0..9).all(|n| pending.add(asker(n), 9).is_ok()));
+        assert!(pending.add(asker(0), 9).is_err());
         assert_eq!(pending.askers.len(), 9);
     }
 }

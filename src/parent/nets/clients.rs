@@ -5,6 +5,7 @@ use super::net::{ProcessState, State};
 use crate::parent::config::Config;
 use crate::parent::context::Context;
 use crate::parent::nets::Nets;
+use crate::parent::tokens::NetToken;
 use crate::policy::ServiceId;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
@@ -16,7 +17,7 @@ use std::rc::Rc;
 impl Nets {
     /// The net process that serves, and its configuration, if it is there and reads its orders:
     /// clients are given to no other.
-    pub fn takes_clients(&self) -> Option<(usize, Rc<Config>)> {
+    pub fn takes_clients(&self) -> Option<(NetToken, Rc<Config>)> {
         let (token, net) = self
             .all
             .iter()
@@ -29,7 +30,7 @@ impl Nets {
     pub fn refuse(
         &mut self,
         cx: &Context,
-        token: usize,
+        token: NetToken,
         service: ServiceId,
         why: Why,
         client: Option<&Shared>,
@@ -55,7 +56,12 @@ impl Nets {
     /// Sends to a client whose socket that net process has, too, if one is named: whoever keeps its
     /// lock is waited for as `BoundedCalls` does. (The parent has given it to a service, too, if
     /// such a process has handed it over more than once.)
-    pub fn send(&mut self, net: Option<usize>, client: &Shared, text: &[u8]) -> io::Result<usize> {
+    pub fn send(
+        &mut self,
+        net: Option<NetToken>,
+        client: &Shared,
+        text: &[u8],
+    ) -> io::Result<usize> {
         let text = text.to_vec();
         let send = move |to: BorrowedFd| {
             let sent = socket::send(to, &text)?;
@@ -72,7 +78,7 @@ impl Nets {
     }
 
     /// Has it read what it was sent before, or is it gone?
-    pub fn takes_more(&self, token: usize) -> bool {
+    pub fn takes_more(&self, token: NetToken) -> bool {
         self.all.get(&token).is_none_or(|net| !net.channel.is_behind())
     }
 
@@ -83,8 +89,8 @@ impl Nets {
 
     /// The net process that gets a relay: the one that serves, else the preferred one, else any
     /// that lives.
-    pub fn for_relay(&self, preferred: Option<usize>) -> Option<usize> {
-        let lives = |token: &usize| self.takes_relays(*token);
+    pub fn for_relay(&self, preferred: Option<NetToken>) -> Option<NetToken> {
+        let lives = |token: &NetToken| self.takes_relays(*token);
         let some = self.serving().filter(lives).or(preferred.filter(lives));
         some.or_else(|| self.tokens().into_iter().find(lives))
     }

@@ -6,6 +6,7 @@ use crate::parent::channel::Broken;
 use crate::parent::context::Context;
 use crate::parent::listeners::Listeners;
 use crate::parent::nets::{Nets, READY_TIMEOUT};
+use crate::parent::tokens::NetToken;
 use crate::sys::process::Exit;
 use std::rc::Rc;
 
@@ -13,7 +14,7 @@ impl Nets {
     /// The channel of a net process cannot be used any more: it has ended, or the parent ends it
     /// now. One that served is replaced at once, even if the kernel cannot end it yet. True: it was
     /// ended now, and nothing that it has asked for counts any more.
-    pub fn broken(&mut self, cx: &mut Context, token: usize, why: &Broken) -> bool {
+    pub fn broken(&mut self, cx: &mut Context, token: NetToken, why: &Broken) -> bool {
         let Some(net) = self.all.get_mut(&token) else { return false };
         if *why == Broken::Closed
             && matches!(net.state, State::Draining | State::Finished | State::Released)
@@ -47,7 +48,7 @@ impl Nets {
 
     /// Lets those end that have sent their last order, once every service that they asked for runs
     /// or was refused.
-    pub fn release(&mut self, waited_for: impl Fn(usize) -> bool) {
+    pub fn release(&mut self, waited_for: impl Fn(NetToken) -> bool) {
         for (token, net) in self.all.iter_mut().filter(|(_, n)| n.state == State::Finished) {
             if !waited_for(*token) && net.channel.finish() {
                 net.state = State::Released;
@@ -56,7 +57,7 @@ impl Nets {
     }
 
     /// Ends a net process that is not ready in time.
-    pub fn late(&mut self, token: usize) {
+    pub fn late(&mut self, token: NetToken) {
         if let Some(net) = self.all.get_mut(&token).filter(|n| n.state == State::Starting) {
             log::warn(&format!(
                 "net: pid {}: not ready after {} s; fived ends it",
@@ -69,7 +70,7 @@ impl Nets {
     }
 
     /// A net process has ended.
-    pub fn has_ended(&mut self, token: usize) {
+    pub fn has_ended(&mut self, token: NetToken) {
         if let Some(net) = self.all.get_mut(&token)
             && net.process == ProcessState::Running
         {
@@ -79,7 +80,7 @@ impl Nets {
 
     /// A net process has ended or was killed, and its last orders are still to be read. The answers
     /// that are held for it are dropped, because while there are any its orders are not read.
-    pub fn expects_nothing(&mut self, token: usize) {
+    pub fn expects_nothing(&mut self, token: NetToken) {
         if let Some(net) = self.all.get_mut(&token) {
             net.channel.drop_held();
         }
@@ -91,7 +92,7 @@ impl Nets {
         &mut self,
         cx: &mut Context,
         listeners: &mut Listeners,
-        token: usize,
+        token: NetToken,
         exit: Exit,
     ) {
         let Some(net) = self.all.remove(&token) else { return };

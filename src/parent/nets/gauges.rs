@@ -6,6 +6,7 @@ use crate::log;
 use crate::parent::context::Context;
 use crate::parent::descriptors::own;
 use crate::parent::nets::Nets;
+use crate::parent::tokens::NetToken;
 use crate::sys::gauges::{Gauges, Now};
 use crate::sys::process;
 use crate::wire::orders::ToNet;
@@ -13,7 +14,7 @@ use std::os::fd::AsFd;
 
 impl Nets {
     /// Hands a new net process the page where it counts.
-    pub fn begin_counting(&mut self, cx: &Context, token: usize) {
+    pub fn begin_counting(&mut self, cx: &Context, token: NetToken) {
         match own::gauges() {
             Ok((gauges, fd)) => {
                 self.tell(cx, token, &ToNet::Gauges, Some(fd.as_fd()));

@@ -6,10 +6,11 @@
 use crate::log;
 use crate::parent::context::Context;
 use crate::parent::descriptors::own;
+use crate::parent::tokens::NetLogToken;
 use crate::sys::shared::Shared;
 use crate::sys::{clock, local, poll, socket};
+use mio::Interest;
 use mio::unix::SourceFd;
-use mio::{Interest, Token};
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -25,7 +26,7 @@ const LINES_MAX: u32 = 100;
 
 /// The parent's ends of these sockets, by token.
 #[derive(Default)]
-pub struct NetLog(HashMap<usize, Source>);
+pub struct NetLog(HashMap<NetLogToken, Source>);
 
 /// A socket, and the lines that came through it.
 struct Source {
@@ -65,30 +66,26 @@ impl Rate {
 }
 
 impl NetLog {
-    pub fn has(&self, token: usize) -> bool {
+    pub fn has(&self, token: NetLogToken) -> bool {
         self.0.contains_key(&token)
     }
 
     /// Makes the socket of a new net process. Returns the token of the parent's end, and the end
     /// that becomes the process's standard error.
-    pub fn add(&mut self, cx: &mut Context) -> io::Result<(usize, OwnedFd)> {
+    pub fn add(&mut self, cx: &mut Context) -> io::Result<(NetLogToken, OwnedFd)> {
         let (ours, theirs) = own::channel()?;
         let token = cx.new_token();
-        cx.registry().register(
-            &mut SourceFd(&ours.as_raw_fd()),
-            Token(token),
-            Interest::READABLE,
-        )?;
+        cx.registry().register(&mut SourceFd(&ours.as_raw_fd()), token, Interest::READABLE)?;
         let all = cx.options.debug > 0 || std::env::var_os("RUST_LOG").is_some();
         self.0.insert(
-            token,
+            token.into(),
             Source { fd: local::without_rights(ours), rate: (!all).then(Rate::default) },
         );
-        Ok((token, theirs))
+        Ok((token.into(), theirs))
     }
 
     /// Reads one message and logs its lines. False: no message waits.
-    pub fn read(&mut self, token: usize) -> bool {
+    pub fn read(&mut self, token: NetLogToken) -> bool {
         match self.receive(token) {
             // An empty message, or the end, before which more may be: `finish` reads it.
             Some(0) => !self.0.get(&token).is_some_and(|s| poll::has_hung(s.fd.as_fd())),
@@ -97,7 +94,7 @@ impl NetLog {
     }
 
     /// The size of the message whose lines were logged.
-    fn receive(&mut self, token: usize) -> Option<usize> {
+    fn receive(&mut self, token: NetLogToken) -> Option<usize> {
         let source = self.0.get_mut(&token)?;
         let mut bytes = [0; MESSAGE_MAX];
         match socket::receive(source.fd.as_fd(), &mut bytes) {
@@ -119,7 +116,7 @@ impl NetLog {
     }
 
     /// Reads the last messages of a process that has ended, and closes its socket.
-    pub fn finish(&mut self, token: usize) {
+    pub fn finish(&mut self, token: NetLogToken) {
         for _ in 0..LAST_MAX {
             if self.receive(token).is_none() {
                 break;
@@ -160,18 +157,19 @@ mod tests {
     #[test]
     fn an_empty_message_is_not_the_end() {
         let (ours, theirs) = own::channel().unwrap();
-        let mut log = NetLog(HashMap::from([(1, Source { fd: ours.into(), rate: None })]));
+        let one = NetLogToken::from(mio::Token(1));
+        let mut log = NetLog(HashMap::from([(one, Source { fd: ours.into(), rate: None })]));
         let say = |text: &[u8]| socket::send(theirs.as_fd(), text).unwrap();
         [b"DEBUG a".as_slice(), b"", b"", b"DEBUG b"].into_iter().for_each(|text| {
             say(text);
         });
-        assert_eq!([(); 5].map(|()| log.read(1)), [true, true, true, true, false]);
+        assert_eq!([(); 5].map(|()| log.read(one)), [true, true, true, true, false]);
         say(b"");
         say(b"DEBUG c");
         drop(theirs);
         // It may be followed by more, as here, or by nothing for ever.
-        assert!(!log.read(1) && log.has(1));
-        log.finish(1);
-        assert!(!log.has(1));
+        assert!(!log.read(one) && log.has(one));
+        log.finish(one);
+        assert!(!log.has(one));
     }
 }

@@ -6,6 +6,7 @@ use crate::parent::config::Config;
 use crate::parent::config::catalog;
 use crate::parent::context::Context;
 use crate::parent::listeners::Listeners;
+use crate::parent::tokens::{NetLogToken, SessionToken};
 use crate::policy::{HostId, ServiceId};
 use crate::sys::bounded_calls::BoundedCalls;
 use crate::sys::gauges::Gauges;
@@ -77,18 +78,11 @@ pub enum Request {
     /// A plain connection asks for a service.
     /// `said`, here and below: its addresses, as net says them.
     Start { config: Rc<Config>, service: ServiceId, client: Shared, said: ClientAddresses },
-    /// A client asked for a built-in, or for TLS. Its channel is asked for through this pair.
-    /// `tls_port`: the number of the services' own port to which the client came.
-    Session {
-        config: Rc<Config>,
-        client: Shared,
-        pair: Shared,
-        tls_port: Option<u32>,
-        said: ClientAddresses,
-    },
+    /// A client asked for a built-in, or for TLS.
+    Session(NewClient),
     /// A session of this net process asks for a service on its client's own socket. None: the
     /// parent had no descriptor for that.
-    StartOnClient { session: usize, what: (ServiceId, HostId), client: Option<Shared> },
+    StartOnClient { session: SessionToken, what: (ServiceId, HostId), client: Option<Shared> },
     /// A load balancer that came to a service's own port has said who its client is.
     AtPort { config: Rc<Config>, client: Shared, said: ClientAddresses },
     /// Net refused a request itself.
@@ -106,6 +100,18 @@ pub enum Request {
     Serves,
 }
 
+/// A client that a net process has handed over to begin a session.
+pub struct NewClient {
+    pub config: Rc<Config>,
+    pub socket: Shared,
+    /// The pair through which net asks for the session's channel.
+    pub pair: Shared,
+    /// The number of the services' own port to which the client came.
+    pub tls_port: Option<u32>,
+    /// Its addresses, as net says them.
+    pub said: ClientAddresses,
+}
+
 /// What the parent knows about a net process.
 pub struct Net {
     pub child: Child,
@@ -117,7 +123,7 @@ pub struct Net {
     /// The parent has told it something since its last order: a client may wait for it.
     pub unheard: bool,
     /// The token of the socket that its lines for the log come over (`log_lines`).
-    pub log: usize,
+    pub log: NetLogToken,
     pub listeners: ListenerCopies,
     /// It drains, and none of its clients begins anything after this time.
     pub begins_until: Option<Duration>,
@@ -133,7 +139,7 @@ pub struct Net {
 
 impl Net {
     /// One whose process has just been started.
-    pub fn new(child: Child, channel: Channel, config: Rc<Config>, log: usize) -> Net {
+    pub fn new(child: Child, channel: Channel, config: Rc<Config>, log: NetLogToken) -> Net {
         let mut calls = BoundedCalls::default();
         calls.guard_for(CALL_MAX);
         Net {

@@ -56,9 +56,9 @@ impl Watchdog {
     pub fn wake(&mut self, cx: &mut Context, listeners: &Listeners) {
         match self.state {
             Watch::Active | Watch::Quiet => {}
-            Watch::Unset => cx.after(INTERVAL, Timer::Watch),
+            Watch::Unset => cx.after(INTERVAL, Timer::Watchdog),
             Watch::Asleep => {
-                cx.after(INTERVAL, Timer::Watch);
+                cx.after(INTERVAL, Timer::Watchdog);
                 for socket in watched(listeners) {
                     // It was registered, and is open.
                     let _ = cx.registry().deregister(&mut SourceFd(&socket));
@@ -85,7 +85,7 @@ impl Watchdog {
         self.state = match was {
             Watch::Quiet if !owed && sleep(cx, listeners).is_ok() => Watch::Asleep,
             _ => {
-                cx.after(INTERVAL, Timer::Watch);
+                cx.after(INTERVAL, Timer::Watchdog);
                 Watch::Quiet
             }
         };

@@ -9,8 +9,9 @@ use crate::parent::backend::targets::Target;
 use crate::parent::channel::Broken;
 use crate::parent::lines;
 use crate::parent::relays::Owner;
-use crate::parent::relays::redirect::{Greeting, Ready};
+use crate::parent::relays::redirect::{Greeting, RelayParts};
 use crate::parent::run::Parent;
+use crate::parent::tokens::SessionToken;
 use crate::policy::{HostId, Permit, ServiceId};
 use crate::sys::shared::Shared;
 use crate::wire::offer;
@@ -23,14 +24,14 @@ const SETTLED: usize = 64;
 
 /// What a client's connection consists of: what the session that offers the service is handed, and
 /// the end that the client's own session keeps, where the client is in one.
-struct Ends {
+struct ConnectionEnds {
     handed: Shared,
     kept: Option<Shared>,
 }
 
 impl Parent {
     /// An order of a session about a service that it offers. Err: it must not give it.
-    pub fn offer_order(&mut self, token: usize, ask: OfferAsk) -> Result<(), Broken> {
+    pub fn offer_order(&mut self, token: SessionToken, ask: OfferAsk) -> Result<(), Broken> {
         match ask {
             OfferAsk::Begin { service, host } => {
                 self.offer(token, ServiceId(service), HostId(host))?;
@@ -44,7 +45,12 @@ impl Parent {
     }
 
     /// The user of a stream offers a service. Err: net must not have asked.
-    fn offer(&mut self, token: usize, service: ServiceId, host: HostId) -> Result<(), Broken> {
+    fn offer(
+        &mut self,
+        token: SessionToken,
+        service: ServiceId,
+        host: HostId,
+    ) -> Result<(), Broken> {
         // The session may have ended before its stream has noticed.
         let root = self.sessions.root(token);
         let now = self.cx.now;
@@ -67,7 +73,7 @@ impl Parent {
 
     /// An offer of that session has ended. Err: it is another session's. One that has ended already
     /// did so with its session, which a stream's thread may notice later.
-    fn offer_ended(&mut self, token: usize, offer: u32) -> Result<(), Broken> {
+    fn offer_ended(&mut self, token: SessionToken, offer: u32) -> Result<(), Broken> {
         let Some(root) = self.sessions.root(token) else { return Ok(()) };
         if self.offers.get(offer).is_none() {
             return Ok(());
@@ -124,17 +130,17 @@ impl Parent {
         let Waiting { permit, arrival, search, .. } = *w;
         self.services.release(permit);
         let (reasons, busy) = (search.reasons, search.busy);
-        let no = match reasons.is_empty() {
+        let error = match reasons.is_empty() {
             true => "nobody offers it".into(),
             false if busy => StartError::busy("max_streams", Some(reasons.join("; "))),
             false => StartError::from(reasons.join("; ")),
         };
-        self.refuse(arrival, no);
+        self.refuse(arrival, error);
     }
 
     /// The session did not take the client: the next is asked. One that no longer waits for that
     /// session is no fault of its net process, which had not read that yet.
-    fn offer_refused(&mut self, token: usize, client: u32, busy: bool) {
+    fn offer_refused(&mut self, token: SessionToken, client: u32, busy: bool) {
         if let Some(w) = self.offers.take(&mut self.cx, client, Some(token)) {
             if let Step::Cancelled(then) = w.step {
                 return self.cancelled(w, then);
@@ -144,7 +150,7 @@ impl Parent {
     }
 
     /// The session has the client's connection no more, and may still take the client.
-    fn offer_returned(&mut self, token: usize, client: u32) {
+    fn offer_returned(&mut self, token: SessionToken, client: u32) {
         if let Some((w, then)) = self.offers.returned(&mut self.cx, client, token) {
             self.cancelled(w, then);
         }
@@ -152,14 +158,14 @@ impl Parent {
 
     /// A session without a connection may not read for long what it is sent: it gives all clients
     /// back whose connections it has.
-    pub fn offers_returned(&mut self, token: usize) {
+    pub fn offers_returned(&mut self, token: SessionToken) {
         for client in self.offers.handed_to(token) {
             self.offer_returned(token, client);
         }
     }
 
     /// A session has a connection again, or has read what it had been sent.
-    pub fn offers_back(&mut self, token: usize) {
+    pub fn offers_back(&mut self, token: SessionToken) {
         self.offers.is_back(token, |token| self.sessions.is_lost(token));
     }
 
@@ -206,8 +212,8 @@ impl Parent {
             AfterCancel::AskAnother => self.ask_another(w, Declined::Late),
             AfterCancel::Gone => {
                 self.services.release(w.permit);
-                let no = StartError::gone();
-                self.refuse(w.arrival, no);
+                let error = StartError::gone();
+                self.refuse(w.arrival, error);
             }
         }
     }
@@ -218,7 +224,7 @@ impl Parent {
     }
 
     /// The session takes the client, and is handed its connection, if it does not serve it already.
-    fn offer_taken(&mut self, token: usize, client: u32) {
+    fn offer_taken(&mut self, token: SessionToken, client: u32) {
         let Some(w) = self.offers.take(&mut self.cx, client, Some(token)) else { return };
         let source = w.source();
         let Waiting { permit, arrival: mut a, search, step } = *w;
@@ -238,12 +244,12 @@ impl Parent {
             );
             return self.tell_started(&a, 0, Greeting::Sent, None);
         }
-        let (Ready { owner, until, greeting }, ends) = match self.ready_for(&mut a, token) {
-            Ok(ready) => ready,
-            Err(no) => {
+        let (RelayParts { owner, until, greeting }, ends) = match self.parts_for(&mut a, token) {
+            Ok(parts) => parts,
+            Err(error) => {
                 self.sessions.tell(&self.cx, token, &cancel(client));
                 self.services.release(permit);
-                return self.refuse(a, no);
+                return self.refuse(a, error);
             }
         };
         self.offers.streams.begin(client, token, source);
@@ -257,13 +263,17 @@ impl Parent {
 
     /// What can fail, before anybody learns that the service has begun. `token`: the session that
     /// takes the client.
-    fn ready_for(&mut self, a: &mut Arrival, token: usize) -> Result<(Ready, Ends), StartError> {
+    fn parts_for(
+        &mut self,
+        a: &mut Arrival,
+        token: SessionToken,
+    ) -> Result<(RelayParts, ConnectionEnds), StartError> {
         let config = a.config.clone();
         let service = config.table.service(a.service).ok_or("no such service")?;
         if let Some(client) = &a.client {
-            let ready = self.ready(service, a, Owner::Session(token), client.as_fd())?;
+            let parts = self.relay_parts(service, a, Owner::Session(token), client.as_fd())?;
             let handed = a.client.take().ok_or("no connection")?;
-            return Ok((ready, Ends { handed, kept: None }));
+            return Ok((parts, ConnectionEnds { handed, kept: None }));
         }
         let owner = self.relayed_by(a)?;
         let (kept, handed) =
@@ -272,13 +282,13 @@ impl Parent {
             return Err(StartError::busy("descriptors", None));
         }
         let kept = Shared::from(kept);
-        let ready = self.ready(service, a, owner, kept.as_fd())?;
-        Ok((ready, Ends { handed, kept: Some(kept) }))
+        let parts = self.relay_parts(service, a, owner, kept.as_fd())?;
+        Ok((parts, ConnectionEnds { handed, kept: Some(kept) }))
     }
 
     /// A session is over, or a stream that had facts of its own: so are its offers, and clients
     /// that wait for it are sent to others.
-    pub fn offers_over(&mut self, token: usize) {
+    pub fn offers_over(&mut self, token: SessionToken) {
         for offer in self.offers.of_session(token) {
             if let Some(ended) = self.offers.end(offer, token) {
                 self.log_ended(&ended);

@@ -1,41 +1,43 @@
 //! Which clients of offered services wait for which session, and which came through which.
 
 use std::collections::{BTreeSet, HashMap};
+use std::hash::Hash;
 
-/// Clients, by the token of a session or of a net process.
-#[derive(Default)]
-pub struct Index(HashMap<usize, BTreeSet<u32>>);
+/// Clients, by what they wait for or came through.
+pub struct Index<K>(HashMap<K, BTreeSet<u32>>);
 
-impl Index {
-    pub fn add(&mut self, token: usize, client: u32) {
-        self.0.entry(token).or_default().insert(client);
+impl<K> Default for Index<K> {
+    fn default() -> Index<K> {
+        Index(HashMap::new())
+    }
+}
+
+impl<K: Copy + Eq + Hash> Index<K> {
+    pub fn add(&mut self, of: K, client: u32) {
+        self.0.entry(of).or_default().insert(client);
     }
 
-    pub fn remove(&mut self, token: usize, client: u32) {
-        if let Some(clients) = self.0.get_mut(&token) {
+    pub fn remove(&mut self, of: K, client: u32) {
+        if let Some(clients) = self.0.get_mut(&of) {
             clients.remove(&client);
             if clients.is_empty() {
-                self.0.remove(&token);
+                self.0.remove(&of);
             }
         }
     }
 
-    pub fn count(&self, token: usize) -> usize {
-        self.0.get(&token).map_or(0, BTreeSet::len)
+    pub fn count(&self, of: K) -> usize {
+        self.0.get(&of).map_or(0, BTreeSet::len)
     }
 
     /// Those of one, the oldest first.
-    pub fn of(&self, token: usize) -> impl Iterator<Item = u32> {
-        self.0.get(&token).into_iter().flatten().copied()
+    pub fn of(&self, of: K) -> impl Iterator<Item = u32> {
+        self.0.get(&of).into_iter().flatten().copied()
     }
 
     /// Those of all that are such.
-    pub fn of_such(&self, such: impl Fn(usize) -> bool) -> impl Iterator<Item = u32> {
-        self.0
-            .iter()
-            .filter(move |(token, _)| such(**token))
-            .flat_map(|(_, clients)| clients)
-            .copied()
+    pub fn of_such(&self, such: impl Fn(K) -> bool) -> impl Iterator<Item = u32> {
+        self.0.iter().filter(move |(of, _)| such(**of)).flat_map(|(_, clients)| clients).copied()
     }
 }
 

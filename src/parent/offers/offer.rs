@@ -3,6 +3,7 @@
 use super::offerers::Name;
 use crate::parent::config::Config;
 use crate::parent::sessions::session::User;
+use crate::parent::tokens::SessionToken;
 use crate::policy::{HostScope, Peer, Service, ServiceId};
 use std::rc::Rc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ pub struct Offer {
     pub service: ServiceId,
     pub user: Rc<User>,
     /// Its session's token and number, and where that came from.
-    pub session: usize,
+    pub session: SessionToken,
     pub number: u64,
     pub from: Peer,
     pub since: Duration,

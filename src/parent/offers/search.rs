@@ -7,6 +7,7 @@
 
 use super::index::Index;
 use super::offerers::{Name, Rank};
+use crate::parent::tokens::SessionToken;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
@@ -16,8 +17,8 @@ const TIMEOUTS: u32 = 3;
 
 /// An offer that stands.
 pub struct Candidate {
-    /// Its session, by its token, and that session's number.
-    pub session: usize,
+    /// Its session, and that session's number.
+    pub session: SessionToken,
     pub number: u64,
     /// Clients that wait for the session at most: more it could not take anyway.
     pub most: usize,
@@ -52,11 +53,11 @@ pub struct Search {
     /// The offers that were asked while their sessions were up, and until when each may answer:
     /// also when it is asked again.
     begun: Vec<(u32, Duration)>,
-    /// The offer that was asked last, its user's place in `rest`, its session, by its token, when
-    /// that was, and until when that may answer.
+    /// The offer that was asked last, its user's place in `rest`, its session, when that was, and
+    /// until when that may answer.
     pub offer: u32,
     user: usize,
-    pub session: usize,
+    pub session: SessionToken,
     pub asked_at: Duration,
     pub until: Duration,
     /// What those said that were asked.
@@ -77,7 +78,7 @@ impl Search {
             begun: Vec::new(),
             offer: 0,
             user: 0,
-            session: 0,
+            session: SessionToken::of_number(0),
             asked_at: since,
             until: since,
             reasons: Vec::new(),
@@ -96,7 +97,7 @@ impl Search {
     /// left, or no time.
     pub fn next(
         &mut self,
-        asked: &Index,
+        asked: &Index<SessionToken>,
         about: impl Fn(u32) -> Option<Candidate>,
         rank: impl Fn(&str) -> Rank,
         now: Duration,
@@ -160,7 +161,7 @@ impl Search {
     /// Could one that is up be asked now?
     pub fn has_one_up(
         &self,
-        asked: &Index,
+        asked: &Index<SessionToken>,
         about: impl Fn(u32) -> Option<Candidate>,
         now: Duration,
     ) -> bool {
@@ -177,7 +178,7 @@ impl Search {
     fn first_up(
         &self,
         of: &OfUser,
-        asked: &Index,
+        asked: &Index<SessionToken>,
         about: &impl Fn(u32) -> Option<Candidate>,
         now: Duration,
     ) -> Option<(usize, Candidate)> {
@@ -218,7 +219,7 @@ impl Search {
 }
 
 /// Why it has no room for the client, if it has none.
-fn lacks(c: &Candidate, asked: &Index) -> Option<&'static str> {
+fn lacks(c: &Candidate, asked: &Index<SessionToken>) -> Option<&'static str> {
     match (asked.count(c.session) < c.most, c.has_share) {
         (false, _) => Some("too many clients wait for it"),
         (true, false) => Some("too many of its clients are from this source"),

@@ -6,28 +6,29 @@
 //! get a third each, and one that has none is never refused for the sake of this.
 
 use crate::parent::sessions::counts::{count, one_less};
+use crate::parent::tokens::SessionToken;
 use crate::policy::Source;
 use std::collections::HashMap;
 
 /// See the module.
 #[derive(Default)]
 pub struct OfferStreams {
-    /// By the clients' numbers: the session, by its token, and the client's source.
-    all: HashMap<u32, (usize, Source)>,
-    of_sessions: HashMap<usize, u32>,
-    of_sources: HashMap<(usize, Source), u32>,
+    /// By the clients' numbers: the session, and the client's source.
+    all: HashMap<u32, (SessionToken, Source)>,
+    of_sessions: HashMap<SessionToken, u32>,
+    of_sources: HashMap<(SessionToken, Source), u32>,
 }
 
 impl OfferStreams {
     /// May this source have one more stream of that session, which has `most` of them?
-    pub fn may(&self, session: usize, source: Source, most: usize) -> bool {
+    pub fn may(&self, session: SessionToken, source: Source, most: usize) -> bool {
         let of_source = count(&self.of_sources, &(session, source)) as usize;
         let left = most.saturating_sub(count(&self.of_sessions, &session) as usize);
         of_source == 0 || of_source < left || source.is_nobody()
     }
 
     /// The session is asked to take a client, or serves it.
-    pub fn begin(&mut self, client: u32, session: usize, source: Source) {
+    pub fn begin(&mut self, client: u32, session: SessionToken, source: Source) {
         self.end(client);
         self.all.insert(client, (session, source));
         *self.of_sessions.entry(session).or_default() += 1;
@@ -47,6 +48,9 @@ impl OfferStreams {
 mod tests {
     use super::*;
 
+    const ONE: SessionToken = SessionToken::of_number(1);
+    const OTHER: SessionToken = SessionToken::of_number(2);
+
     const MOST: usize = 12;
 
     fn source(n: u8) -> Source {
@@ -60,9 +64,9 @@ mod tests {
         loop {
             let before = client;
             for n in 0..sources {
-                if client < most as u32 && streams.may(1, source(n), most) {
+                if client < most as u32 && streams.may(ONE, source(n), most) {
                     client += 1;
-                    streams.begin(client, 1, source(n));
+                    streams.begin(client, ONE, source(n));
                     all[usize::from(n)] += 1;
                 }
             }
@@ -85,15 +89,15 @@ mod tests {
     fn nothing_is_left_of_clients_that_are_gone() {
         let mut streams = OfferStreams::default();
         for client in 1..7 {
-            assert!(streams.may(1, source(1), MOST));
-            streams.begin(client, 1, source(1));
+            assert!(streams.may(ONE, source(1), MOST));
+            streams.begin(client, ONE, source(1));
         }
-        assert!(!streams.may(1, source(1), MOST));
-        assert!(streams.may(2, source(1), MOST) && streams.may(1, source(2), MOST));
+        assert!(!streams.may(ONE, source(1), MOST));
+        assert!(streams.may(OTHER, source(1), MOST) && streams.may(ONE, source(2), MOST));
         // It goes to another session, which serves it.
-        streams.begin(6, 2, source(1));
-        streams.begin(6, 2, source(1));
-        assert!(streams.may(1, source(1), MOST));
+        streams.begin(6, OTHER, source(1));
+        streams.begin(6, OTHER, source(1));
+        assert!(streams.may(ONE, source(1), MOST));
         (0..9).for_each(|client| streams.end(client));
         assert!(streams.all.is_empty());
         assert!(streams.of_sessions.is_empty() && streams.of_sources.is_empty());

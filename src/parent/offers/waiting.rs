@@ -2,7 +2,15 @@
 
 use super::search::Search;
 use crate::parent::arrival::{Arrival, Requester};
+use crate::parent::tokens::{NetToken, SessionToken};
 use crate::policy::{Permit, Source};
+
+/// A process or a session that has brought a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CameThrough {
+    Net(NetToken),
+    Session(SessionToken),
+}
 
 /// What becomes of a client whose session was told that it waits no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,11 +47,11 @@ impl Waiting {
         Source::of(self.arrival.who.facts.peer)
     }
 
-    /// The session or net process that it came through, by its token.
-    pub fn came_through(&self) -> Option<usize> {
-        match self.arrival.who.from {
-            Requester::Net(net) => Some(net),
-            Requester::Session(stream) => Some(stream.session),
+    /// The session or net process that it came through.
+    pub fn came_through(&self) -> Option<CameThrough> {
+        match self.arrival.who.requester {
+            Requester::Net(net) => Some(CameThrough::Net(net)),
+            Requester::Session(stream) => Some(CameThrough::Session(stream.session)),
             Requester::Port(_) | Requester::Wait(_) => None,
         }
     }

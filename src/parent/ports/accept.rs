@@ -7,6 +7,7 @@ use crate::log;
 use crate::parent::addresses::Addresses;
 use crate::parent::arrival::{Arrival, Requester, Who};
 use crate::parent::context::Context;
+use crate::parent::tokens::{NetToken, PortToken};
 use crate::policy::{Backend, Facts, Peer, PeerName, ProgramSocket, Reached, ServiceId};
 use crate::sys::shared::Shared;
 use crate::sys::socket;
@@ -33,7 +34,7 @@ impl Ports {
     pub fn accept(
         &mut self,
         cx: &mut Context,
-        token: usize,
+        token: PortToken,
         name: impl FnOnce(Peer) -> PeerName,
     ) -> Came {
         let Some(l) = self.listeners.get_mut(token) else { return Came::Nobody };
@@ -72,7 +73,7 @@ impl Ports {
     pub fn arrival_at(
         &self,
         cx: &mut Context,
-        (net, real): (usize, SocketAddr),
+        (net, real): (NetToken, SocketAddr),
         client: Shared,
         at: Addresses,
         name: PeerName,
@@ -132,8 +133,8 @@ fn woken(
     let backend = cx.config.table.service(service).map(|s| &s.backend);
     wait.is_internal = matches!(backend, Some(Backend::Internal(_)));
     l.give_away(cx);
-    let (name, from) = (name(addresses.peer()), Requester::Wait(token));
-    Ok(Came::Client(Box::new(arrival(cx, service, client, addresses, from, name))))
+    let (name, requester) = (name(addresses.peer()), Requester::Wait(token));
+    Ok(Came::Client(Box::new(arrival(cx, service, client, addresses, requester, name))))
 }
 
 fn arrival(
@@ -141,7 +142,7 @@ fn arrival(
     service: ServiceId,
     client: Shared,
     addresses: Addresses,
-    from: Requester,
+    requester: Requester,
     peer_name: PeerName,
 ) -> Arrival {
     let config = cx.config.clone();
@@ -156,6 +157,6 @@ fn arrival(
         reached: Reached::AtPort,
     };
     let number = cx.next_number();
-    let who = Who { addresses, facts, number, account: None, tls: None, from };
+    let who = Who { addresses, facts, number, account: None, tls: None, requester };
     Arrival { config, service, who, client: Some(client), passed_libwrap: false, run: None }
 }

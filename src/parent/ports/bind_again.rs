@@ -21,11 +21,11 @@ impl Ports {
     /// Sets the time when those that are missing are tried again; without any, none.
     pub fn again_later(&mut self, cx: &mut Context, any: bool) {
         if let Some(when) = self.again_at.take() {
-            cx.cancel(when, Timer::UnboundAgain);
+            cx.cancel(when, Timer::BindAgain);
         }
         if any {
             let when = cx.now + AGAIN;
-            cx.at(when, Timer::UnboundAgain);
+            cx.at(when, Timer::BindAgain);
             self.again_at = Some(when);
         }
     }
@@ -33,8 +33,8 @@ impl Ports {
     /// A program has ended that may have had the port of one that is missing.
     pub fn again_now(&mut self, cx: &mut Context) {
         if let Some(when) = self.again_at.take() {
-            cx.cancel(when, Timer::UnboundAgain);
-            cx.at(cx.now, Timer::UnboundAgain);
+            cx.cancel(when, Timer::BindAgain);
+            cx.at(cx.now, Timer::BindAgain);
             self.again_at = Some(cx.now);
         }
     }

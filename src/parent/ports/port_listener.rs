@@ -7,6 +7,7 @@ use crate::log;
 use crate::parent::addresses::Addresses;
 use crate::parent::config::row_ports::{At, Port};
 use crate::parent::context::{Context, Timer};
+use crate::parent::tokens::PortToken;
 use crate::policy::{BySource, ProgramSocket, Source};
 use crate::sys::bounded_calls::BoundedCalls;
 use crate::sys::leftover::AsMade;
@@ -17,7 +18,7 @@ use crate::sys::shared::Shared;
 use crate::sys::socket;
 use crate::sys::unix_listener::{self, SocketFile};
 use mio::unix::SourceFd;
-use mio::{Interest, Registry, Token};
+use mio::{Interest, Registry};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -53,7 +54,7 @@ pub struct PortListener {
     /// No client is accepted before those who wait are served, because descriptors are scarce.
     scarce: bool,
     /// None: it is not watched yet.
-    pub token: Option<usize>,
+    pub token: Option<PortToken>,
     /// Where the program gets the socket itself.
     pub wait: Option<Wait>,
     /// There, the socket as it was before any program had it.
@@ -283,7 +284,7 @@ impl PortListener {
 
     pub fn watch(&self, registry: &Registry) -> io::Result<()> {
         let (fd, Some(token)) = (self.socket.as_raw_fd(), self.token) else { return Ok(()) };
-        registry.register(&mut SourceFd(&fd), Token(token), Interest::READABLE)
+        registry.register(&mut SourceFd(&fd), token.into(), Interest::READABLE)
     }
 
     /// The same. Its error is logged: the socket stays as it is.

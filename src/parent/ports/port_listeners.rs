@@ -12,6 +12,7 @@ use crate::log;
 use crate::parent::config::row_ports::{At, Port};
 use crate::parent::context::Context;
 use crate::parent::listeners::bind_error::{self, Kept, Unbound};
+use crate::parent::tokens::PortToken;
 use crate::policy::ProgramSocket;
 use crate::sys::identity;
 use crate::sys::leftover::AsMade;
@@ -43,7 +44,7 @@ pub struct PortListeners {
     /// Those that nobody needs, until they are closed.
     gone: Vec<PortListener>,
     /// The places in `now`, by tokens.
-    places: HashMap<usize, usize>,
+    places: HashMap<PortToken, usize>,
     /// Those that the service manager has bound.
     pub given: SystemdSockets,
 }
@@ -147,9 +148,9 @@ impl PortListeners {
         self.now.iter().filter(|l| fits(l) > 0).max_by_key(fits)
     }
 
-    /// The listeners where clients may wait whom these ports have no use for, by their tokens. For
-    /// a client a program may be started that keeps the port: not where a new listener is.
-    pub fn given_up(&self, wanted: &[Port], fresh: &Fresh) -> Vec<usize> {
+    /// The listeners where clients may wait whom these ports have no use for. For a client a
+    /// program may be started that keeps the port: not where a new listener is.
+    pub fn given_up(&self, wanted: &[Port], fresh: &Fresh) -> Vec<PortToken> {
         let claimed: HashSet<usize> = self.claimed(wanted).into_iter().flatten().collect();
         let new: HashSet<u16> = fresh.0.iter().filter_map(|l| Some(l.real?.port())).collect();
         let given_up = self.now.iter().enumerate().filter(|(n, l)| {
@@ -196,7 +197,7 @@ impl PortListeners {
             done = done.and(cx.registry().deregister(&mut SourceFd(&fd)).map_err(|e| l.at(e)));
         }
         for l in self.now.iter_mut().filter(|l| l.token.is_none()) {
-            l.token = Some(cx.new_token());
+            l.token = Some(cx.new_token().into());
             done = done.and(l.watch(cx.registry()).map_err(|e| l.at(e)));
         }
         let now = self.now.iter().enumerate();
@@ -204,28 +205,28 @@ impl PortListeners {
         done
     }
 
-    pub fn has(&self, token: usize) -> bool {
+    pub fn has(&self, token: PortToken) -> bool {
         self.places.contains_key(&token)
     }
 
     /// Is it one where fived itself listens?
-    pub fn is_own(&self, token: usize) -> bool {
+    pub fn is_own(&self, token: PortToken) -> bool {
         let at = self.places.get(&token).and_then(|at| self.now.get(*at));
         at.is_some_and(|l| l.port.service.is_none())
     }
 
-    pub fn get_mut(&mut self, token: usize) -> Option<&mut PortListener> {
+    pub fn get_mut(&mut self, token: PortToken) -> Option<&mut PortListener> {
         self.now.get_mut(*self.places.get(&token)?)
     }
 
     /// A program has ended: if its listener was kept for it alone, nobody needs it now.
-    pub fn forget_kept(&mut self, token: usize) {
+    pub fn forget_kept(&mut self, token: PortToken) {
         self.kept.retain(|l| l.token != Some(token));
     }
 
     /// A program of this user is about to get the socket itself. One of our own user could end this
     /// process anyway.
-    pub fn given_to(&mut self, token: usize, uid: u32) {
+    pub fn given_to(&mut self, token: PortToken, uid: u32) {
         if let Some(l) = self.get_mut(token)
             && uid != identity::effective_uid()
         {
@@ -237,7 +238,7 @@ impl PortListeners {
     }
 
     /// Binds another socket in place of one that a program has made useless. Err: one line.
-    pub fn bind_again(&mut self, token: usize) -> Result<(), String> {
+    pub fn bind_again(&mut self, token: PortToken) -> Result<(), String> {
         if let Some((socket, file)) = self.bound_again(token)?
             && let Some(l) = self.get_mut(token)
         {
@@ -248,7 +249,7 @@ impl PortListeners {
     }
 
     /// None: the service manager has bound the one before.
-    fn bound_again(&self, token: usize) -> Result<Option<Made>, String> {
+    fn bound_again(&self, token: PortToken) -> Result<Option<Made>, String> {
         let Some(l) = self.places.get(&token).and_then(|at| self.now.get(*at)) else {
             return Ok(None);
         };

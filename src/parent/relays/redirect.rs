@@ -10,6 +10,7 @@ use crate::parent::config::catalog::Prepared;
 use crate::parent::context::Timer;
 use crate::parent::relays::{Owner, Relay};
 use crate::parent::run::Parent;
+use crate::parent::tokens::RelayThreadToken;
 use crate::policy::{Backend, Permit, Service};
 use crate::sys::clock;
 use crate::sys::shared::Shared;
@@ -36,7 +37,7 @@ pub enum Greeting {
 }
 
 /// What a relay needs besides its two ends.
-pub struct Ready {
+pub struct RelayParts {
     pub owner: Owner,
     pub until: Option<(Duration, Shared)>,
     pub greeting: Greeting,
@@ -69,10 +70,10 @@ impl Parent {
                     let Connecting { permit, arrival, .. } = *c;
                     self.connected(permit, arrival, to, upstream);
                 }
-                Outcome::Failed(c, no) => {
+                Outcome::Failed(c, error) => {
                     let Connecting { permit, arrival, .. } = *c;
                     self.services.release(permit);
-                    self.refuse(arrival, no);
+                    self.refuse(arrival, error);
                 }
             }
         }
@@ -81,19 +82,19 @@ impl Parent {
 
     fn connected(&mut self, permit: Permit, mut a: Arrival, to: Target, upstream: OwnedFd) {
         let config = a.config.clone();
-        let ready =
+        let parts =
             config.table.service(a.service).ok_or_else(|| "no such service".into()).and_then(
                 |service| {
                     let owner = self.relayed_by(&a)?;
                     introduce(service, &a, owner, upstream.as_fd())?;
-                    self.ready(service, &a, owner, upstream.as_fd())
+                    self.relay_parts(service, &a, owner, upstream.as_fd())
                 },
             );
-        let Ready { owner, until, greeting } = match ready {
-            Ok(ready) => ready,
-            Err(no) => {
+        let RelayParts { owner, until, greeting } = match parts {
+            Ok(parts) => parts,
+            Err(error) => {
                 self.services.release(permit);
-                return self.refuse(a, no);
+                return self.refuse(a, error);
             }
         };
         let relay = self.relays.number(|n| self.offers.waits(n));
@@ -140,7 +141,7 @@ impl Parent {
         greeting: Greeting,
         net_end: Option<BorrowedFd>,
     ) {
-        if let Requester::Session(StreamTag { session, tag }) = a.who.from {
+        if let Requester::Session(StreamTag { session, tag }) = a.who.requester {
             let (greeting, file) = match greeting {
                 Greeting::Sent => (Data::default(), None),
                 Greeting::Data(greeting) => (greeting, None),
@@ -156,13 +157,13 @@ impl Parent {
 
     /// What can fail, before anybody learns that the service has begun. `end`: that of the relay by
     /// which `server_timeout` ends it.
-    pub fn ready(
+    pub fn relay_parts(
         &mut self,
         service: &Service,
         a: &Arrival,
         owner: Owner,
         end: BorrowedFd,
-    ) -> Result<Ready, StartError> {
+    ) -> Result<RelayParts, StartError> {
         let descriptors = &self.cx.descriptors;
         let scarce = StartError::no_descriptor;
         let until = match self.ends_at(service) {
@@ -173,19 +174,19 @@ impl Parent {
         let greeting = match &a.client {
             None if text.len() <= DATA_MAX => Greeting::Data(Data::truncate(&text)),
             None => Greeting::File(descriptors.file(&text).map_err(scarce)?),
-            Some(client) => self.greet(a.who.from, client, &text)?,
+            Some(client) => self.greet(a.who.requester, client, &text)?,
         };
-        Ok(Ready { owner, until, greeting })
+        Ok(RelayParts { owner, until, greeting })
     }
 
     /// Tells a plain client that its service begins.
     fn greet(
         &mut self,
-        from: Requester,
+        requester: Requester,
         client: &Shared,
         text: &[u8],
     ) -> Result<Greeting, StartError> {
-        let net = match from {
+        let net = match requester {
             Requester::Net(net) => Some(net),
             Requester::Session(stream) => {
                 Some(self.sessions.net_of(stream.session).ok_or_else(StartError::gone)?)
@@ -225,7 +226,7 @@ impl Parent {
 
     /// Who relays: the process that has the client; a plain client is handed to a net process.
     pub fn relayed_by(&mut self, a: &Arrival) -> Result<Owner, StartError> {
-        let preferred = match (a.who.from, &a.client) {
+        let preferred = match (a.who.requester, &a.client) {
             (Requester::Session(StreamTag { session, .. }), None) => {
                 return self
                     .sessions
@@ -264,7 +265,7 @@ impl Parent {
     }
 
     /// The channel of a thread that relays cannot be used any more.
-    pub fn relay_thread_over(&mut self, token: usize, why: &Broken) {
+    pub fn relay_thread_over(&mut self, token: RelayThreadToken, why: &Broken) {
         self.relays_over(Owner::Thread(token));
         if let Some(net) = self.relay_threads.forget(token)
             && *why != Broken::Closed

@@ -6,6 +6,7 @@ use crate::parent::channel::{Broken, Channel};
 use crate::parent::context::Context;
 use crate::parent::descriptors::own;
 use crate::parent::nets::Nets;
+use crate::parent::tokens::{NetToken, RelayThreadToken};
 use crate::sys::local;
 use crate::wire::orders::{FromRelays, RelayEnd, ToNet, ToRelays};
 use std::collections::BTreeMap;
@@ -16,7 +17,7 @@ use std::os::fd::{AsFd, OwnedFd};
 const THREADS: usize = 4;
 
 struct Thread {
-    net: usize,
+    net: NetToken,
     channel: Channel,
     /// How many relays it has.
     relays: usize,
@@ -33,11 +34,11 @@ struct Single {
 
 /// See the module.
 pub struct RelayThreads {
-    all: BTreeMap<usize, Thread>,
+    all: BTreeMap<RelayThreadToken, Thread>,
     most: usize,
     /// Threads with a relay that waits.
     singles: usize,
-    failed: Vec<(usize, Broken)>,
+    failed: Vec<(RelayThreadToken, Broken)>,
 }
 
 impl RelayThreads {
@@ -47,28 +48,33 @@ impl RelayThreads {
         RelayThreads { all: BTreeMap::new(), most, singles: 0, failed: Vec::new() }
     }
 
-    pub fn has(&self, token: usize) -> bool {
+    pub fn has(&self, token: RelayThreadToken) -> bool {
         self.all.contains_key(&token)
     }
 
     /// Those of a net process.
-    pub fn of_net(&self, net: usize) -> Vec<usize> {
+    pub fn of_net(&self, net: NetToken) -> Vec<RelayThreadToken> {
         self.all.iter().filter(|(_, t)| t.net == net).map(|(token, _)| *token).collect()
     }
 
     /// The net process whose thread that is.
-    pub fn net_of(&self, token: usize) -> Option<usize> {
+    pub fn net_of(&self, token: RelayThreadToken) -> Option<NetToken> {
         self.all.get(&token).map(|t| t.net)
     }
 
     /// Has that net process a relay?
-    pub fn for_net(&self, net: usize) -> bool {
+    pub fn for_net(&self, net: NetToken) -> bool {
         self.all.values().any(|t| t.net == net && t.relays > 0)
     }
 
     /// The thread of that net process that has fewest relays; a new one while all have some and
     /// there may be more. Errors: there is none, and none can be made.
-    pub fn choose(&mut self, cx: &mut Context, nets: &mut Nets, net: usize) -> io::Result<usize> {
+    pub fn choose(
+        &mut self,
+        cx: &mut Context,
+        nets: &mut Nets,
+        net: NetToken,
+    ) -> io::Result<RelayThreadToken> {
         let own = self.all.iter().filter(|(_, t)| t.net == net);
         if let Some((token, _)) = own.clone().find(|(_, t)| t.single.is_some()) {
             return Ok(*token);
@@ -80,7 +86,12 @@ impl RelayThreads {
         }
     }
 
-    fn begin(&mut self, cx: &mut Context, nets: &mut Nets, net: usize) -> io::Result<usize> {
+    fn begin(
+        &mut self,
+        cx: &mut Context,
+        nets: &mut Nets,
+        net: NetToken,
+    ) -> io::Result<RelayThreadToken> {
         let (ours, theirs) = own::channel()?;
         let (token, channel) = cx.channel(local::without_rights(ours))?;
         nets.tell(cx, net, &ToNet::Relays, Some(theirs.as_fd()));
@@ -90,7 +101,7 @@ impl RelayThreads {
 
     /// Hands a relay to a thread: the client's socket and the upstream's. It may wait for the next
     /// one until [`RelayThreads::settle`] sends it.
-    pub fn hand(&mut self, cx: &Context, token: usize, relay: u32, ends: [OwnedFd; 2]) {
+    pub fn hand(&mut self, cx: &Context, token: RelayThreadToken, relay: u32, ends: [OwnedFd; 2]) {
         let Some(thread) = self.all.get_mut(&token) else { return };
         thread.relays += 1;
         let sent = match thread.single.take() {
@@ -130,7 +141,7 @@ impl RelayThreads {
     pub fn over(
         &mut self,
         cx: &mut Context,
-        token: usize,
+        token: RelayThreadToken,
     ) -> Result<Option<Vec<RelayEnd>>, Broken> {
         let Some(thread) = self.all.get_mut(&token) else { return Ok(None) };
         let Some((FromRelays::Ended(all), _)) = thread.channel.receive(&())? else {
@@ -142,17 +153,17 @@ impl RelayThreads {
     }
 
     /// Sends what the channel of a thread holds.
-    pub fn flush(&mut self, cx: &Context, token: usize) -> Result<(), Broken> {
+    pub fn flush(&mut self, cx: &Context, token: RelayThreadToken) -> Result<(), Broken> {
         self.all.get_mut(&token).map_or(Ok(()), |t| t.channel.flush(cx.registry()))
     }
 
     /// Those to which nothing can be handed any more.
-    pub fn failed(&mut self) -> Vec<(usize, Broken)> {
+    pub fn failed(&mut self) -> Vec<(RelayThreadToken, Broken)> {
         std::mem::take(&mut self.failed)
     }
 
     /// The channel of a thread cannot be used any more. Returns its net process.
-    pub fn forget(&mut self, token: usize) -> Option<usize> {
+    pub fn forget(&mut self, token: RelayThreadToken) -> Option<NetToken> {
         let thread = self.all.remove(&token)?;
         self.singles -= usize::from(thread.single.is_some());
         Some(thread.net)

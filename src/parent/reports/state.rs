@@ -67,7 +67,7 @@ impl Parent {
 
     /// The sessions, to be counted.
     pub fn count_sessions(&self) -> Count {
-        let all: Vec<usize> = self.sessions.iter().map(|(token, _)| *token).collect();
+        let all: Vec<_> = self.sessions.iter().map(|(token, _)| *token).collect();
         Count { rest: all.into_iter(), kinds: Kinds::default() }
     }
 

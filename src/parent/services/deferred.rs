@@ -4,6 +4,7 @@
 
 use crate::parent::arrival::{Arrival, Requester};
 use crate::parent::backend::exec::Plan;
+use crate::parent::tokens::NetToken;
 use crate::policy::{BySource, Permit, Source};
 use std::collections::BTreeMap;
 
@@ -71,9 +72,9 @@ impl<T: Deferrable> Deferred<T> {
     }
 
     /// Does a client of that net process wait?
-    pub fn for_net(&self, net: usize) -> bool {
+    pub fn for_net(&self, net: NetToken) -> bool {
         let is_of = |from: Requester| matches!(from, Requester::Net(n) if n == net);
-        self.iter().any(|d| is_of(d.arrival().who.from))
+        self.iter().any(|d| is_of(d.arrival().who.requester))
     }
 
     /// One more of this user waits, for its turn among those of other sources. `left`: how many

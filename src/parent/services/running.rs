@@ -4,6 +4,7 @@ use crate::parent::arrival::{Record, Requester, StreamTag};
 use crate::parent::config::Config;
 use crate::parent::lines;
 use crate::parent::reports::tallies::Counted;
+use crate::parent::tokens::{PortToken, SessionToken};
 use crate::policy::{Backend, Service, ServiceId, Table, Ticket};
 use crate::sys::process::{self, Exit};
 use crate::sys::shared::Shared;
@@ -190,8 +191,8 @@ impl Runs {
     }
 
     /// Those, by the tokens of their ports.
-    pub fn internal_waits(&self) -> impl Iterator<Item = (usize, &Running)> {
-        self.all.values().filter_map(|r| match (r.record.from, &r.service()?.backend) {
+    pub fn internal_waits(&self) -> impl Iterator<Item = (PortToken, &Running)> {
+        self.all.values().filter_map(|r| match (r.record.requester, &r.service()?.backend) {
             (Requester::Wait(token), Backend::Internal(_)) => Some((token, r)),
             _ => None,
         })
@@ -210,7 +211,7 @@ impl Runs {
 
     /// The programs that have a port's socket itself.
     pub fn waits(&self) -> impl Iterator<Item = &Running> {
-        self.all.values().filter(|r| matches!(r.record.from, Requester::Wait(_)))
+        self.all.values().filter(|r| matches!(r.record.requester, Requester::Wait(_)))
     }
 
     /// Sends SIGKILL to the process group of a service that was sent SIGTERM, even if the service
@@ -301,7 +302,7 @@ impl Runs {
     }
 
     /// A session is over: there will be no more counts for its services.
-    pub fn forget(&mut self, session: usize) {
+    pub fn forget(&mut self, session: SessionToken) {
         self.streams.retain(|stream, _| stream.session != session);
         let over: Vec<StreamTag> =
             self.ended.keys().filter(|s| s.session == session).copied().collect();

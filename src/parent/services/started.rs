@@ -4,7 +4,7 @@ use super::Services;
 use super::running::{Ending, Running};
 use super::starting::{Starting, not_started};
 use super::undelivered;
-use crate::parent::arrival::{Answer, Ends, Given, NetEnds, Record, Requester};
+use crate::parent::arrival::{Given, NetEnds, Record, Requester, Returned, StartOutcome};
 use crate::parent::children::Role;
 use crate::parent::config::Config;
 use crate::parent::context::{Context, Timer};
@@ -33,13 +33,13 @@ impl Services {
         // The service's socket is closed below; the interrupt keeps that from taking long.
         self.interrupt.want();
         let (starting, result) = cx.spawner.finish(start, reaped);
-        let no = result.map_err(|f| not_started(f, &starting.launch()));
+        let result = result.map_err(|f| not_started(f, &starting.launch()));
         let Starting { config, service, ticket, plan, given, record } = *starting;
         let greeting = plan.launch(&given).greeting.len();
         let Given { connection, mut net_ends, .. } = given;
         net_ends.greeting = u32::try_from(greeting).unwrap_or(u32::MAX);
         let text = if record.reports_to.is_some() { plan.greeting().to_vec() } else { Vec::new() };
-        match no {
+        match result {
             Ok(child) => {
                 let started = Started { config, id: service, ticket, record, net_ends, text };
                 match plan.hands_over() {
@@ -47,15 +47,15 @@ impl Services {
                     false => self.runs(cx, started, child, connection, plan.uid),
                 }
             }
-            Err(no) => {
+            Err(error) => {
                 self.limits.release(ticket);
-                if let Requester::Session(stream) = record.from {
+                if let Requester::Session(stream) = record.requester {
                     self.running.forget_early(&stream);
                 }
-                let client = matches!(record.from, Requester::Net(_) | Requester::Port(_))
+                let client = matches!(record.requester, Requester::Net(_) | Requester::Port(_))
                     .then_some(connection);
-                let with = Ends { client, net_ends, ends: false };
-                self.refused(cx, &config, service, &record, no, with);
+                let returned = Returned { client, net_ends, tells_end: false };
+                self.refused(cx, &config, service, &record, error, returned);
             }
         }
         self.ended_sessions
@@ -69,7 +69,7 @@ impl Services {
         Started { config, id, ticket, record, net_ends, text }: Started,
     ) {
         self.limits.release(ticket);
-        if let Requester::Session(stream) = record.from {
+        if let Requester::Session(stream) = record.requester {
             self.running.forget_early(&stream);
         }
         if let Some(s) = config.table.service(id)
@@ -78,8 +78,8 @@ impl Services {
             drop(cx.counters.started(&s.name, &record.host));
             lines::start_at(s, path, &record);
         }
-        let with = Ends { client: None, net_ends, ends: false };
-        self.answers.push(Answer { to: record.from, service: id, outcome: Ok(()), text, with });
+        let returned = Returned { client: None, net_ends, tells_end: false };
+        self.has_begun(&record, id, text, returned);
     }
 
     fn runs(
@@ -104,7 +104,7 @@ impl Services {
             cx.at(until, Timer::Terminate { pid, started });
             until
         });
-        let (stream, lingering_close) = match record.from {
+        let (stream, lingering_close) = match record.requester {
             Requester::Session(s) if self.ended_sessions.contains(&s.session) => {
                 // Its session has ended, so nobody counts its bytes.
                 self.running.forget_early(&s);
@@ -119,9 +119,10 @@ impl Services {
         let output = undelivered::output_of(cx, &record, &connection);
         cx.children.add(pid, Role::Service);
         self.outdated |=
-            matches!(record.from, Requester::Wait(_)) && !Rc::ptr_eq(&config, &cx.config);
-        let with = Ends { client: None, net_ends, ends: record.reports_to.is_some() };
-        self.answers.push(Answer { to: record.from, service: id, outcome: Ok(()), text, with });
+            matches!(record.requester, Requester::Wait(_)) && !Rc::ptr_eq(&config, &cx.config);
+        let tells_end = record.reports_to.is_some();
+        let returned = Returned { client: None, net_ends, tells_end };
+        self.has_begun(&record, id, text, returned);
         self.running.add(Running {
             child,
             config,
@@ -140,5 +141,16 @@ impl Services {
         if cx.is_ending() {
             self.running.end_internal_waits();
         }
+    }
+
+    fn has_begun(
+        &mut self,
+        record: &Record,
+        service: ServiceId,
+        text: Vec<u8>,
+        returned: Returned,
+    ) {
+        let requester = record.requester;
+        self.outcomes.push(StartOutcome { requester, service, result: Ok(()), text, returned });
     }
 }

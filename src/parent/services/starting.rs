@@ -4,6 +4,7 @@
 use crate::parent::arrival::{Given, Record, Requester, StartError};
 use crate::parent::backend::exec::Plan;
 use crate::parent::config::Config;
+use crate::parent::tokens::SessionToken;
 use crate::policy::{ServiceId, Ticket};
 use crate::sys::spawn::{Failure, Launch, Stage};
 use std::rc::Rc;
@@ -24,8 +25,8 @@ impl Starting {
     }
 
     /// Its session's token. None: it has the client's own socket.
-    pub fn session(&self) -> Option<usize> {
-        match self.record.from {
+    pub fn session(&self) -> Option<SessionToken> {
+        match self.record.requester {
             Requester::Session(stream) => Some(stream.session),
             Requester::Net(_) | Requester::Port(_) | Requester::Wait(_) => None,
         }
@@ -49,16 +50,16 @@ pub fn not_started(f: Failure, launch: &Launch) -> StartError {
     };
     let text =
         file.map_or_else(|| f.to_string(), |file| format!("{}: {f}", file.to_string_lossy()));
-    let mut no = match busy {
+    let mut error = match busy {
         false => StartError::from(text),
         true if f.lacks_descriptors() => StartError::busy("descriptors", Some(text)),
         true => StartError::busy("processes", Some(text)),
     };
     if f.is_peer_gone() {
-        no.reason = "gone";
+        error.reason = "gone";
     }
     if f.greeted || f.is_peer_gone() {
-        no.reply = None;
+        error.reply = None;
     }
-    no
+    error
 }

@@ -50,7 +50,7 @@ pub enum Turn {
 /// of a `wait` port has reached its exec, so the loop goes on, and mostly it looks after that start
 /// again when the program has ended: one change of process less for each.
 fn is_awaited(start: &PendingStart<Starting>) -> bool {
-    !start.is_late() && !matches!(start.payload().record.from, Requester::Wait(_))
+    !start.is_late() && !matches!(start.payload().record.requester, Requester::Wait(_))
 }
 
 impl Services {
@@ -117,7 +117,8 @@ impl Services {
             return Some(Duration::ZERO);
         }
         let is_soon = |start: &PendingStart<Starting>| {
-            start.age() < LOOK_AFTER && !matches!(start.payload().record.from, Requester::Wait(_))
+            start.age() < LOOK_AFTER
+                && !matches!(start.payload().record.requester, Requester::Wait(_))
         };
         let soon = self.starting.iter().any(is_soon);
         (!self.starting.is_empty()).then_some(if soon { LOOK_SOON } else { LOOK_AFTER })

@@ -35,8 +35,8 @@ struct Kept {
     socket: Shared,
 }
 
-/// How services have ended, and whom that is told; None: output was lost.
-type Ends = Vec<(StreamTag, Option<Status>)>;
+/// How services of RUN have ended, and the streams that are told so; None: output was lost.
+pub type RunEnds = Vec<(StreamTag, Option<Status>)>;
 
 /// Where a program begins: what is to become of its output when it ends. A client of RUN is told of
 /// that end, and takes the output for whole.
@@ -79,7 +79,7 @@ impl Undelivered {
         record: &Record,
         status: Status,
         output: Output,
-        ends: &mut Ends,
+        ends: &mut RunEnds,
     ) {
         let Some(stream) = record.reports_to else { return };
         match output {
@@ -92,7 +92,7 @@ impl Undelivered {
         }
     }
 
-    fn add(&mut self, cx: &mut Context, kept: Kept, ends: &mut Ends) {
+    fn add(&mut self, cx: &mut Context, kept: Kept, ends: &mut RunEnds) {
         if !kept.waits() {
             return ends.push((kept.stream, Some(kept.status)));
         }
@@ -110,7 +110,7 @@ impl Undelivered {
     }
 
     /// Closes those that nothing waits in any more.
-    pub fn look(&mut self, cx: &mut Context, ends: &mut Ends) {
+    pub fn look(&mut self, cx: &mut Context, ends: &mut RunEnds) {
         let before = self.all.len();
         self.all.retain(|kept| {
             let waits = kept.waits();

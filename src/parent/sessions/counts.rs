@@ -6,6 +6,7 @@
 //! that a session has ended, so its count decides only where sessions of other net processes are
 //! part of it, and where a net process counts wrongly.
 
+use crate::parent::tokens::NetToken;
 use crate::policy::{DIALOGUES_MAX, STANDING_MAX, Settings, Source};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -17,11 +18,11 @@ pub struct SessionCounts {
     /// By source.
     sources: HashMap<Source, u32>,
     /// By net process, that is its token.
-    nets: HashMap<usize, u32>,
+    nets: HashMap<NetToken, u32>,
     /// Streams that have facts of their own, likewise.
-    branches: HashMap<usize, u32>,
+    branches: HashMap<NetToken, u32>,
     /// By both.
-    here: HashMap<(usize, Source), u32>,
+    here: HashMap<(NetToken, Source), u32>,
     /// Sessions that outlive their connections, by source, and how many of these are lost. Each may
     /// come back on a connection that counts until then; of those that stand, some at a time.
     resumable: HashMap<Source, u32>,
@@ -33,7 +34,7 @@ impl SessionCounts {
     /// log's word for the bound.
     pub fn begin(
         &mut self,
-        net: usize,
+        net: NetToken,
         source: Source,
         settings: &Settings,
     ) -> Result<(), &'static str> {
@@ -55,7 +56,7 @@ impl SessionCounts {
 
     /// Counts one more stream that has facts of its own in this net process. False: it is one too
     /// many. (Net keeps to the half of that, and knows sooner when one has ended.)
-    pub fn branch(&mut self, net: usize) -> bool {
+    pub fn branch(&mut self, net: NetToken) -> bool {
         let n = self.branches.entry(net).or_default();
         let may = *n < DIALOGUES_MAX.saturating_mul(2);
         *n += u32::from(may);
@@ -63,7 +64,7 @@ impl SessionCounts {
     }
 
     /// Such a stream has ended.
-    pub fn branch_over(&mut self, net: usize) {
+    pub fn branch_over(&mut self, net: NetToken) {
         one_less(&mut self.branches, net);
     }
 
@@ -85,7 +86,7 @@ impl SessionCounts {
 
     /// A session that outlives its connection goes on from another source. No limit is checked: the
     /// session is there.
-    pub fn moved(&mut self, net: usize, from: Source, to: Source) {
+    pub fn moved(&mut self, net: NetToken, from: Source, to: Source) {
         *self.sources.entry(to).or_default() += 1;
         *self.here.entry((net, to)).or_default() += 1;
         *self.resumable.entry(to).or_default() += 1;
@@ -95,7 +96,7 @@ impl SessionCounts {
     }
 
     /// A session has ended.
-    pub fn end(&mut self, net: usize, source: Source) {
+    pub fn end(&mut self, net: NetToken, source: Source) {
         one_less(&mut self.sources, source);
         one_less(&mut self.nets, net);
         one_less(&mut self.here, (net, source));
@@ -121,6 +122,10 @@ pub fn one_less<K: Hash + Eq>(counts: &mut HashMap<K, u32>, key: K) {
 mod tests {
     use super::*;
 
+    fn net(number: usize) -> NetToken {
+        mio::Token(number).into()
+    }
+
     #[test]
     fn sessions_of_other_nets_count_and_a_lagging_count_refuses_nobody() {
         let settings =
@@ -128,29 +133,29 @@ mod tests {
         let (mut s, of) = (SessionCounts::default(), |n: u8| Source::of([192, 0, 2, n].into()));
         // One net alone: it knows better.
         for _ in 0..3 {
-            assert_eq!(s.begin(1, of(1), &settings), Ok(()));
+            assert_eq!(s.begin(net(1), of(1), &settings), Ok(()));
         }
-        s.end(1, of(1));
-        assert_eq!(s.begin(2, of(1), &settings), Err("sessions_per_source"));
-        s.end(1, of(1));
-        assert_eq!(s.begin(2, of(1), &settings), Ok(()));
-        assert_eq!(s.begin(2, of(1), &settings), Err("sessions_per_source"));
-        s.end(1, of(1));
+        s.end(net(1), of(1));
+        assert_eq!(s.begin(net(2), of(1), &settings), Err("sessions_per_source"));
+        s.end(net(1), of(1));
+        assert_eq!(s.begin(net(2), of(1), &settings), Ok(()));
+        assert_eq!(s.begin(net(2), of(1), &settings), Err("sessions_per_source"));
+        s.end(net(1), of(1));
         // A net that has lost count is not believed for ever.
-        let begun = (0..20).filter(|n| s.begin(2, of(10 + n), &settings).is_ok()).count();
+        let begun = (0..20).filter(|n| s.begin(net(2), of(10 + n), &settings).is_ok()).count();
         assert_eq!(begun, 7);
-        (0..20).for_each(|n| s.end(2, of(10 + n)));
+        (0..20).for_each(|n| s.end(net(2), of(10 + n)));
         assert_eq!((s.here.len(), s.sources.len()), (1, 1));
     }
 
     #[test]
     fn streams_of_a_net_are_bounded_in_all_its_sessions_together() {
         let mut s = SessionCounts::default();
-        let most = (0..20_000).filter(|_| s.branch(1)).count() as u32;
-        assert_eq!((most, s.branch(2)), (2 * DIALOGUES_MAX, true));
-        s.branch_over(1);
-        assert!(s.branch(1) && !s.branch(1));
-        (0..most).for_each(|_| s.branch_over(1));
+        let most = (0..20_000).filter(|_| s.branch(net(1))).count() as u32;
+        assert_eq!((most, s.branch(net(2))), (2 * DIALOGUES_MAX, true));
+        s.branch_over(net(1));
+        assert!(s.branch(net(1)) && !s.branch(net(1)));
+        (0..most).for_each(|_| s.branch_over(net(1)));
         assert_eq!(s.branches.len(), 1);
     }
 }

@@ -5,11 +5,17 @@ use super::session::SessionRecord;
 use crate::parent::channel::Broken;
 use crate::parent::context::Context;
 use crate::parent::lines;
+use crate::parent::tokens::SessionToken;
 use crate::policy::Source;
 
 impl Sessions {
     /// Forgets a session whose channel has closed or cannot be used any more.
-    pub fn over(&mut self, cx: &Context, token: usize, why: &Broken) -> Option<SessionRecord> {
+    pub fn over(
+        &mut self,
+        cx: &Context,
+        token: SessionToken,
+        why: &Broken,
+    ) -> Option<SessionRecord> {
         let s = self.all.remove(&token)?;
         if let Some(parent) = s.parent {
             self.counts.branch_over(s.net);

@@ -4,6 +4,7 @@
 use super::Sessions;
 use super::session::SessionRecord;
 use crate::parent::context::Context;
+use crate::parent::tokens::{NetToken, SessionToken};
 use crate::wire::orders::Answer;
 use std::collections::HashMap;
 
@@ -11,14 +12,14 @@ use std::collections::HashMap;
 const HELD_MAX: usize = 16_384;
 
 impl Sessions {
-    /// The streams of that session that have facts of their own, by their tokens.
-    pub fn branches_of(&self, token: usize) -> Vec<usize> {
+    /// The streams of that session that have facts of their own.
+    pub fn branches_of(&self, token: SessionToken) -> Vec<SessionToken> {
         self.all.iter().filter(|(_, s)| s.parent == Some(token)).map(|(t, _)| *t).collect()
     }
 
     /// Where too many answers are held, the tokens of the session that has most, and of its
     /// streams; streams come first, because they began later. None: not too many are held.
-    pub fn with_most_held(&self) -> Option<Vec<usize>> {
+    pub fn with_most_held(&self) -> Option<Vec<SessionToken>> {
         if self.held.count() <= HELD_MAX {
             return None;
         }
@@ -28,13 +29,13 @@ impl Sessions {
         }
         let (most, _) = counts.into_iter().max_by_key(|(_, n)| *n)?;
         let of_it = self.all.iter().filter(|(t, s)| **t == most || s.parent == Some(most));
-        let mut all: Vec<usize> = of_it.map(|(t, _)| *t).collect();
+        let mut all: Vec<SessionToken> = of_it.map(|(t, _)| *t).collect();
         all.sort_unstable_by(|a, b| b.cmp(a));
         Some(all)
     }
 
     /// Tells the sessions of a net process that drains to take no new streams.
-    pub fn drain(&mut self, cx: &Context, net: usize, last: bool) {
+    pub fn drain(&mut self, cx: &Context, net: NetToken, last: bool) {
         self.tell_all(cx, &Answer::GoAway { last }, |s| s.net == net);
     }
 
@@ -45,13 +46,14 @@ impl Sessions {
         answer: &Answer,
         which: impl Fn(&SessionRecord) -> bool,
     ) {
-        let all: Vec<usize> = self.all.iter().filter(|(_, s)| which(s)).map(|(t, _)| *t).collect();
+        let all: Vec<SessionToken> =
+            self.all.iter().filter(|(_, s)| which(s)).map(|(t, _)| *t).collect();
         all.into_iter().for_each(|token| self.tell(cx, token, answer));
     }
 
     /// The sessions of a net process. Streams come before their session, because they began later.
-    pub fn of_net(&self, net: usize) -> Vec<usize> {
-        let mut all: Vec<usize> =
+    pub fn of_net(&self, net: NetToken) -> Vec<SessionToken> {
+        let mut all: Vec<SessionToken> =
             self.all.iter().filter(|(_, s)| s.net == net).map(|(token, _)| *token).collect();
         all.sort_unstable_by(|a, b| b.cmp(a));
         all

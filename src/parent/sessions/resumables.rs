@@ -1,6 +1,7 @@
 //! The sessions that outlive their connections (RESUME): which there are, whose connection may be
 //! theirs, and which of them are lost.
 
+use crate::parent::tokens::SessionToken;
 use crate::policy::{Peer, Source};
 use crate::wire::orders::Claim;
 use crate::wire::resume::{self, ID, Id, KEY};
@@ -48,8 +49,8 @@ pub struct Resumable {
 
 /// A connection on which a session may go on.
 pub struct Claimant {
-    /// The session that it has been until now, by its token.
-    pub token: usize,
+    /// The session that it has been until now.
+    pub token: SessionToken,
     pub addresses: Addresses,
     pub tls: Option<Rc<Tls>>,
     /// Another net process has the session: one end of the pair between the two.
@@ -60,15 +61,15 @@ pub struct Claimant {
 #[derive(Default)]
 pub struct Resumables {
     /// Tokens, and the keys of proofs.
-    all: HashMap<Id, (usize, [u8; KEY])>,
+    all: HashMap<Id, (SessionToken, [u8; KEY])>,
     /// The lost ones, by the numbers of their losses.
-    lost: HashMap<SessionOwner, BTreeMap<u64, usize>>,
+    lost: HashMap<SessionOwner, BTreeMap<u64, SessionToken>>,
     last: u64,
 }
 
 impl Resumables {
     /// Names a session, with that mark. None: the system has no random bytes.
-    pub fn add(&mut self, token: usize, key: [u8; KEY], mark: &[u8]) -> Option<Resumable> {
+    pub fn add(&mut self, token: SessionToken, key: [u8; KEY], mark: &[u8]) -> Option<Resumable> {
         let mut id = [0; ID];
         SystemRandom::new().fill(&mut id[..RANDOM]).ok()?;
         let made = marked(mark, &id[..RANDOM]);
@@ -85,9 +86,9 @@ impl Resumables {
         made.as_ref()[..ID - RANDOM] == id.0[RANDOM..] && !self.all.contains_key(&id)
     }
 
-    /// The session that the client has proved to be its own, by its token. What it costs to refuse
-    /// a claim is the same, whatever is wrong with it.
-    pub fn proved(&self, c: &Claim) -> Option<usize> {
+    /// The session that the client has proved to be its own. What it costs to refuse a claim is the
+    /// same, whatever is wrong with it.
+    pub fn proved(&self, c: &Claim) -> Option<SessionToken> {
         let known = self.all.get(&c.claim.id);
         let key = known.map_or(&[0; KEY], |(_, key)| key);
         let text = resume::proof_text(c.claim.id, c.claim.received, &c.exporter);
@@ -98,7 +99,12 @@ impl Resumables {
 
     /// A session is lost. Returns the number of the loss, and the session that must go, by its
     /// token, if there are more than `most` of that owner.
-    pub fn lost(&mut self, owner: &SessionOwner, token: usize, most: u32) -> (u64, Option<usize>) {
+    pub fn lost(
+        &mut self,
+        owner: &SessionOwner,
+        token: SessionToken,
+        most: u32,
+    ) -> (u64, Option<SessionToken>) {
         self.last += 1;
         let all = self.lost.entry(owner.clone()).or_default();
         all.insert(self.last, token);
@@ -142,12 +148,16 @@ mod tests {
         Claim { connection: 1, claim, exporter, challenge: [0; 32] }
     }
 
+    fn session(number: u64) -> SessionToken {
+        SessionToken::of_number(number)
+    }
+
     #[test]
     fn only_the_key_proves_a_session() {
         let mut all = Resumables::default();
-        let r = all.add(5, [1; KEY], b"mark").expect("an id");
+        let r = all.add(session(5), [1; KEY], b"mark").expect("an id");
         let good = claim(r.id, [1; KEY]);
-        assert_eq!(all.proved(&good), Some(5));
+        assert_eq!(all.proved(&good), Some(session(5)));
         assert_eq!(all.proved(&claim(r.id, [0; KEY])), None);
         assert_eq!(all.proved(&claim(Id([0; 16]), [0; KEY])), None);
         assert_eq!(all.proved(&Claim { exporter: [8; KEY], ..good.clone() }), None);
@@ -161,7 +171,7 @@ mod tests {
     fn what_it_has_named_is_known_when_it_has_ended_and_in_another_run() {
         let mut all = Resumables::default();
         let (mark, other) = (b"mark", b"another");
-        let r = all.add(5, [1; KEY], mark).expect("an id");
+        let r = all.add(session(5), [1; KEY], mark).expect("an id");
         assert!(!all.is_of_the_past(r.id, mark));
         all.remove(&r);
         for all in [all, Resumables::default()] {
@@ -178,14 +188,14 @@ mod tests {
     fn the_oldest_of_an_owner_goes() {
         let mut all = Resumables::default();
         let user = |name: &str| SessionOwner::User(name.into());
-        let first = all.lost(&user("a"), 1, 2).0;
-        assert_eq!(all.lost(&user("a"), 2, 2).1, None);
-        assert_eq!(all.lost(&user("b"), 3, 2).1, None);
-        assert_eq!(all.lost(&user("a"), 4, 2).1, Some(1));
+        let first = all.lost(&user("a"), session(1), 2).0;
+        assert_eq!(all.lost(&user("a"), session(2), 2).1, None);
+        assert_eq!(all.lost(&user("b"), session(3), 2).1, None);
+        assert_eq!(all.lost(&user("a"), session(4), 2).1, Some(session(1)));
         all.found(&(user("a"), first));
-        let number = all.lost(&user("a"), 5, 3).0;
+        let number = all.lost(&user("a"), session(5), 3).0;
         all.found(&(user("a"), number));
-        assert_eq!(all.lost(&user("a"), 6, 3).1, None);
-        assert_eq!(all.lost(&user("a"), 7, 3).1, Some(2));
+        assert_eq!(all.lost(&user("a"), session(6), 3).1, None);
+        assert_eq!(all.lost(&user("a"), session(7), 3).1, Some(session(2)));
     }
 }

@@ -6,13 +6,14 @@ use crate::parent::channel::Broken;
 use crate::parent::context::Phase;
 use crate::parent::lines;
 use crate::parent::run::Parent;
+use crate::parent::tokens::SessionToken;
 use crate::wire::orders::{Answer, Claim, Claimed, Data, Resumption};
 use crate::wire::resume::KEY;
 use std::os::fd::AsFd;
 
 impl Parent {
     /// A session begins that outlives its connection.
-    pub fn resumable(&mut self, token: usize, key: [u8; KEY]) -> Result<(), Broken> {
+    pub fn resumable(&mut self, token: SessionToken, key: [u8; KEY]) -> Result<(), Broken> {
         let Some(s) = self.sessions.get_mut(token) else { return Ok(()) };
         if s.resumable.is_some() {
             return Err(Broken::Forbidden);
@@ -27,7 +28,7 @@ impl Parent {
     }
 
     /// The connection of such a session is lost. If too many are, the oldest ends.
-    pub fn session_lost(&mut self, token: usize, why: &Data) -> Result<(), Broken> {
+    pub fn session_lost(&mut self, token: SessionToken, why: &Data) -> Result<(), Broken> {
         let Some(s) = self.sessions.get_mut(token) else { return Ok(()) };
         let owner = owner(s);
         let r = s.resumable.as_mut().filter(|r| r.lost.is_none()).ok_or(Broken::Forbidden)?;
@@ -48,7 +49,7 @@ impl Parent {
 
     /// A client asks for another session to go on, on its connection. The session that is meant
     /// answers. If it is in another net process, the two get the ends of a socket pair.
-    pub fn claim(&mut self, token: usize, claim: &Claim) -> Result<(), Broken> {
+    pub fn claim(&mut self, token: SessionToken, claim: &Claim) -> Result<(), Broken> {
         let Some(s) = self.sessions.get_mut(token) else { return Ok(()) };
         if s.resumable.is_some() {
             return Err(Broken::Forbidden);
@@ -89,7 +90,7 @@ impl Parent {
 
     /// A session answers: it goes on, on the new connection, or its client cannot have
     /// had as much as it says.
-    pub fn session_resumed(&mut self, token: usize, taken: bool) -> Result<(), Broken> {
+    pub fn session_resumed(&mut self, token: SessionToken, taken: bool) -> Result<(), Broken> {
         let Some(s) = self.sessions.get_mut(token) else { return Ok(()) };
         let r = s.resumable.as_mut().ok_or(Broken::Forbidden)?;
         let claimant = r.claims.pop_front().ok_or(Broken::Forbidden)?;
@@ -124,7 +125,7 @@ impl Parent {
     }
 
     /// It counts as a failed login.
-    fn refuse_claim(&mut self, token: usize) {
+    fn refuse_claim(&mut self, token: SessionToken) {
         self.logins.claim_failed(&self.cx, &mut self.sessions, token);
         self.sessions.tell(&self.cx, token, &Answer::Claimed(Claimed::No));
     }

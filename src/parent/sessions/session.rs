@@ -7,6 +7,7 @@ use crate::parent::backend::environment::Tls;
 use crate::parent::channel::{Broken, Channel};
 use crate::parent::config::Config;
 use crate::parent::config::catalog::Account;
+use crate::parent::tokens::{NetToken, SessionToken};
 use crate::policy::{Facts, HostId, Login, Peer, PeerName, Reached, ServiceId};
 use crate::sys::shared::Shared;
 use crate::sys::socket;
@@ -42,11 +43,11 @@ pub struct SessionRecord {
     /// Net has closed its end of the channel: nobody hears an answer to the orders that are left.
     pub hung_up: bool,
     pub config: Rc<Config>,
-    /// The net process that serves it, by its token.
-    pub net: usize,
+    /// The net process that serves it.
+    pub net: NetToken,
     pub number: u64,
     /// The token of its session, if this is a stream.
-    pub parent: Option<usize>,
+    pub parent: Option<SessionToken>,
     /// The tag by which its session knows it, if this is a stream.
     pub tag: u32,
     pub addresses: Addresses,
@@ -94,10 +95,27 @@ pub enum Step {
     LoggingIn,
 }
 
+/// A client that asks for a session: it has named a built-in, or expects TLS.
+pub struct SessionRequest {
+    /// The net process that has it.
+    pub net: NetToken,
+    /// That net process takes no new streams.
+    pub drains: bool,
+    pub config: Rc<Config>,
+    pub addresses: Addresses,
+    /// The name of its address.
+    pub name: PeerName,
+    pub socket: Shared,
+    /// The pair through which net asks for the session's channel.
+    pub pair: Shared,
+    /// As in [`SessionRecord`].
+    pub tls_port: Option<u32>,
+}
+
 /// Which session it is, and between which addresses.
 pub struct NewSession {
-    /// The net process that serves it, by its token.
-    pub net: usize,
+    /// The net process that serves it.
+    pub net: NetToken,
     pub number: u64,
     pub addresses: Addresses,
     /// As in [`SessionRecord`].
@@ -149,7 +167,7 @@ impl SessionRecord {
     pub fn branch(
         &self,
         channel: Channel,
-        (parent, tag): (usize, u32),
+        (parent, tag): (SessionToken, u32),
         host: HostId,
         since: Duration,
     ) -> SessionRecord {
@@ -218,7 +236,7 @@ impl SessionRecord {
             number: self.number,
             account: user.as_ref().map(|u| (u.account.clone(), u.method)),
             tls: self.tls.clone(),
-            from: Requester::Session(stream),
+            requester: Requester::Session(stream),
         };
         Ok(Arrival { config, service, who, client, passed_libwrap: false, run })
     }

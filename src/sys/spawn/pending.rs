@@ -7,6 +7,7 @@ use super::gate::Gate;
 use super::launch::Instead;
 use super::running::Child;
 use super::slot::{Place, Slot};
+use crate::sys::process;
 use std::io;
 use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -255,7 +256,7 @@ impl Begun {
             return;
         }
         self.looked = Instant::now();
-        if self.is_ours() && (is_stopped(self.pid) || self.begun.elapsed() > START_MAX) {
+        if self.is_ours() && (process::has_stopped(self.pid) || self.begun.elapsed() > START_MAX) {
             self.kill();
         }
     }
@@ -339,16 +340,6 @@ fn sleep(runs: &AtomicU32, time: Duration) {
     // SAFETY: one word and one timespec are read. Not private: the kernel wakes us as it wakes who
     // joins a thread.
     unsafe { libc::syscall(call, runs.as_ptr(), libc::FUTEX_WAIT, running, &raw const time) };
-}
-
-fn is_stopped(pid: i32) -> bool {
-    let flags = libc::WSTOPPED | libc::WNOHANG | libc::WNOWAIT;
-    // SAFETY: all zeros is a valid siginfo, which the call fills; it stays zero where nothing is to
-    // be told.
-    unsafe {
-        let mut info: libc::siginfo_t = std::mem::zeroed();
-        libc::waitid(libc::P_PID, pid as libc::id_t, &mut info, flags) == 0 && info.si_signo != 0
-    }
 }
 
 /// Of a child that is ending at this moment. One that was killed may hang even so, and is left to

@@ -12,7 +12,7 @@ const NOT_TOLD: u32 = u32::MAX;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Extras {
     /// [`Answer::Ended`] will tell how it ended. If not, it ends with its connection, and well.
-    pub ends: bool,
+    pub tells_end: bool,
     /// The second descriptor is net's end of its standard error.
     pub errors: bool,
     /// Its connection is a terminal.
@@ -25,7 +25,7 @@ pub struct Extras {
 
 impl Extras {
     pub(super) fn number(self) -> u64 {
-        let flags = [self.ends, self.errors, self.terminal, self.server];
+        let flags = [self.tells_end, self.errors, self.terminal, self.server];
         let flags = flags.iter().rev().fold(0, |n, flag| n << 1 | u64::from(*flag));
         flags | u64::from(self.greeting) << 32
     }
@@ -34,7 +34,7 @@ impl Extras {
         let flag = |at: u32| n >> at & 1 == 1;
         let greeting = (n >> 32) as u32;
         ((n as u32) < 16).then(|| Extras {
-            ends: flag(0),
+            tells_end: flag(0),
             errors: flag(1),
             terminal: flag(2),
             server: flag(3),

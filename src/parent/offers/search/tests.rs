@@ -7,11 +7,15 @@ fn at(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+fn session(number: u32) -> SessionToken {
+    SessionToken::of_number(number.into())
+}
+
 /// Offers 1 to 9, each of the session of that number; those of `up` are up.
 fn about(up: &[u32], most: usize) -> impl Fn(u32) -> Option<Candidate> + use<> {
     let up = up.to_vec();
     move |n| {
-        let (session, number) = (n as usize, n.into());
+        let (session, number) = (session(n), n.into());
         (n < 10).then(|| Candidate {
             session,
             number,
@@ -47,10 +51,10 @@ fn rank(user: &str) -> Rank {
 fn those_that_are_up_and_have_room_are_asked_first() {
     let mut s = search(&[1, 2, 77, 3, 4]);
     let mut asked = Index::default();
-    asked.add(2, 5);
+    asked.add(session(2), 5);
     for wanted in [3, 4, 1] {
         assert!(s.next(&asked, about(&[2, 3, 4], 1), rank, at(1)));
-        assert_eq!((s.offer, s.session), (wanted, wanted as usize));
+        assert_eq!((s.offer, s.session), (wanted, session(wanted)));
     }
     assert!(s.busy && s.reasons.is_empty());
     assert!(!s.next(&asked, about(&[2, 3, 4], 1), rank, at(1)));
@@ -168,7 +172,7 @@ fn each_client_costs_the_same_however_many_wait() {
                 assert!(s.next(&asked, counted, rank, at(turn)));
                 asked.add(s.session, client);
             }
-            let counts = [1, 2].map(|session| asked.count(session));
+            let counts = [1, 2].map(|n| asked.count(session(n)));
             assert_eq!(counts[up as usize - 1], clients as usize);
             assert_eq!(counts.iter().sum::<usize>(), clients as usize);
             up = 3 - up;
