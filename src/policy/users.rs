@@ -5,7 +5,7 @@ use super::text::parse::expected;
 use std::fmt;
 
 /// Groups that all `users` attributes of a table together may name.
-pub const GROUPS_MAX: usize = 256;
+const GROUPS_MAX: usize = 256;
 
 /// `users`: names, `@group`, `!` before either.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

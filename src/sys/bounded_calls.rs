@@ -72,7 +72,7 @@ impl BoundedCalls {
         self.guards = Some(longest);
     }
 
-    pub fn guards(&self) -> bool {
+    fn guards(&self) -> bool {
         self.guards.is_some()
     }
 

@@ -21,7 +21,7 @@ pub const HEADER: usize = 4;
 /// The most bytes of data in a record.
 pub const DATA_MAX: usize = 65_535;
 /// Bytes of a record that says how much its sender has had.
-pub const ACKNOWLEDGEMENT: usize = HEADER + 8;
+const ACKNOWLEDGEMENT: usize = HEADER + 8;
 /// The most bytes of data that a side keeps because the other has not said that it had them.
 pub const UNACKNOWLEDGED_MAX: usize = 4 * 1024 * 1024;
 /// A side says how much it has had after this many bytes of data at most.

@@ -285,7 +285,7 @@ impl<T> Stream<T> {
     }
 
     /// Is there something to be written to the local end?
-    pub(super) fn has_output(&self) -> bool {
+    fn has_output(&self) -> bool {
         !self.held.is_empty() && matches!(self.from_peer, FromPeer::ToLocal | FromPeer::ToLocalLast)
     }
 

@@ -11,9 +11,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 /// What one failure adds.
-pub const STEP: Duration = Duration::from_secs(5);
+const STEP: Duration = Duration::from_secs(5);
 /// The longest penalty.
-pub const PENALTY_MAX: Duration = Duration::from_secs(600);
+const PENALTY_MAX: Duration = Duration::from_secs(600);
 /// Sources with a penalty at most.
 pub const SOURCES_MAX: usize = 65_536;
 
