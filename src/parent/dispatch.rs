@@ -16,6 +16,7 @@ use super::run::Parent;
 use super::sessions;
 use super::sessions::session::{User, local_user};
 use crate::policy::{HostId, PeerName, ServiceId};
+use crate::sys::notify;
 use crate::wire::orders::{self, Named, Refused, RelayEnd, ToNet};
 use std::os::fd::AsFd;
 use std::rc::Rc;
@@ -322,7 +323,7 @@ impl Parent {
                 self.broken(token, why);
             }
             if done {
-                self.tell_askers();
+                self.may_be_reloaded();
                 self.relay_threads.settle(&self.cx, false);
                 return;
             }
@@ -350,8 +351,8 @@ impl Parent {
                 lines::listening(address);
             }
             announce();
+            notify::ready();
         }
-        self.reloaded();
     }
 
     /// Orders a net process to take no new clients, and its sessions to take no new streams.
