@@ -32,7 +32,7 @@ impl Stopped {
 
     /// The second listener is given up; a new net process serves the first.
     fn give_up(&self) {
-        self.d.reload(&format!("listen = 127.0.0.1:0\n{CONF}"));
+        self.d.begin_reload(&format!("listen = 127.0.0.1:0\n{CONF}"));
         until("the new table", || {
             self.d.nets().len() == 2 && self.d.ask("hello\r\n") == HELLO.as_bytes()
         });
@@ -68,11 +68,12 @@ fn an_address_that_was_given_up_is_taken_back_while_the_old_net_has_it() {
     let Some(mut s) = Stopped::new() else { return };
     s.give_up();
     let waits = Client::connect(s.second);
-    let line = s.d.reload(&both(s.second));
-    assert!(!line.contains("refused"), "{line}");
+    s.d.begin_reload(&both(s.second));
     let mut c = waits;
     same(c.send("hello\r\n").read_all(), HELLO);
     s.held = None;
+    let lines = s.d.wait_logs("RELOAD ", 2);
+    assert!(!lines.iter().any(|l| l.contains("refused")), "{lines:?}");
     until("the old net is gone", || !proc::alive(s.net));
     same(Client::connect(s.second).send("hello\r\n").read_all(), HELLO);
     // Given up for good, it is free.

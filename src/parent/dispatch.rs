@@ -15,6 +15,7 @@ use super::sessions::session::{SessionRequest, User, local_user};
 use super::signers::ToSign;
 use super::tokens::{NetToken, RelayThreadToken, SessionToken, Watched};
 use crate::policy::{HostId, PeerName, ServiceId};
+use crate::sys::notify;
 use crate::wire::orders::{self, Named, Refused, RelayEnd, ToNet};
 use std::os::fd::AsFd;
 use std::rc::Rc;
@@ -272,7 +273,7 @@ impl Parent {
                 self.broken(watched, &why);
             }
             if done {
-                self.tell_askers();
+                self.may_be_reloaded();
                 self.relay_threads.settle(&self.cx, false);
                 return;
             }
@@ -310,8 +311,8 @@ impl Parent {
                 lines::listening(address);
             }
             announce();
+            notify::ready();
         }
-        self.reloaded();
     }
 
     /// Orders a net process to take no new clients, and its sessions to take no new streams.

@@ -61,6 +61,8 @@ impl Parent {
         if self.cx.is_ending() {
             return asking.into_iter().for_each(|a| tell(a, ENDS, &[]));
         }
+        // Where reloads come faster than net processes are ready, each has its line.
+        self.say_loaded();
         // Reading a configuration may take long, so pending starts are finished first.
         self.services.settle_all(&mut self.cx);
         self.route();
@@ -116,7 +118,7 @@ impl Parent {
             log::warn(&e);
             warnings.push(e);
         }
-        lines::reload(&origin.to_string(), Ok(now));
+        self.reloads.loaded = Some(now);
         self.cx.counters.reloads += 1;
         // Clients that wait at a port that is given up came under the old table, and are served
         // under it.
@@ -151,21 +153,27 @@ impl Parent {
         waits && self.nets.serving().is_some()
     }
 
-    /// A net process serves the newest table now.
-    pub fn reloaded(&mut self) {
-        notify::ready();
+    /// A reload is over once no net process accepts clients under an older table any more: says so
+    /// to the log, the service manager and those who asked. So whoever waited for any of these
+    /// meets the new table.
+    pub fn may_be_reloaded(&mut self) {
+        if self.reloads.is_under_way() && self.nets.is_alone(&self.cx) {
+            self.say_loaded();
+            notify::ready();
+            let waiting = self.reloads.waiting.drain(..);
+            waiting.for_each(|(a, warnings)| tell(a, RELOADED, &warnings));
+        }
     }
 
-    /// Answers those who asked, once no net process accepts clients under an older table any more.
-    pub fn tell_askers(&mut self) {
-        let waiting = &mut self.reloads.waiting;
-        if !waiting.is_empty() && self.nets.is_alone(&self.cx) {
-            waiting.drain(..).for_each(|(a, warnings)| tell(a, RELOADED, &warnings));
+    fn say_loaded(&mut self) {
+        if let Some(services) = self.reloads.loaded.take() {
+            lines::reload(&self.cx.options.origin.to_string(), Ok(services));
         }
     }
 
     /// fived ends, so no net process will serve the newest table: answers those who asked.
     pub fn not_reloaded(&mut self) {
+        self.say_loaded();
         let waiting = self.reloads.waiting.drain(..).map(|(a, _)| a);
         let all = waiting.chain(self.reloads.asking.drain(..));
         all.for_each(|a| tell(a, ENDS, &[]));

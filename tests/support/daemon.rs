@@ -478,12 +478,17 @@ impl Daemon {
         kill(Pid::from_raw(self.parent_pid()), signal).expect("kill");
     }
 
-    /// Writes the configuration anew and has it read; waits for the log to say so.
+    /// Writes the configuration anew and has it read.
+    pub fn begin_reload(&self, conf: &str) {
+        self.place.write("fived.conf", &format!("state_directory = @DIR@/state\n{conf}"), 0o644);
+        self.signal(Signal::SIGHUP);
+    }
+
+    /// The same, and waits for the log to say that the configuration is served.
     #[track_caller]
     pub fn reload(&self, conf: &str) -> String {
         let n = self.log().matches("RELOAD ").count();
-        self.place.write("fived.conf", &format!("state_directory = @DIR@/state\n{conf}"), 0o644);
-        self.signal(Signal::SIGHUP);
+        self.begin_reload(conf);
         self.wait_logs("RELOAD ", n + 1).pop().expect("a line")
     }
 

@@ -17,6 +17,8 @@ pub const GATHERING: Duration = REPEAT.saturating_mul(2);
 pub struct Reloads {
     /// The next reload is for them. None before them is an answer to their question.
     pub asking: Vec<Asker>,
+    /// How many services the new table has, until the log says that it is served.
+    pub loaded: Option<usize>,
     /// They wait until the new table is served, each with the warnings of its reload.
     pub waiting: Vec<(Asker, Vec<String>)>,
     /// When the configuration was read last.
@@ -31,6 +33,11 @@ impl Reloads {
     /// Has it asked already? Then it has repeated its signal before it was acknowledged.
     pub fn has(&self, asker: Asker) -> bool {
         self.asking.contains(&asker) || self.waiting.iter().any(|(a, _)| *a == asker)
+    }
+
+    /// Is somebody still to be told that the new table is served?
+    pub fn is_under_way(&self) -> bool {
+        self.loaded.is_some() || !self.waiting.is_empty()
     }
 
     /// May one reload be enough for this asker and others?
