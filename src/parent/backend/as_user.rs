@@ -89,7 +89,7 @@ impl AsUser {
             return Turn::Now;
         }
         let mut in_the_way = self.late.iter().filter(|l| left == 0 || of_user(l));
-        match in_the_way.all(|l| turns::hangs(l.age())) {
+        match in_the_way.all(turns::hangs) {
             true => Turn::Never,
             false => Turn::Later,
         }
