@@ -5,7 +5,7 @@
 
 use super::targets::Target;
 use super::tried::{Connecting, Tried};
-use crate::parent::arrival::{Arrival, StartError};
+use crate::parent::arrival::{StartError, Who};
 use crate::parent::config::catalog;
 use crate::parent::context::Context;
 use crate::parent::services::deferred::{Deferrable, Deferred};
@@ -38,8 +38,8 @@ struct DeferredConnect {
 }
 
 impl Deferrable for DeferredConnect {
-    fn arrival(&self) -> &Arrival {
-        &self.connecting.arrival
+    fn who(&self) -> &Who {
+        &self.connecting.arrival.who
     }
 }
 
