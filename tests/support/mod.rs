@@ -5,8 +5,9 @@
 //! process id. Tests run as root and as an ordinary user; what needs more than there is says so and
 //! is skipped (`FIVED_NO_SKIP=1` makes that a failure).
 //!
-//! In a configuration's text `@DIR@` is the test's directory, `@KEYS@` one for files of keys, and
-//! `@USER@` somebody whom services may run as.
+//! In a configuration's text `@DIR@` is the test's directory, `@KEYS@` one for files of keys,
+//! `@NET@` a network of 256 addresses of the loopback, and `@USER@` somebody whom services may run
+//! as.
 
 #![allow(dead_code, unused_imports)] // Each test file uses its own part of this.
 
@@ -23,7 +24,7 @@ mod trial;
 pub use client::{Client, connect_from, reset};
 pub use daemon::{Builder, Daemon};
 pub use five::Five;
-pub use free::{free_address, free_port};
+pub use free::{free_address, free_port, own_network};
 pub use place::{Place, kill_and_wait, nobody_writes, read, run, run_with};
 pub use trial::{trial, trial_size};
 
