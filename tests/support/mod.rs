@@ -63,6 +63,28 @@ pub fn root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
+/// May we look into the processes of other users, as net is one? Root may not in each container. If
+/// not, the test was told to be skipped.
+pub fn looks_into_net() -> bool {
+    const CAP_SYS_PTRACE: u64 = 1 << 19;
+    let rights = proc::status(std::process::id() as i32, "CapEff");
+    let rights = u64::from_str_radix(&rights, 16).expect("a mask");
+    let may = root() && rights & CAP_SYS_PTRACE != 0;
+    if !may {
+        skip("needs root with CAP_SYS_PTRACE");
+    }
+    may
+}
+
+/// The same, and may a script do there what a captured net could do?
+pub fn takes_net_over() -> bool {
+    let can = installed("python3");
+    if !can {
+        skip("needs python3");
+    }
+    can && looks_into_net()
+}
+
 /// Whom services run as: nobody, or the user who runs the tests.
 pub fn user() -> String {
     if root() {
