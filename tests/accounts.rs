@@ -347,27 +347,30 @@ const PORTS: &str = "
 inetd = @DIR@/inetd.conf
 hello stream tcp nowait nobody /bin/echo echo hello
 demos stream tcp nowait nobody /bin/echo echo demos
- port = 127.0.5.11:demo
+ port = @NET@.11:demo
 ";
-const INETD: &str = "127.0.5.12:demo stream tcp nowait nobody /bin/echo echo inetd\n";
+const INETD: &str = "@NET@.12:demo stream tcp nowait nobody /bin/echo echo inetd\n";
 
 #[test]
 fn names_of_ports_and_a_directory_that_does_not_answer() {
     let Some(d) = with_directory(PORTS) else { return };
     let d = d.file("inetd.conf", INETD).start();
-    let at = |address: &str| Client::connect(address.parse().expect("an address")).read_all();
+    let at = |end: &str| {
+        let address = format!("{}.{end}", own_network());
+        Client::connect(address.parse().expect("an address")).read_all()
+    };
     let served = || {
-        same(at("127.0.5.11:5411"), "demos\n");
-        same(at("127.0.5.12:5411"), "inetd\n");
+        same(at("11:5411"), "demos\n");
+        same(at("12:5411"), "inetd\n");
     };
     served();
 
     // It does not answer: what was known stays, and what /etc/services has is found.
     d.place.write("hangs", "", 0o644);
-    let unknown = "127.0.5.12:unknown stream tcp nowait nobody /bin/echo echo unknown\n";
+    let unknown = "@NET@.12:unknown stream tcp nowait nobody /bin/echo echo unknown\n";
     d.place.write("inetd.conf", &format!("{unknown}{INETD}"), 0o644);
-    let listed = " port = 127.0.5.11:demo 127.0.5.11:discard\n";
-    let line = d.reload(&PORTS.replace(" port = 127.0.5.11:demo\n", listed));
+    let listed = " port = @NET@.11:demo @NET@.11:discard\n";
+    let line = d.reload(&PORTS.replace(" port = @NET@.11:demo\n", listed));
     assert!(line.ends_with(" services=4"), "{line}");
     let line = d.wait_log("WARN ports: ");
     let why = "ports: unknown/tcp and 1 other: no answer within 3 s: they stay as in the configuration before";
@@ -376,11 +379,11 @@ fn names_of_ports_and_a_directory_that_does_not_answer() {
         "unknown: not served: expected a port: a number from 0 to 65535, or a name of services(5)",
     );
     served();
-    same(at("127.0.5.11:9"), "demos\n");
+    same(at("11:9"), "demos\n");
     assert!(!d.log().contains("found \"demo\""), "{}", d.log());
 
     // A row whose name has no answer and had none before: as for a name that does not exist.
-    let line = d.reload(&PORTS.replace("127.0.5.11:demo", "127.0.5.11:missing"));
+    let line = d.reload(&PORTS.replace("@NET@.11:demo", "@NET@.11:missing"));
     assert!(line.contains(" refused "), "{line}");
     d.wait_log("port: expected a number or a name of services(5), found \"missing\"");
     served();

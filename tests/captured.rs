@@ -16,7 +16,7 @@ use fived::wire::run::Way;
 use nix::sys::signal::Signal;
 use std::io::Read;
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use support::*;
 
@@ -35,6 +35,24 @@ const HELLO: &str = "+Go\r\nhello\n";
 /// A script that can make clients: what is handed over as one must have come to a listener of net's.
 fn with_client(script: &str) -> String {
     format!("{}{script}", include_str!("support/client_of_net.py"))
+}
+
+/// Runs such a script until it has printed a line of five bytes: the script, which waits for the end
+/// of its input, and the line.
+fn says(script: &str, args: &[&str]) -> (Child, [u8; 5]) {
+    let mut python = Command::new("python3");
+    python.args(["-c", &with_client(script)]).args(args);
+    let pipes = python.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut said = pipes.spawn().expect("python3");
+    let mut line = [0; 5];
+    said.stdout.take().expect("piped").read_exact(&mut line).expect("a line");
+    (said, line)
+}
+
+/// This net process is ended, the `n`th for an order, and another one serves.
+fn is_ended(d: &Daemon, net: i32, n: usize) {
+    until("it is ended", || d.log().matches(": a forbidden order; fived ends it").count() == n);
+    until("another net serves", || matches!(d.nets()[..], [other] if other != net));
 }
 
 /// Arguments: the parent's pid, how many net processes are taken over, orders. Each says up to 50 of
@@ -121,8 +139,8 @@ print(said)
 
 #[test]
 fn whatever_a_captured_net_says_only_it_is_ended() {
-    if !root() || !installed("python3") {
-        return skip("needs root and python3");
+    if !takes_net_over() {
+        return;
     }
     let lives = trial_size("orders", 4, 150);
     let d = Daemon::with(CONF).start();
@@ -206,8 +224,8 @@ print(len(found))
 /// be a client from this computer.
 #[test]
 fn what_fived_has_connected_is_no_client() {
-    if !root() || !installed("python3") {
-        return skip("needs root and python3");
+    if !takes_net_over() {
+        return;
     }
     let server = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
     let upstream = server.local_addr().expect("it is bound");
@@ -228,8 +246,7 @@ fn what_fived_has_connected_is_no_client() {
             .output()
             .expect("python3");
         same(said.stdout, "1\n");
-        until("it is ended", || d.log().matches(": a forbidden order; fived ends it").count() == n);
-        until("another net serves", || matches!(d.nets()[..], [other] if other != net));
+        is_ended(&d, net, n);
         same(d.ask("near\r\n"), "+Go\r\nnear\n");
         d.log().matches("START service=near ").count() > n
     };
@@ -309,8 +326,8 @@ os._exit(0)
 /// Descriptors that nobody takes are closed where they came to: by the parent, in its only thread.
 #[test]
 fn nothing_that_net_sends_keeps_the_parent_from_its_work() {
-    if !root() || !installed("python3") {
-        return skip("needs root and python3");
+    if !takes_net_over() {
+        return;
     }
     let start = hex(
         &FromNet::Start { service: 0, host: 0, addresses: ClientAddresses::default() }.encode()
@@ -322,17 +339,9 @@ fn nothing_that_net_sends_keeps_the_parent_from_its_work() {
         let mut d = Daemon::with(CONF).start();
         same(d.ask("hello\r\n"), HELLO);
         let net = d.net_pid();
-        let mut said = Command::new("python3")
-            .args(["-c", &with_client(LINGERS), &d.parent_pid().to_string(), &net.to_string(), at])
-            .args([&start, &session, &name])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("python3");
-        let mut line = [0; 5];
-        said.stdout.take().expect("piped").read_exact(&mut line).expect("a line");
-        until("it is ended", || d.log().contains(": a forbidden order; fived ends it"));
-        until("another net serves", || matches!(d.nets()[..], [other] if other != net));
+        let pids = [d.parent_pid(), net].map(|pid| pid.to_string());
+        let (mut said, _) = says(LINGERS, &[&pids[0], &pids[1], at, &start, &session, &name]);
+        is_ended(&d, net, 1);
         same(d.ask("hello\r\n"), HELLO);
         d.signal(Signal::SIGTERM);
         d.wait();
@@ -367,8 +376,8 @@ os.kill(parent, signal.SIGCONT)
 /// The last one who has a Unix socket closes all that is in its queue.
 #[test]
 fn what_lies_in_the_queue_of_a_socket_keeps_nobody_waiting() {
-    if !root() || !installed("python3") {
-        return skip("needs root and python3");
+    if !takes_net_over() {
+        return;
     }
     let session =
         hex(&FromNet::Session { tls_port: None, addresses: ClientAddresses::default() }.encode());
@@ -440,28 +449,21 @@ if server:
 /// a Unix socket.
 #[test]
 fn a_file_whose_close_waits_keeps_nobody_waiting() {
-    if !root() || !installed("python3") {
-        return skip("needs root and python3");
+    if !takes_net_over() {
+        return;
     }
     for what in ["null", "fuse", "longer", "more"] {
         let d = Daemon::with(CONF).start();
         same(d.ask("hello\r\n"), HELLO);
         let net = d.net_pid();
-        let mut said = Command::new("python3")
-            .args(["-c", HANDS_FILE, &net.to_string(), &hex(&on_client(0).encode()), what])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("python3");
-        let mut line = [0; 5];
-        said.stdout.take().expect("piped").read_exact(&mut line).expect("a line");
+        let order = hex(&on_client(0).encode());
+        let (mut said, line) = says(HANDS_FILE, &[&net.to_string(), &order, what]);
         if &line == b"none\n" {
             said.wait().expect("python3");
             return;
         }
         let began = Instant::now();
-        until("it is ended", || d.log().contains(": a forbidden order; fived ends it"));
-        until("another net serves", || matches!(d.nets()[..], [other] if other != net));
+        is_ended(&d, net, 1);
         same(d.ask("hello\r\n"), HELLO);
         assert!(began.elapsed() < TIMEOUT, "{what}: it waits for two minutes");
         drop(said.stdin.take());
@@ -495,8 +497,8 @@ sys.stdin.read()
 /// that net has long been replaced.
 #[test]
 fn a_service_gets_nothing_but_its_client_s_socket() {
-    if !root() || !installed("python3") {
-        return skip("needs root and python3");
+    if !takes_net_over() {
+        return;
     }
     let session =
         hex(&FromNet::Session { tls_port: None, addresses: ClientAddresses::default() }.encode());
@@ -513,8 +515,7 @@ fn a_service_gets_nothing_but_its_client_s_socket() {
     ]);
     let pipes = python.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut python = pipes.spawn().expect("python3");
-    until("it is ended", || d.log().contains(": a forbidden order; fived ends it"));
-    until("another net serves", || matches!(d.nets()[..], [other] if other != net));
+    is_ended(&d, net, 1);
     assert!(!d.log().contains("START"), "{}", d.log());
     // Until then the session has both ends of its channel.
     drop(python.stdin.take());
@@ -546,8 +547,8 @@ sys.stdin.read()
 /// Where bytes are counted, the line about a service's end waits for the counts of its stream.
 #[test]
 fn no_service_ends_without_a_line_in_the_log() {
-    if !root() || !installed("python3") {
-        return skip("needs root and python3");
+    if !takes_net_over() {
+        return;
     }
     let session =
         hex(&FromNet::Session { tls_port: None, addresses: ClientAddresses::default() }.encode());
@@ -557,20 +558,8 @@ fn no_service_ends_without_a_line_in_the_log() {
          nap stream tcp nowait @USER@ /bin/sleep sleep 1\n",
     )
     .start();
-    let mut said = Command::new("python3")
-        .args([
-            "-c",
-            &with_client(SAYS_TWICE),
-            &d.net_pid().to_string(),
-            &session,
-            &hex(&start.encode()),
-        ])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("python3");
-    let mut line = [0; 5];
-    said.stdout.take().expect("piped").read_exact(&mut line).expect("a line");
+    let args = [&d.net_pid().to_string(), &session, &hex(&start.encode())];
+    let (mut said, _) = says(SAYS_TWICE, &args.map(String::as_str));
     d.wait_log("START service=nap ");
     until("nothing runs", || d.services().is_empty());
     kill_and_wait(&mut said);
@@ -585,8 +574,8 @@ fn no_service_ends_without_a_line_in_the_log() {
 /// may have streams.
 #[test]
 fn services_whose_bytes_nobody_counts_do_not_pile_up() {
-    if !root() || !installed("python3") {
-        return skip("needs root and python3");
+    if !takes_net_over() {
+        return;
     }
     let d = Daemon::with(
         "max_streams = 2\nmax_streams_anonymous = 2\n\
@@ -632,8 +621,8 @@ own.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
 /// net.
 #[test]
 fn a_connection_of_another_network_is_no_client() {
-    if !root() || !installed("python3") {
-        return skip("needs root and python3");
+    if !takes_net_over() {
+        return;
     }
     let order =
         FromNet::Start { service: 1, host: 0, addresses: ClientAddresses::default() }.encode();
@@ -643,8 +632,7 @@ fn a_connection_of_another_network_is_no_client() {
     let mut python = Command::new("python3");
     python.args(["-c", FROM_ANOTHER_NETWORK, &net.to_string(), &order, "192.0.2.1"]);
     same(python.output().expect("python3").stderr, "");
-    until("it is ended", || d.log().contains(": a forbidden order; fived ends it"));
-    until("another net serves", || matches!(d.nets()[..], [other] if other != net));
+    is_ended(&d, net, 1);
     assert!(!d.log().contains("START service=hidden "), "{}", d.log());
     same(d.ask("hello\r\n"), HELLO);
 }
@@ -686,8 +674,8 @@ os._exit(0)
 /// the parent receives only from sockets that it has made itself.
 #[test]
 fn nobody_has_the_socket_that_the_parent_receives_from() {
-    if !root() || !installed("python3") {
-        return skip("needs root and python3");
+    if !takes_net_over() {
+        return;
     }
     let session =
         hex(&FromNet::Session { tls_port: None, addresses: ClientAddresses::default() }.encode());
@@ -696,14 +684,8 @@ fn nobody_has_the_socket_that_the_parent_receives_from() {
         let d = Daemon::with(CONF).start();
         same(d.ask("hello\r\n"), HELLO);
         let open = proc::descriptors(d.parent_pid()).len();
-        let mut said = Command::new("python3")
-            .args(["-c", &with_client(SHARES_AN_END), &d.net_pid().to_string(), &session, &order])
-            .arg(what)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("python3");
-        said.stdout.take().expect("piped").read_exact(&mut [0; 5]).expect("a line");
+        let net = d.net_pid().to_string();
+        let (mut said, _) = says(SHARES_AN_END, &[&net, &session, &order, what]);
         let began = Instant::now();
         same(d.ask("hello\r\n"), HELLO);
         assert!(began.elapsed() < TIMEOUT, "the lock is kept for two minutes");
@@ -748,26 +730,20 @@ os._exit(0)
 /// The parent asks no socket for its addresses that somebody else has, too.
 #[test]
 fn whoever_keeps_the_lock_of_a_client_s_socket_keeps_it_from_nobody() {
-    if !root() || !installed("python3") {
-        return skip("needs root and python3");
+    if !takes_net_over() {
+        return;
     }
     let session = FromNet::Session { tls_port: None, addresses: ClientAddresses::default() };
-    for says in ["right", "wrong", "nothing"] {
+    for right in ["right", "wrong", "nothing"] {
         let d = Daemon::with(CONF).start();
         same(d.ask("hello\r\n"), HELLO);
-        let mut said = Command::new("python3")
-            .args(["-c", &with_client(SAYS_ADDRESSES), &d.net_pid().to_string()])
-            .args([&hex(&session.encode()), says, "lock"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("python3");
-        said.stdout.take().expect("piped").read_exact(&mut [0; 5]).expect("a line");
+        let (net, order) = (d.net_pid().to_string(), hex(&session.encode()));
+        let (mut said, _) = says(SAYS_ADDRESSES, &[&net, &order, right, "lock"]);
         let began = Instant::now();
         for _ in 0..20 {
             same(d.ask("hello\r\n"), HELLO);
         }
-        assert!(began.elapsed() < TIMEOUT, "{says}: the lock is kept for two minutes");
+        assert!(began.elapsed() < TIMEOUT, "{right}: the lock is kept for two minutes");
         kill_and_wait(&mut said);
         d.signal(Signal::SIGTERM);
     }
@@ -777,8 +753,8 @@ fn whoever_keeps_the_lock_of_a_client_s_socket_keeps_it_from_nobody() {
 /// client over once more. Nothing that the parent does with it waits for that lock.
 #[test]
 fn a_client_that_a_service_has_already_keeps_nobody_waiting() {
-    if !root() || !installed("python3") {
-        return skip("needs root and python3");
+    if !takes_net_over() {
+        return;
     }
     let upstream = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
     let conf = format!(
@@ -789,7 +765,7 @@ fn a_client_that_a_service_has_already_keeps_nobody_waiting() {
     );
     let none = ClientAddresses::default();
     let start = |service| FromNet::Start { service, host: 0, addresses: none };
-    for (order, says, to) in [
+    for (order, right, to) in [
         (start(4), "right", "door"),
         (start(0), "nothing", "path"),
         (FromNet::AtPort { addresses: none }, "right", "port"),
@@ -798,19 +774,14 @@ fn a_client_that_a_service_has_already_keeps_nobody_waiting() {
         d.wait_log(&format!("listening on {}", d.place.at("fived")));
         same(d.ask("hello\r\n"), HELLO);
         let at = match to {
-            "path" => vec![d.place.at("fived")],
-            "port" => vec![d.port(0).port().to_string()],
-            _ => Vec::new(),
+            "path" => Some(d.place.at("fived")),
+            "port" => Some(d.port(0).port().to_string()),
+            _ => None,
         };
-        let mut said = Command::new("python3")
-            .args(["-c", &with_client(SAYS_ADDRESSES), &d.net_pid().to_string()])
-            .args([&hex(&order.encode()), says, "lock"])
-            .args(at)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("python3");
-        said.stdout.take().expect("piped").read_exact(&mut [0; 5]).expect("a line");
+        let (net, order) = (d.net_pid().to_string(), hex(&order.encode()));
+        let mut args = vec![&*net, &order, right, "lock"];
+        args.extend(at.as_deref());
+        let (mut said, _) = says(SAYS_ADDRESSES, &args);
         let began = Instant::now();
         for _ in 0..20 {
             same(d.ask("hello\r\n"), HELLO);
@@ -824,8 +795,8 @@ fn a_client_that_a_service_has_already_keeps_nobody_waiting() {
 /// An address is that of the client's socket, whatever net says.
 #[test]
 fn a_net_process_cannot_say_who_its_client_is() {
-    if !root() || !installed("python3") {
-        return skip("needs root and python3");
+    if !takes_net_over() {
+        return;
     }
     let d = Daemon::with(CONF).start();
     let order = FromNet::Start { service: 1, host: 0, addresses: ClientAddresses::default() };
@@ -888,21 +859,15 @@ os._exit(0)
 /// A process that waits for a lock cannot be killed, and a local user may have its channel.
 #[test]
 fn a_net_that_was_killed_says_nothing_more_even_if_it_cannot_end() {
-    if !root() || !installed("python3") {
-        return skip("needs root and python3");
+    if !takes_net_over() {
+        return;
     }
     let start =
         FromNet::Start { service: 0, host: 0, addresses: ClientAddresses::default() }.encode();
     let d = Daemon::with(&format!("login_timeout = 2s\n{CONF}")).start();
     let net = d.net_pid();
-    let mut said = Command::new("python3")
-        .args(["-c", &with_client(CANNOT_END), &net.to_string()])
-        .args([hex(&FromNet::ListenersClosed.encode()), hex(&start)])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("python3");
-    said.stdout.take().expect("piped").read_exact(&mut [0; 5]).expect("a line");
+    let orders = [hex(&FromNet::ListenersClosed.encode()), hex(&start)];
+    let (mut said, _) = says(CANNOT_END, &[&net.to_string(), &orders[0], &orders[1]]);
     d.wait_log("END session=");
     until("another serves", || d.ask("hello\r\n") == HELLO.as_bytes());
     assert!(proc::stat(net).is_some(), "it has not ended");
@@ -928,8 +893,8 @@ select.select([pidfd], [], [], 60)
 /// Any user can connect to any server: that is no client from there.
 #[test]
 fn a_connection_to_another_server_is_no_client_from_there() {
-    if !root() || !installed("python3") {
-        return skip("needs root and python3");
+    if !takes_net_over() {
+        return;
     }
     let near = "near stream tcp nowait @USER@ /bin/echo echo near\n only_from = 127.0.0.1\n";
     let d = Daemon::with(near).start();
@@ -940,8 +905,7 @@ fn a_connection_to_another_server_is_no_client_from_there() {
     let mut python = Command::new("python3");
     python.args(["-c", CONNECTED, &net.to_string(), &order]);
     same(python.output().expect("python3").stderr, "");
-    until("it is ended", || d.log().contains(": a forbidden order; fived ends it"));
-    until("another net serves", || matches!(d.nets()[..], [other] if other != net));
+    is_ended(&d, net, 1);
     assert!(!d.log().contains("START"), "{}", d.log());
     same(d.ask("near\r\n"), "+Go\r\nnear\n");
 }
@@ -965,8 +929,8 @@ for n, order in enumerate(sys.argv[3:]):
 /// After a reload a net process finishes what it has, for as long as its services run.
 #[test]
 fn a_net_of_a_table_that_was_replaced_begins_nothing_for_ever() {
-    if !root() || !installed("python3") {
-        return skip("needs root and python3");
+    if !takes_net_over() {
+        return;
     }
     let timeouts = "request_timeout = 1s\nlogin_timeout = 1s\nresume_timeout = 0\nresume_timeout_anonymous = 0\n";
     let conf = format!("{timeouts}cat stream tcp nowait @USER@ /bin/cat cat\n");
@@ -1144,8 +1108,8 @@ fn start(service: u32, way: Way) -> Ask {
 /// The rules that net keeps are kept by the parent, too.
 #[test]
 fn it_gets_nothing_that_its_client_may_not_have() {
-    if !root() || !installed("python3") {
-        return skip("needs root and python3");
+    if !takes_net_over() {
+        return;
     }
     let d = Daemon::with(&format!(
         "{CONF}here stream tcp nowait @USER@ /bin/echo echo here\n tls_port = 127.0.0.1:0\n\
@@ -1208,10 +1172,8 @@ fn it_gets_nothing_that_its_client_may_not_have() {
     for (n, (what, steps)) in forbidden.into_iter().enumerate() {
         let net = d.net_pid();
         let said = says(steps);
-        let ended = |log: &str| log.matches(": a forbidden order; fived ends it").count() == n + 1;
         assert!(said.status.success(), "{what}: {said:?}");
-        until(what, || ended(&d.log()));
-        until("another net serves", || matches!(d.nets()[..], [other] if other != net));
+        is_ended(&d, net, n + 1);
     }
     assert!(!d.log().contains("START "), "{}", d.log());
     same(d.ask("hello\r\n"), HELLO);
@@ -1228,9 +1190,7 @@ fn each_ends_its_net(d: &Daemon, all: Vec<(&str, Steps)>) {
             .output()
             .expect("python3");
         assert!(said.status.success(), "{what}: {said:?}");
-        let ended = || d.log().matches(": a forbidden order; fived ends it").count() == n + 1;
-        until(what, ended);
-        until("another net serves", || matches!(d.nets()[..], [other] if other != net));
+        is_ended(d, net, n + 1);
     }
 }
 
@@ -1245,8 +1205,8 @@ fn claim(n: u8) -> Ask {
 /// Net asks for none of this. The parent does not rely on that.
 #[test]
 fn what_net_never_asks_for_ends_it() {
-    if !root() || !installed("python3") {
-        return skip("needs root and python3");
+    if !takes_net_over() {
+        return;
     }
     let d = Daemon::with(&format!(
         "proxy_from = 127.0.0.0/8\npasswords = @DIR@/passwd\n{CONF}\
@@ -1313,8 +1273,8 @@ fn what_net_never_asks_for_ends_it() {
 /// A session answers each claim of it. One that does not gets no more of them.
 #[test]
 fn claims_do_not_pile_up_at_a_session_that_answers_none() {
-    if !root() || !installed("python3") {
-        return skip("needs root and python3");
+    if !takes_net_over() {
+        return;
     }
     let d = Daemon::with(CONF).start();
     let door = format!("at:{}", d.address().port());

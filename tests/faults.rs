@@ -11,13 +11,16 @@ mod yamux_raw;
 use nix::sys::signal::Signal;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use support::*;
 
-const CONF: &str = "hello stream tcp nowait @USER@ /bin/echo echo hello\n";
-const NEW: &str = "hello stream tcp nowait @USER@ /bin/echo echo hello\nnew stream tcp nowait @USER@ /bin/echo echo new\n";
+const CONF: &str = "hello stream tcp nowait @USER@ /bin/echo echo hello\n\
+    here stream unix nowait @USER@ /bin/echo echo here\n port = @DIR@/here\n";
+const NEW: &str = "new stream tcp nowait @USER@ /bin/echo echo new\n";
+const HERE: &[u8] = b"here\n";
 const HELLO: &[u8] = b"+Go\r\nhello\n";
 const HELLO_OF_HOST: &[u8] = b"+ Success\r\nWhich VHOST? Host  selected\r\n+Go\r\nhello\n";
 
@@ -31,9 +34,12 @@ const PARENT: &[(&str, &str)] = &[
     ("recvmsg", "ENOMEM"),
     ("epoll_wait", "EINTR"),
     ("epoll_ctl", "ENOMEM"),
+    ("recvfrom", "ENOMEM"),
+    ("socket", "EMFILE"),
     ("socketpair", "EMFILE"),
     ("fcntl", "EMFILE"),
     ("clone", "EAGAIN"),
+    ("clone3", "EAGAIN"),
     ("openat", "EMFILE"),
     ("memfd_create", "ENOMEM"),
     ("getpeername", "ENOBUFS"),
@@ -96,6 +102,13 @@ fn ask(to: SocketAddr, request: &str) -> Vec<u8> {
     answer(c, request)
 }
 
+/// At the Unix socket, where the parent accepts.
+fn ask_here(d: &Daemon) -> Vec<u8> {
+    let Ok(c) = UnixStream::connect(d.place.at("here")) else { return Vec::new() };
+    c.set_read_timeout(Some(ANSWERED)).expect("a timeout");
+    answer(c, "here")
+}
+
 fn encrypted(to: SocketAddr) -> Option<tls::Tls> {
     tls::Tls::with(connect(to)?, "nobody.example", tls::config(&[]))
         .inspect_err(|e| not_hung(e, "TLS"))
@@ -154,13 +167,15 @@ fn live(mut d: Daemon, what: &str) {
         ask(d.address(), "hello\r\n");
         ask_in_tls(d.address(), "hello\r\n");
         ask_in_streams(d.address(), "hello\r\n");
+        ask_here(&d);
     }
-    d.place.write("fived.conf", &format!("state_directory = @DIR@/state\n{NEW}"), 0o644);
+    d.place.write("fived.conf", &format!("state_directory = @DIR@/state\n{CONF}{NEW}"), 0o644);
     d.signal(Signal::SIGHUP);
     d.wait_log("RELOAD ");
     ask(d.address(), "new\r\n");
     ask_in_tls(d.address(), "hello\r\n");
     ask_in_streams(d.address(), "hello\r\n");
+    ask_here(&d);
     let mut refused = 0;
     until(&format!("{what}: the new table is served"), || {
         let now = d.log().matches(" refused mistakes=").count();
@@ -179,6 +194,7 @@ fn live(mut d: Daemon, what: &str) {
         served == 3
     });
     until(&format!("{what}: TLS is served"), || ask_in_tls(d.address(), "hello\r\n") == HELLO);
+    until(&format!("{what}: the Unix socket is served"), || ask_here(&d) == HERE);
     until(&format!("{what}: streams are served"), || {
         ask_in_streams(d.address(), "hello\r\n") == [HELLO, HELLO_OF_HOST]
     });

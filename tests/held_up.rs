@@ -1,44 +1,17 @@
 //! A service that hangs on its way to exec, here in a working directory whose file system does not
 //! answer, holds up nobody else.
 
+#[path = "support/hung.rs"]
+mod hung;
 mod support;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+use hung::{Hung, answers_after};
+use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::Signal;
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use support::*;
-
-/// A file system (fuse(4)) that answers nothing; its end lets go of everybody.
-struct Hung {
-    at: String,
-    device: File,
-    _place: Place,
-}
-
-impl Hung {
-    fn new() -> Option<Hung> {
-        let place = Place::new();
-        let device = OpenOptions::new().read(true).write(true).open("/dev/fuse").ok()?;
-        let at = place.at("hung");
-        std::fs::create_dir(&at).expect("directory");
-        let options =
-            format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other", device.as_raw_fd());
-        mount(Some("hung"), &*at, Some("fuse"), MsFlags::empty(), Some(&*options)).ok()?;
-        Some(Hung { at, device, _place: place })
-    }
-}
-
-impl Drop for Hung {
-    fn drop(&mut self) {
-        // Its end may have unmounted it, where nobody used it any more.
-        let _ = umount2(&*self.at, MntFlags::MNT_DETACH);
-    }
-}
 
 const STUCK: &str = "stuck\r\n";
 const HELLO: &str = "+Go\r\nhello\n";
@@ -91,6 +64,36 @@ fn a_start_that_hangs_holds_up_no_other() {
     until("nothing is left of them", || d.services().is_empty());
 }
 
+/// Starts that had no processor do not hang: neither had fived.
+#[test]
+fn a_computer_that_stood_still_is_not_busy() {
+    let once = || {
+        let (d, hung) = daemon("")?;
+        let asked = answers_after(&hung.device, None);
+        let mut stuck: Vec<Client> = (0..12).map(|_| d.connect()).collect();
+        for c in &mut stuck {
+            c.send(STUCK);
+        }
+        until("all wait", || asked.load(Relaxed) == stuck.len());
+        d.signal(Signal::SIGSTOP);
+        std::thread::sleep(Duration::from_millis(1500));
+        let mut next = d.connect();
+        next.send(STUCK);
+        let mut other = d.connect();
+        other.send("hello\r\n");
+        d.signal(Signal::SIGCONT);
+        same(other.read_all(), HELLO);
+        // It has its turn when the file system is ended, and is not there any more.
+        let _ = umount2(&*hung.at, MntFlags::MNT_FORCE);
+        let answer = next.read_all();
+        assert!(answer == FAILED.as_bytes() || answer == BUSY.as_bytes(), "{answer:?}");
+        Some(answer)
+    };
+    // Where it took long before and after, they did hang for too long.
+    let waited = (0..4).any(|_| once().is_none_or(|answer| answer == FAILED.as_bytes()));
+    assert!(waited, "it was refused each time");
+}
+
 #[test]
 fn a_start_that_hangs_for_too_long_is_killed() {
     let Some((d, _hung)) = daemon("") else { return };
@@ -98,46 +101,6 @@ fn a_start_that_hangs_for_too_long_is_killed() {
     let line = d.wait_log("REFUSE service=stuck host= from=127.0.0.1 reason=failed");
     assert!(line.contains("stopped"), "{line}");
     until("nothing is left of it", || d.services().is_empty());
-}
-
-/// Answers what mounts it, and every other question after this time, with success; None: never.
-/// It takes what it is asked: whoever asks then cannot be killed any more. Returned: how many
-/// questions there were.
-fn answers_after(device: &File, time: Option<Duration>) -> Arc<AtomicUsize> {
-    const INIT: u32 = 26;
-    const INTERRUPT: u32 = 36;
-    const HEAD: usize = 16;
-    const INIT_ANSWER: usize = 80;
-    let mut device = device.try_clone().expect("descriptor");
-    let count = Arc::new(AtomicUsize::new(0));
-    let counted = count.clone();
-    std::thread::spawn(move || {
-        let mut asked = vec![0; 1 << 17];
-        while let Ok(40..) = device.read(&mut asked) {
-            let is_init = asked[4..8] == INIT.to_ne_bytes();
-            let mut answer = vec![0u8; if is_init { INIT_ANSWER } else { HEAD }];
-            let length = answer.len() as u32;
-            answer[..4].copy_from_slice(&length.to_ne_bytes());
-            answer[8..HEAD].copy_from_slice(&asked[8..HEAD]);
-            if is_init {
-                // Version 7.31 (fuse(4)).
-                answer[HEAD..HEAD + 8].copy_from_slice(&[7, 0, 0, 0, 31, 0, 0, 0]);
-                device.write_all(&answer).expect("answer");
-                continue;
-            }
-            let is_question = asked[4..8] != INTERRUPT.to_ne_bytes();
-            counted.fetch_add(usize::from(is_question), Relaxed);
-            if let Some(time) = time {
-                let mut device = device.try_clone().expect("descriptor");
-                std::thread::spawn(move || {
-                    std::thread::sleep(time);
-                    // Whoever asked may be gone.
-                    let _ = device.write_all(&answer);
-                });
-            }
-        }
-    });
-    count
 }
 
 /// The loop waits once in vain for a child of a user whose file system is slow; then it knows.

@@ -21,9 +21,10 @@ struct NameServer {
 }
 
 impl NameServer {
-    /// `known`: names and the last numbers of their addresses, `127.0.0.N`.
-    fn new(at: &str, known: &'static [(&'static str, u8)]) -> NameServer {
-        let socket = UdpSocket::bind((at, 53)).expect("the name server's port");
+    /// `n`: the last number of its own address; `known`: names and those of theirs, `127.0.0.N`.
+    fn new(n: u8, known: &'static [(&'static str, u8)]) -> NameServer {
+        let at = format!("{}.{n}", own_network());
+        let socket = UdpSocket::bind((&*at, 53)).expect("the name server's port");
         let (silent, asked) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Vec<String>>>::default());
         let (quiet, questions) = (silent.clone(), asked.clone());
         std::thread::spawn(move || {
@@ -37,7 +38,7 @@ impl NameServer {
                 }
             }
         });
-        NameServer { at: at.into(), silent, asked }
+        NameServer { at, silent, asked }
     }
 
     fn silence(&self) {
@@ -122,7 +123,7 @@ fn a_reload_ends_and_the_names_of_bind_keep_their_addresses() {
     if !possible() {
         return;
     }
-    let names = NameServer::new("127.0.53.61", &[("a.test", 61), ("b.test", 62)]);
+    let names = NameServer::new(61, &[("a.test", 61), ("b.test", 62)]);
     let rows = "xinetd = @DIR@/xinetd.conf\n\
         hello stream tcp nowait @USER@ /bin/echo echo hello\n\
         cat stream tcp nowait @USER@ /bin/cat cat\n";
@@ -182,7 +183,7 @@ fn upstreams_keep_their_addresses_and_a_reload_does_not_wait_for_them() {
         return;
     }
     let web = upstream::at("127.0.0.63:0", "web");
-    let names = NameServer::new("127.0.53.62", &[("up.test", 63)]);
+    let names = NameServer::new(62, &[("up.test", 63)]);
     let rows = format!(
         "hello stream tcp nowait @USER@ /bin/echo echo hello\n\
          web stream tcp nowait @USER@ redirect up.test:{}\n",
@@ -223,7 +224,7 @@ fn fived_starts_without_a_name_server() {
     if !possible() {
         return;
     }
-    let names = NameServer::new("127.0.53.63", &[("a.test", 65)]);
+    let names = NameServer::new(63, &[("a.test", 65)]);
     names.silence();
     let rows = "xinetd = @DIR@/xinetd.conf\n\
         hello stream tcp nowait @USER@ /bin/echo echo hello\n\
@@ -246,7 +247,7 @@ fn fived_says_in_time_that_the_host_of_an_option_has_no_address() {
     if !possible() {
         return;
     }
-    let names = NameServer::new("127.0.53.64", &[("here.test", 66)]);
+    let names = NameServer::new(64, &[("here.test", 66)]);
     names.silence();
     let command = "ln -s \"$0\" @DIR@/inetd && exec @DIR@/inetd -i -a here.test @DIR@/inetd.conf";
     let b = names.run("", command).file("inetd.conf", "0 stream tcp nowait @USER@ /bin/echo\n");
@@ -266,7 +267,7 @@ fn a_crowd_that_waits_for_one_name_is_answered_as_net_can_take_it() {
     if !descriptors(10_000) {
         return skip("needs 10000 descriptors");
     }
-    let names = NameServer::new("127.0.53.67", &[]);
+    let names = NameServer::new(67, &[]);
     names.silence();
     let rows = "named stream tcp nowait @USER@ /bin/echo echo named\n only_from = .a.test\n";
     let d = names.serve(&format!("max_connections = 20000\n{rows}")).start();
@@ -292,7 +293,7 @@ fn a_source_whose_name_is_slow_leaves_places_for_others() {
     if !possible() {
         return;
     }
-    let names = NameServer::new("127.0.53.68", &[]);
+    let names = NameServer::new(68, &[]);
     names.silence();
     let rows = "named stream tcp nowait @USER@ /bin/echo echo named\n only_from = .a.test\n port = 127.0.0.1:0\n";
     let d = names.serve(rows).start();

@@ -13,7 +13,10 @@ use yamux_raw::{DATA, FIN, RST, Raw, SYN};
 
 /// Where the resolver of these tests is; it answers for one address, and nothing else that it is
 /// asked.
-const RESOLVER: &str = "127.0.53.53";
+fn resolver() -> String {
+    format!("{}.53", own_network())
+}
+
 const HAS_A_NAME: &str = "127.0.0.2";
 const HAS_NONE_IN_TIME: &str = "127.0.0.3";
 const CONF: &str = "
@@ -68,7 +71,7 @@ fn daemon() -> Option<Daemon> {
         return None;
     }
     // Both tests of this file have the one resolver, if they run at once.
-    if let Ok(socket) = UdpSocket::bind((RESOLVER, 53)) {
+    if let Ok(socket) = UdpSocket::bind((resolver(), 53)) {
         std::thread::spawn(move || {
             let mut query = [0; 512];
             while let Ok((n, from)) = socket.recv_from(&mut query) {
@@ -80,7 +83,7 @@ fn daemon() -> Option<Daemon> {
     }
     let mounts = "mount --bind @DIR@/resolv.conf /etc/resolv.conf && mount --bind @DIR@/nsswitch.conf /etc/nsswitch.conf && exec \"$0\" \"$@\"";
     let d = Daemon::with(CONF)
-        .file("resolv.conf", &format!("nameserver {RESOLVER}\n"))
+        .file("resolv.conf", &format!("nameserver {}\n", resolver()))
         .file("nsswitch.conf", "hosts: dns\n");
     Some(d.under(&["unshare", "-m", "sh", "-c", mounts]).start())
 }

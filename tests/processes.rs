@@ -160,8 +160,11 @@ fn hang(net: i32) -> std::process::Child {
 
 #[test]
 fn a_net_whose_loop_hangs_is_replaced_when_somebody_waits() {
-    if !installed("strace") || !root() {
-        return skip("needs root and strace");
+    if !installed("strace") {
+        return skip("needs strace");
+    }
+    if !looks_into_net() {
+        return;
     }
     let d = Daemon::with(CONF).start();
     let net = d.net_pid();
@@ -178,8 +181,11 @@ fn a_net_whose_loop_hangs_is_replaced_when_somebody_waits() {
 /// At a service's own port the parent accepts, and net relays.
 #[test]
 fn a_net_whose_loop_hangs_is_replaced_when_it_is_to_relay() {
-    if !installed("strace") || !root() {
-        return skip("needs root and strace");
+    if !installed("strace") {
+        return skip("needs strace");
+    }
+    if !looks_into_net() {
+        return;
     }
     let hello = "hello stream tcp nowait @USER@ /bin/echo echo hello\n port = 127.0.0.1:0\n";
     let upstream = Daemon::with(hello).start();
@@ -237,8 +243,8 @@ fn net_is_filtered_and_leaves_no_core() {
 
 #[test]
 fn net_s_root_is_empty() {
-    if !root() {
-        return skip("needs root");
+    if !looks_into_net() {
+        return;
     }
     let d = Daemon::with(CONF).start();
     let net = d.net_pid();
@@ -249,8 +255,8 @@ fn net_s_root_is_empty() {
 
 #[test]
 fn net_has_an_empty_network_of_its_own() {
-    if !root() {
-        return skip("needs root");
+    if !looks_into_net() {
+        return;
     }
     let d = Daemon::with(CONF).start();
     same(d.ask("hello\r\n"), HELLO);
@@ -262,8 +268,8 @@ fn net_has_an_empty_network_of_its_own() {
 
 #[test]
 fn net_has_none_of_the_parent_s_descriptors() {
-    if !root() {
-        return skip("needs root");
+    if !looks_into_net() {
+        return;
     }
     let d = Daemon::with(CONF).start();
     same(d.ask("hello\r\n"), HELLO);
@@ -444,8 +450,8 @@ pid = int(sys.argv[1])
 p, libc = os.pidfd_open(pid), ctypes.CDLL(None)
 print(min(libc.syscall(438, p, int(f), 0) for f in os.listdir(f'/proc/{pid}/fd')), flush=True)
 time.sleep(120)";
-    if !root() || !installed("python3") {
-        return skip("needs root and python3");
+    if !takes_net_over() {
+        return;
     }
     let d = Daemon::with("echo stream tcp nowait @USER@ internal\n").start();
     same(d.ask("echo\r\n"), GO);
@@ -542,8 +548,8 @@ fn captured(d: &Daemon, sessions: usize, orders: usize, text: &str) -> std::proc
 
 #[test]
 fn a_wrong_order_of_a_session_ends_the_net_that_sent_it() {
-    if !root() || !installed("python3") {
-        return skip("needs root and python3");
+    if !takes_net_over() {
+        return;
     }
     let d = Daemon::with(CONF).start();
     let mut other = d.connect();
@@ -561,8 +567,8 @@ fn a_wrong_order_of_a_session_ends_the_net_that_sent_it() {
 
 #[test]
 fn an_order_out_of_its_phase_ends_the_net_that_sent_it() {
-    if !root() || !installed("python3") {
-        return skip("needs root and python3");
+    if !takes_net_over() {
+        return;
     }
     // A handshake is over that was never signed; a connection is lost that was not encrypted.
     for order in ["0x302", "0x332"] {
@@ -576,8 +582,8 @@ fn an_order_out_of_its_phase_ends_the_net_that_sent_it() {
 
 #[test]
 fn answers_that_a_session_does_not_take_end_it_and_no_other() {
-    if !root() || !installed("python3") {
-        return skip("needs root and python3");
+    if !takes_net_over() {
+        return;
     }
     let d = Daemon::with(&format!("max_sessions_per_source = 200\n{CONF}")).start();
     let mut honest = d.connect();

@@ -469,8 +469,8 @@ print(c.recv(100))
 
 #[test]
 fn the_parent_believes_only_what_is_said_of_a_balancers_connection() {
-    if !root() || !installed("python3") {
-        return skip("needs root and python3");
+    if !takes_net_over() {
+        return;
     }
     let d = Daemon::with(&(FROM.to_string() + &who("who", ""))).start();
     let net = d.net_pid();

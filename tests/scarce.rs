@@ -9,7 +9,7 @@ mod yamux_client;
 
 use nix::sys::signal::Signal;
 use std::io::{Read, Write};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use support::*;
 use tls::Tls;
 use yamux_client::Client as Mux;
@@ -273,6 +273,38 @@ print('there', flush=True)
 sys.stdin.read()
 ";
 
+/// May more be under way than a user may have? If not, the test was told to be skipped.
+fn may_be_under_way() -> bool {
+    let may = ["prlimit", "setpriv", "python3"].into_iter().all(installed) && root();
+    if !may {
+        skip("needs root, prlimit, setpriv and python3");
+    }
+    may
+}
+
+/// They are this user's.
+fn under_way(uid: &str) -> Child {
+    let mut others = Command::new("python3")
+        .args(["-c", UNDER_WAY, uid])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3");
+    let mut reply = [0; 6];
+    others.stdout.take().expect("output").read_exact(&mut reply).expect("they are under way");
+    others
+}
+
+/// They have come.
+fn have_come(mut others: Child) {
+    drop(others.stdin.take());
+    others.wait().expect("their end");
+}
+
+/// A root without the rights that lift that limit shares it with every root of this computer.
+const SHARES: &str = "prlimit --nofile=64:64 setpriv --bounding-set=-sys_admin,-sys_resource \
+                      --inh-caps=-sys_admin,-sys_resource";
+
 #[test]
 fn a_table_with_more_ports_than_descriptors_says_which_limit_to_raise() {
     if !installed("prlimit") {
@@ -296,54 +328,57 @@ fn a_table_with_more_ports_than_descriptors_says_which_limit_to_raise() {
 /// was lost by it.
 #[test]
 fn requests_wait_where_net_s_user_has_too_many_descriptors_under_way() {
-    if !installed("prlimit") || !installed("python3") || !root() {
-        return skip("needs root, prlimit and python3");
+    if !may_be_under_way() {
+        return;
     }
     let d = Daemon::with(CONF).under(&["prlimit", "--nofile=64:64"]).start();
-    let uid =
-        proc::status(d.net_pid(), "Uid").split_whitespace().next().expect("a uid").to_string();
-    let mut others = Command::new("python3")
-        .args(["-c", UNDER_WAY, &uid])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("python3");
-    let mut reply = [0; 6];
-    others.stdout.take().expect("output").read_exact(&mut reply).expect("they are under way");
+    let uid = proc::status(d.net_pid(), "Uid");
+    let others = under_way(uid.split_whitespace().next().expect("a uid"));
     let mut waiting: Vec<Client> = (0..3).map(|_| d.connect()).collect();
     for c in &mut waiting {
         c.send("hello\r\n");
         assert!(c.silent(50));
     }
-    drop(others.stdin.take());
-    others.wait().expect("their end");
+    have_come(others);
     waiting.iter_mut().for_each(|c| same(c.read_all(), HELLO));
 }
 
-/// A root without the rights that lift that limit shares it with every root of this computer.
 #[test]
 fn it_starts_when_descriptors_that_were_under_way_have_come() {
-    if !installed("prlimit") || !installed("setpriv") || !installed("python3") || !root() {
-        return skip("needs root, prlimit, setpriv and python3");
+    if !may_be_under_way() {
+        return;
     }
-    let mut others = Command::new("python3")
-        .args(["-c", UNDER_WAY, "0"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("python3");
-    let mut reply = [0; 6];
-    others.stdout.take().expect("output").read_exact(&mut reply).expect("they are under way");
+    let others = under_way("0");
     let come = std::thread::spawn(move || {
         std::thread::sleep(std::time::Duration::from_millis(500));
-        drop(others.stdin.take());
-        others.wait().expect("their end");
+        have_come(others);
     });
-    let few = "prlimit --nofile=64:64 setpriv --bounding-set=-sys_admin,-sys_resource \
-               --inh-caps=-sys_admin,-sys_resource";
-    let d = Daemon::with(CONF).under(&few.split_whitespace().collect::<Vec<_>>()).start();
+    let d = Daemon::with(CONF).under(&SHARES.split_whitespace().collect::<Vec<_>>()).start();
     come.join().expect("they have come");
     same(d.ask("hello\r\n"), HELLO);
+}
+
+/// The parent's copy of a connection is closed all the same: else its client would not see the end.
+#[test]
+fn connections_end_while_too_many_descriptors_are_under_way() {
+    if !may_be_under_way() {
+        return;
+    }
+    let here = "here stream unix nowait @USER@ /bin/echo echo here\n port = @DIR@/here\n";
+    let d = Daemon::with(here).under(&SHARES.split_whitespace().collect::<Vec<_>>()).start();
+    let ask = || {
+        let mut c = std::os::unix::net::UnixStream::connect(d.place.at("here")).expect("connect");
+        c.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
+        let mut all = String::new();
+        c.read_to_string(&mut all).expect("its end");
+        all
+    };
+    // From here on nobody has to be looked up.
+    same(ask(), "here\n");
+    let others = under_way("0");
+    same(ask(), "here\n");
+    have_come(others);
+    same(ask(), "here\n");
 }
 
 #[test]

@@ -3,6 +3,8 @@
 
 #[path = "support/cutter.rs"]
 mod cutter;
+#[path = "support/hung.rs"]
+mod hung;
 mod support;
 #[path = "support/tls.rs"]
 mod tls;
@@ -10,6 +12,7 @@ mod tls;
 mod upstream;
 
 use cutter::Cutter;
+use hung::answers_after;
 use std::collections::HashSet;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -22,8 +25,8 @@ use tls::Tls;
 
 const H: &str = "127.0.0.1";
 /// Every kind of row, each of which sends back what it is sent; the ports are those of `cat`, of
-/// `tcat`, of `there` and of `from`.
-fn conf(upstream: SocketAddr, ports: &[u16; 4], others: usize) -> String {
+/// `tcat`, of `there` and of `from`. `slow`: whose and what a service is whose starts take their time.
+fn conf(upstream: SocketAddr, ports: &[u16; 4], slow: &str, others: usize) -> String {
     let [cat, tcat, there, from] = ports;
     let others: String =
         (0..others).map(|n| format!("x{n} stream tcp nowait @USER@ /bin/true true\n")).collect();
@@ -38,6 +41,7 @@ from stream tcp nowait - offer\n offered_by = demo\n port = 127.0.0.1:{from}
 here stream unix nowait @USER@ /bin/cat cat\n port = @DIR@/here
 own stream tcp nowait @USER@ /bin/cat cat\n require = tls login
 status stream tcp nowait @USER@ /bin/sh sh -c 'cat; exit 7'
+slow stream tcp nowait {slow}
 {others}[main]
 cat stream tcp nowait @USER@ /bin/cat cat
 "
@@ -59,6 +63,15 @@ fn plain(to: SocketAddr, request: &str, reply: &str, text: &str) {
         });
         same(c.read_all(), format!("{reply}{text}"));
     });
+}
+
+/// More of them at once than may be on their way to exec: the others have their turn.
+fn slow(to: SocketAddr, text: &str) {
+    let mut all: Vec<Client> = (0..20).map(|_| Client::connect(to)).collect();
+    for c in &mut all {
+        c.send(format!("slow\r\n{text}")).half_close();
+    }
+    all.iter_mut().for_each(|c| same(c.read_all(), format!("{GO}{text}")));
 }
 
 fn encrypted(tcp: TcpStream, request: &str, reply: &str, text: &str) {
@@ -149,7 +162,13 @@ fn all_that_comes_at_once_is_served_and_leaves_nothing() {
     let seconds = trial_size("soak", 6, 600) as u64;
     let upstream = upstream::echo();
     let ports = [(); 4].map(|()| free_port());
-    let table = |others| conf(upstream, &ports, others);
+    let hung = hung::Hung::new();
+    hung.iter().for_each(|h| drop(answers_after(&h.device, Some(Duration::from_millis(60)))));
+    let slow_row = match &hung {
+        Some(hung) => format!("daemon /bin/cat cat\n directory = {}", hung.at),
+        None => "@USER@ /bin/cat cat".into(),
+    };
+    let table = |others| conf(upstream, &ports, &slow_row, others);
     let mut d = Daemon::with(&table(0)).start();
     let [cat, tcat, there, from] = ports.map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
     let here = d.place.at("here");
@@ -162,7 +181,7 @@ fn all_that_comes_at_once_is_served_and_leaves_nothing() {
     let before = proc::descriptors(d.parent_pid()).len();
 
     let door = d.address();
-    let ways: [&(dyn Fn(usize) + Sync); 14] = [
+    let ways: [&(dyn Fn(usize) + Sync); 15] = [
         &|n| plain(door, "cat\r\n", GO, &text(n)),
         &|n| plain(door, "echo\r\n", GO, &text(n)),
         &|n| plain(door, "there\r\n", GO, &text(n)),
@@ -176,6 +195,7 @@ fn all_that_comes_at_once_is_served_and_leaves_nothing() {
         &|n| call(&f, &[H, "status"], &text(n), 7),
         &|n| call(&f, &["-H", "main", H, "cat"], &text(n), 0),
         &|n| call(&cut, &["-l", "demo", H, "own"], &text(n), 0),
+        &|n| slow(door, &n.to_string()),
         &|n| junk(door, n),
     ];
     let (end, served) = (Instant::now() + Duration::from_secs(seconds), AtomicUsize::new(0));

@@ -316,42 +316,4 @@ impl Clients {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn client(all: &mut Clients, deadline: u64) -> Slot {
-        let file = std::fs::File::open("/dev/null").expect("/dev/null");
-        let socket = std::os::fd::OwnedFd::from(file).into();
-        all.insert(socket, Peer::User(1), ClientState::Request, Duration::from_secs(deadline))
-    }
-
-    #[test]
-    fn deadlines_come_in_order_whoever_goes_between() {
-        let mut all = Clients::default();
-        let slots: Vec<Slot> = (1..=5).map(|i| client(&mut all, i)).collect();
-        assert!(
-            all.remove(slots[0]).is_some()
-                && all.remove(slots[2]).is_some()
-                && all.remove(slots[4]).is_some()
-        );
-        assert!(all.remove(slots[0]).is_none());
-        assert_eq!(all.next_deadline(), Some(Duration::from_secs(2)));
-        all.set_state(slots[1], ClientState::Discard { left: 9 }, Duration::from_secs(3));
-        assert_eq!(all.overdue(Duration::from_secs(3)), Some(slots[1]));
-        assert_eq!(all.in_state(ClientState::is_first), [slots[3]]);
-        all.remove(slots[1]);
-        assert_eq!(all.overdue(Duration::from_secs(3)), None);
-        all.remove(slots[3]);
-        assert_eq!((all.len(), all.next_deadline()), (0, None));
-    }
-
-    #[test]
-    fn a_number_is_used_again_only_in_the_next_turn() {
-        let mut all = Clients::default();
-        let a = client(&mut all, 1);
-        all.remove(a);
-        assert_ne!(client(&mut all, 1), a);
-        all.free_slots();
-        assert_eq!(client(&mut all, 1), a);
-    }
-}
+mod tests;

@@ -51,6 +51,7 @@ impl<T: Copy + Ord + Default> Sources<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn the_source_that_has_most_loses_its_oldest() {
@@ -73,5 +74,34 @@ mod tests {
         assert_eq!(all.oldest_of_most(), Some(3));
         all.remove(of(1), 4, 3);
         assert!(all.counts.is_empty() && all.by_age.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_and_goes_the_oldest_of_most_is_known(
+            steps in proptest::collection::vec((0u8..5, any::<prop::sample::Index>()), 0..60),
+        ) {
+            let (mut all, mut wanted) = (Sources::default(), Vec::<(u8, Serial)>::new());
+            let of = |n: u8| Source::of([192, 0, 2, n].into());
+            for (serial, (n, which)) in (1..).zip(steps) {
+                if n == 0 && !wanted.is_empty() {
+                    let (n, serial) = wanted.remove(which.index(wanted.len()));
+                    all.remove(of(n), serial, serial as Slot);
+                } else {
+                    all.insert(of(n), serial, serial as Slot);
+                    wanted.push((n, serial));
+                }
+                let count = |n: u8| wanted.iter().filter(|(m, _)| *m == n).count();
+                let most = (0..5).map(count).max().unwrap_or(0);
+                let oldest = |n: u8| wanted.iter().find(|(m, _)| *m == n).map(|(_, s)| *s as Slot);
+                let mut of_most = (0..5).filter(|n| count(*n) == most).map(oldest);
+                let found = all.oldest_of_most();
+                prop_assert!(of_most.any(|slot| slot == found));
+                for n in 0..5 {
+                    let more = found.filter(|_| count(n) < most);
+                    prop_assert_eq!(all.oldest_of_more_than(of(n)), more);
+                }
+            }
+        }
     }
 }

@@ -11,12 +11,14 @@
 //! | `starting` | those that start |
 //! | `started` | what comes of a start |
 //! | `running` | those that run |
+//! | `counts` | bytes of their relays, and lines that wait for them |
 //! | `turns` | how many may be starting, and who waits for them |
 //! | `deferred` | those that wait for their turn |
 //! | `held_up` | users whose starts are held up |
 //! | `undelivered` | sockets of services that have ended, until net has all of their output |
 //! | `lingering` | the lingering close of sockets that services have had |
 
+mod counts;
 pub mod deferred;
 pub mod held_up;
 pub mod lingering;
@@ -239,8 +241,8 @@ impl Services {
     /// A relay has ended: its counts of bytes.
     pub fn tally(&mut self, stream: StreamTag, to: u64, from: u64) {
         match self.starts(stream) {
-            true => self.running.tally_early(stream, to, from),
-            false => self.running.tally(stream, to, from),
+            true => self.running.counts.early(stream, (to, from)),
+            false => self.running.tally(stream, (to, from)),
         }
     }
 
@@ -251,7 +253,7 @@ impl Services {
 
     /// Has that stream a service, or one whose end is not logged yet?
     pub fn has(&self, stream: StreamTag) -> bool {
-        self.starts(stream) || self.running.has(stream)
+        self.starts(stream) || self.running.counts.has(stream)
     }
 
     /// Is a service of a plain connection from that net process being started? A late one does not

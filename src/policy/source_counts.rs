@@ -62,6 +62,7 @@ impl SourceCounts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn of(n: u8) -> Source {
         Source::of([192, 0, 2, n].into())
@@ -91,5 +92,31 @@ mod tests {
         };
         let most: BTreeSet<_> = (0..100).map(most).collect();
         assert!(most.len() > 1, "{most:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_and_goes_each_count_is_right(
+            steps in proptest::collection::vec((any::<bool>(), 0u8..6, 0usize..5), 0..60),
+        ) {
+            let (mut counts, mut wanted) = (SourceCounts::default(), HashMap::new());
+            for (comes, n, how_much) in steps {
+                let (source, of_it) = (of(n), wanted.entry(of(n)).or_insert(0usize));
+                if comes {
+                    counts.add(source, how_much);
+                    *of_it += how_much;
+                } else {
+                    counts.take(source, how_much);
+                    *of_it = of_it.saturating_sub(how_much);
+                }
+                wanted.retain(|_, n| *n > 0);
+                prop_assert_eq!(&counts.counts, &wanted);
+                prop_assert_eq!(counts.by_count.len(), wanted.len());
+                let most = counts.most();
+                prop_assert_eq!(most.map(|(_, n)| n), wanted.values().max().copied());
+                prop_assert!(most.is_none_or(|(source, n)| counts.of(source) == n));
+                prop_assert_eq!(counts.is_empty(), wanted.is_empty());
+            }
+        }
     }
 }

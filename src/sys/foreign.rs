@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 const NAME: &str = "fived-foreign";
 /// When one has not closed all that it got for so long, another one gets what is to be closed next.
 const BUSY_MAX: Duration = Duration::from_millis(100);
-/// Processes that close sockets, at most, those included that may never end.
+/// Processes that close one socket after the other, at most, those included that may never end.
+/// What none of them takes has a process for itself alone.
 const MOST: usize = 64;
 
 /// How long such a process waits until this one has closed its copy, on a computer that is busy,
@@ -40,13 +41,8 @@ struct Count {
     closed: AtomicUsize,
 }
 
-/// The one that gets the next socket, and what none has taken.
-struct All {
-    closer: Option<Closer>,
-    waiting: Vec<OwnedFd>,
-}
-
-static ALL: Mutex<All> = Mutex::new(All { closer: None, waiting: Vec::new() });
+/// The one that gets the next socket.
+static CLOSER: Mutex<Option<Closer>> = Mutex::new(None);
 /// How many there are.
 static ALIVE: AtomicUsize = AtomicUsize::new(0);
 
@@ -57,50 +53,35 @@ pub fn close_elsewhere() {
 
 /// Closes it elsewhere, but for a socket of the internet.
 fn close(fd: OwnedFd) -> Option<OwnedFd> {
-    match socket::domain(fd.as_fd()) {
+    let left = match socket::domain(fd.as_fd()) {
         Some(libc::AF_INET | libc::AF_INET6) => return Some(fd),
-        Some(_) => close_socket(fd),
-        None => {
-            // An error: there can be no thread, and it stays open.
-            if let Err(e) = side_process::close(NAME, fd) {
-                ::log::debug!("{NAME}: {e}");
-            }
-        }
+        Some(_) => give(fd),
+        None => Err(fd),
+    };
+    // An error: there can be no thread, and it stays open.
+    if let Err(fd) = left
+        && let Err(e) = side_process::close(NAME, fd)
+    {
+        ::log::debug!("{NAME}: {e}");
     }
     None
 }
 
-fn close_socket(fd: OwnedFd) {
-    let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
-    all.waiting.push(fd);
-    while let Some(fd) = all.waiting.pop() {
-        if let Err(fd) = all.give(fd) {
-            return all.waiting.push(fd);
+/// Err: nobody takes it now, for there are too many, or too many descriptors are under way.
+fn give(fd: OwnedFd) -> Result<(), OwnedFd> {
+    let mut closer = CLOSER.lock().unwrap_or_else(PoisonError::into_inner);
+    let idle = closer.take_if(|closer| !closer.is_busy());
+    let mut to = match idle.map_or_else(Closer::start, Ok) {
+        Ok(to) => to,
+        Err(e) => {
+            ::log::debug!("{NAME}: {e}");
+            return Err(fd);
         }
-    }
-}
-
-impl All {
-    /// Err: no process takes it now.
-    fn give(&mut self, mut fd: OwnedFd) -> Result<(), OwnedFd> {
-        if let Some(closer) = self.closer.as_mut()
-            && !closer.is_busy()
-        {
-            match closer.give(fd) {
-                Ok(()) => return Ok(()),
-                Err(not_taken) => fd = not_taken,
-            }
-        }
-        match Closer::start() {
-            // The one before ends when it has closed what it got.
-            Ok(closer) => self.closer = Some(closer),
-            Err(e) => ::log::debug!("{NAME}: {e}"),
-        }
-        match &mut self.closer {
-            Some(closer) => closer.give(fd),
-            None => Err(fd),
-        }
-    }
+    };
+    to.give(fd)?;
+    // The one before ends when it has closed what it got.
+    *closer = Some(to);
+    Ok(())
 }
 
 impl Closer {

@@ -180,6 +180,7 @@ pub fn read_addresses(text: &str) -> Option<Vec<IpAddr>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn only_a_whole_answer_is_one() {
@@ -231,5 +232,35 @@ mod tests {
         assert_eq!(read_files(""), []);
         let answers = [wrong(""), wrong("not\nthere"), "in pa".into()].concat();
         assert_eq!(read_wrong(&answers), ["", "not there"]);
+    }
+
+    proptest! {
+        #[test]
+        fn what_any_text_says_comes_back(
+            text in "([a-z]{1,6}|user|uid|tcp|unknown|[0-9]{1,11}|::1|[ \\x00\n./-]){0,14}[\\x00\n]?",
+        ) {
+            if let Some(user) = User::decode(&text) {
+                let again = User::decode(&user.encode());
+                prop_assert_eq!(again, Some(user));
+            }
+            if let Some(entry) = Entry::decode(&text) {
+                let again = Entry::decode(&entry.encode());
+                prop_assert_eq!(again, Some(entry));
+            }
+            if let Some(answer) = LibwrapAnswer::decode(text.as_bytes()) {
+                let again = LibwrapAnswer::decode(answer.encode().as_bytes());
+                prop_assert!(text.contains("unknown") || again == Some(answer));
+            }
+            if let Some(all) = read_addresses(&text) {
+                prop_assert!(all.len() <= ADDRESSES_MAX);
+                prop_assert_eq!(read_addresses(&addresses(all.iter().copied())), Some(all));
+            }
+            let files = read_files(&text);
+            let asked = files.iter().map(|(kind, root, path)| file(*kind, root, path));
+            let asked: String = asked.collect();
+            prop_assert_eq!(read_files(&asked), files);
+            let lines = read_wrong(&text);
+            prop_assert_eq!(lines.len(), text.matches('\n').count());
+        }
     }
 }

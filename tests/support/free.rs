@@ -1,4 +1,4 @@
-//! Ports that nobody has, for those who must name one before it is listened at.
+//! Ports and addresses that nobody has, for those who must name one before it is listened at.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -26,4 +26,11 @@ pub fn free_port() -> u16 {
 /// One at 127.0.0.1.
 pub fn free_address() -> SocketAddr {
     (Ipv4Addr::LOCALHOST, free_port()).into()
+}
+
+/// The first three numbers of addresses of the loopback that no other test program has, and hardly
+/// another run: for those who must have a certain port there.
+pub fn own_network() -> String {
+    let [.., second, third] = std::process::id().to_be_bytes();
+    format!("127.{}.{third}", second | 128)
 }

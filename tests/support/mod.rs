@@ -5,8 +5,9 @@
 //! process id. Tests run as root and as an ordinary user; what needs more than there is says so and
 //! is skipped (`FIVED_NO_SKIP=1` makes that a failure).
 //!
-//! In a configuration's text `@DIR@` is the test's directory, `@KEYS@` one for files of keys, and
-//! `@USER@` somebody whom services may run as.
+//! In a configuration's text `@DIR@` is the test's directory, `@KEYS@` one for files of keys,
+//! `@NET@` a network of 256 addresses of the loopback, and `@USER@` somebody whom services may run
+//! as.
 
 #![allow(dead_code, unused_imports)] // Each test file uses its own part of this.
 
@@ -23,7 +24,7 @@ mod trial;
 pub use client::{Client, connect_from, reset};
 pub use daemon::{Builder, Daemon};
 pub use five::Five;
-pub use free::{free_address, free_port};
+pub use free::{free_address, free_port, own_network};
 pub use place::{Place, kill_and_wait, nobody_writes, read, run, run_with};
 pub use trial::{trial, trial_size};
 
@@ -60,6 +61,28 @@ pub fn sane(text: &str) {
 /// Are we root?
 pub fn root() -> bool {
     nix::unistd::geteuid().is_root()
+}
+
+/// May we look into the processes of other users, as net is one? Root may not in each container. If
+/// not, the test was told to be skipped.
+pub fn looks_into_net() -> bool {
+    const CAP_SYS_PTRACE: u64 = 1 << 19;
+    let rights = proc::status(std::process::id() as i32, "CapEff");
+    let rights = u64::from_str_radix(&rights, 16).expect("a mask");
+    let may = root() && rights & CAP_SYS_PTRACE != 0;
+    if !may {
+        skip("needs root with CAP_SYS_PTRACE");
+    }
+    may
+}
+
+/// The same, and may a script do there what a captured net could do?
+pub fn takes_net_over() -> bool {
+    let can = installed("python3");
+    if !can {
+        skip("needs python3");
+    }
+    can && looks_into_net()
 }
 
 /// Whom services run as: nobody, or the user who runs the tests.

@@ -1,6 +1,6 @@
 //! A directory for one test, gone when the test is; and the program run to its end in it.
 
-use super::{TIMEOUT, sane, until, user};
+use super::{TIMEOUT, own_network, sane, until, user};
 use nix::errno::Errno;
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};
@@ -61,14 +61,15 @@ impl Place {
         self.path.join(name).to_str().expect("UTF-8").to_string()
     }
 
-    /// The text with `@DIR@`, `@KEYS@` and `@USER@` filled in.
+    /// The text with `@DIR@`, `@KEYS@`, `@NET@` and `@USER@` filled in.
     pub fn fill(&self, text: &str) -> String {
         let text = if text.contains("@KEYS@") {
             &text.replace("@KEYS@", self.keys().to_str().expect("UTF-8"))
         } else {
             text
         };
-        text.replace("@DIR@", &self.at("")[..self.at("").len() - 1]).replace("@USER@", &user())
+        let text = text.replace("@DIR@", &self.at("")[..self.at("").len() - 1]);
+        text.replace("@NET@", &own_network()).replace("@USER@", &user())
     }
 
     /// Writes a file; its text is filled in. Returns its path.

@@ -5,7 +5,7 @@
 
 use super::targets::Target;
 use super::tried::{Connecting, Tried};
-use crate::parent::arrival::{Arrival, StartError};
+use crate::parent::arrival::{StartError, Who};
 use crate::parent::config::catalog;
 use crate::parent::context::Context;
 use crate::parent::services::deferred::{Deferrable, Deferred};
@@ -38,8 +38,8 @@ struct DeferredConnect {
 }
 
 impl Deferrable for DeferredConnect {
-    fn arrival(&self) -> &Arrival {
-        &self.connecting.arrival
+    fn who(&self) -> &Who {
+        &self.connecting.arrival.who
     }
 }
 
@@ -89,7 +89,7 @@ impl AsUser {
             return Turn::Now;
         }
         let mut in_the_way = self.late.iter().filter(|l| left == 0 || of_user(l));
-        match in_the_way.all(|l| turns::hangs(l.age())) {
+        match in_the_way.all(turns::hangs) {
             true => Turn::Never,
             false => Turn::Later,
         }

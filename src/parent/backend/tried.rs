@@ -3,7 +3,6 @@
 use super::pending::Awaited;
 use super::targets::Target;
 use crate::parent::arrival::{Arrival, StartError};
-use crate::parent::services::deferred::Deferrable;
 use crate::policy::Permit;
 use crate::sys::identity::Identity;
 use std::collections::VecDeque;
@@ -36,12 +35,6 @@ pub struct Connecting {
 impl Awaited for Box<Connecting> {
     fn client(&self) -> Option<BorrowedFd<'_>> {
         self.arrival.client.as_ref().map(AsFd::as_fd)
-    }
-}
-
-impl Deferrable for Connecting {
-    fn arrival(&self) -> &Arrival {
-        &self.arrival
     }
 }
 

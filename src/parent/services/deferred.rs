@@ -2,7 +2,7 @@
 //! are held up on their way to exec or connect (`turns`). Nobody waits with it but the client that
 //! asked, and the sources of clients take turns.
 
-use crate::parent::arrival::{Arrival, Requester};
+use crate::parent::arrival::{Arrival, Requester, Who};
 use crate::parent::backend::exec::Plan;
 use crate::parent::tokens::NetToken;
 use crate::policy::{BySource, Permit, Source};
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 /// Something that waits so, for a client.
 pub trait Deferrable {
-    fn arrival(&self) -> &Arrival;
+    fn who(&self) -> &Who;
 }
 
 /// A start, with all that it needs.
@@ -21,8 +21,8 @@ pub struct DeferredStart {
 }
 
 impl Deferrable for DeferredStart {
-    fn arrival(&self) -> &Arrival {
-        &self.arrival
+    fn who(&self) -> &Who {
+        &self.arrival.who
     }
 }
 
@@ -74,14 +74,14 @@ impl<T: Deferrable> Deferred<T> {
     /// Does a client of that net process wait?
     pub fn for_net(&self, net: NetToken) -> bool {
         let is_of = |from: Requester| matches!(from, Requester::Net(n) if n == net);
-        self.iter().any(|d| is_of(d.arrival().who.requester))
+        self.iter().any(|d| is_of(d.who().requester))
     }
 
     /// One more of this user waits, for its turn among those of other sources. `left`: how many
     /// more services may run; if as many of this user wait, one of the source with most waits no
     /// longer, and is returned. So a user never has as many as are left for all others.
     pub fn add(&mut self, uid: u32, left: usize, what: Box<T>) -> Option<Box<T>> {
-        let source = Source::of(what.arrival().who.addresses.peer());
+        let source = Source::of(what.who().addresses.peer());
         let of = self.users.entry(uid).or_default();
         let lost = of.add_within(left, source, what);
         if of.is_empty() {
@@ -99,5 +99,98 @@ impl<T: Deferrable> Deferred<T> {
         }
         self.last = uid;
         next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parent::addresses::Addresses;
+    use crate::policy::{Facts, HostId, PeerName, Reached};
+    use proptest::prelude::*;
+
+    struct Waits(u32, Who);
+
+    impl Deferrable for Waits {
+        fn who(&self) -> &Who {
+            &self.1
+        }
+    }
+
+    fn token(net: u8) -> NetToken {
+        mio::Token(net.into()).into()
+    }
+
+    /// Number `what`, of a client of this source, and of the net process of the same number.
+    fn waits(what: u32, n: u8) -> Box<Waits> {
+        let peer = ([192, 0, 2, n], 1).into();
+        let addresses = Addresses::Internet { peer, local: ([127, 0, 0, 1], 1).into() };
+        let facts = Facts {
+            peer: addresses.peer(),
+            host: HostId(0),
+            encrypted: false,
+            login: None,
+            minute: 0,
+            peer_name: PeerName::NotAsked,
+            reached: Reached::AtPort,
+        };
+        let requester = Requester::Net(token(n));
+        let who = Who { addresses, facts, number: 0, account: None, tls: None, requester };
+        Box::new(Waits(what, who))
+    }
+
+    const LEFT: usize = 5;
+
+    proptest! {
+        /// Whose turn it is among a user's is tested with [`BySource`].
+        #[test]
+        fn users_take_turns_and_none_has_more_than_is_left(
+            steps in proptest::collection::vec((0u8..8, 1u32..5, 0u8..3), 0..100),
+        ) {
+            let mut all = Deferred::default();
+            let (mut wanted, mut last) = (Vec::<(u32, u32, u8)>::new(), 0);
+            for (what, (kind, uid, n)) in (0..).zip(steps) {
+                match kind {
+                    0..=3 => {
+                        let count = wanted.iter().filter(|(u, ..)| *u == uid).count();
+                        wanted.push((uid, what, n));
+                        let lost = all.add(uid, LEFT, waits(what, n)).map(|lost| lost.0);
+                        prop_assert_eq!(lost.is_some(), count == LEFT);
+                        wanted.retain(|(_, what, _)| Some(*what) != lost);
+                    }
+                    4..=6 => {
+                        let mut users = all.users();
+                        if let Some(next) = users.first().copied() {
+                            let taken = all.next(next).expect("one waits").0;
+                            let at = wanted.iter().position(|(u, w, _)| (*u, *w) == (next, taken));
+                            wanted.remove(at.expect("it waits"));
+                            // Nobody between this user and the one before.
+                            users.sort_unstable_by_key(|u| (*u <= last, *u));
+                            prop_assert_eq!(users[0], next);
+                            last = next;
+                        }
+                    }
+                    _ => {
+                        let mut over: Vec<u32> =
+                            all.take_if(|w| w.0 % 7 == 0).into_iter().map(|w| w.0).collect();
+                        over.sort_unstable();
+                        let gone = wanted.extract_if(.., |(_, w, _)| *w % 7 == 0);
+                        prop_assert_eq!(over, gone.map(|(_, w, _)| w).collect::<Vec<_>>());
+                    }
+                }
+                prop_assert_eq!(all.iter().count(), wanted.len());
+                prop_assert_eq!(all.is_empty(), wanted.is_empty());
+                for uid in 0..6 {
+                    let waits = wanted.iter().any(|(u, ..)| *u == uid);
+                    prop_assert_eq!((all.has(uid), all.users().contains(&uid)), (waits, waits));
+                }
+                for net in 0..3 {
+                    let waits = wanted.iter().any(|(_, _, n)| *n == net);
+                    prop_assert_eq!(all.for_net(token(net)), waits);
+                }
+            }
+            prop_assert_eq!(all.take().len(), wanted.len());
+            prop_assert!(all.is_empty());
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The services that run: one entry each, from its start to its `EXIT` line.
 
+use super::counts::{Counts, Traffic, Whose};
 use crate::parent::arrival::{Record, Requester, StreamTag};
 use crate::parent::config::Config;
 use crate::parent::lines;
@@ -11,7 +12,7 @@ use crate::sys::shared::Shared;
 use crate::sys::signal::Signal;
 use crate::sys::socket;
 use crate::sys::spawn::Child;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -110,20 +111,14 @@ pub struct Runs {
     /// its leader (before Linux 6.9). There the group gets SIGKILL when the leader ends, because
     /// after that its number may be given to another group.
     early_kills: usize,
-    ended: BTreeMap<StreamTag, Ended>,
-    streams: HashMap<StreamTag, i32>,
-    /// Bytes of relays that ended before their service was known to run.
-    early: HashMap<StreamTag, (u64, u64)>,
+    pub counts: Counts<Ended>,
 }
 
 impl Runs {
     pub fn add(&mut self, mut running: Running) {
         let pid = running.child.pid;
         if let Some(stream) = running.stream {
-            running.traffic = self.early.remove(&stream);
-            if running.traffic.is_none() {
-                self.streams.insert(stream, pid);
-            }
+            running.traffic = self.counts.runs(stream, pid);
         }
         self.all.insert(pid, running);
     }
@@ -244,79 +239,42 @@ impl Runs {
             }
         }
         let counts = running.service().is_some_and(|s| s.attributes.log_on_success.traffic);
-        match running.stream {
-            Some(stream)
-                if counts && running.traffic.is_none() && self.streams.contains_key(&stream) =>
-            {
-                self.await_counts(stream, Ended { running, exit, at });
-            }
-            stream => {
-                if let Some(stream) = stream {
-                    self.streams.remove(&stream);
-                }
-                log_exit(&running, exit, at);
-            }
+        let most = running.config.table.settings.dialogues() as usize;
+        let waits = running.stream.filter(|s| self.counts.ended(*s, running.child.pid));
+        let ended = Ended { running, exit, at };
+        match waits.filter(|_| counts) {
+            Some(stream) => self.counts.wait(stream, most, at, ended),
+            None => Some(ended),
         }
-    }
-
-    /// A session has a relay for each of these. One that does not tell of their ends has no more of
-    /// them than it may have streams.
-    fn await_counts(&mut self, stream: StreamTag, ended: Ended) {
-        let most = ended.running.config.table.settings.dialogues() as usize;
-        let [first, last] = [0, u32::MAX].map(|tag| StreamTag { tag, ..stream });
-        let of_session = self.ended.range(first..=last);
-        if of_session.clone().count() >= most
-            && let Some(oldest) = of_session.min_by_key(|(_, e)| e.at).map(|(of, _)| *of)
-            && let Some(e) = self.ended.remove(&oldest)
-        {
-            self.streams.remove(&oldest);
-            log_exit(&e.running, e.exit, e.at);
-        }
-        self.ended.insert(stream, ended);
-    }
-
-    /// A relay has ended before its service was known to run: its counts are kept.
-    pub fn tally_early(&mut self, stream: StreamTag, to: u64, from: u64) {
-        self.early.insert(stream, (to, from));
-    }
-
-    /// The service of that relay was not started.
-    pub fn forget_early(&mut self, stream: &StreamTag) {
-        self.early.remove(stream);
-    }
-
-    /// Does one run whose relay counts under this tag, or has one ended that waits for its counts?
-    pub fn has(&self, stream: StreamTag) -> bool {
-        self.streams.contains_key(&stream) || self.ended.contains_key(&stream)
+        .iter()
+        .for_each(log_exit);
     }
 
     /// A relay has ended: its counts of bytes.
-    pub fn tally(&mut self, stream: StreamTag, to: u64, from: u64) {
-        let Some(pid) = self.streams.remove(&stream) else { return };
-        if let Some(r) = self.all.get_mut(&pid) {
-            r.traffic = Some((to, from));
-        } else if let Some(mut e) = self.ended.remove(&stream) {
-            e.running.traffic = Some((to, from));
-            log_exit(&e.running, e.exit, e.at);
+    pub fn tally(&mut self, stream: StreamTag, traffic: Traffic) {
+        match self.counts.come(stream) {
+            Some(Whose::Runs(pid)) => {
+                self.all.get_mut(&pid).into_iter().for_each(|r| r.traffic = Some(traffic));
+            }
+            Some(Whose::Ended(mut ended)) => {
+                ended.running.traffic = Some(traffic);
+                log_exit(&ended);
+            }
+            None => {}
         }
     }
 
     /// A session is over: there will be no more counts for its services.
     pub fn forget(&mut self, session: SessionToken) {
-        self.streams.retain(|stream, _| stream.session != session);
-        let over: Vec<StreamTag> =
-            self.ended.keys().filter(|s| s.session == session).copied().collect();
-        for e in over.iter().filter_map(|s| self.ended.remove(s)) {
-            log_exit(&e.running, e.exit, e.at);
-        }
+        self.counts.forget(session).iter().for_each(log_exit);
     }
 }
 
-fn log_exit(r: &Running, exit: Exit, at: Duration) {
+fn log_exit(Ended { running: r, exit, at }: &Ended) {
     let Some(service) = r.service() else { return };
     lines::exit(&lines::ExitLine {
         pid: r.child.pid,
-        exit,
+        exit: *exit,
         duration: at.saturating_sub(r.started),
         traffic: r.traffic,
         service,

@@ -50,7 +50,7 @@ impl Services {
             Err(error) => {
                 self.limits.release(ticket);
                 if let Requester::Session(stream) = record.requester {
-                    self.running.forget_early(&stream);
+                    self.running.counts.forget_early(stream);
                 }
                 let client = matches!(record.requester, Requester::Net(_) | Requester::Port(_))
                     .then_some(connection);
@@ -70,7 +70,7 @@ impl Services {
     ) {
         self.limits.release(ticket);
         if let Requester::Session(stream) = record.requester {
-            self.running.forget_early(&stream);
+            self.running.counts.forget_early(stream);
         }
         if let Some(s) = config.table.service(id)
             && let Backend::Handover { path } = &s.backend
@@ -107,7 +107,7 @@ impl Services {
         let (stream, lingering_close) = match record.requester {
             Requester::Session(s) if self.ended_sessions.contains(&s.session) => {
                 // Its session has ended, so nobody counts its bytes.
-                self.running.forget_early(&s);
+                self.running.counts.forget_early(s);
                 (None, None)
             }
             Requester::Session(s) => (Some(s), None),

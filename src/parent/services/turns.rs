@@ -23,13 +23,13 @@ const PER_USER_MAX: usize = 12;
 /// place to others: it costs its user, and nobody else.
 const HANGS_AFTER: Duration = Duration::from_millis(100);
 
-/// Where all that a request waits for hang for so long, it is refused. A child may wait for a
-/// processor for some tenths of a second where hundreds of programs are busy.
+/// Where all that a request waits for were looked after for so long, it is refused. A child may
+/// wait for a processor for some tenths of a second where hundreds of programs are busy.
 const REFUSED_AFTER: Duration = Duration::from_secs(1);
 
-/// Does what is so old hang for so long that nobody waits for it?
-pub fn hangs(age: Duration) -> bool {
-    age > REFUSED_AFTER
+/// Does it hang for so long that nobody waits for it?
+pub fn hangs<T: 'static>(start: &PendingStart<T>) -> bool {
+    start.looked_after() > REFUSED_AFTER
 }
 
 /// While starts are pending that nobody waits for, and that are not late yet, the loop looks as
@@ -71,7 +71,7 @@ impl Services {
             {
                 let in_the_way = |start: &&PendingStart<Starting>| all_full || of_user(start);
                 let mut in_the_way = self.starting.iter().filter(in_the_way);
-                if in_the_way.clone().all(|start| hangs(start.age())) {
+                if in_the_way.clone().all(|start| hangs(start)) {
                     return Turn::Never;
                 }
                 if !in_the_way.any(is_awaited) {

@@ -21,7 +21,7 @@ pub const LOOK_AFTER: Duration = Duration::from_millis(20);
 const WAIT_MIN: Duration = Duration::from_millis(1);
 /// How long others run, as often as this process would, before it sleeps until the child has left.
 const YIELD_TIME: Duration = Duration::from_micros(50);
-/// A child that has not exec'd by then is killed.
+/// A child that has not exec'd when it was looked after for so long is killed.
 const START_MAX: Duration = Duration::from_secs(5);
 /// One that has not ended so long after that hangs where no signal reaches it.
 const KILL_MAX: Duration = Duration::from_secs(1);
@@ -55,8 +55,9 @@ pub(super) struct Begun {
     gate: *mut Gate,
     pid: i32,
     begun: Instant,
-    /// When it was last looked after.
+    /// When it was last looked after, and how often.
     looked: Instant,
+    looks: u32,
     /// It was waited for long enough.
     late: bool,
     /// It was killed because it was stopped or held up.
@@ -99,6 +100,16 @@ impl<T: 'static> PendingStart<T> {
         }
     }
 
+    /// How long it was looked after: less than its age where this process itself was late. A
+    /// computer that stands still, or has no processor for this process, has none for the child
+    /// either.
+    pub fn looked_after(&self) -> Duration {
+        match &self.state {
+            State::Begun(a) => a.looked_after(),
+            State::NotBegun(_) => Duration::ZERO,
+        }
+    }
+
     /// Does it take one of the places of starts?
     pub fn has_place(&self) -> bool {
         matches!(&self.state, State::Begun(Begun { place: Some(Place::Slot(_)), .. }))
@@ -115,7 +126,7 @@ impl<T: 'static> PendingStart<T> {
     /// Was its child killed, and does it hang so that not even that ends it?
     pub fn cannot_be_killed(&self) -> bool {
         matches!(&self.state, State::Begun(a)
-            if a.killed && a.begun.elapsed() > START_MAX + KILL_MAX && a.is_ours())
+            if a.killed && a.looked_after() > START_MAX + KILL_MAX && a.is_ours())
     }
 
     /// It was waited for in vain, or nobody was to wait: ask [`PendingStart::is_over`], and call
@@ -211,7 +222,8 @@ impl Begun {
     /// Of a child that has its order. Order and gate come from Boxes.
     pub fn new(slot: Slot, order: *mut Order<'static>, gate: *mut Gate, pid: i32) -> Begun {
         let (place, begun) = (Some(Place::Slot(slot)), Instant::now());
-        Begun { place, order, gate, pid, begun, looked: begun, late: false, killed: false }
+        let (looked, looks, late, killed) = (begun, 0, false, false);
+        Begun { place, order, gate, pid, begun, looked, looks, late, killed }
     }
 
     fn gate(&self) -> &Gate {
@@ -256,9 +268,14 @@ impl Begun {
             return;
         }
         self.looked = Instant::now();
-        if self.is_ours() && (process::has_stopped(self.pid) || self.begun.elapsed() > START_MAX) {
+        self.looks = self.looks.saturating_add(1);
+        if self.is_ours() && (process::has_stopped(self.pid) || self.looked_after() > START_MAX) {
             self.kill();
         }
+    }
+
+    fn looked_after(&self) -> Duration {
+        LOOK_AFTER.saturating_mul(self.looks)
     }
 
     fn kill(&mut self) {
