@@ -16,6 +16,7 @@ use super::run::Parent;
 use super::sessions;
 use super::sessions::session::{User, local_user};
 use crate::policy::{HostId, PeerName, ServiceId};
+use crate::sys::foreign;
 use crate::wire::orders::{self, Named, Refused, RelayEnd, ToNet};
 use std::os::fd::AsFd;
 use std::rc::Rc;
@@ -102,7 +103,9 @@ impl Parent {
 
     /// Accepts one client at a port of a service's own. False: there is none now.
     pub fn port_client(&mut self, token: usize) -> bool {
-        if self.waits_for_net(token) {
+        // A process beside this one closes each connection of a Unix socket.
+        let full = foreign::is_full() && !self.ports.has_address(token);
+        if full || self.waits_for_net(token) {
             self.cx.retries.add(token);
             return false;
         }

@@ -2,15 +2,16 @@
 //! and no signal ends it: whoever serves a file of FUSE is told of each close and need not answer;
 //! and what lies in the queue of a Unix socket is closed with its last descriptor, thousands of
 //! sockets perhaps, whose close takes some milliseconds each (packet(7)). So a process beside this
-//! one closes them (`side_process`), and nobody waits for it.
+//! one closes them (`side_process`), and nobody waits for it. A close that waits for the other end
+//! (SO_LINGER, socket(7)) is interrupted there.
 
-use super::message;
+use super::interrupt::Interrupt;
 use super::shared::{self, Shared};
-use super::{side_process, socket};
+use super::{message, process, side_process, socket};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What ps(1) calls the processes.
@@ -19,6 +20,9 @@ const NAME: &str = "fived-foreign";
 const BUSY_MAX: Duration = Duration::from_millis(100);
 /// Processes that close sockets, at most, those included that may never end.
 const MOST: usize = 64;
+/// Sockets that wait for one, before nothing is taken that would have to wait, too; and an eighth
+/// of the descriptors that this process may have, where that is less.
+const WAITING_MAX: usize = 4096;
 
 /// How long such a process waits until this one has closed its copy, on a computer that is busy,
 /// and how often it looks.
@@ -49,6 +53,8 @@ struct All {
 static ALL: Mutex<All> = Mutex::new(All { closer: None, waiting: Vec::new() });
 /// How many there are.
 static ALIVE: AtomicUsize = AtomicUsize::new(0);
+/// How many sockets wait for one.
+static WAITING: AtomicUsize = AtomicUsize::new(0);
 
 /// From now on what is [`Shared::from_others`](super::shared::Shared::from_others) is closed so.
 pub fn close_elsewhere() {
@@ -73,14 +79,42 @@ fn close(fd: OwnedFd) -> Option<OwnedFd> {
 fn close_socket(fd: OwnedFd) {
     let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
     all.waiting.push(fd);
-    while let Some(fd) = all.waiting.pop() {
-        if let Err(fd) = all.give(fd) {
-            return all.waiting.push(fd);
-        }
+    all.give_waiting();
+}
+
+/// Do so many wait for a process that no more are to come?
+pub fn is_full() -> bool {
+    WAITING.load(Ordering::Acquire) >= waiting_max()
+}
+
+/// Tries again to give away those that wait. True: some still do, and it has to be tried again.
+pub fn retry() -> bool {
+    if WAITING.load(Ordering::Acquire) == 0 {
+        return false;
     }
+    let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+    all.give_waiting();
+    !all.waiting.is_empty()
+}
+
+fn waiting_max() -> usize {
+    static MOST: OnceLock<usize> = OnceLock::new();
+    let eighth = || usize::try_from(process::nofile() / 8).unwrap_or(usize::MAX);
+    *MOST.get_or_init(|| WAITING_MAX.min(eighth()))
 }
 
 impl All {
+    /// As many as processes take.
+    fn give_waiting(&mut self) {
+        while let Some(fd) = self.waiting.pop() {
+            if let Err(fd) = self.give(fd) {
+                self.waiting.push(fd);
+                break;
+            }
+        }
+        WAITING.store(self.waiting.len(), Ordering::Release);
+    }
+
     /// Err: no process takes it now.
     fn give(&mut self, mut fd: OwnedFd) -> Result<(), OwnedFd> {
         if let Some(closer) = self.closer.as_mut()
@@ -142,13 +176,16 @@ impl Closer {
 
 /// Until nothing can come any more.
 fn close_all(channel: BorrowedFd, count: &Count) {
+    let mut interrupt = Interrupt::new().ok();
     for n in 1.. {
         let Ok((1.., mut fds)) = message::receive_waiting(channel, &mut [0; 1]) else { return };
         let until = Instant::now() + COPY_MAX;
         while count.got.load(Ordering::Acquire) < n && Instant::now() < until {
             std::thread::sleep(PAUSE);
         }
+        interrupt.iter_mut().for_each(Interrupt::want);
         drop(fds.take().map(Shared::our_own));
+        interrupt.iter_mut().for_each(Interrupt::stop);
         count.closed.store(n, Ordering::Release);
     }
 }
@@ -169,5 +206,25 @@ mod tests {
         close(writes.into());
         assert_eq!(reads.read(&mut [0]).unwrap(), 0);
         assert!(ALIVE.load(Ordering::Acquire) < MOST);
+        no_more_wait_than_may();
+    }
+
+    /// While there can be no process.
+    fn no_more_wait_than_may() {
+        ALL.lock().unwrap().closer = None;
+        ALIVE.fetch_add(MOST, Ordering::AcqRel);
+        let mut ours = Vec::new();
+        while !is_full() {
+            assert!(ours.len() < waiting_max());
+            let (end, theirs) = socket::pair().unwrap();
+            close(theirs);
+            ours.push(end);
+        }
+        ALIVE.fetch_sub(MOST, Ordering::AcqRel);
+        // A process's channel takes some hundreds at a time.
+        while retry() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(!is_full());
     }
 }

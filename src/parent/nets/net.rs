@@ -8,6 +8,7 @@ use crate::parent::context::Context;
 use crate::parent::listeners::Listeners;
 use crate::policy::{HostId, ServiceId};
 use crate::sys::bounded_calls::BoundedCalls;
+use crate::sys::foreign;
 use crate::sys::gauges::Gauges;
 use crate::sys::message::Fds;
 use crate::sys::shared::Shared;
@@ -167,6 +168,11 @@ impl Net {
 
     /// Its next order, and what comes with it. None: there is none now.
     pub fn receive(&mut self, cx: &mut Context) -> Result<Option<(FromNet, Fds)>, Broken> {
+        if foreign::is_full() {
+            // What comes with an order may have to be closed by a process beside this one.
+            self.channel.try_again();
+            return Ok(None);
+        }
         if self.process == ProcessState::BeingEnded || self.channel.is_behind() {
             // While net does not read its answers, the parent reads no order of it, because orders
             // bring clients' sockets with them.
