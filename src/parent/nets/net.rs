@@ -117,6 +117,8 @@ pub struct Net {
     pub pinged: Option<Duration>,
     /// The parent has told it something since its last order: a client may wait for it.
     pub unheard: bool,
+    /// A socket that is closed when the process has closed its own.
+    pub closing: Option<Shared>,
     /// The token of the socket that its lines for the log come over (`log_lines`).
     pub log: usize,
     pub listeners: ListenerCopies,
@@ -144,6 +146,7 @@ impl Net {
             state: State::Starting,
             pinged: None,
             unheard: false,
+            closing: None,
             log,
             listeners: ListenerCopies::NotGiven,
             begins_until: None,
