@@ -71,7 +71,8 @@ fn descriptors_run_out_and_come_back() {
         until("all is as before", || d.ask("hello\r\n") == HELLO.as_bytes());
     }
     running.send("undisturbed").expect("undisturbed");
-    until("nothing is left open", || open().iter().zip(before).all(|(now, then)| *now <= then + 2));
+    // The parent may have two processes beside it by now, with two descriptors each.
+    until("nothing is left open", || open().iter().zip(before).all(|(now, then)| *now <= then + 4));
     assert_eq!([d.parent_pid(), d.net_pid(), d.keys_pid()], pids, "nobody died of it: {}", d.log());
     trial(
         "descriptors",

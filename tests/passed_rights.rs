@@ -8,10 +8,15 @@ mod upstream;
 
 use fived::sys::poll;
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg, setsockopt, sockopt};
-use std::io::{ErrorKind, IoSlice, Read, Write};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, setsockopt, socket,
+    sockopt,
+};
+use nix::unistd::Pid;
+use std::io::{ErrorKind, IoSlice, PipeReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Mutex, PoisonError};
 use support::*;
@@ -102,6 +107,8 @@ fn at_the_own_socket() {
             kept.push((is_refused(send_lingering(&c), refused), c));
             same(d.ask("hello\r\nx"), "+Go\r\nx");
         }
+        // They wait for none of them, and the last one stays for what comes next.
+        until("all are closed", || proc::closers(d.parent_pid()).len() <= 1);
     });
 }
 
@@ -176,20 +183,14 @@ fn send_with(c: &Client, bytes: &str, fds: &[i32]) {
     assert_eq!(sent.expect("sent"), bytes.len());
 }
 
-/// On a kernel that cannot refuse them. A read of a Unix socket ends after bytes that came with
-/// descriptors: the request's other bytes come with the next one.
+/// On a kernel that cannot refuse them.
 #[test]
-fn descriptors_that_come_with_a_request_are_closed_and_delay_nothing() {
-    let cat = "cat stream tcp nowait @USER@ /bin/cat cat\n";
-    // What it says would make net look at the client again.
-    let silent = upstream::tcp(|mut s| {
-        let mut all = [0; 6];
-        if s.read_exact(&mut all).is_ok() {
-            let _ = s.write_all(&all);
-        }
-    });
-    let red = format!("red stream tcp nowait @USER@ redirect {silent}\n");
-    let conf = format!("request_timeout = 10m\n{CONF}{cat}{red}[www]\n{cat}");
+fn who_sends_descriptors_to_fived_loses_the_connection() {
+    let silent = upstream::tcp(|mut s| drop(s.read_to_end(&mut Vec::new())));
+    let conf = format!(
+        "request_timeout = 10m\n{CONF}cat stream tcp nowait @USER@ /bin/cat cat\n\
+         red stream tcp nowait @USER@ redirect {silent}\n"
+    );
     if !installed("python3") {
         return skip("needs python3");
     }
@@ -197,34 +198,128 @@ fn descriptors_that_come_with_a_request_are_closed_and_delay_nothing() {
     let d = Daemon::with(&conf).listen("").under(&["python3", "-c", OLDER]).start();
     let path = d.place.at("fived");
     d.wait_log(&format!("listening on {path}"));
-    for (parts, answer) in [
-        (&["c", "at", "\r\nx"][..], "+Go\r\nx"),
-        (&["cat\r", "\nx"], "+Go\r\nx"),
-        (&["cat\r\n", "x"], "+Go\r\nx"),
-        (
-            &["H", "O", "ST\r", "\nww", "w\r\nc", "at\r", "\nx"],
-            "+ Success\r\nWhich VHOST? Host www selected\r\n+Go\r\nx",
-        ),
-        (&["red\r\n", "ab", "c", "def"], "+Go\r\nabcdef"),
-        (&["nothing", "\r\n", "more"], NOT_AVAILABLE),
-        (&[&"x".repeat(200), &"x".repeat(100), "x"], TOO_LONG),
+    for (request, answer, text) in [
+        ("", "", "c"),
+        ("", "", "cat\r\nx"),
+        ("", "", "HOST\r\n"),
+        ("", "", &"x".repeat(300)),
+        ("red\r\n", "+Go\r\n", "x"),
+        ("nothing\r\n", NOT_AVAILABLE, "more"),
     ] {
-        for finishes in [false, true] {
-            let (read, write) = std::io::pipe().expect("a pipe");
-            let c = UnixStream::connect(&path).expect("connect");
-            c.set_read_timeout(Some(TIMEOUT)).expect("timeout");
-            let mut c = Client(TcpStream::from(std::os::fd::OwnedFd::from(c)));
-            for part in parts {
-                send_with(&c, part, &[write.as_raw_fd()]);
-            }
-            if finishes {
-                same(c.half_close().read_all(), answer);
-            } else {
-                c.expect(answer);
-            }
-            // Nobody has a descriptor of the pipe any more.
-            drop(write);
-            until("they are closed", || poll::has_hung(read.as_fd()));
+        let (read, write) = std::io::pipe().expect("a pipe");
+        let c = UnixStream::connect(&path).expect("connect");
+        c.set_read_timeout(Some(TIMEOUT)).expect("timeout");
+        let mut c = Client(TcpStream::from(OwnedFd::from(c)));
+        c.send(request).expect(answer);
+        send_with(&c, text, &[write.as_raw_fd()]);
+        let mut more = Vec::new();
+        match c.0.read_to_end(&mut more) {
+            Err(e) if e.kind() != ErrorKind::ConnectionReset => panic!("{text:?}: {e}"),
+            _ => same(more, ""),
         }
+        // Nobody has a descriptor of the pipe any more.
+        drop(write);
+        until("they are closed", || poll::has_hung(read.as_fd()));
     }
+}
+
+/// A socket whose close takes some milliseconds (packet(7)).
+fn packet_socket() -> OwnedFd {
+    let (family, kind, flag) = (AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC);
+    socket(family, kind, flag, None).expect("a packet socket")
+}
+
+/// Sends a text, and so many of them that closing all takes seconds; nobody else has one then.
+/// Returned: pipes whose other ends are closed with the first of them, and with the last.
+fn send_slow(to: impl AsFd, text: &str, urgent: bool) -> [PipeReader; 2] {
+    let (pipes, ends): (Vec<_>, Vec<_>) =
+        [(); 2].map(|()| std::io::pipe().expect("a pipe")).into_iter().unzip();
+    let messages = if urgent { 1 } else { 3 };
+    for n in 0..messages {
+        let slow: Vec<OwnedFd> = (0..100).map(|_| packet_socket()).collect();
+        let mut all: Vec<i32> = slow.iter().map(AsRawFd::as_raw_fd).collect();
+        if n == 0 {
+            all.insert(0, ends[0].as_raw_fd());
+        }
+        if n == messages - 1 {
+            all.push(ends[1].as_raw_fd());
+        }
+        let (bytes, rights) = (
+            [IoSlice::new(if n == 0 { text } else { "x" }.as_bytes())],
+            [ControlMessage::ScmRights(&all)],
+        );
+        let flags =
+            MsgFlags::MSG_NOSIGNAL | if urgent { MsgFlags::MSG_OOB } else { MsgFlags::empty() };
+        sendmsg::<()>(to.as_fd().as_raw_fd(), &bytes, &rights, flags, None).expect("sent");
+    }
+    pipes.try_into().expect("two of them")
+}
+
+/// On a kernel that cannot refuse them. Whoever closes them waits for that, and a loop would have
+/// kept all others waiting.
+#[test]
+fn descriptors_whose_close_takes_long_keep_nobody_waiting() {
+    if !root() || !installed("python3") {
+        return skip("needs root and python3");
+    }
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let silent = upstream::tcp(|mut s| drop(s.read_to_end(&mut Vec::new())));
+    let d = Daemon::with(&format!(
+        "request_timeout = 1s\n{CONF}red stream tcp nowait @USER@ redirect {silent}\n\
+         no stream unix nowait @USER@ internal echo\n port = @DIR@/no\n no_access = unix:\n"
+    ))
+    .listen("")
+    .under(&["python3", "-c", OLDER])
+    .start();
+    let path = d.place.at("fived");
+    d.wait_log(&format!("listening on {path}"));
+    // All has come when fived looks.
+    let while_it_is_stopped = |act: &dyn Fn() -> [PipeReader; 2]| {
+        let all = [d.net_pid(), d.parent_pid()];
+        let signal = |pid: &i32, which| kill(Pid::from_raw(*pid), which).expect("it is there");
+        all.iter().rev().for_each(|pid| {
+            signal(pid, Signal::SIGSTOP);
+            until("it has stopped", || proc::is_stopped(*pid));
+        });
+        let ends = act();
+        all.iter().for_each(|pid| signal(pid, Signal::SIGCONT));
+        ends
+    };
+    let has = |end: &PipeReader| poll::has_hung(end.as_fd());
+    let others_are_served = |way: &str, [first, last]: &[PipeReader; 2]| {
+        until(way, || has(first) || has(last));
+        same(d.ask("hello\r\nx"), "+Go\r\nx");
+        assert!(!has(first) || !has(last), "{way}: the answer came after all were closed");
+    };
+    let connect = |path: &str| UnixStream::connect(path).expect("connect");
+    let (mut clients, mut all) = (Vec::new(), Vec::new());
+    for (way, begin, text, urgent, stays) in [
+        ("it is never read", "", "x", false, false),
+        ("they come with a request", "", "hello\r\n", false, false),
+        ("they come with a request", "", "hello\r\n", false, true),
+        ("they come after a request", "help\r\n", "x", false, true),
+        ("they come after a request, which is long", "help\r\n", &"x".repeat(9000), false, true),
+        ("with an urgent byte", "", "x", true, false),
+        ("with an urgent byte of a line", "h", "e", true, true),
+    ] {
+        let c = connect(&path);
+        let ends = while_it_is_stopped(&|| {
+            (&c).write_all(begin.as_bytes()).expect("write");
+            let ends = send_slow(&c, text, urgent);
+            // What is read then lies behind the urgent byte.
+            (&c).write_all(if urgent { b"elp\r\n" } else { b"" }).expect("write");
+            ends
+        });
+        clients.extend(stays.then_some(c));
+        others_are_served(way, &ends);
+        all.push(ends);
+    }
+    let c = connect(&path);
+    (&c).write_all(b"red\r\n").expect("write");
+    (&c).read_exact(&mut [0; 5]).expect("it begins");
+    all.push(while_it_is_stopped(&|| send_slow(&c, "x", false)));
+    others_are_served("of a relay", &all[all.len() - 1]);
+    all.push(while_it_is_stopped(&|| send_slow(connect(&d.place.at("no")), "x", false)));
+    others_are_served("at a row that refuses", &all[all.len() - 1]);
+    until("all are closed", || all.as_flattened().iter().all(has));
 }

@@ -6,8 +6,9 @@
 use super::sources::{Serial, Slot, Sources};
 use crate::policy::{Login, Peer, PeerName, Source};
 use crate::sys::shared::Shared;
-use crate::sys::socket;
+use crate::sys::{local, passed_rights, socket};
 use crate::wire::orders::{AddressPair, ClientAddresses};
+use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -103,6 +104,22 @@ impl Client {
             (socket::peer(self.socket.as_fd()), socket::local(self.socket.as_fd()));
         let own = client.ok().zip(local.ok()).map(|(client, local)| AddressPair { client, local });
         ClientAddresses { own, proxied: self.proxied.as_deref().copied() }
+    }
+
+    /// Can it send descriptors?
+    pub fn sends_rights(&self) -> bool {
+        matches!(self.peer, Peer::User(_)) && !local::can_refuse_rights()
+    }
+
+    /// Throws away what it has sent, at most so many bytes. Errors: also that descriptors have come
+    /// with it.
+    pub fn discard(&self, most: usize) -> io::Result<usize> {
+        let fd = self.socket.as_fd();
+        if self.sends_rights() {
+            passed_rights::discard(fd, most)
+        } else {
+            socket::discard(fd, most)
+        }
     }
 }
 

@@ -28,6 +28,7 @@
 //! | `session_counts` | how many sessions there are, in all and from each source |
 //! | `idle_sessions` | those that make room for others |
 //! | `relays` | connections of plain clients to servers that are already running |
+//! | `returned` | sockets that only the parent may close |
 //! | `threads` | threads for sessions |
 //! | `parked` | the sessions that only wait for their next request |
 //! | `descriptors` | how many descriptors are left, and which are reserved |
@@ -48,6 +49,7 @@ mod parked;
 mod relays;
 pub mod request;
 mod resume;
+mod returned;
 mod service;
 pub mod session;
 mod session_counts;

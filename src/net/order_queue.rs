@@ -53,6 +53,7 @@ impl Kind {
             FromNet::Ready
             | FromNet::StartOnClient { .. }
             | FromNet::ListenersClosed
+            | FromNet::Close
             | FromNet::Pong => Kind::Own,
         }
     }
@@ -141,8 +142,8 @@ impl OrderQueue {
         std::mem::take(&mut self.lost)
     }
 
-    /// Sends or holds the order to start a service for a client. `of`: whose source it counts for.
-    /// It may be [lost](OrderQueue::lost) later.
+    /// Sends or holds an order with this socket, to start a service for a client or to close it.
+    /// `of`: whose source it counts for. It may be [lost](OrderQueue::lost) later.
     pub fn request(&mut self, order: &FromNet, of: Peer, client: Shared) {
         if !self.sent(order, &[client.as_fd()]) {
             self.hold(order, of, [Some(client), None]);
@@ -164,7 +165,7 @@ impl OrderQueue {
         }
         let mut copies = [None, None];
         for (copy, fd) in copies.iter_mut().zip(with) {
-            match Shared::copy(*fd) {
+            match Shared::copy(*fd).map(Shared::from_others) {
                 Ok(made) => *copy = Some(made),
                 Err(e) => {
                     log::debug!("sending order {order:?}: {e}");

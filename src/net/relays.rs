@@ -19,6 +19,7 @@ mod relay;
 mod thread;
 
 use super::descriptors::Descriptors;
+use crate::sys::shared::Shared;
 use common::Common;
 use mio::Waker;
 use pipes::Pipes;
@@ -31,9 +32,9 @@ use std::sync::mpsc::{self, Receiver, Sender};
 /// See the module.
 pub struct Relays {
     common: Arc<Common>,
-    discarded: Receiver<OwnedFd>,
+    discarded: Receiver<Shared>,
     /// For the threads.
-    discards: Sender<OwnedFd>,
+    discards: Sender<Shared>,
 }
 
 impl Relays {
@@ -58,7 +59,7 @@ impl Relays {
 
     /// The socket of a client that was still sending to a server that has gone: what it sends is to
     /// be discarded for a while, so that no reset overtakes what was sent to it.
-    pub fn discarded(&self) -> Option<OwnedFd> {
+    pub fn discarded(&self) -> Option<Shared> {
         self.discarded.try_recv().ok()
     }
 

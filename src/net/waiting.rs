@@ -31,13 +31,13 @@ use super::clients::{AfterHeader, ClientState, Clients};
 use super::order_queue::OrderQueue;
 use super::relays::Relays;
 use super::request::{self, Decision, Where};
+use super::returned::Returned;
 use super::session_counts::Full;
 use super::sources::Slot;
 use super::world::World;
 use super::{session, session_state};
 use crate::link::{LINGER_BYTES, LINGER_TIME};
 use crate::policy::{Facts, HostId, Peer, Reached, ServiceId};
-use crate::sys::interrupt::Interrupt;
 use crate::sys::shared::Shared;
 use crate::sys::{clock, gauges, socket};
 use crate::wire::orders::{ClientAddresses, FromNet};
@@ -97,8 +97,8 @@ pub struct Loop {
     relays: Relays,
     waker: Arc<Waker>,
     accept_after: Duration,
-    /// Once there was a client that can send descriptors.
-    interrupt: Option<Interrupt>,
+    /// Sockets that the parent is to close.
+    returned: Returned,
     /// The system had no memory or descriptor for the parent's next order.
     orders_unread: bool,
     phase: Phase,
@@ -114,6 +114,7 @@ impl Loop {
         poll.registry().register(&mut SourceFd(&fd), CHANNEL, Interest::READABLE)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let relays = Relays::new(waker.clone(), world.descriptors.clone());
+        let returned = Returned::new(waker.clone());
         Ok(Loop {
             world,
             poll,
@@ -127,7 +128,7 @@ impl Loop {
             arriving: None,
             answers: Answers::default(),
             accept_after: Duration::ZERO,
-            interrupt: None,
+            returned,
             orders_unread: false,
             phase: Phase::Serving,
             now: clock::monotonic(),
@@ -163,6 +164,7 @@ impl Loop {
             self.accept();
             self.close_listeners();
             self.expire();
+            self.return_sockets();
             self.flush_orders();
             self.clients.free_slots();
             self.finish();
@@ -331,7 +333,11 @@ impl Loop {
         if let Some(client) = self.clients.remove(slot) {
             // Read what is left of its request: closing a socket with unread data would send a
             // reset.
-            let _ = socket::discard(client.socket.as_fd(), DISCARD_BYTES as usize);
+            let _ = client.discard(DISCARD_BYTES as usize);
+            if client.sends_rights() {
+                // The parent closes it, when it comes to that.
+                let _ = socket::shutdown_both(client.socket.as_fd());
+            }
         }
     }
 

@@ -171,7 +171,10 @@ impl Channel {
         if self.held.len() >= self.held_max {
             return Err(Broken::Stuck);
         }
-        let copies = with.iter().map(|fd| own::copy(*fd)).collect::<io::Result<Vec<Shared>>>();
+        let copies = with
+            .iter()
+            .map(|fd| own::copy(*fd).map(Shared::from_others))
+            .collect::<io::Result<Vec<Shared>>>();
         let with = copies.map_err(|_| Broken::Stuck)?;
         self.held.push_back((bytes, with));
         self.all.change(1, 0);

@@ -194,6 +194,11 @@ impl Nets {
                 Request::Name { config, client, generation, socket: next(&mut fds)?, said }
             }
             FromNet::Pong => Request::Done,
+            FromNet::Close => {
+                // A process beside this one closes it, when another takes its place.
+                net.closing = fds.take();
+                Request::Done
+            }
             FromNet::ListenersClosed => self.closed_listeners(cx, listeners, token),
             FromNet::Unlogged { refusals } => {
                 cx.counters.not_logged(refusals);

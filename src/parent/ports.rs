@@ -66,6 +66,11 @@ impl Ports {
         l.is_some_and(|l| l.port.service.is_some() && l.wait.is_none() && l.real.is_some())
     }
 
+    /// Is it bound to an address of the internet?
+    pub fn has_address(&mut self, token: PortToken) -> bool {
+        self.listeners.get_mut(token).is_some_and(|l| l.real.is_some())
+    }
+
     /// Is it a port where clients may be told something before their connections are closed?
     pub fn may_linger(&mut self, cx: &Context, token: PortToken) -> bool {
         self.accepts_for(cx, token).is_some_and(|s| s.attributes.may_linger())

@@ -30,9 +30,9 @@ use super::sessions::Sessions;
 use super::signers::Signers;
 use super::tokens::Watched;
 use crate::log;
-use crate::sys::clock;
 use crate::sys::notify::StandIn;
 use crate::sys::signal::Signals;
+use crate::sys::{clock, foreign};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Token};
 use std::io::{self, ErrorKind};
@@ -243,6 +243,7 @@ impl Parent {
 
     /// How long the poll may wait. `logged`: all lines of the log are written.
     fn poll_timeout(&self, logged: bool) -> Option<Duration> {
+        let retry = (foreign::retry() || !self.cx.retries.is_empty()).then_some(Retries::PAUSE);
         let log = (!logged).then_some(LOG_RETRY);
         let busy = self.signalled || self.reloads.gathered || !self.ready.is_empty();
         if busy || !self.reports.is_empty() || !self.offers.is_settled() {
@@ -251,7 +252,6 @@ impl Parent {
         let until = |at: Duration| at.saturating_sub(self.cx.now) + Duration::from_millis(1);
         let timer = self.cx.next_due().map(until);
         let login = self.logins.deadline().map(until);
-        let retry = (!self.cx.retries.is_empty()).then_some(Retries::PAUSE);
         let (connect, start) = (self.connects.poll_timeout(), self.services.poll_timeout());
         let deferred = (!self.deferred.is_empty()).then_some(super::services::turns::LOOK_SOON);
         [timer, login, log, retry, connect, start, deferred].into_iter().flatten().min()

@@ -6,18 +6,26 @@
 //! which is never asked for here, would take the lock.
 
 use super::{check, dial, socket};
+use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// struct nlmsghdr; struct inet_diag_req_v2; and where in that struct inet_diag_sockid begins.
 const HEAD: usize = 16;
 const REQUEST: usize = 56;
 const ID: usize = HEAD + 8;
+/// Where nlmsg_seq is.
+const NUMBER: Range<usize> = 8..12;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 
 /// See the module.
-pub struct InetDiag(OwnedFd);
+pub struct InetDiag {
+    socket: OwnedFd,
+    /// The number of the last question.
+    last: Cell<u32>,
+}
 
 impl InetDiag {
     /// None: there is no such thing here, or to ask could take as long as others like. Before Linux
@@ -33,7 +41,8 @@ impl InetDiag {
             libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_SOCK_DIAG)
         });
         // SAFETY: the descriptor was just made and is nobody else's.
-        let diag = InetDiag(unsafe { OwnedFd::from_raw_fd(fd.ok()?) });
+        let socket = unsafe { OwnedFd::from_raw_fd(fd.ok()?) };
+        let diag = InetDiag { socket, last: Cell::new(0) };
         // The first questions may load modules of the kernel.
         let nobody = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 1);
         let asked = diag.ask(0, 0, (nobody, nobody)).and_then(|_| diag.knows_connections());
@@ -64,11 +73,24 @@ impl InetDiag {
     /// The other end's address and this end's of the connection that has these addresses, if it is
     /// the socket with this cookie. None: there is no such connection.
     fn ask(&self, cookie: u64, interface: u32, between: Between) -> io::Result<Option<Between>> {
-        socket::send(self.0.as_fd(), &request(cookie, interface, between))?;
+        let number = self.send(cookie, interface, between)?;
         let mut answer = [0; 1024];
-        // It is here when the question has been sent.
-        let n = socket::receive(self.0.as_fd(), &mut answer)?;
-        Ok(read(&answer[..n]))
+        loop {
+            // It is here when the question has been sent; before it, that of an earlier question
+            // may be, which could not be received then.
+            let n = socket::receive(self.socket.as_fd(), &mut answer)?;
+            if answer[..n].get(NUMBER) == Some(&number.to_ne_bytes()) {
+                return Ok(read(&answer[..n]));
+            }
+        }
+    }
+
+    /// Sends a question. Its number is returned.
+    fn send(&self, cookie: u64, interface: u32, between: Between) -> io::Result<u32> {
+        self.last.set(self.last.get().wrapping_add(1));
+        let mut request = request(cookie, interface, between);
+        request[NUMBER].copy_from_slice(&self.last.get().to_ne_bytes());
+        socket::send(self.socket.as_fd(), &request).map(|_| self.last.get())
     }
 }
 
@@ -153,6 +175,9 @@ mod tests {
             assert!(!is(fd.as_fd(), (peer.ip(), 1).into(), local) && !is(fd.as_fd(), local, local));
             let other = "192.0.2.1".parse::<IpAddr>().unwrap();
             assert!(!is(fd.as_fd(), (other, peer.port()).into(), local));
+            // Somebody's question has an answer that was not received.
+            diag.send(0, 0, (local, local)).unwrap();
+            assert!(is(fd.as_fd(), peer, local));
             // Once it is over, nobody is there.
             socket::drop_unsent(client.as_fd()).unwrap();
             drop(client);

@@ -60,7 +60,8 @@ pub fn unconnected() -> io::Result<OwnedFd> {
 /// A descriptor that was sent is closed by whoever reads past it or closes the socket, and that can
 /// wait for as long as its sender likes: it may be a TCP socket with SO_LINGER. So no socket that
 /// fived reads or closes takes any (SO_PASSRIGHTS: Linux 6.16). Where the kernel has no such
-/// option, `sys::interrupt` bounds the wait. Returned: has it one?
+/// option, no loop reads them ([`passed_rights`](super::passed_rights)) or closes such a socket
+/// ([`Shared::from_others`]). Returned: has it one?
 pub fn take_rights(fd: BorrowedFd, take: bool) -> bool {
     let value = libc::c_int::from(take);
     let (level, size) = (libc::SOL_SOCKET, size_of_val(&value) as libc::socklen_t);

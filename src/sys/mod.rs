@@ -16,7 +16,7 @@
 //! | `bounded_calls` `side_process` `stack` | calls that another process can make wait; work in a process beside this one, which shares its memory, and a stack for one |
 //! | `inet_diag` | between which addresses a connection is, asked without its socket's lock |
 //! | `datagram` | datagrams that are answered from the address that they were sent to |
-//! | `local` `unix_listener` `message` `shared` `foreign` | Unix sockets, the files of those that listen, messages with descriptors, descriptors that others hold too, and how those are closed that others handed over |
+//! | `local` `unix_listener` `message` `shared` `foreign` `passed_rights` | Unix sockets, the files of those that listen, messages with descriptors, descriptors that others hold too, and how those are closed that others handed over; reading what may have come with some |
 //! | `reserve` `retransmit` `network` | how few descriptors are left; when TCP sends again what was lost; changes of the network |
 //! | `flow` `pipe` `poll` `clock` | bytes from one descriptor to another, waiting, time |
 //! | `file` `strict` `memfd` `output` | files read whole, files that only their owner can write, files in memory, the log's output |
@@ -55,6 +55,7 @@ pub mod origin_mark;
 pub mod outcome;
 pub mod output;
 pub mod pam;
+pub mod passed_rights;
 pub mod pipe;
 pub mod poll;
 pub mod port;

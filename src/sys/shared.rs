@@ -9,7 +9,7 @@
 //! socket: `local::take_rights`.)
 //!
 //! What other processes have handed over ([`Shared::from_others`]) may be anything, and a process
-//! beside this one closes it (`foreign`), but for a socket of the internet.
+//! beside the parent closes it (`foreign`), but for a socket of the internet.
 //!
 //! Between reading the option and closing, a service could still set it, if it is started, fills
 //! its socket and closes it within that microsecond. The parent's wait is bounded even then,
@@ -31,13 +31,13 @@ const STACK: usize = 64 * 1024;
 const CLOSE_MAX: Duration = Duration::from_millis(1);
 
 /// Closes a descriptor of others, or gives it back: then it is closed as any other.
-type CloseForeign = fn(OwnedFd) -> Option<OwnedFd>;
+type CloseForeign = Box<dyn Fn(OwnedFd) -> Option<OwnedFd> + Send + Sync>;
 /// None: they are closed as any other.
 static FOREIGN: OnceLock<CloseForeign> = OnceLock::new();
 
 /// From now on this closes the descriptors of others, in the whole process.
-pub(super) fn close_foreign_with(close: CloseForeign) {
-    let _ = FOREIGN.set(close);
+pub fn close_foreign_with(close: impl Fn(OwnedFd) -> Option<OwnedFd> + Send + Sync + 'static) {
+    let _ = FOREIGN.set(Box::new(close));
 }
 
 /// An open descriptor that other processes may have, too. It need not be a socket.
@@ -45,6 +45,8 @@ pub(super) fn close_foreign_with(close: CloseForeign) {
 pub struct Shared {
     fd: Option<OwnedFd>,
     from_others: bool,
+    /// A service may have it, or may have had it.
+    of_services: bool,
 }
 
 impl Shared {
@@ -59,6 +61,12 @@ impl Shared {
         self
     }
 
+    /// No service gets it: whether closing it waits is not asked.
+    pub fn for_no_service(mut self) -> Shared {
+        self.of_services = false;
+        self
+    }
+
     /// The descriptor itself, if it is one that no service gets: a channel, a listener.
     pub fn our_own(mut self) -> OwnedFd {
         self.fd.take().expect("only this and the end take it")
@@ -67,7 +75,7 @@ impl Shared {
 
 impl From<OwnedFd> for Shared {
     fn from(fd: OwnedFd) -> Shared {
-        Shared { fd: Some(fd), from_others: false }
+        Shared { fd: Some(fd), from_others: false, of_services: true }
     }
 }
 
@@ -91,7 +99,7 @@ impl Drop for Shared {
             None => Some(fd),
         };
         match left {
-            Some(fd) if lingers(fd.as_raw_fd()) => close_elsewhere(fd),
+            Some(fd) if self.of_services && lingers(fd.as_raw_fd()) => close_elsewhere(fd),
             left => drop(left),
         }
     }

@@ -63,8 +63,9 @@ where
 
 /// Begins to close a descriptor there. A close is the one thing for which that process shares the
 /// table: a file is told of each close of it (as of FUSE), and not only of the last one, so no copy
-/// helps. Returns when it has left the table, as it does before the file is told: a child that is
-/// made before would have a copy to close. Err: there can be no thread, and it stays open.
+/// helps. (If this process ends meanwhile, a [`Heir`] closes what else is in the table.) Returns
+/// when it has left the table, as it does before the file is told: a child that is made before
+/// would have a copy to close. Err: there can be no thread, and it stays open.
 pub fn close(name: &'static str, fd: OwnedFd) -> io::Result<()> {
     let (raw, until) = (fd.into_raw_fd(), Instant::now() + LEAVES_WITHIN);
     // SAFETY: it is nobody else's: its owner has given it up.
@@ -86,6 +87,10 @@ where
 }
 
 fn wait_for<F: FnOnce(Option<BorrowedFd>)>(mut work: Work<F>) {
+    let shares_table = work.channel.is_none();
+    let heir = shares_table.then(Heir::start).and_then(|heir| {
+        heir.inspect_err(|e| log::debug!("a process beside {}: {e}", work.name)).ok()
+    });
     let made = Stack::new().and_then(|stack| {
         // No signal tells of its end: the parent's loop knows nothing of it.
         let flags = libc::CLONE_VM | libc::CLONE_FILES;
@@ -101,6 +106,7 @@ fn wait_for<F: FnOnce(Option<BorrowedFd>)>(mut work: Work<F>) {
         stack.unpoison();
         Ok(())
     });
+    drop(heir);
     if let Err(e) = made {
         log::debug!("a process for {}: {e}", work.name);
         if let Some(f) = work.work.take() {
@@ -134,6 +140,69 @@ fn own_table(channel: BorrowedFd) -> Result<(), Errno> {
         unsafe { syscall!(call, 3, channel - 1, 0) }?;
     }
     Ok(())
+}
+
+/// A second process that shares the table while the first one closes something there. Whoever
+/// holds up that close would keep all that is open, ports included, when this process has ended:
+/// then this one closes everything. It ends with the close.
+struct Heir {
+    pid: c_int,
+    _of: OwnedFd,
+    #[cfg_attr(not(asan), expect(dead_code, reason = "the process is on it"))]
+    stack: Stack,
+}
+
+impl Heir {
+    fn start() -> io::Result<Heir> {
+        let (stack, of) = (Stack::new()?, own_pidfd()?);
+        let flags = libc::CLONE_VM | libc::CLONE_FILES;
+        let number = ptr::without_provenance_mut(of.as_raw_fd() as usize);
+        // SAFETY: the stack lives until the process has ended, which makes raw system calls alone:
+        // the thread-local memory is that of this thread, which goes on.
+        let pid = super::check(unsafe { libc::clone(inherit, stack.top(), flags, number) })?;
+        Ok(Heir { pid, _of: of, stack })
+    }
+}
+
+impl Drop for Heir {
+    fn drop(&mut self) {
+        let (pid, none) = (self.pid, ptr::null_mut());
+        // SAFETY: it is a child that nobody else waits for; nothing is written.
+        unsafe {
+            libc::kill(pid, libc::SIGKILL);
+            while libc::waitpid(pid, none, libc::__WALL) < 0
+                && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
+            {}
+        }
+        #[cfg(asan)]
+        self.stack.unpoison();
+    }
+}
+
+/// Waits for the end of the process with this pidfd, and closes all descriptors.
+extern "C" fn inherit(of: *mut c_void) -> c_int {
+    let mut of = libc::pollfd { fd: of.addr() as c_int, events: libc::POLLIN, revents: 0 };
+    let none = ptr::null::<c_void>();
+    while of.revents == 0 {
+        // SAFETY: one pollfd, which is written.
+        match unsafe { syscall!(Sysno::ppoll, &raw mut of, 1, none, none, 0) } {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return 1,
+        }
+    }
+    if of.revents & libc::POLLIN != 0 {
+        // SAFETY: no memory is handed over, and nobody else uses the table any more.
+        let _ = unsafe { syscall!(Sysno::close_range, 0, u32::MAX, 0) };
+    }
+    0
+}
+
+/// This process's own pidfd.
+fn own_pidfd() -> io::Result<OwnedFd> {
+    // SAFETY: no memory is handed over.
+    let made = unsafe { libc::syscall(libc::SYS_pidfd_open, std::process::id(), 0) };
+    // SAFETY: it was just made and is nobody else's.
+    super::check(made as c_int).map(|made| unsafe { OwnedFd::from_raw_fd(made) })
 }
 
 #[cfg(test)]

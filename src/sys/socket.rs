@@ -21,6 +21,7 @@ pub use internet::{canonical, is_of_another_family, local, peer, set_keepalive};
 pub(in crate::sys) use listener::listen_sharing;
 pub use listener::{BACKLOG, accept, is_listening, is_without_family, listen, set_nonblocking};
 pub use pieces::{PIECES, read_pieces, receive_pieces};
+pub(super) use transfer::discard_by;
 pub use transfer::{Stream, discard, peek, receive, send, send_parts, send_with_more};
 
 use super::{check, local};

@@ -12,7 +12,16 @@ pub fn children(parent: i32) -> Vec<i32> {
 
 /// The processes that fived's parent has made in advance, each for a service that is not there yet.
 pub fn spares(parent: i32) -> Vec<i32> {
-    all_children(parent).filter(|&pid| comm(pid).is_some_and(|n| n == "fived-spare\n")).collect()
+    named(parent, "fived-spare")
+}
+
+/// Those beside fived's parent that close what others have handed over.
+pub fn closers(parent: i32) -> Vec<i32> {
+    named(parent, "fived-foreign")
+}
+
+fn named(parent: i32, name: &str) -> Vec<i32> {
+    all_children(parent).filter(|&pid| comm(pid).is_some_and(|n| n.trim_end() == name)).collect()
 }
 
 fn comm(pid: i32) -> Option<String> {
@@ -181,11 +190,19 @@ pub fn threads(pid: i32) -> usize {
     thread_names(pid).len()
 }
 
+/// Have all its threads stopped (SIGSTOP)?
+pub fn is_stopped(pid: i32) -> bool {
+    thread_ids(pid).into_iter().all(|id| stat(id).is_none_or(|s| s[0] == "T"))
+}
+
+fn thread_ids(pid: i32) -> Vec<i32> {
+    let all = fs::read_dir(format!("/proc/{pid}/task")).expect("/proc/PID/task").flatten();
+    all.filter_map(|t| t.file_name().to_str().and_then(|n| n.parse().ok())).collect()
+}
+
 /// The names of its threads, the first one's first.
 pub fn thread_names(pid: i32) -> Vec<String> {
-    let all = fs::read_dir(format!("/proc/{pid}/task")).expect("/proc/PID/task").flatten();
-    let mut ids: Vec<i32> =
-        all.filter_map(|t| t.file_name().to_str().and_then(|n| n.parse().ok())).collect();
+    let mut ids = thread_ids(pid);
     ids.sort_unstable_by_key(|id| (*id != pid, *id));
     let name = |id| fs::read_to_string(format!("/proc/{pid}/task/{id}/comm"));
     ids.into_iter().filter_map(|id| Some(name(id).ok()?.trim().to_string())).collect()

@@ -8,10 +8,11 @@
 use super::pipes::{self, CountedPipe, Pipes};
 use crate::sys::gauges;
 use crate::sys::pipe::never_waits;
-use crate::sys::socket;
+use crate::sys::shared::Shared;
+use crate::sys::{passed_rights, socket};
 use mio::event::Event;
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// The ends, and the directions that lead from them: what the client sends, what the server sends.
 const CLIENT: usize = 0;
@@ -59,9 +60,10 @@ struct Direction {
     readable: bool,
     /// The end that it comes from has finished: it is read to its end, whatever a read brings.
     finished: bool,
-    /// A read of that end may stop before all that has come: at an urgent byte, or after bytes that
-    /// came with descriptors.
+    /// A read of that end may stop before all that has come: at an urgent byte.
     in_parts: bool,
+    /// Descriptors may come with what that end sends.
+    rights: bool,
     /// The end that it goes to may take something.
     writable: bool,
     state: State,
@@ -167,12 +169,12 @@ enum Broken {
 pub struct Finished {
     pub to: u64,
     pub from: u64,
-    pub client: Option<OwnedFd>,
+    pub client: Option<Shared>,
 }
 
 /// See the module.
 pub struct Relay {
-    ends: [OwnedFd; 2],
+    ends: [Shared; 2],
     directions: [Direction; 2],
     /// It is among those that have something to do.
     queued: bool,
@@ -181,10 +183,9 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// `descriptors`: the ends that may send some.
-    pub fn new(ends: [OwnedFd; 2], descriptors: [bool; 2]) -> Relay {
-        let mut directions =
-            descriptors.map(|in_parts| Direction { in_parts, ..Direction::default() });
+    /// `rights`: the ends that can send descriptors. Their urgent bytes come in line.
+    pub fn new(ends: [Shared; 2], rights: [bool; 2]) -> Relay {
+        let mut directions = rights.map(|rights| Direction { rights, ..Direction::default() });
         directions[CLIENT].to_service = true;
         Relay { ends, directions, queued: false, broken: Default::default() }
     }
@@ -237,9 +238,9 @@ impl Relay {
 
     /// It breaks: both ends see that this was no end in order.
     pub fn abort(self) -> Finished {
-        for (end, broken) in self.ends.iter().zip(self.broken) {
-            // One that was reset itself sees no other.
-            if broken != Broken::Reset {
+        for ((end, broken), direction) in self.ends.iter().zip(self.broken).zip(&self.directions) {
+            // One that was reset itself sees no other; one that has sent descriptors is not.
+            if broken != Broken::Reset || direction.rights {
                 socket::abort(end.as_fd());
             }
         }
@@ -334,7 +335,8 @@ impl Relay {
         if buffer.is_empty() {
             *buffer = vec![0; TAKE];
         }
-        let n = match socket::receive(source, buffer) {
+        let receive = if direction.rights { passed_rights::receive } else { socket::receive };
+        let n = match receive(source, buffer) {
             Ok(n @ 1..) => n,
             Ok(_) if self.broken[from] == Broken::No => {
                 direction.state = State::Over;
@@ -357,7 +359,7 @@ impl Relay {
         // Less than there was room for: it has no more now, but where that says nothing.
         direction.readable = full || direction.finished || direction.in_parts;
         if full && !direction.large {
-            direction.large = never_waits(source) && never_waits(target);
+            direction.large = !direction.rights && never_waits(source) && never_waits(target);
         }
         if direction.state == State::Discarding {
             return Some(n);

@@ -5,7 +5,6 @@
 use super::common::Common;
 use super::pipes::Pipes;
 use super::relay::{Finished, Means, Relay};
-use crate::sys::interrupt::Interrupt;
 use crate::sys::local;
 use crate::sys::message::{self, FDS_MAX, Failed, Fds};
 use crate::sys::process;
@@ -68,9 +67,7 @@ struct Thread {
     /// Does the channel take no more now?
     blocked: bool,
     common: Arc<Common>,
-    discards: Sender<OwnedFd>,
-    /// Once there was an end that can send descriptors.
-    interrupt: Option<Interrupt>,
+    discards: Sender<Shared>,
 }
 
 /// Begins one. It ends with the process, and the process with it.
@@ -78,7 +75,7 @@ pub fn begin(
     channel: OwnedFd,
     common: Arc<Common>,
     pipes: Pipes,
-    discards: Sender<OwnedFd>,
+    discards: Sender<Shared>,
 ) -> io::Result<()> {
     let poll = Poll::new()?;
     poll.registry().register(&mut SourceFd(&channel.as_raw_fd()), CHANNEL, Interest::READABLE)?;
@@ -93,7 +90,6 @@ pub fn begin(
         blocked: false,
         common,
         discards,
-        interrupt: None,
     };
     std::thread::Builder::new().name("relays".into()).stack_size(STACK).spawn(move || {
         // Each connection would interrupt its client, its upstream and the parent several times.
@@ -110,12 +106,10 @@ impl Thread {
     fn run(mut self) -> io::Result<Infallible> {
         let mut events = Events::with_capacity(256);
         loop {
-            self.interrupt.iter_mut().for_each(Interrupt::stop);
             match self.poll.poll(&mut events, self.timeout()) {
                 Err(e) if e.kind() != ErrorKind::Interrupted => return Err(e),
                 _ => {}
             }
-            self.interrupt.iter_mut().for_each(Interrupt::want);
             if events.is_empty() && self.ready.is_empty() {
                 self.means.release();
             }
@@ -205,7 +199,7 @@ impl Thread {
 
     fn arrive(&mut self, number: u32, fds: &mut Fds) {
         self.common.relays.fetch_add(1, Ordering::AcqRel);
-        let ends = [fds.take(), fds.take()].map(|fd| fd.map(Shared::our_own));
+        let ends = [fds.take(), fds.take()];
         let [Some(client), Some(server)] = ends else {
             // No descriptor was left for one of them: the other sees a reset.
             ends.iter().flatten().for_each(|fd| socket::abort(fd.as_fd()));
@@ -213,15 +207,20 @@ impl Thread {
         };
         let ends = [client, server];
         ends.iter().for_each(|fd| self.common.descriptors.note(fd));
-        let is_unix = |fd: &OwnedFd| socket::local(fd.as_fd()).is_err();
-        let descriptors = ends.each_ref().map(|fd| !local::can_refuse_rights() && is_unix(fd));
-        if self.interrupt.is_none() && descriptors.contains(&true) {
-            self.interrupt = Interrupt::new().inspect_err(|e| log::debug!("a timer: {e}")).ok();
-            self.interrupt.iter_mut().for_each(Interrupt::want);
-        }
+        let is_unix = |fd: &Shared| socket::local(fd.as_fd()).is_err();
+        let rights = ends.each_ref().map(|fd| !local::can_refuse_rights() && is_unix(fd));
+        let mut which = rights.into_iter();
+        let ends = ends.map(|fd| match which.next() {
+            Some(true) => {
+                // So that none comes unseen with an urgent byte.
+                let _ = socket::set_urgent_inline(fd.as_fd(), true);
+                fd
+            }
+            _ => Shared::from(fd.our_own()).for_no_service(),
+        });
         let all = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         let fds = [0, 1].map(|end| ends[end].as_raw_fd());
-        let relay = Relay::new(ends, descriptors);
+        let relay = Relay::new(ends, rights);
         let watched = fds.into_iter().enumerate().try_for_each(|(end, fd)| {
             self.poll.registry().register(&mut SourceFd(&fd), token(number, end), all)
         });

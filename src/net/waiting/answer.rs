@@ -70,7 +70,7 @@ impl Loop {
     pub(super) fn discard_rest(&mut self, slot: Slot, mut left: u32) {
         let Some(client) = self.clients.get(slot) else { return };
         let over = loop {
-            match socket::discard(client.socket.as_fd(), left as usize) {
+            match client.discard(left as usize) {
                 Ok(0) => break true,
                 Ok(n) => {
                     let all = n < left as usize;

@@ -36,7 +36,6 @@ impl Loop {
         let mut line = Line::new(NAME_MAX);
         let Some(facts) = self.facts(slot) else { return };
         let (decision, text, taken) = match line.feed(&bytes[..n]) {
-            Fed::More if self.may_have_more(slot) => return self.request(slot),
             Fed::More if closed => return self.asked_nothing(slot),
             Fed::More => return self.watch(slot, Interest::READABLE),
             Fed::TooLong => (request::too_long(), &[][..], 0),
@@ -118,17 +117,6 @@ impl Loop {
             urgent::receive_inline(client);
         }
         lacks
-    }
-
-    /// May more of the request have come than the first peek has shown? True at most once for a
-    /// client; the request is then peeked at again.
-    fn may_have_more(&mut self, slot: Slot) -> bool {
-        let Some(client) = self.clients.get(slot) else { return false };
-        let more = client.urgent.is_none() && matches!(client.peer, Peer::User(_));
-        if more {
-            urgent::receive_inline(client);
-        }
-        more
     }
 
     /// Reads the line that was peeked at. False: the client is gone.

@@ -1,14 +1,13 @@
 //! Accepts clients, as many as there is room for, from each listener in turn.
 
 use super::listener::Listener;
-use super::{DISCARD_TIME, Loop, Phase};
+use super::{DISCARD_TIME, Loop, Phase, urgent};
 use crate::net::clients::{AfterHeader, ClientState};
 use crate::net::request;
 use crate::net::sources::Slot;
 use crate::policy::{Login, Peer};
-use crate::sys::interrupt::Interrupt;
 use crate::sys::shared::Shared;
-use crate::sys::{local, poll, socket};
+use crate::sys::{poll, socket};
 use crate::wire::orders::FromNet;
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
@@ -90,11 +89,6 @@ impl Loop {
 
     /// A client that the parent has accepted at a Unix socket of fived's own.
     pub(super) fn local_client(&mut self, client: Shared, uid: u32, login: Option<Login>) {
-        if self.interrupt.is_none() && !local::can_refuse_rights() {
-            // From now on no turn waits long for what such a client has sent.
-            self.interrupt = Interrupt::new().inspect_err(|e| log::debug!("a timer: {e}")).ok();
-            self.interrupt.iter_mut().for_each(Interrupt::want);
-        }
         let deadline = self.now + self.world.table.settings.request_timeout;
         let slot = self.admit(client, Peer::User(uid), ClientState::Request, deadline);
         if let Some(client) = self.clients.get(slot) {
@@ -115,7 +109,12 @@ impl Loop {
         if reserved || self.clients.len() >= self.world.table.settings.max_connections as usize {
             self.evict();
         }
-        self.clients.insert(client, peer, state, deadline)
+        let slot = self.clients.insert(client, peer, state, deadline);
+        if let Peer::User(_) = peer {
+            let client = self.clients.get(slot).filter(|client| client.sends_rights());
+            client.into_iter().for_each(urgent::receive_inline);
+        }
+        slot
     }
 
     /// Closes the oldest client of the source that has most. False: there is none.

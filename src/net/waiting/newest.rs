@@ -8,7 +8,6 @@ use super::listener::Newest;
 use crate::net::clients::Client;
 use crate::net::sources::Slot;
 use crate::sys::clock;
-use crate::sys::interrupt::Interrupt;
 use crate::sys::poll::{self, Poll};
 use mio::{Events, Interest};
 use std::io::{self, ErrorKind};
@@ -41,13 +40,6 @@ impl Loop {
     /// Waits until something is to be done: for what the loop's own poll reports, which `events`
     /// then holds, and for the newest client, which is served here.
     pub(super) fn wait(&mut self, events: &mut Events) -> io::Result<()> {
-        self.interrupt.iter_mut().for_each(Interrupt::stop);
-        let waited = self.wait_for(events);
-        self.interrupt.iter_mut().for_each(Interrupt::want);
-        waited
-    }
-
-    fn wait_for(&mut self, events: &mut Events) -> io::Result<()> {
         let mut timeout = self.poll_timeout();
         if let Some(newest) = self.newest {
             events.clear();

@@ -63,6 +63,14 @@ impl Loop {
         }
     }
 
+    /// Has the parent close sockets that can have descriptors in their queues.
+    pub(super) fn return_sockets(&mut self) {
+        while let Some(socket) = self.returned.next() {
+            self.order_queue.request(&FromNet::Close, Peer::Nobody, socket.into());
+            self.send_order(&FromNet::Close, None, &[]);
+        }
+    }
+
     /// Asks the parent for the name of a client's address, once.
     pub(super) fn ask_name(&mut self, slot: Slot) {
         self.watch(slot, Interest::READABLE);

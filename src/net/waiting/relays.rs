@@ -15,7 +15,7 @@ impl Loop {
     /// What relays' threads leave to this loop.
     pub(super) fn look_after_relays(&mut self) {
         while let Some(client) = self.relays.discarded() {
-            self.answer_returned(client.into(), Vec::new());
+            self.answer_returned(client, Vec::new());
         }
         if self.relays.is_full() {
             self.evict();

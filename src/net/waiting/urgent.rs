@@ -6,16 +6,15 @@
 //! (SO_OOBINLINE). A peek still stops there: what comes before the byte is read and kept with the
 //! client, one line at most. A client that sends no urgent byte costs no system call for this.
 //!
-//! At a Unix socket of a kernel that cannot refuse descriptors (`local::take_rights`) a peek stops
-//! after bytes that came with some, too. So an incomplete line is read and kept there as well.
-//! Reading closes the descriptors: nobody here asks for them.
+//! Where a client can send descriptors ([`Client::sends_rights`]), urgent bytes are kept in line
+//! from the beginning, so that a peek finds what came with them.
 //!
 //! A service gets its socket as from inetd, with the option off: it can receive an urgent byte
 //! after the request in its own way. (An urgent byte before a request that
 //! is allowed without it stays out of band, too.)
 
 use crate::net::clients::Client;
-use crate::sys::socket;
+use crate::sys::{passed_rights, socket};
 use crate::wire::request::NAME_MAX;
 use std::io;
 use std::os::fd::AsFd;
@@ -46,14 +45,16 @@ pub(super) fn restore(client: &mut Client) {
 }
 
 /// What has come of the request, and perhaps what follows it; 0: the client has finished. After
-/// [`receive_inline`] it returns only when the line is complete, or too long.
+/// [`receive_inline`] it returns only when the line is complete, or too long. Errors: also that
+/// descriptors have come with it.
 pub(super) fn peek(client: &mut Client, bytes: &mut Buffer) -> io::Result<usize> {
+    let look = if client.sends_rights() { passed_rights::peek } else { socket::peek };
     let fd = client.socket.as_fd();
-    let Some(head) = &mut client.urgent else { return socket::peek(fd, bytes) };
+    let Some(head) = &mut client.urgent else { return look(fd, bytes) };
     loop {
         let held = head.len();
         bytes[..held].copy_from_slice(head);
-        let new = socket::peek(fd, &mut bytes[held..])?;
+        let new = look(fd, &mut bytes[held..])?;
         let all = held + new;
         let over = all == bytes.len() || bytes[0] == TLS_HANDSHAKE;
         if new == 0 || over || bytes[held..all].contains(&b'\n') {

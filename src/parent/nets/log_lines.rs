@@ -8,7 +8,7 @@ use crate::parent::context::Context;
 use crate::parent::descriptors::own;
 use crate::parent::tokens::NetLogToken;
 use crate::sys::shared::Shared;
-use crate::sys::{clock, local, poll, socket};
+use crate::sys::{clock, local, message, poll};
 use mio::Interest;
 use mio::unix::SourceFd;
 use std::collections::HashMap;
@@ -16,7 +16,7 @@ use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
-/// Bytes of a message: as many as `sys::output` writes at once. The rest of a longer one is lost.
+/// Bytes of a message: as many as `sys::output` writes at once. A longer one is lost.
 const MESSAGE_MAX: usize = 4096;
 /// Messages that are read from a net process that has ended.
 const LAST_MAX: usize = 64;
@@ -97,8 +97,9 @@ impl NetLog {
     fn receive(&mut self, token: NetLogToken) -> Option<usize> {
         let source = self.0.get_mut(&token)?;
         let mut bytes = [0; MESSAGE_MAX];
-        match socket::receive(source.fd.as_fd(), &mut bytes) {
-            Ok(n) => {
+        // Descriptors that come with it are closed elsewhere, as with any message.
+        match message::receive(source.fd.as_fd(), &mut bytes) {
+            Ok((n, _)) => {
                 let now = clock::monotonic();
                 String::from_utf8_lossy(&bytes[..n])
                     .lines()
@@ -108,6 +109,7 @@ impl NetLog {
                 Some(n)
             }
             Err(e) if e.kind() == ErrorKind::WouldBlock => None,
+            Err(e) if e.kind() == ErrorKind::InvalidData => Some(bytes.len()),
             Err(_) => {
                 self.0.remove(&token);
                 None
@@ -142,6 +144,7 @@ fn pass(line: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::socket;
 
     #[test]
     fn lines_have_a_rate() {

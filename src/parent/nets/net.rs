@@ -9,6 +9,7 @@ use crate::parent::listeners::Listeners;
 use crate::parent::tokens::{NetLogToken, SessionToken};
 use crate::policy::{HostId, ServiceId};
 use crate::sys::bounded_calls::BoundedCalls;
+use crate::sys::foreign;
 use crate::sys::gauges::Gauges;
 use crate::sys::message::Fds;
 use crate::sys::shared::Shared;
@@ -122,6 +123,8 @@ pub struct Net {
     pub pinged: Option<Duration>,
     /// The parent has told it something since its last order: a client may wait for it.
     pub unheard: bool,
+    /// A socket that is closed when the process has closed its own.
+    pub closing: Option<Shared>,
     /// The token of the socket that its lines for the log come over (`log_lines`).
     pub log: NetLogToken,
     pub listeners: ListenerCopies,
@@ -149,6 +152,7 @@ impl Net {
             state: State::Starting,
             pinged: None,
             unheard: false,
+            closing: None,
             log,
             listeners: ListenerCopies::NotGiven,
             begins_until: None,
@@ -173,6 +177,11 @@ impl Net {
 
     /// Its next order, and what comes with it. None: there is none now.
     pub fn receive(&mut self, cx: &mut Context) -> Result<Option<(FromNet, Fds)>, Broken> {
+        if foreign::is_full() {
+            // What comes with an order may have to be closed by a process beside this one.
+            self.channel.try_again();
+            return Ok(None);
+        }
         if self.process == ProcessState::BeingEnded || self.channel.is_behind() {
             // While net does not read its answers, the parent reads no order of it, because orders
             // bring clients' sockets with them.

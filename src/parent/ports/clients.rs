@@ -8,11 +8,14 @@ use crate::parent::context::Timer;
 use crate::parent::lookups::names::Asker;
 use crate::parent::run::Parent;
 use crate::parent::tokens::PortToken;
+use crate::sys::foreign;
 
 impl Parent {
     /// Accepts one client at a port of a service's own. False: there is none now.
     pub fn port_client(&mut self, token: PortToken) -> bool {
-        if self.waits_for_net(token) {
+        // A process beside this one closes each connection of a Unix socket.
+        let full = foreign::is_full() && !self.ports.has_address(token);
+        if full || self.waits_for_net(token) {
             self.cx.retries.add(token.into());
             return false;
         }

@@ -46,7 +46,7 @@ pub struct PortListener {
     pub real: Option<SocketAddr>,
     /// Where it is a Unix socket that fived has bound.
     pub file: Option<Box<SocketFile>>,
-    pub socket: OwnedFd,
+    pub socket: Shared,
     /// Clients that were accepted; their sources take turns.
     waiting: BySource<(Shared, Addresses)>,
     /// One of them that has lost its place.
@@ -90,6 +90,13 @@ impl PortListener {
         Ok((PortListener::new(port, socket, Some(real), None), real))
     }
 
+    /// A listener, or a socket of datagrams. What clients of a Unix socket have sent to it, and to
+    /// connections that nobody has accepted, is closed with it.
+    pub fn socket(socket: OwnedFd, real: Option<SocketAddr>) -> Shared {
+        let socket = Shared::from(socket).for_no_service();
+        if real.is_some() { socket } else { socket.from_others() }
+    }
+
     /// `real`, `file`: as in [`PortListener`].
     pub fn new(
         port: &Port,
@@ -109,7 +116,7 @@ impl PortListener {
             made: (waits && is_alone).then(|| AsMade::of(socket.as_fd()).into()),
             calls: BoundedCalls::default(),
             condition: Condition::Good,
-            socket,
+            socket: PortListener::socket(socket, real),
             waiting: BySource::default(),
             displaced: None,
             scarce: false,

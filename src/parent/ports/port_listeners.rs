@@ -243,7 +243,8 @@ impl PortListeners {
             && let Some(l) = self.get_mut(token)
         {
             l.made = Some(AsMade::of(socket.as_fd()).into());
-            (l.socket, l.file, l.condition) = (socket, file, Condition::Good);
+            l.socket = PortListener::socket(socket, l.real);
+            (l.file, l.condition) = (file, Condition::Good);
         }
         Ok(())
     }

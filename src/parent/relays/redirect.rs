@@ -11,7 +11,7 @@ use crate::parent::context::Timer;
 use crate::parent::relays::{Owner, Relay};
 use crate::parent::run::Parent;
 use crate::parent::tokens::RelayThreadToken;
-use crate::policy::{Backend, Permit, Service};
+use crate::policy::{Backend, Peer, Permit, Service};
 use crate::sys::clock;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
@@ -81,6 +81,12 @@ impl Parent {
     }
 
     fn connected(&mut self, permit: Permit, mut a: Arrival, to: Target, upstream: OwnedFd) {
+        let upstream = match to {
+            // Its server can send descriptors, where that cannot be refused.
+            Target::Unix(_) => Shared::from(upstream).from_others(),
+            Target::Tcp(_) | Target::Offer(_) => upstream.into(),
+        }
+        .for_no_service();
         let config = a.config.clone();
         let parts =
             config.table.service(a.service).ok_or_else(|| "no such service".into()).and_then(
@@ -102,7 +108,11 @@ impl Parent {
         match (owner, a.client.take()) {
             (Owner::Thread(thread), Some(client)) => {
                 // No program gets it.
-                let ends = [client.our_own(), upstream];
+                let client = match a.who.facts.peer {
+                    Peer::User(_) => client,
+                    _ => client.our_own().into(),
+                };
+                let ends = [client.for_no_service(), upstream];
                 self.relay_threads.hand(&self.cx, thread, relay, ends);
                 // A plain session has no more to do with it.
                 self.tell_started(&a, 0, greeting, None);

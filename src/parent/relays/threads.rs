@@ -8,10 +8,11 @@ use crate::parent::descriptors::own;
 use crate::parent::nets::Nets;
 use crate::parent::tokens::{NetToken, RelayThreadToken};
 use crate::sys::local;
+use crate::sys::shared::Shared;
 use crate::wire::orders::{FromRelays, RelayEnd, ToNet, ToRelays};
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 /// Threads of one net process at most; no more than processors.
 const THREADS: usize = 4;
@@ -27,7 +28,7 @@ struct Thread {
 
 struct Single {
     relay: u32,
-    ends: [OwnedFd; 2],
+    ends: [Shared; 2],
     /// It was handed over in this order, and not in an earlier one.
     fresh: bool,
 }
@@ -101,7 +102,7 @@ impl RelayThreads {
 
     /// Hands a relay to a thread: the client's socket and the upstream's. It may wait for the next
     /// one until [`RelayThreads::settle`] sends it.
-    pub fn hand(&mut self, cx: &Context, token: RelayThreadToken, relay: u32, ends: [OwnedFd; 2]) {
+    pub fn hand(&mut self, cx: &Context, token: RelayThreadToken, relay: u32, ends: [Shared; 2]) {
         let Some(thread) = self.all.get_mut(&token) else { return };
         thread.relays += 1;
         let sent = match thread.single.take() {

@@ -27,13 +27,17 @@ pub fn discard(fd: BorrowedFd, most: usize) -> io::Result<usize> {
     // SAFETY: for TCP nothing is written with MSG_TRUNC, so no buffer is needed; for other sockets
     // the system finds that there is none (EFAULT).
     match count(unsafe { libc::recv(fd.as_raw_fd(), std::ptr::null_mut(), most, flags) }) {
-        Err(e) if e.raw_os_error() == Some(libc::EFAULT) => discard_copied(fd, most),
+        Err(e) if e.raw_os_error() == Some(libc::EFAULT) => discard_by(receive, fd, most),
         done => done,
     }
 }
 
-/// The same for a Unix socket, which copies what it gives away.
-fn discard_copied(fd: BorrowedFd, most: usize) -> io::Result<usize> {
+/// The same for a Unix socket, which copies what it gives away: by this.
+pub(in crate::sys) fn discard_by(
+    receive: fn(BorrowedFd, &mut [u8]) -> io::Result<usize>,
+    fd: BorrowedFd,
+    most: usize,
+) -> io::Result<usize> {
     let (mut buffer, mut taken) = ([0; 8192], 0);
     while taken < most {
         let part = buffer.len().min(most - taken);

@@ -51,6 +51,9 @@ pub enum FromNet {
     },
     /// The answer to [`ToNet::Ping`].
     Pong,
+    /// With a Unix socket, whose last close may wait: close it, after this order has come again
+    /// without one. Then net has closed its own.
+    Close,
 }
 
 /// From the parent.
@@ -198,6 +201,7 @@ impl Message for FromNet {
                 with(kind::NAME, *client, *generation, &addresses.data())
             }
             FromNet::Pong => raw(kind::PONG, 0, 0),
+            FromNet::Close => raw(kind::CLOSE, 0, 0),
             FromNet::ListenersClosed => raw(kind::LISTENERS_CLOSED, 0, 0),
         }
     }
@@ -226,6 +230,7 @@ impl Message for FromNet {
                 addresses: ClientAddresses::from_data(&r.data)?,
             },
             kind::PONG => FromNet::Pong,
+            kind::CLOSE => FromNet::Close,
             kind::LISTENERS_CLOSED => FromNet::ListenersClosed,
             _ => return None,
         })

@@ -15,6 +15,7 @@ pub mod kind {
     pub const PONG: u16 = 0x107;
     pub const LISTENERS_CLOSED: u16 = 0x108;
     pub const START_ON_CLIENT: u16 = 0x109;
+    pub const CLOSE: u16 = 0x10a;
     pub const AT_PORT: u16 = 0x10f;
     pub const LISTENER: u16 = 0x201;
     pub const REFUSE: u16 = 0x202;
@@ -160,7 +161,7 @@ const ALWAYS: &[()] = &[()];
 const IDLE: &[SessionPhase] = &[Plain, Encrypted, Stream];
 
 /// From a net process to the parent, on its own channel.
-pub const FROM_NET: [Row<NetPhase>; 10] = [
+pub const FROM_NET: [Row<NetPhase>; 11] = [
     row(kind::READY, 0, &[Starting, Draining]),
     row(kind::START, 1, &[Serving, Draining]),
     row(kind::SESSION, 2, &[Serving, Draining]),
@@ -171,6 +172,7 @@ pub const FROM_NET: [Row<NetPhase>; 10] = [
     row(kind::NAME, 1, &[Serving, Draining]),
     row(kind::PONG, 0, &[Serving, Draining]),
     row(kind::LISTENERS_CLOSED, 0, &[Draining]),
+    optional(kind::CLOSE, &[Serving, Draining]),
 ];
 
 /// From the parent to a net process, on its own channel.

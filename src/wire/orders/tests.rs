@@ -137,6 +137,7 @@ fn orders_of_net_come_as_they_were_given() {
         FromNet::Unlogged { refusals: u64::MAX },
         FromNet::Name { client: 3, generation: 4, addresses },
         FromNet::Pong,
+        FromNet::Close,
     ] {
         there_and_back(m);
     }
