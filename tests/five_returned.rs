@@ -3,7 +3,6 @@
 
 mod support;
 
-use nix::sys::signal::Signal;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::process::Child;
@@ -87,8 +86,7 @@ fn those_that_wait_are_served_by_the_next_session() {
     let f = Five::new(&d);
     let (mut child, served, waiting) = world(&d, &f, WAITING);
     say_all(&waiting);
-    d.signal(Signal::SIGINT);
-    d.wait();
+    d.switch_off();
     let conf = format!("state_directory = {}\n{CONF}", d.place.at("state"));
     let _again = Daemon::with(&conf).stateless().listen(&at.to_string()).start();
     are_served(waiting);
