@@ -178,7 +178,7 @@ fn a_refusal_says_why_and_what_to_do() {
     assert_eq!(finish(holds, b"").0, 0);
     assert_eq!(
         f.run(&["-H", "other", H, "date"]),
-        (254, String::new(), "five: date: no such virtual host there\n".into())
+        (254, String::new(), "five: date: no virtual host other there\n".into())
     );
 }
 
@@ -204,7 +204,7 @@ fn a_virtual_host_that_is_not_there_starts_nothing() {
     let missing = |words: &[&str]| {
         let (code, out, err) = f.run(&[words, &["-H", "other", H, "every"]].concat());
         assert_eq!((code, &*out), (254, ""), "{err}");
-        assert!(err.ends_with("five: every: no such virtual host there\n"), "{err}");
+        assert!(err.ends_with("five: every: no virtual host other there\n"), "{err}");
     };
     // As the session's first call, and later; twice, as it is asked for again.
     for _ in 0..2 {
