@@ -382,6 +382,8 @@ fn a_passphrase_is_ssh_keygens_business() {
         "open sesame\n",
     );
     assert!(code == 0 && shown.contains(BY_KEY.trim()) && !shown.contains("sesame"), "{shown}");
+    let path = format!("{}/.ssh/id_ed25519", f.home);
+    assert!(shown.contains(&format!("({path}) Enter passphrase")), "{shown}");
     // Without a terminal nobody can be asked, and nothing hangs.
     let (code, _, err) = f.run(&["-x", "-l", "demo", H, "who"]);
     assert!(
@@ -392,7 +394,6 @@ fn a_passphrase_is_ssh_keygens_business() {
         "{err}"
     );
     // Nor does anybody see what it says about a file that others can read.
-    let path = format!("{}/.ssh/id_ed25519", f.home);
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644))
         .expect("mode");
     let (code, _, err) = f.run(&["-x", "-l", "demo", H, "who"]);

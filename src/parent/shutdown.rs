@@ -35,7 +35,7 @@ impl Parent {
         self.cx.after(self.cx.config.table.settings.shutdown_timeout, Timer::Shutdown);
     }
 
-    /// Ends without waiting for what runs. Asked a second time it does not wait for sessions either.
+    /// Ends without waiting for what runs. Asked a second time it waits for no session either.
     pub fn end_now(&mut self) {
         match self.cx.phase {
             Phase::Serving | Phase::Leaving => {
