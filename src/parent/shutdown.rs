@@ -47,9 +47,9 @@ impl Parent {
         }
     }
 
-    /// No service is waited for any longer. A client whose session outlives its connection would try to come
-    /// back for long, unless it is told that the session ends. Those that do not take that in time
-    /// keep nobody waiting.
+    /// No service is waited for any longer. A client whose session outlives its connection would
+    /// try to come back for long, unless it is told that the session ends. Those that do not take
+    /// that in time keep nobody waiting.
     pub fn end_sessions(&mut self) {
         self.cx.phase = Phase::EndingSessions;
         self.sessions.tell_all(&self.cx, &Answer::EndNow, |s| s.resumable.is_some());

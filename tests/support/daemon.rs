@@ -257,7 +257,8 @@ fn reachable(place: &Place, program: &str) -> String {
 /// The addresses that the log's whole lines name, in their order.
 fn listening(log: &str) -> Vec<SocketAddr> {
     let lines = log.split_inclusive('\n').filter_map(|l| l.strip_suffix('\n'));
-    lines.filter_map(|l| l.strip_prefix("listening on ")?.parse().ok()).collect()
+    let named = |l: &str| l.strip_prefix("listening on ")?.split(' ').next()?.parse().ok();
+    lines.filter_map(named).collect()
 }
 
 /// Is there something to read, or an end, within this time?
