@@ -254,6 +254,14 @@ fn each_way_of_not_connecting_has_its_message() {
     );
     let (code, err) = output_of(&f, &["no-such-host.invalid", "date"]);
     assert!(code == 255 && err.starts_with("five: no-such-host.invalid: no such host ("), "{err}");
+    let (code, err) = output_of(&f, &["-p", &port, H, &"x".repeat(256)]);
+    assert!(
+        code == 255
+            && err.contains(
+                "x\": expected the name of a service, 1 to 255 bytes without control characters\n"
+            ),
+        "{err}"
+    );
     let (code, err) = output_of(&f, &["-p", "0", H]);
     assert!(
         code == 255

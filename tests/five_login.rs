@@ -370,6 +370,16 @@ fn a_session_whose_login_failed_is_ended_with_its_service() {
 }
 
 #[test]
+fn who_types_no_answer_hears_which_question_that_was() {
+    let d = daemon();
+    let f = Five::new(&d);
+    let words = ["--accept-new", "-p", &f.port(), "-l", "demo", H, "who"];
+    let (code, shown) = f.on_terminal(&words, "\u{4}\n");
+    let why = format!("five: (demo@{H}:{}) Enter Password: no answer was typed", f.port());
+    assert!(code == 255 && shown.contains(&why), "{shown}");
+}
+
+#[test]
 fn a_passphrase_is_ssh_keygens_business() {
     if without("ssh-keygen") {
         return;

@@ -224,7 +224,14 @@ pub fn secret(prompt: &str) -> Result<Option<Vec<u8>>, Error> {
     if !terminal::is_there() {
         return Ok(None);
     }
-    terminal::question(prompt, terminal::Echo::Off).map(Some).map_err(Error::system("terminal"))
+    terminal::question(prompt, terminal::Echo::Off).map(Some).map_err(|e| match e.kind() {
+        // Control-D.
+        io::ErrorKind::UnexpectedEof => {
+            let what = prompt.trim_end_matches([' ', ':']).into();
+            Error::System { what, why: "no answer was typed".into() }
+        }
+        _ => Error::system("terminal")(e),
+    })
 }
 
 /// The program that may be asked instead of a terminal.
