@@ -180,6 +180,9 @@ fn a_refusal_says_why_and_what_to_do() {
         f.run(&["-H", "other", H, "date"]),
         (254, String::new(), "five: date: no virtual host other there\n".into())
     );
+    // Who asks for the list has named no service.
+    let text = format!("five: {H}:{}: no virtual host other there\n", f.port());
+    assert_eq!(f.run(&["-H", "other", H]), (254, String::new(), text));
 }
 
 #[test]
