@@ -22,6 +22,8 @@ pub enum Ended {
 
 /// Added to a refusal that a login may change.
 const HINT_NOBODY: &str = " (nobody is logged in: -l USER may change that)";
+/// Added to one whose reason a client is not told.
+const HINT_FAILED: &str = " (the server's log says why)";
 
 /// What five returns when its call has ended like this: its exit status, which is that of the
 /// service if the server tells it.
@@ -46,5 +48,9 @@ pub fn nobody(t: &Target) -> bool {
 pub fn hint(nobody: bool, refusal: &str) -> &'static str {
     let hides = [reply::NOT_AVAILABLE, reply::NOT_OFFERED];
     let hidden = hides.iter().any(|answer| refusal.starts_with(reply::refusal(answer).trim()));
-    if hidden && nobody { HINT_NOBODY } else { "" }
+    match refusal.starts_with(reply::refusal(reply::FAILED)) {
+        true => HINT_FAILED,
+        false if hidden && nobody => HINT_NOBODY,
+        false => "",
+    }
 }

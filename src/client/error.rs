@@ -137,7 +137,10 @@ impl Error {
             Error::Config(mistakes) => mistakes.join("\nfive: "),
             Error::Login { who, tried } => format!("{who}: not logged in: {tried}"),
             Error::Refused { place, what, reply } => refused(place, what, reply),
-            Error::Service { service, reply, hint } => format!("{service}: {reply}{hint}"),
+            Error::Service { service, reply, hint } => {
+                let (first, rest) = reply.split_at(reply.find('\n').unwrap_or(reply.len()));
+                format!("{service}: {first}{hint}{rest}")
+            }
             Error::Gate { gate, service, reply } => {
                 format!("{gate}: no way through its service {service}: {reply}")
             }
