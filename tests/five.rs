@@ -178,8 +178,11 @@ fn a_refusal_says_why_and_what_to_do() {
     assert_eq!(finish(holds, b"").0, 0);
     assert_eq!(
         f.run(&["-H", "other", H, "date"]),
-        (254, String::new(), "five: date: no such virtual host there\n".into())
+        (254, String::new(), "five: date: no virtual host other there\n".into())
     );
+    // Who asks for the list has named no service.
+    let text = format!("five: {H}:{}: no virtual host other there\n", f.port());
+    assert_eq!(f.run(&["-H", "other", H]), (254, String::new(), text));
 }
 
 #[test]
@@ -204,7 +207,7 @@ fn a_virtual_host_that_is_not_there_starts_nothing() {
     let missing = |words: &[&str]| {
         let (code, out, err) = f.run(&[words, &["-H", "other", H, "every"]].concat());
         assert_eq!((code, &*out), (254, ""), "{err}");
-        assert!(err.ends_with("five: every: no such virtual host there\n"), "{err}");
+        assert!(err.ends_with("five: every: no virtual host other there\n"), "{err}");
     };
     // As the session's first call, and later; twice, as it is asked for again.
     for _ in 0..2 {
@@ -254,6 +257,14 @@ fn each_way_of_not_connecting_has_its_message() {
     );
     let (code, err) = output_of(&f, &["no-such-host.invalid", "date"]);
     assert!(code == 255 && err.starts_with("five: no-such-host.invalid: no such host ("), "{err}");
+    let (code, err) = output_of(&f, &["-p", &port, H, &"x".repeat(256)]);
+    assert!(
+        code == 255
+            && err.contains(
+                "x\": expected the name of a service, 1 to 255 bytes without control characters\n"
+            ),
+        "{err}"
+    );
     let (code, err) = output_of(&f, &["-p", "0", H]);
     assert!(
         code == 255

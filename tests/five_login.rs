@@ -370,6 +370,16 @@ fn a_session_whose_login_failed_is_ended_with_its_service() {
 }
 
 #[test]
+fn who_types_no_answer_hears_which_question_that_was() {
+    let d = daemon();
+    let f = Five::new(&d);
+    let words = ["--accept-new", "-p", &f.port(), "-l", "demo", H, "who"];
+    let (code, shown) = f.on_terminal(&words, "\u{4}\n");
+    let why = format!("five: (demo@{H}:{}) Enter Password: no answer was typed", f.port());
+    assert!(code == 255 && shown.contains(&why), "{shown}");
+}
+
+#[test]
 fn a_passphrase_is_ssh_keygens_business() {
     if without("ssh-keygen") {
         return;
@@ -382,6 +392,8 @@ fn a_passphrase_is_ssh_keygens_business() {
         "open sesame\n",
     );
     assert!(code == 0 && shown.contains(BY_KEY.trim()) && !shown.contains("sesame"), "{shown}");
+    let path = format!("{}/.ssh/id_ed25519", f.home);
+    assert!(shown.contains(&format!("({path}) Enter passphrase")), "{shown}");
     // Without a terminal nobody can be asked, and nothing hangs.
     let (code, _, err) = f.run(&["-x", "-l", "demo", H, "who"]);
     assert!(
@@ -392,7 +404,6 @@ fn a_passphrase_is_ssh_keygens_business() {
         "{err}"
     );
     // Nor does anybody see what it says about a file that others can read.
-    let path = format!("{}/.ssh/id_ed25519", f.home);
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644))
         .expect("mode");
     let (code, _, err) = f.run(&["-x", "-l", "demo", H, "who"]);

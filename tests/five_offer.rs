@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command};
+use support::five::piped;
 use support::*;
 
 const H: &str = "127.0.0.1";
@@ -129,10 +130,19 @@ fn what_cannot_be_reached_or_offered_is_said() {
     let d = Daemon::with(&rows(&["web"])).start();
     let f = person(&d, Five::new(&d));
     let gone = "/no/such/socket";
-    let five = offering(&f, &[&format!("web:{none}")]);
+    let file = d.place.at("said");
+    let into = format!("exec \"$0\" \"$@\" 2>{file}");
+    let words = ["-N", "-l", "demo", "-R", &format!("web:{none}"), H];
+    let five = Running(piped(&mut f.command_by("sh", &["-c", &into], &words)));
     d.wait_log("OFFER service=web ");
     assert_eq!(client(&d, "web", ""), FAILED);
     assert!(d.wait_log("REFUSE service=web ").contains("refused"));
+    // Whoever offers it hears that once, however many clients come.
+    assert_eq!(client(&d, "web", ""), FAILED);
+    let said = || std::fs::read_to_string(&file).expect("a file");
+    let why = format!("five: -R web:{none}: no connection (Connection refused): ");
+    until("it is said", || said().contains(&why));
+    assert_eq!(said().matches(&why).count(), 1, "{}", said());
     drop(five);
     d.wait_log("WITHDRAW service=web ");
     let fails = |words: &[&str], why: &str| {
@@ -142,7 +152,10 @@ fn what_cannot_be_reached_or_offered_is_said() {
     };
     let offer = format!("other:{gone}");
     fails(&["-R", &offer, &demo()], &format!("five: -R {offer}: Not offered"));
-    fails(&["-R", &offer, "-l", "", H], &format!("five: -R {offer}: Not offered"));
+    fails(
+        &["-R", &offer, "-l", "", H],
+        &format!("five: -R {offer}: Not offered (nobody is logged in: -l USER may change that)\n"),
+    );
     fails(&["-R", "web:no.such.invalid:80", &demo()], "five: -R web:no.such.invalid:80: ");
     fails(&["-R", "web:80", &demo()], "-R web:80: expected SERVICE:ADDRESS:PORT or SERVICE:/PATH");
     // That is said before anybody is asked for the service: nobody listens there.

@@ -144,7 +144,7 @@ fn a_virtual_host_is_chosen_there_too() {
     let (path, f) = (d.place.at("fived"), Five::new(&d));
     assert_eq!(ran(&f, &["-H", "www", &path, "own"], b""), is(6, "own\n", "err\n"));
     assert_eq!(ran(&f, &["-H", "www", &path], b""), is(0, "own\n", ""));
-    let expected = is(254, "", "five: own: no such virtual host there\n");
+    let expected = is(254, "", "five: own: no virtual host other there\n");
     assert_eq!(ran(&f, &["-H", "other", &path, "own"], b""), expected);
     // A login, a way and a session that others find are for other computers.
     for words in [&["-l", "demo"][..], &["-i", "/x"], &["-p", "1"], &["-R", "x:/y"], &["-4"]] {

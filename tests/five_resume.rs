@@ -8,6 +8,7 @@ mod support;
 
 use cutter::{Cut, Cutter};
 use dialogue::Dialogue;
+use nix::sys::signal::Signal;
 use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout};
 use std::thread;
@@ -349,6 +350,25 @@ fn calls_that_wait_for_the_same_are_one_message() {
     assert_eq!(rest.matches(WAITS).count(), 0, "{first}{rest}");
 }
 
+/// Nobody tries for minutes to come back to a server that somebody has ended, by Control-C too.
+#[test]
+fn a_server_that_ends_at_once_tells_its_sessions() {
+    for signals in [&[Signal::SIGINT][..], &[Signal::SIGTERM, Signal::SIGTERM]] {
+        let conf = format!("shutdown_timeout = 600\n{CONF}");
+        let mut d = Daemon::with(&conf).file("passwd", &passwords(&["demo"])).start();
+        let f = Five::new(&d);
+        let call = f.standing_call(&[]);
+        for signal in signals {
+            d.signal(*signal);
+            until("taken", || d.exited().is_some() || d.log().contains("stopping"));
+        }
+        assert_eq!(d.wait(), 0);
+        let (code, _, err) = ended(call);
+        assert_eq!(code, 255, "{err}");
+        until("no holder waits for it", || f.sessions().is_empty());
+    }
+}
+
 /// It is no server that was switched off: nobody waits for it without knowing that.
 #[test]
 fn a_server_that_comes_back_with_another_key_is_reported() {
@@ -357,8 +377,7 @@ fn a_server_that_comes_back_with_another_key_is_reported() {
         Daemon::with(CONF).file("passwd", &passwords(&["demo"])).listen(&at.to_string()).start();
     let f = Five::new(&d);
     let _dialogue = start(&f, &["-q", H, "cat"]);
-    d.signal(nix::sys::signal::Signal::SIGINT);
-    d.wait();
+    d.switch_off();
     until("it is noticed", || state(&f) == "away");
     // It hears first that there is no server, then what the server is.
     let mut call = f.start(&["-n", H, "hello"]);
@@ -388,18 +407,14 @@ fn a_warning_is_printed_once_for_each_call_that_waits() {
     };
     let place = Place::new();
     let with_state = |name| format!("state_directory = {}\n{CONF}", place.at(name));
-    let ends = |d: &mut Daemon| {
-        d.signal(nix::sys::signal::Signal::SIGINT);
-        d.wait();
-    };
     let mut d = started(&with_state("meant"));
     let f = Five::new(&d);
     let _dialogue = start(&f, &["-q", H, "cat"]);
-    ends(&mut d);
+    d.switch_off();
     let mut other = started(&with_state("other"));
     let mut first = f.start(&["-n", H, "hello"]);
     told(&mut first, "HAS CHANGED");
-    ends(&mut other);
+    other.switch_off();
     until("it is gone", || f.run(&["-O", "resume", H]).2.contains("no connection ("));
     // What this one is told the first one would be told, too.
     let mut second = f.start(&["-n", H, "hello"]);
@@ -418,8 +433,7 @@ fn a_server_that_keeps_no_sessions_any_more_has_lost_this_one() {
         Daemon::with(CONF).file("passwd", &passwords(&["demo"])).listen(&at.to_string()).start();
     let f = Five::new(&d);
     let call = f.standing_call(&[]);
-    d.signal(nix::sys::signal::Signal::SIGINT);
-    d.wait();
+    d.switch_off();
     // With the same key.
     let conf = format!("state_directory = {}\nresume_timeout = 0\n{CONF}", d.place.at("state"));
     let again = Daemon::with(&conf)

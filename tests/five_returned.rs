@@ -3,11 +3,11 @@
 
 mod support;
 
-use nix::sys::signal::Signal;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::process::Child;
 use std::time::{Duration, Instant};
+use support::five::{finish, piped};
 use support::*;
 
 const CONF: &str = "
@@ -87,8 +87,7 @@ fn those_that_wait_are_served_by_the_next_session() {
     let f = Five::new(&d);
     let (mut child, served, waiting) = world(&d, &f, WAITING);
     say_all(&waiting);
-    d.signal(Signal::SIGINT);
-    d.wait();
+    d.switch_off();
     let conf = format!("state_directory = {}\n{CONF}", d.place.at("state"));
     let _again = Daemon::with(&conf).stateless().listen(&at.to_string()).start();
     are_served(waiting);
@@ -118,4 +117,23 @@ fn those_that_wait_may_be_returned_any_number_of_times() {
     say_all(&waiting);
     are_served(waiting);
     kill_and_wait(&mut child);
+}
+
+#[test]
+fn who_waits_for_a_stream_hears_why() {
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    let held = [(); 2].map(|()| f.standing_call(&[]));
+    let file = d.place.at("said");
+    let into = format!("exec \"$0\" \"$@\" 2>{file}");
+    let call = piped(&mut f.command_by("sh", &["-c", &into], &["-n", H, "cat"]));
+    let said = || std::fs::read_to_string(&file).unwrap_or_default();
+    until("it is said", || {
+        said().contains("the server takes no more streams: waiting for one to end")
+    });
+    for call in held {
+        assert_eq!(finish(call, b"").0, 0);
+    }
+    assert_eq!(finish(call, b"").0, 0);
+    assert_eq!(said().lines().count(), 1, "{}", said());
 }

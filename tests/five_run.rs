@@ -203,7 +203,8 @@ fn a_banner_is_written_before_the_output() {
         assert!(status == 6 && out.starts_with(&format!("{banner}/dev/pts/")), "{status} {out}");
         let (status, out, err) = five.run(&["localhost", "missing"]);
         assert_eq!((status, &*out), (254, ""), "{err}");
-        assert!(err.contains("Service failed\n") && err.contains("try later"), "{err}");
+        let why = "five: missing: Service failed (the server's log says why)\n";
+        assert!(err.contains(why) && err.contains("try later"), "{err}");
         assert!(!err.contains("long"), "{err}");
     }
 }

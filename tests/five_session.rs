@@ -343,6 +343,11 @@ fn applications_reach_services_by_a_port_of_this_computer() {
     let (code, _, err) = f.run(&["-N", "-L", &format!("{port}:cat"), H]);
     assert_eq!((code, err), (255, format!("five: -L {port}:cat: Address already in use\n")));
     kill_and_wait(&mut child);
+    // Nor is a file that is no socket replaced.
+    let file = d.place.write("file", "mine", 0o600);
+    let (code, _, err) = f.run(&["-N", "-L", &format!("{file}:cat"), H]);
+    let why = "there is a file of that name, which is no socket";
+    assert_eq!((code, err), (255, format!("five: -L {file}:cat: {why}\n")));
 }
 
 #[test]

@@ -325,3 +325,16 @@ fn a_start_during_a_reload_serves_no_more_than_the_new_table_says() {
         UdpSocket::bind(at).is_ok()
     });
 }
+
+#[test]
+fn the_log_says_which_ports_are_those_of_udp() {
+    let conf = format!(
+        "{ECHO}127.0.0.1:0\nhello stream tcp nowait @USER@ /bin/echo echo\n port = 127.0.0.1:0\n"
+    );
+    let d = Daemon::with(&conf).start();
+    let [udp, tcp] = d.ports();
+    let log = d.log();
+    for line in [format!("listening on {udp} (udp)\n"), format!("listening on {tcp}\n")] {
+        assert!(log.contains(&line), "{line}{log}");
+    }
+}

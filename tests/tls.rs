@@ -342,6 +342,19 @@ fn after_a_handshake_without_the_word_ssl_the_first_request_has_its_time() {
     }
 }
 
+/// Nobody is told to remove a good pair because the wrong user has asked.
+#[test]
+fn a_pair_of_another_user_is_not_taken_for_a_broken_one() {
+    if !root() {
+        return skip("needs root");
+    }
+    let d = Daemon::with("").start();
+    let conf = format!("state_directory = {}\n", d.place.at("state"));
+    let (code, err) = Daemon::with(&conf).stateless().user("nobody").fails();
+    let line = format!("{}: Permission denied (os error 13)\n", d.place.at("state/key.pem"));
+    assert!(code == 1 && err.ends_with(&line), "{code} {err}");
+}
+
 #[test]
 fn a_pair_that_cannot_be_read_is_never_replaced() {
     let mut d = Daemon::with("").start();

@@ -14,6 +14,7 @@ use super::offer::{Offer, Offered, Origin};
 use super::rendezvous;
 use super::request::Request;
 use super::target::Target;
+use super::turn::Turn;
 use crate::sys::clock;
 use crate::sys::poll::Poll;
 use crate::wire::handover::{Ask, INPUT_MAX, Notice, OverWhen};
@@ -66,6 +67,7 @@ pub struct Caller<'a> {
     /// It was printed that there is no connection (whether because what answers is not trusted),
     /// and no service has answered since: many calls may wait for the same one.
     outage: Option<bool>,
+    turn: Turn,
     next: u32,
 }
 
@@ -78,6 +80,7 @@ impl<'a> Caller<'a> {
             calls: BTreeMap::new(),
             unaccepted: BTreeMap::new(),
             outage: None,
+            turn: Turn::default(),
             next: 0,
         }
     }
@@ -219,7 +222,8 @@ impl<'a> Caller<'a> {
         if self.channels.values().any(Conversation::has_kept) {
             return Some(Duration::ZERO);
         }
-        self.unaccepted.values().min().map(|at| at.saturating_sub(clock::monotonic()))
+        let next = self.unaccepted.values().copied().chain(self.turn.due()).min();
+        next.map(|at| at.saturating_sub(clock::monotonic()))
     }
 
     /// Receives what holders have reported so far; does not wait.
@@ -229,6 +233,7 @@ impl<'a> Caller<'a> {
             self.receive_from(id, &mut events);
         }
         self.check_holders(&mut events);
+        self.turn.tell(&self.target.place());
         events
     }
 
@@ -302,7 +307,7 @@ impl<'a> Caller<'a> {
                 if let Some(call) = self.calls.get_mut(&tag) {
                     call.tries = call.tries.min(TRIES_AT_ONCE);
                 }
-                return messages::step("the server takes no more streams: waiting for one to end");
+                return self.turn.waits();
             }
             Notice::Away { distrust, text, .. } => {
                 if self.outage < Some(distrust) {
@@ -320,6 +325,7 @@ impl<'a> Caller<'a> {
             }
             Notice::Started { tag } => {
                 self.outage = None;
+                self.turn.comes();
                 if let Some(call) = self.calls.get_mut(&tag) {
                     (call.fds, call.ahead, call.tries) = (Vec::new(), Vec::new(), 0);
                     events.push((tag, Ok(CallEvent::Started)));

@@ -7,6 +7,7 @@ use super::options::{Family, is_path};
 use super::target::Target;
 use crate::sys::poll::{self, Poll};
 use crate::sys::{clock, dial, local};
+use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -68,7 +69,7 @@ fn resolver(e: &std::io::Error) -> String {
 
 /// Connects to a Unix socket of this computer.
 fn connect_here(t: &Target) -> Result<OwnedFd, Error> {
-    let unreached = |e| Error::Unreached { place: t.place(), why: reason(&e) };
+    let unreached = |e| Error::unreached(t.place(), &e);
     messages::step(&format!("connecting to {}", t.host));
     let stream = local::connect_stream(t.host.as_ref(), CONNECT_TIMEOUT).map_err(unreached)?;
     // That was for the connection alone.
@@ -118,15 +119,13 @@ fn connect_to(t: &Target, addresses: Vec<SocketAddr>, timeout: Duration) -> Resu
             next = now + STAGGER;
             match dial::begin(a, t.mptcp) {
                 Ok(fd) => running.push((a, fd)),
-                Err(e) => why = why.or(Some(reason(&e))),
+                Err(e) => why = why.or(Some(e)),
             }
             continue;
         }
         if running.is_empty() {
-            return Err(Error::Unreached {
-                place: t.place(),
-                why: why.unwrap_or_else(|| "no address".into()),
-            });
+            let why = why.unwrap_or_else(|| io::Error::other("no address"));
+            return Err(Error::unreached(t.place(), &why));
         }
         let until = if waiting.len() > 0 { next.min(end) } else { end };
         let mut polls: Vec<Poll> =
@@ -139,7 +138,7 @@ fn connect_to(t: &Target, addresses: Vec<SocketAddr>, timeout: Duration) -> Resu
                 messages::step(&format!("connected to {a}"));
                 return Ok(fd);
             }
-            Err(e) => why = why.or(Some(reason(&e))),
+            Err(e) => why = why.or(Some(e)),
         }
     }
 }

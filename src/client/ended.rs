@@ -20,8 +20,10 @@ pub enum Ended {
     Lost(String),
 }
 
-/// Added to a refusal if nobody is logged in.
+/// Added to a refusal that a login may change.
 const HINT_NOBODY: &str = " (nobody is logged in: -l USER may change that)";
+/// Added to one whose reason a client is not told.
+const HINT_FAILED: &str = " (the server's log says why)";
 
 /// What five returns when its call has ended like this: its exit status, which is that of the
 /// service if the server tells it.
@@ -31,10 +33,24 @@ pub fn result_of(t: &Target, service: &str, ended: Ended) -> Result<i32, Error> 
         Ended::Unread => end_by_sigpipe(),
         Ended::Lost(why) => Err(Error::Lost { what: t.place(), why }),
         Ended::Refused(text) => {
-            let unknown = text.starts_with(reply::refusal(reply::NOT_AVAILABLE));
-            let nobody = t.user.is_none() && !is_path(&t.host);
-            let hint = if unknown && nobody { HINT_NOBODY } else { "" };
+            let hint = hint(nobody(t), &text);
             Err(Error::Service { service: service.into(), reply: text, hint })
         }
+    }
+}
+
+/// Does nobody log in, who could?
+pub fn nobody(t: &Target) -> bool {
+    t.user.is_none() && !is_path(&t.host)
+}
+
+/// What the user can do about a refusal; `nobody`: nobody is logged in.
+pub fn hint(nobody: bool, refusal: &str) -> &'static str {
+    let hides = [reply::NOT_AVAILABLE, reply::NOT_OFFERED];
+    let hidden = hides.iter().any(|answer| refusal.starts_with(reply::refusal(answer).trim()));
+    match refusal.starts_with(reply::refusal(reply::FAILED)) {
+        true => HINT_FAILED,
+        false if hidden && nobody => HINT_NOBODY,
+        false => "",
     }
 }

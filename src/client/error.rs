@@ -2,6 +2,7 @@
 
 use crate::wire::reply;
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Exit status when the service was refused. Other programs hardly use it.
@@ -18,8 +19,8 @@ pub enum Error {
     Config(Vec<String>),
     /// The name of the host has no address.
     NoSuchHost { host: String, why: String },
-    /// The connection was refused, or there is no route.
-    Unreached { place: String, why: String },
+    /// The connection was refused, or there is no way to the computer (`kind`).
+    Unreached { place: String, why: String, kind: ErrorKind },
     /// Nothing came back within this time.
     NoAnswer { place: String, seconds: u64 },
     /// The server speaks another protocol; `reply` is its first line.
@@ -56,6 +57,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Makes the error of a connection that could not be made.
+    pub fn unreached(place: String, e: &std::io::Error) -> Error {
+        Error::Unreached { place, why: reason(e), kind: e.kind() }
+    }
+
     /// Makes an error of a failed system call; `what` names the object of the call.
     pub fn system(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Error {
         let what = what.into();
@@ -111,6 +117,11 @@ pub fn reason(e: &std::io::Error) -> String {
     text.split(" (os error").next().unwrap_or_default().to_string()
 }
 
+/// What to ask if a computer seems not to be there, if this one seems to have no network, and if
+/// something else is there.
+const UP: &str = "is the computer up, and does a firewall let this port through?";
+const LEADS_THERE: &str = "is this computer on a network that leads there?";
+const RUNS_THERE: &str = "is fived running there? give its port with -p";
 const RULE: &str = "@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@";
 
 impl fmt::Display for Error {
@@ -126,7 +137,10 @@ impl Error {
             Error::Config(mistakes) => mistakes.join("\nfive: "),
             Error::Login { who, tried } => format!("{who}: not logged in: {tried}"),
             Error::Refused { place, what, reply } => refused(place, what, reply),
-            Error::Service { service, reply, hint } => format!("{service}: {reply}{hint}"),
+            Error::Service { service, reply, hint } => {
+                let (first, rest) = reply.split_at(reply.find('\n').unwrap_or(reply.len()));
+                format!("{service}: {first}{hint}{rest}")
+            }
             Error::Gate { gate, service, reply } => {
                 format!("{gate}: no way through its service {service}: {reply}")
             }
@@ -135,15 +149,20 @@ impl Error {
             Error::NoSuchHost { host, why } => {
                 format!("{host}: no such host ({why}): check its spelling, and this computer's DNS")
             }
-            Error::Unreached { place, why } if place.starts_with('/') => format!(
+            Error::Unreached { place, why, .. } if place.starts_with('/') => format!(
                 "{place}: no connection ({why}): does fived listen there (listen in fived.conf), and may you write to that socket?"
             ),
-            Error::Unreached { place, why } => format!(
-                "{place}: no connection ({why}): is fived running there? give its port with -p"
-            ),
-            Error::NoAnswer { place, seconds } => format!(
-                "{place}: no answer within {seconds} s: is the computer up, and does a firewall let this port through?"
-            ),
+            Error::Unreached { place, why, kind } => {
+                let hint = match kind {
+                    ErrorKind::HostUnreachable | ErrorKind::PermissionDenied => UP,
+                    ErrorKind::NetworkUnreachable => LEADS_THERE,
+                    _ => RUNS_THERE,
+                };
+                format!("{place}: no connection ({why}): {hint}")
+            }
+            Error::NoAnswer { place, seconds } => {
+                format!("{place}: no answer within {seconds} s: {UP}")
+            }
             Error::NotFived { place, reply } => not_fived(place, reply),
             Error::NoMultiplex { place } => format!(
                 "{place}: this is not fived, it knows no MULTIPLEX: use --plain, without -H"
@@ -216,4 +235,22 @@ fn bad_certificate(place: &str, key: Option<&str>, why: &str, file: &Path) -> St
          what `fived --fingerprint` says there, and add this line to {}:\n{place} {key}",
         file.display()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nobody looks for fived on a computer that cannot be reached.
+    #[test]
+    fn what_to_look_at_depends_on_why_there_is_no_connection() {
+        for (kind, hint) in [
+            (ErrorKind::ConnectionRefused, RUNS_THERE),
+            (ErrorKind::HostUnreachable, UP),
+            (ErrorKind::NetworkUnreachable, LEADS_THERE),
+        ] {
+            let text = Error::unreached("h:1".into(), &kind.into()).to_string();
+            assert!(text.starts_with("h:1: no connection (") && text.ends_with(hint), "{text}");
+        }
+    }
 }

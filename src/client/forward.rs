@@ -4,9 +4,11 @@ use super::error::{Error, reason};
 use super::{messages, paths, syntax};
 use crate::sys::undo::SocketPath;
 use crate::sys::{local, message, socket};
+use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -190,7 +192,8 @@ impl Listener {
         match &f.local {
             LocalAddress::Path(path) => {
                 let path = paths::expand(path);
-                let (fd, file) = SocketPath::bind(&path, local::listen_stream).map_err(failed)?;
+                let (fd, file) = SocketPath::bind(&path, local::listen_stream)
+                    .map_err(|e| failed(no_socket(&path, e)))?;
                 Ok(vec![at(fd, path.display().to_string(), Some(file))])
             }
             LocalAddress::Port(address, port) => {
@@ -276,6 +279,15 @@ pub fn open_all(forwards: &[Forward]) -> Vec<(Forward, Vec<Listener>)> {
         }
     }
     all
+}
+
+/// Why no socket could be made there, if it is that another file has its name.
+fn no_socket(path: &Path, e: io::Error) -> io::Error {
+    let another = |m: fs::Metadata| !m.file_type().is_socket();
+    match e.kind() == io::ErrorKind::AddrInUse && fs::symlink_metadata(path).is_ok_and(another) {
+        true => io::Error::other("there is a file of that name, which is no socket"),
+        false => e,
+    }
 }
 
 #[cfg(test)]

@@ -1,26 +1,20 @@
-//! SSH keys. five reads no private key: the agent signs, or `ssh-keygen -Y sign`, which itself asks
-//! for passphrases and for the touch of a FIDO key.
+//! SSH keys. five reads no private key: the agent signs, or ssh-keygen (`keygen`).
 
 use super::error::{Error, reason};
 use super::target::Target;
-use super::{messages, paths};
-use crate::sys::poll::{self, Poll};
-use crate::sys::signal::{self, Signal, Signals};
+use super::{keygen, messages, paths};
 use crate::sys::{clock, local, terminal};
 use crate::wire::answer::words as words_of;
-use crate::wire::labels::SSHSIG_NAMESPACE;
 use crate::wire::{agent, sshsig};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use ring::digest::{SHA256, SHA512, digest};
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
-use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// The keys of `~/.ssh` that are tried, in this order.
@@ -29,12 +23,6 @@ const USUAL: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
 const LIST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long it may take to sign: somebody may have to touch a device, or to confirm.
 const SIGN_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// How long ssh-keygen may take to end after a signal.
-const KILL_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often it is asked to end until then: it misses a signal that comes between its question and
-/// its wait for the answer.
-const TERM_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A key that may log in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -173,7 +161,7 @@ impl Key {
                     .ok_or("the agent refused to sign (a key held down with ssh-add -c or -h?)")?;
                 Ok(STANDARD.encode(sshsig::write(&k.blob, signature)))
             }
-            Key::File(path) => by_keygen(path, text),
+            Key::File(path) => keygen::sign(path, text, askpass().is_some()),
         }
     }
 }
@@ -225,129 +213,6 @@ fn read_by(agent: &mut UnixStream, mut bytes: &mut [u8], end: Duration) -> io::R
     Ok(())
 }
 
-/// `ssh-keygen -Y sign` on a file in a directory of its own: it asks at the terminal only when its
-/// standard input is one.
-fn by_keygen(path: &Path, text: &[u8]) -> Result<String, String> {
-    if !path.exists() {
-        return Err("no such file".into());
-    }
-    let failed = |e: io::Error| reason(&e);
-    // Signals that would end this process wait until the files are removed.
-    let received: Vec<Signal> = Signal::ending().chain([Signal::CHLD]).collect();
-    let signals = Signals::new(&received).map_err(failed)?;
-    let directory = private_directory()
-        .map_err(|e| format!("{} (TMPDIR): {}", std::env::temp_dir().display(), reason(&e)))?;
-    let signed = keygen_in(&directory, path, text, &signals);
-    let removed = fs::remove_dir_all(&directory).map_err(failed);
-    drop(signals);
-    match signed {
-        Ok(signed) => removed.and(signed),
-        Err(signal) => {
-            signal::raise(signal);
-            // This is reached only if something else in this process has taken the signal.
-            Err("interrupted".into())
-        }
-    }
-}
-
-/// A new directory for temporary files. If the name exists, because somebody else made it or an
-/// interrupted five left it, the next name is tried.
-fn private_directory() -> io::Result<PathBuf> {
-    let name = |n: u32| std::env::temp_dir().join(format!("five-sign-{}-{n}", std::process::id()));
-    for path in (0..100).map(name) {
-        match DirBuilder::new().mode(0o700).create(&path) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            made => return made.map(|()| path),
-        }
-    }
-    Err(io::ErrorKind::AlreadyExists.into())
-}
-
-/// Err: the signal that came meanwhile.
-fn keygen_in(
-    directory: &Path,
-    key: &Path,
-    text: &[u8],
-    signals: &Signals,
-) -> Result<Result<String, String>, Signal> {
-    let failed = |e: io::Error| format!("ssh-keygen: {}", reason(&e));
-    let (message, errors) = (directory.join("challenge"), directory.join("errors"));
-    let tty = terminal::lend();
-    let shown = tty.is_some() || messages::steps();
-    let mut command = Command::new("ssh-keygen");
-    if tty.is_none() && askpass().is_some() {
-        // Otherwise it uses that program only if DISPLAY is set.
-        command.env("SSH_ASKPASS_REQUIRE", "force");
-    }
-    // With it ssh-keygen would ask the agent first, and wait for it without a timeout. five knows
-    // already which keys the agent has.
-    command
-        .env_remove("SSH_AUTH_SOCK")
-        .args(["-q", "-Y", "sign", "-n", SSHSIG_NAMESPACE, "-f"])
-        .args([key, &message]);
-    let mut run = || {
-        let input = tty.as_ref().map(|(_, tty)| tty.try_clone()).transpose()?;
-        command.stdin(input.map_or_else(Stdio::null, Stdio::from)).stdout(Stdio::null());
-        command.stderr(if shown { Stdio::inherit() } else { fs::File::create(&errors)?.into() });
-        fs::write(&message, text)?;
-        ended(signals.spawn(&mut command)?, signals)
-    };
-    let status = match run() {
-        Ok((_, Some(signal))) => return Err(signal),
-        Ok((status, None)) => status,
-        Err(e) => return Ok(Err(failed(e))),
-    };
-    if let (Some((settings, _)), Some(_)) = (tty, status.code()) {
-        // It was not killed, so it has restored them itself.
-        settings.leave();
-    }
-    if !status.success() {
-        return Ok(Err(format!("ssh-keygen did not sign with it{}", said(&errors))));
-    }
-    let armor = fs::read_to_string(directory.join("challenge.sig")).map_err(failed);
-    Ok(armor.and_then(|armor| {
-        sshsig::unarmored(&armor).ok_or_else(|| "what ssh-keygen wrote is not a signature".into())
-    }))
-}
-
-/// What ssh-keygen wrote to its standard error, where nobody has seen it; without its frames.
-fn said(errors: &Path) -> String {
-    let text = fs::read(errors).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|l| !l.starts_with('@')).collect();
-    match words_of(lines.join(" ").as_bytes()) {
-        said if said.is_empty() => said,
-        said => format!(": {said}"),
-    }
-}
-
-/// Waits for a program's end, and asks it to end when a signal would end this process. Returns the
-/// first of these signals, too.
-fn ended(mut child: Child, signals: &Signals) -> io::Result<(ExitStatus, Option<Signal>)> {
-    let (mut first, mut end) = (None, None);
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok((status, first));
-        }
-        let left = end.map(|end: Duration| end.saturating_sub(clock::monotonic()));
-        let timeout = left.map(|left| left.min(TERM_INTERVAL));
-        if poll::wait(&mut [Poll::new(signals.as_fd(), true, false)], timeout)? == 0 {
-            match left {
-                Some(Duration::ZERO) => child.kill()?,
-                _ => signal::send(&child, Signal::TERM),
-            }
-        }
-        while let Some(received) = signals.next() {
-            if received.signal != Signal::CHLD {
-                // It restores the terminal before that one ends it; not before every other one.
-                signal::send(&child, Signal::TERM);
-                first = first.or(Some(received.signal));
-                end = end.or(Some(clock::monotonic() + KILL_TIMEOUT));
-            }
-        }
-    }
-}
-
 /// A secret that the person is asked for: on the terminal, or by the program SSH_ASKPASS where
 /// there is no terminal (or SSH_ASKPASS_REQUIRE prefers it), as ssh(1). None: nobody can be asked.
 pub fn secret(prompt: &str) -> Result<Option<Vec<u8>>, Error> {
@@ -359,7 +224,14 @@ pub fn secret(prompt: &str) -> Result<Option<Vec<u8>>, Error> {
     if !terminal::is_there() {
         return Ok(None);
     }
-    terminal::question(prompt, terminal::Echo::Off).map(Some).map_err(Error::system("terminal"))
+    terminal::question(prompt, terminal::Echo::Off).map(Some).map_err(|e| match e.kind() {
+        // Control-D.
+        io::ErrorKind::UnexpectedEof => {
+            let what = prompt.trim_end_matches([' ', ':']).into();
+            Error::System { what, why: "no answer was typed".into() }
+        }
+        _ => Error::system("terminal")(e),
+    })
 }
 
 /// The program that may be asked instead of a terminal.

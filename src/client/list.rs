@@ -74,7 +74,7 @@ fn names(t: &Target) -> Result<Vec<u8>, Error> {
         for (_, event) in caller.events().into_iter().filter(|(call, _)| *call == tag) {
             if let CallEvent::Ended(ended) = event? {
                 ours.read_to_end(&mut all).map_err(here())?;
-                return result_of(t, HELP, ended).map(|_| all);
+                return result_of(t, &t.place(), ended).map(|_| all);
             }
         }
     }

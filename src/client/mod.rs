@@ -18,10 +18,10 @@
 //! | `error`, `messages` | what can go wrong; what is printed on standard error |
 //! | `dial`, `gate`, `server` | the connection, and one through another server; TLS on it, and the dialogue before the first service |
 //! | `trust`, `known_hosts` | whether this is the server that was meant |
-//! | `keys`, `login`, `open` | keys and agents; logging in; the whole way to a session |
+//! | `keys`, `keygen`, `login`, `open` | keys and agents; signatures by ssh-keygen; logging in; the whole way to a session |
 //! | `resume` | how a session that has lost its connection goes on |
 //! | `channel`, `rendezvous`, `holder` | one session for all calls, and the process that has it |
-//! | `request`, `caller`, `conversation` | calls on it, and how they are made with its holder |
+//! | `request`, `caller`, `turn`, `conversation` | calls on it, and how they are made with its holder |
 //! | `ended`, `stdio`, `forward` | how a call ends; whose it is: this process's, or an application's |
 //! | `kept` | the session that five -N keeps |
 //! | `offer`, `offering` | services that this computer serves (-R) |
@@ -42,6 +42,7 @@ mod gate;
 mod holder;
 mod hop;
 mod kept;
+mod keygen;
 mod keys;
 mod known_hosts;
 mod list;
@@ -64,6 +65,7 @@ mod syntax;
 mod target;
 mod terminal;
 mod trust;
+mod turn;
 
 use crate::sys::{process, signal};
 use error::Error;

@@ -2,7 +2,7 @@
 //! another session when that has ended, for as long as this five runs.
 
 use super::caller::{CallEvent, Caller};
-use super::ended::Ended;
+use super::ended::{Ended, hint, nobody};
 use super::error::Error;
 use super::messages;
 use super::offer::{CANCELLED, Offer};
@@ -27,6 +27,8 @@ struct RepeatedOffer {
 /// See the module.
 pub struct Offering {
     host: String,
+    /// Nobody is logged in.
+    nobody: bool,
     all: Vec<RepeatedOffer>,
     /// There was a session when offers were made last.
     had_session: bool,
@@ -40,7 +42,8 @@ impl Offering {
             let call = Ok(caller.offer(t.virtual_host.clone(), offer.clone())?);
             all.push(RepeatedOffer { offer, call, pause: PAUSE, was_taken: false });
         }
-        Ok(Offering { host: t.virtual_host.clone(), all, had_session: true })
+        let host = t.virtual_host.clone();
+        Ok(Offering { host, nobody: nobody(t), all, had_session: true })
     }
 
     /// Is that the call of one of them?
@@ -69,7 +72,8 @@ impl Offering {
             Ok(CallEvent::Ended(Ended::Refused(text))) if s.was_taken => s.again(&text),
             Ok(CallEvent::Ended(Ended::Refused(text))) => {
                 s.call = Err(Duration::MAX);
-                return Err(Error::System { what: name, why: text });
+                let why = format!("{text}{}", hint(self.nobody, &text));
+                return Err(Error::System { what: name, why });
             }
             Ok(CallEvent::Ended(Ended::Lost(why))) => s.again(&why),
             Ok(CallEvent::Ended(Ended::Over(_) | Ended::Unread)) => s.again("it has ended"),
@@ -145,7 +149,7 @@ mod tests {
             |call| RepeatedOffer { offer: offer.clone(), call, pause: PAUSE, was_taken: true };
         let later = clock::monotonic() + PAUSE_MAX;
         let all = vec![one(Ok(7)), one(Err(Duration::MAX)), one(Err(later))];
-        let mut offering = Offering { host: String::new(), all, had_session: false };
+        let mut offering = Offering { host: String::new(), nobody: false, all, had_session: false };
         assert!(offering.timeout().is_some_and(|left| !left.is_zero()));
         offering.hurry();
         assert_eq!(offering.timeout(), Some(Duration::ZERO));

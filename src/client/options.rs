@@ -301,7 +301,9 @@ fn check(o: &Options) -> Result<(), Error> {
         ("virtual host", some(&o.virtual_host)),
     ] {
         if let Some(name) = name.filter(|n| !is_name(n)) {
-            return wrong(&format!("{name:?}: expected the name of a {what}"));
+            return wrong(&format!(
+                "{name:?}: expected the name of a {what}, 1 to 255 bytes without control characters"
+            ));
         }
     }
     if o.only_forward && o.service.is_some() {

@@ -232,7 +232,7 @@ impl Server {
     /// The error for a connection that ends before any answer.
     fn unreached(&self, e: LinkError) -> Error {
         match e {
-            LinkError::Broken(e) => Error::Unreached { place: self.place.clone(), why: reason(&e) },
+            LinkError::Broken(e) => Error::unreached(self.place.clone(), &e),
             e => self.error(e),
         }
     }

@@ -179,12 +179,9 @@ impl Nets {
                 Request::Session(NewClient { config, socket, pair, tls_port, said })
             }
             FromNet::StartOnClient { session, service, host } => {
+                let session = SessionToken::of_number(session);
                 let what = (ServiceId(service), HostId(host));
-                Request::StartOnClient {
-                    session: SessionToken::of_number(session),
-                    what,
-                    client: fds.take(),
-                }
+                Request::StartOnClient { session, what, client: fds.take() }
             }
             FromNet::AtPort { addresses: said } => {
                 Request::AtPort { config, client: next(&mut fds)?, said }

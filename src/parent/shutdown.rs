@@ -36,9 +36,21 @@ impl Parent {
         self.cx.after(self.cx.config.table.settings.shutdown_timeout, Timer::Shutdown);
     }
 
-    /// `shutdown_timeout` is over. A client whose session outlives its connection would try to come
-    /// back for long, unless it is told that the session ends. Those that do not take that in time
-    /// keep nobody waiting.
+    /// Ends without waiting for what runs. Asked a second time it waits for no session either.
+    pub fn end_now(&mut self) {
+        match self.cx.phase {
+            Phase::Serving | Phase::Leaving => {
+                self.stop();
+                self.end_sessions();
+            }
+            Phase::Stopping => self.end_sessions(),
+            Phase::EndingSessions | Phase::Over => self.cx.phase = Phase::Over,
+        }
+    }
+
+    /// No service is waited for any longer. A client whose session outlives its connection would
+    /// try to come back for long, unless it is told that the session ends. Those that do not take
+    /// that in time keep nobody waiting.
     pub fn end_sessions(&mut self) {
         self.cx.phase = Phase::EndingSessions;
         self.sessions.tell_all(&self.cx, &Answer::EndNow, |s| s.resumable.is_some());

@@ -37,7 +37,7 @@ impl Parent {
                     self.stop();
                 }
                 Signal::USR2 => self.leave(),
-                Signal::TERM | Signal::INT => self.cx.phase = Phase::Over,
+                Signal::TERM | Signal::INT => self.end_now(),
                 _ => {}
             }
         }

@@ -257,7 +257,8 @@ fn reachable(place: &Place, program: &str) -> String {
 /// The addresses that the log's whole lines name, in their order.
 fn listening(log: &str) -> Vec<SocketAddr> {
     let lines = log.split_inclusive('\n').filter_map(|l| l.strip_suffix('\n'));
-    lines.filter_map(|l| l.strip_prefix("listening on ")?.parse().ok()).collect()
+    let named = |l: &str| l.strip_prefix("listening on ")?.split(' ').next()?.parse().ok();
+    lines.filter_map(named).collect()
 }
 
 /// Is there something to read, or an end, within this time?
@@ -476,6 +477,19 @@ impl Daemon {
 
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.parent_pid()), signal).expect("kill");
+    }
+
+    /// Ends it in a way that lets none of its processes say a word to anybody, as when its computer
+    /// is switched off.
+    #[track_caller]
+    pub fn switch_off(&mut self) {
+        let (net, parent) = (self.net_pid(), self.parent_pid());
+        self.signal(Signal::SIGSTOP);
+        until("it starts no other net", || proc::stat(parent).is_some_and(|s| s[0] == "T"));
+        kill(Pid::from_raw(net), Signal::SIGKILL).expect("kill");
+        until("its connections are closed", || !proc::alive(net));
+        self.signal(Signal::SIGKILL);
+        self.wait();
     }
 
     /// Writes the configuration anew and has it read.

@@ -209,7 +209,8 @@ fn finish_typing(mut child: Child, input: &str) -> (i32, String, String) {
     });
     let mut all = Vec::new();
     for line in input.lines() {
-        while !matches!(all.last(), Some(b' ' | b':')) {
+        // What stands in parentheses before a question comes by itself.
+        while !matches!(all.last(), Some(b' ' | b':')) || all.ends_with(b") ") {
             match shown.recv_timeout(TIMEOUT) {
                 Ok(part) => all.extend_from_slice(&part),
                 Err(_) => panic!("no question: {}", String::from_utf8_lossy(&all)),

@@ -62,6 +62,8 @@ pub struct Call {
     /// Its stream had asked for the virtual host before: the server, which acknowledges a stream
     /// before it does anything, says nothing more before it begins with the service.
     pub chose: bool,
+    /// Of an offer: its caller was told that nothing takes its clients, and none was taken since.
+    pub fails: bool,
     pub began: Duration,
 }
 
@@ -107,6 +109,7 @@ impl Call {
             tries: 0,
             requested: now,
             chose: false,
+            fails: false,
             began: now,
         }
     }

@@ -8,6 +8,7 @@
 use super::call::{Call, Step};
 use super::callers::NOBODY;
 use super::state::Holder;
+use crate::client::error::reason;
 use crate::client::offer::{CANCELLED, Offer, Offered, Origin, Progress};
 use crate::client::request::Request;
 use crate::link::pump::LocalEnd;
@@ -179,10 +180,8 @@ impl Holder {
     }
 
     fn connect_client(&mut self, id: StreamId, service: &str) {
-        let its =
-            |c: &Call| c.offers().filter(|o| o.service.eq_ignore_ascii_case(service)).cloned();
-        let offer = self.pump.streams().find_map(|(_, s)| its(&s.owner));
-        match offer.map(|offer| offer.connect()) {
+        let begun = self.offer_of(service).and_then(|call| Some(call.offers()?.connect()));
+        match begun {
             Some(Ok(Progress::Connected(fd))) => self.client_connected(id, service, fd),
             Some(Ok(Progress::Connecting(attempt))) => {
                 if let Some(call) = self.pump.owner(id) {
@@ -190,12 +189,35 @@ impl Holder {
                     self.connecting.push((id, attempt));
                 }
             }
-            // The server tells its client that the service has failed.
-            Some(Err(_)) | None => self.give_up(id),
+            Some(Err(e)) => self.client_failed(id, service, &reason(&e)),
+            None => self.give_up(id),
         }
     }
 
+    /// What serves an offer does not take a client: the server tells that one that the service has
+    /// failed, and whoever offers it hears why, until another client is taken.
+    fn client_failed(&mut self, id: StreamId, service: &str, why: &str) {
+        if let Some(call) = self.offer_of(service)
+            && let Some(offer) = call.offers().cloned()
+            && !std::mem::replace(&mut call.fails, true)
+        {
+            let text =
+                format!("-R {}: no connection ({why}): its clients are refused", offer.text());
+            let caller = call.caller;
+            self.callers.send(caller, &Notice::Refused { tag: 0, text });
+        }
+        self.give_up(id);
+    }
+
+    /// The call that offers a service.
+    fn offer_of(&mut self, service: &str) -> Option<&mut Call> {
+        let its = |c: &Call| c.offers().is_some_and(|o| o.service.eq_ignore_ascii_case(service));
+        let id = self.pump.streams().find(|(_, s)| its(&s.owner)).map(|(id, _)| id)?;
+        self.pump.owner(id)
+    }
+
     fn client_connected(&mut self, id: StreamId, service: &str, fd: OwnedFd) {
+        self.offer_of(service).into_iter().for_each(|call| call.fails = false);
         let Some(call) = self.pump.owner(id) else { return };
         (call.step, call.request.service) = (Step::Serving, Some(service.into()));
         self.pump.mux_mut().accept(id);
@@ -214,14 +236,20 @@ impl Holder {
             match attempt.progress() {
                 Ok(Progress::Connecting(attempt)) => self.connecting.push((id, attempt)),
                 Ok(Progress::Connected(fd)) => self.client_connected(id, &service, fd),
-                Err(_) => self.give_up(id),
+                Err(e) => self.client_failed(id, &service, &reason(&e)),
             }
         }
         let now = self.now;
         let late = |c: &Call| c.is_unconnected() && c.began + CONNECT_TIMEOUT <= now;
-        let all: Vec<StreamId> =
-            self.pump.streams().filter(|(_, s)| late(&s.owner)).map(|(id, _)| id).collect();
-        all.into_iter().for_each(|id| self.give_up(id));
+        let name = |c: &Call| c.request.name().to_string();
+        let all: Vec<(StreamId, String)> = self
+            .pump
+            .streams()
+            .filter(|(_, s)| late(&s.owner))
+            .map(|(id, s)| (id, name(&s.owner)))
+            .collect();
+        let why = format!("no answer within {} s", CONNECT_TIMEOUT.as_secs());
+        all.into_iter().for_each(|(id, service)| self.client_failed(id, &service, &why));
     }
 
     /// When the next of them is given up.

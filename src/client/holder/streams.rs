@@ -97,7 +97,7 @@ impl Holder {
             Outcome::Refused(why) => call.step = Step::Refused(format!("{why}\n").into_bytes()),
             _ => {}
         }
-        let (caller, tag) = (call.caller, call.tag);
+        let (caller, tag, host) = (call.caller, call.tag, call.request.host.clone());
         self.pump.take(id, taken);
         match answer {
             Outcome::More => {}
@@ -115,7 +115,7 @@ impl Holder {
                 self.answer_received(id);
             }
             Outcome::NoRun => self.without_run(id),
-            Outcome::NoHost => self.refuse(id, "no such virtual host there"),
+            Outcome::NoHost => self.refuse(id, &format!("no virtual host {host} there")),
             Outcome::Unexpected(line) => {
                 self.refuse(id, &format!("no tcpmux service: it says {line:?}"));
             }

@@ -80,6 +80,11 @@ pub fn read(
         _ => false,
     };
     let wrong = |path: &Path, e: &dyn fmt::Display| format!("{}: {e}: {MEND}", path.display());
+    let unread = |path: &Path, e: &io::Error| match e.kind() {
+        // It is there, and may be good.
+        ErrorKind::PermissionDenied => format!("{}: {e}", path.display()),
+        _ => wrong(path, e),
+    };
     match (inspector.read(&certificate), inspector.read(&key)) {
         (Ok(c), Ok(k)) => {
             let secret = Zeroizing::new(k);
@@ -100,8 +105,8 @@ pub fn read(
             keep_or_make(&directory, before, inspector).map(Some)
         }
         (Err(c), Err(k)) if is_missing(&c) && is_missing(&k) => Ok(None),
-        (_, Err(e)) => Err(wrong(&key, &e)),
-        (Err(e), _) => Err(wrong(&certificate, &e)),
+        (_, Err(e)) => Err(unread(&key, &e)),
+        (Err(e), _) => Err(unread(&certificate, &e)),
     }
 }
 

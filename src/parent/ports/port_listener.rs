@@ -151,11 +151,14 @@ impl PortListener {
 
     /// As the log names it.
     pub fn name(&self) -> String {
-        match (&self.port.at, self.real) {
-            (At::Path(wanted), _) => wanted.path.clone(),
-            (At::Port(_), Some(real)) => real.to_string(),
-            (At::Port(wanted), None) => wanted.address.to_string(),
-        }
+        let address = match (&self.port.at, self.real) {
+            (At::Path(wanted), _) => return wanted.path.clone(),
+            (At::Port(_), Some(real)) => real,
+            (At::Port(wanted), None) => wanted.address,
+        };
+        // The same number may be a port of TCP, too.
+        let protocol = if self.has_datagrams() { " (udp)" } else { "" };
+        format!("{address}{protocol}")
     }
 
     /// An error of poll, with its name.
