@@ -511,6 +511,23 @@ fn the_pidfile_of_one_that_serves_is_left_alone() {
     assert_eq!(first.wait(), 0);
 }
 
+/// Anybody who may read it can lock it for reading, as soon as fived was killed, say.
+#[test]
+fn a_pidfile_that_somebody_reads_is_free() {
+    let place = Place::new();
+    place.write("pid", "1\n", 0o644);
+    let read = std::fs::File::open(place.at("pid")).expect("pidfile");
+    // SAFETY: all zeros is a valid flock: of the whole file.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = libc::F_RDLCK as libc::c_short;
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&read);
+    // SAFETY: one flock is read.
+    assert_eq!(unsafe { libc::fcntl(fd, libc::F_SETLK, &raw const lock) }, 0);
+    let d = Daemon::with(CONF).arg("-p").arg(&place.at("pid")).start();
+    let now = std::fs::read_to_string(place.at("pid")).expect("pidfile");
+    assert_eq!(now, format!("{}\n", d.parent_pid()));
+}
+
 /// Whoever types `-p` for another option must not lose a file.
 #[test]
 fn a_file_that_is_no_pidfile_is_left_alone() {

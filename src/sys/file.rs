@@ -85,9 +85,10 @@ pub fn may_append(path: &str) -> io::Result<()> {
 }
 
 /// Locks a file that was opened for writing, until this process closes it, or any other descriptor
-/// of it. False: another process has locked it. Where files cannot be locked, none is.
+/// of it. False: another process has locked it so. Where files cannot be locked, none is; nor one
+/// that another process has locked for reading, as anybody can who may read it.
 pub fn lock(file: &File) -> io::Result<bool> {
-    let whole = libc::flock {
+    let mut whole = libc::flock {
         l_type: libc::F_WRLCK as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
         l_start: 0,
@@ -96,7 +97,10 @@ pub fn lock(file: &File) -> io::Result<bool> {
     };
     match fcntl::fcntl(file, FcntlArg::F_SETLK(&whole)) {
         Ok(_) => Ok(true),
-        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+        Err(Errno::EAGAIN | Errno::EACCES) => {
+            fcntl::fcntl(file, FcntlArg::F_GETLK(&mut whole))?;
+            Ok(whole.l_type != libc::F_WRLCK as libc::c_short)
+        }
         Err(Errno::ENOLCK | Errno::EOPNOTSUPP | Errno::EINVAL | Errno::ENOSYS) => Ok(true),
         Err(e) => Err(e.into()),
     }
