@@ -1,18 +1,21 @@
 //! A program can keep the kernel's lock of a socket for as long as it likes: a call with memory that
 //! somebody else has to provide (userfaultfd(2), FUSE) waits for that with the lock taken. Whoever
 //! then makes a call on the same socket that takes the lock waits too, and no signal ends that. So
-//! nothing that serves all makes such a call on a socket that a program has.
+//! nothing that serves all makes such a call on a socket that a program has. Likewise it can keep
+//! the last close of a socket waiting: by a wait for events of the socket (epoll(7)) with such
+//! memory. So nothing that serves all closes one that a program has had.
 
 mod support;
 
 use nix::sys::signal::Signal;
 use std::net::{TcpStream, UdpSocket};
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use support::*;
 
 /// At its first start it leaves a process that keeps the lock, for 90 s at most or until the test
-/// releases it, and ends when that has it.
+/// releases it, and ends when that has it. What is `watched` is not locked: only its last close
+/// will wait, and the process has no copy of it.
 const LOCKS: &str = r#"
     #define _GNU_SOURCE
     #include <fcntl.h>
@@ -20,8 +23,10 @@ const LOCKS: &str = r#"
     #include <linux/userfaultfd.h>
     #include <poll.h>
     #include <pthread.h>
+    #include <signal.h>
     #include <stdlib.h>
     #include <string.h>
+    #include <sys/epoll.h>
     #include <sys/ioctl.h>
     #include <sys/mman.h>
     #include <sys/socket.h>
@@ -29,6 +34,17 @@ const LOCKS: &str = r#"
     #include <unistd.h>
 
     static char *nothing;
+    static int events;
+
+    static void *watch(void *none) {
+        epoll_wait(events, (void *)nothing, 1, -1);
+        return 0;
+    }
+
+    static void *say(void *none) {
+        write(2, nothing, 4096);
+        return 0;
+    }
 
     static void *lock(void *listens) {
         struct sock_fprog filter = { 1, (void *)nothing };
@@ -42,20 +58,27 @@ const LOCKS: &str = r#"
         struct linger linger = { 1, 60 };
         struct uffdio_api api = { .api = UFFD_API };
         struct uffdio_register page = { .mode = UFFDIO_REGISTER_MODE_MISSING };
+        struct epoll_event any = { EPOLLIN | EPOLLOUT };
         char *what = words[1], locked;
+        int watched = !!strstr(what, "watched");
         int told[2];
         struct pollfd room = { 0, POLLOUT };
+        if (strstr(what, "terminal")) signal(SIGHUP, SIG_IGN);
         if (strstr(what, "full")) while (poll(&room, 1, 500) > 0) send(0, much, sizeof much, MSG_DONTWAIT);
         if (strstr(what, "linger")) setsockopt(0, SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
         if (strstr(what, "datagram")) recv(0, much, sizeof much, MSG_DONTWAIT);
-        if (strstr(what, "listener")) close(accept(0, 0, 0));
+        if (strstr(what, "listener") && (!watched || !access(words[2], F_OK))) close(accept(0, 0, 0));
         if (!access(words[2], F_OK)) return 0;
+        if (watched) epoll_ctl(events = epoll_create1(0), EPOLL_CTL_ADD, 0, &any);
         close(open(words[2], O_CREAT | O_WRONLY, 0600));
         if (pipe(told)) return 1;
         if (fork()) {
             close(told[1]);
-            return read(told[0], &locked, 1) == 1 ? 0 : 1;
+            int is = read(told[0], &locked, 1);
+            for (int n = 0; n < 900 && strstr(what, "terminal") && access(words[3], F_OK); n++) usleep(100000);
+            return is == 1 ? 0 : 1;
         }
+        for (int n = 0; n < 3; n++) if (watched || strstr(what, "log") && n < 2) close(n);
         int faults = syscall(SYS_userfaultfd, O_NONBLOCK);
         nothing = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         page.range.start = (unsigned long)nothing;
@@ -63,17 +86,20 @@ const LOCKS: &str = r#"
         if (ioctl(faults, UFFDIO_API, &api) || ioctl(faults, UFFDIO_REGISTER, &page)) return 1;
         pthread_t thread;
         int whole = strstr(what, "datagram") || strstr(what, "listener");
-        pthread_create(&thread, 0, lock, whole ? words : 0);
+        pthread_create(&thread, 0, strstr(what, "log") || strstr(what, "terminal") ? say : watched ? watch : lock, whole ? words : 0);
         struct pollfd fault = { faults, POLLIN };
         poll(&fault, 1, -1);
+        close(open(words[4], O_CREAT | O_WRONLY, 0600));
         write(told[1], "x", 1);
-        for (int n = 0; n < 900 && !access(words[2], F_OK) && access(words[3], F_OK); n++) usleep(100000);
+        for (int n = 0; n < 900 && !access(words[4], F_OK) && access(words[3], F_OK); n++) usleep(100000);
         _exit(0);
     }"#;
 
 fn conf(attributes: &str, what: &str) -> String {
-    let attributes =
-        attributes.replace("PROGRAM", &format!("nobody @DIR@/x x {what} @DIR@/once @DIR@/release"));
+    let attributes = attributes.replace(
+        "PROGRAM",
+        &format!("nobody @DIR@/x x {what} @DIR@/once @DIR@/release @DIR@/kept"),
+    );
     format!(
         "shutdown_timeout = 600\nhello stream tcp nowait @USER@ /bin/echo echo hello\nx {attributes}"
     )
@@ -231,4 +257,68 @@ fn of_a_port_that_a_reload_gives_to_a_second_row() {
     assert!(!d.reload(&beside).contains("refused"), "{}", d.log());
     d.place.write("release", "", 0o600);
     until("the lock was given back", || !d.reload(&both).contains("refused"));
+}
+
+#[test]
+fn of_a_service_whose_socket_nobody_can_close() {
+    let lingering = "stream tcp nowait PROGRAM\n lingering_close = yes\n";
+    for (row, request) in [("stream tcp nowait PROGRAM\n", "RUN\r\nx\r\n"), (lingering, "x\r\n")] {
+        let Some(d) = locks(row, "watched") else { return };
+        let mut c = d.connect();
+        c.send(request).expect(if request == "x\r\n" { "+Go\r\n" } else { "+ Success\r\n+Go\r\n" });
+        others_are_served(&d);
+    }
+}
+
+#[test]
+fn of_a_port_without_a_row_whose_socket_nobody_can_close() {
+    let row = "stream tcp wait PROGRAM\n port = 127.0.0.1:0\n";
+    let Some(d) = locks(row, "listener,watched") else { return };
+    come(&d, "listener");
+    d.wait_logs("EXIT service=x", 2);
+    d.reload("hello stream tcp nowait @USER@ /bin/echo echo hello\n");
+    others_are_served(&d);
+}
+
+#[test]
+fn of_a_user_whose_sockets_nobody_can_close_beside_those_of_others() {
+    let row = "stream tcp nowait PROGRAM\ny stream tcp nowait daemon /bin/echo echo hello\n";
+    let Some(d) = locks(row, "watched") else { return };
+    let mut n = 0;
+    // Those of that user are closed by a few processes, and each of these waits.
+    until("it is busy for that user", || {
+        let _ = std::fs::remove_file(d.place.at("once"));
+        let mut c = d.connect();
+        c.send("RUN\r\nx\r\n").expect("+ Success\r\n");
+        if c.read_any_of(5) == b"-Serv" {
+            return true;
+        }
+        n += 1;
+        d.wait_logs("EXIT service=x", n);
+        std::thread::sleep(Duration::from_millis(100));
+        false
+    });
+    d.wait_log(" reason=processes");
+    for _ in 0..4 {
+        same(d.ask("y\r\n"), "+Go\r\nhello\n");
+    }
+    d.place.write("release", "", 0o600);
+    until("what waited was closed", || d.ask("hello\r\n") == b"+Go\r\nhello\n");
+}
+
+/// Whoever closes the other end of a terminal waits for who writes there.
+#[test]
+fn of_a_terminal() {
+    let row = "stream tcp nowait PROGRAM\n pty = yes\n";
+    let Some(d) = locks(row, "terminal") else { return };
+    let mut c = d.connect();
+    c.send("RUN\r\nx pty xterm 24 80\r\n").expect("+ Success\r\n+Go\r\n");
+    until("it is kept", || std::fs::exists(d.place.at("kept")).expect("a path"));
+    drop(c);
+    d.wait_log("END session=");
+    d.reload(&conf(row, "terminal"));
+    // The network process from before has no thread that waits.
+    until("it ends", || d.nets().len() == 1);
+    same(d.ask("hello\r\n"), "+Go\r\nhello\n");
+    d.place.write("release", "", 0o600);
 }

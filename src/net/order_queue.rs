@@ -11,7 +11,7 @@ use crate::policy::{BySource, Peer, Source};
 use crate::sys::gauges;
 use crate::sys::message::{self, Failed};
 use crate::sys::process;
-use crate::sys::shared::Shared;
+use crate::sys::shared::{Shared, Whose};
 use crate::wire::orders::{Answer, FromNet, Message, ORDER};
 use std::collections::VecDeque;
 use std::io;
@@ -165,7 +165,7 @@ impl OrderQueue {
         }
         let mut copies = [None, None];
         for (copy, fd) in copies.iter_mut().zip(with) {
-            match Shared::copy(*fd).map(Shared::from_others) {
+            match Shared::copy(*fd).map(|copy| copy.of(Whose::Anybody)) {
                 Ok(made) => *copy = Some(made),
                 Err(e) => {
                     log::debug!("sending order {order:?}: {e}");

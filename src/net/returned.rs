@@ -20,7 +20,7 @@ impl Returned {
     pub fn new(waker: Arc<Waker>) -> Returned {
         let (sender, all) = mpsc::channel();
         if !local::can_refuse_rights() {
-            shared::close_foreign_with(move |fd| {
+            shared::close_foreign_with(move |_, fd| {
                 let address = socket::local(fd.as_fd());
                 if !address.is_err_and(|e| socket::is_of_another_family(&e)) {
                     return Some(fd);

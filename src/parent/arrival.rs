@@ -172,7 +172,7 @@ pub struct Given {
 #[derive(Default)]
 pub struct NetEnds {
     /// None: the service has the client's own socket.
-    pub connection: Option<OwnedFd>,
+    pub connection: Option<Shared>,
     pub errors: Option<OwnedFd>,
     /// The connection is a terminal.
     pub terminal: bool,

@@ -6,9 +6,10 @@
 
 use super::descriptors::own;
 use super::tokens::SessionToken;
+use crate::sys::foreign;
 use crate::sys::message::{self, Failed, Fds};
 use crate::sys::poll::{self, Poll};
-use crate::sys::shared::Shared;
+use crate::sys::shared::{Shared, Whose};
 use crate::sys::socket;
 use crate::wire::orders::{Answer, Message, ORDER};
 use mio::unix::SourceFd;
@@ -118,6 +119,7 @@ impl Channel {
                 if n == 0 {
                     return Err(Broken::Closed);
                 }
+                let fds = fds.of(Whose::Channel(self.token.0));
                 // No order comes with anything else.
                 let usual = fds.iter().all(|fd| socket::is_usual(fd.as_fd()));
                 let order = usual.then(|| M::accept(&bytes[..n], fds.count(), phase)).flatten();
@@ -134,6 +136,11 @@ impl Channel {
                 Failed::Broken => Err(Broken::Stuck),
             },
         }
+    }
+
+    /// Is what came through it not closed, because somebody keeps that from going on?
+    pub fn is_held_up(&self) -> bool {
+        foreign::is_held_up(Whose::Channel(self.token.0))
     }
 
     /// Does it hold answers that the other end has not read in time?
@@ -173,7 +180,7 @@ impl Channel {
         }
         let copies = with
             .iter()
-            .map(|fd| own::copy(*fd).map(Shared::from_others))
+            .map(|fd| own::copy(*fd).map(|copy| copy.of(Whose::Anybody)))
             .collect::<io::Result<Vec<Shared>>>();
         let with = copies.map_err(|_| Broken::Stuck)?;
         self.held.push_back((bytes, with));

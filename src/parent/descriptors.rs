@@ -10,7 +10,7 @@
 use crate::log;
 use crate::sys::message::FDS_MAX;
 use crate::sys::reserve::{self, Reserve};
-use crate::sys::shared::Shared;
+use crate::sys::shared::{Shared, Whose};
 use crate::sys::spawn::{BadWord, Failure};
 use crate::sys::{dial, local, memfd, origin_mark, pty, socket};
 use crate::wire::run::Size;
@@ -30,7 +30,7 @@ const WARN_EVERY: Duration = Duration::from_secs(60);
 pub mod own {
     use crate::sys::gauges::Gauges;
     use crate::sys::memfd::Unsealed;
-    use crate::sys::shared::Shared;
+    use crate::sys::shared::{Shared, Whose};
     use crate::sys::{memfd, socket};
     use std::io;
     use std::os::fd::{BorrowedFd, OwnedFd};
@@ -57,7 +57,7 @@ pub mod own {
 
     /// A copy.
     pub fn copy(fd: BorrowedFd) -> io::Result<Shared> {
-        Shared::copy(fd)
+        Ok(Shared::copy(fd)?.of(Whose::Anybody))
     }
 }
 
@@ -115,9 +115,9 @@ impl Descriptors {
         self.reserve.but_one(memfd::sealed(bytes))
     }
 
-    /// A copy of a descriptor, likewise.
-    pub fn copy(&self, fd: BorrowedFd) -> io::Result<Shared> {
-        self.reserve.but_one(Shared::copy(fd).map(Shared::from_others))
+    /// A copy of a descriptor of theirs, likewise.
+    pub fn copy(&self, fd: BorrowedFd, whose: Whose) -> io::Result<Shared> {
+        self.reserve.but_one(Shared::copy(fd).map(|copy| copy.of(whose)))
     }
 
     /// Can an order be received with all its descriptors? The parent checks this before every order

@@ -33,7 +33,7 @@ use crate::log;
 use crate::policy::{HostId, ServiceId};
 use crate::sys::bounded_calls::BoundedCalls;
 use crate::sys::gauges::Now;
-use crate::sys::shared::Shared;
+use crate::sys::shared::{Shared, Whose};
 use crate::sys::socket;
 use crate::wire::orders::{FromNet, ToNet};
 use log_lines::NetLog;
@@ -132,7 +132,7 @@ impl Nets {
         let config = cx.config.clone();
         let (log, stderr) = self.log.add(cx).map_err(|e| format!("log socket: {e}"))?;
         // The child comes last, so that nothing can fail once it is there.
-        let ours = Shared::from(ours).from_others();
+        let ours = Shared::from(ours).of(Whose::Anybody);
         let made = cx.channel(ours).map_err(|e| format!("poll: {e}")).and_then(|channel| {
             net::spawn(cx, &config, &theirs, &stderr).map(|child| (channel, child))
         });

@@ -19,7 +19,7 @@ use super::tokens::NetToken;
 use crate::policy::{
     Backend, Busy, Facts, HostId, Peer, Permit, Reached, Refusal, Service, ServiceId,
 };
-use crate::sys::shared::Shared;
+use crate::sys::shared::{Shared, Whose};
 use crate::sys::spawn::Stderr;
 use crate::wire::orders::Why;
 use std::rc::Rc;
@@ -269,17 +269,21 @@ impl Parent {
     /// What the service is to have: the client's own socket, a terminal, or one end of a pair; and
     /// net's ends.
     fn connection(&mut self, a: &mut Arrival, plan: &Plan) -> Result<Given, StartError> {
+        let whose = Whose::User(plan.uid);
         let (Requester::Session(stream), None) = (a.who.requester, a.client.as_ref()) else {
-            let connection = a.client.take().ok_or("no connection")?;
+            let connection = a.client.take().ok_or("no connection")?.of(whose);
             return Ok(Given { connection, errors: None, net_ends: NetEnds::default() });
         };
         let scarce = StartError::no_descriptor;
         if let Some(size) = plan.terminal() {
             let (net_end, terminal) =
                 self.cx.descriptors.terminal(plan.uid, size).map_err(scarce)?;
+            // Its close hangs up the service's end, and waits for who writes there.
+            let net_end = Shared::from(net_end).of(whose);
             let net_ends =
                 NetEnds { connection: Some(net_end), terminal: true, ..NetEnds::default() };
-            return Ok(Given { connection: terminal.into(), errors: None, net_ends });
+            let connection = Shared::from(terminal).of(whose);
+            return Ok(Given { connection, errors: None, net_ends });
         }
         let errors = match a.run.is_some() && plan.stderr() == Stderr::Connection {
             true => Some(self.cx.descriptors.pair().map_err(scarce)?),
@@ -295,11 +299,11 @@ impl Parent {
             return Err(StartError::busy("descriptors", None));
         }
         let (net_errors, service_errors) = errors.unzip();
-        let (connection, server) = (Some(net_end), plan.hands_over());
+        let (connection, server) = (Some(net_end.into()), plan.hands_over());
         let errors = net_errors;
         let net_ends = NetEnds { connection, errors, server, ..NetEnds::default() };
-        let errors = service_errors.map(Shared::from);
-        Ok(Given { connection: service_end, errors, net_ends })
+        let errors = service_errors.map(|errors| Shared::from(errors).of(whose));
+        Ok(Given { connection: service_end.of(whose), errors, net_ends })
     }
 
     pub fn refuse(&mut self, a: Arrival, error: StartError) {

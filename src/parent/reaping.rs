@@ -8,6 +8,7 @@ use super::relays::Owner;
 use super::run::{AwaitsAccount, Parent};
 use super::sessions::session::Step;
 use super::tokens::{NetToken, SessionToken};
+use crate::sys::foreign;
 use crate::sys::process::Exit;
 use std::rc::Rc;
 
@@ -136,6 +137,7 @@ impl Parent {
     /// Ends what was made ahead or kept, and nobody has needed lately.
     pub fn tidy(&mut self) {
         let cx = &mut self.cx;
+        foreign::tidy();
         self.services.tidy(cx.now);
         self.pairs.tidy(cx.now);
         self.connects.tidy(cx.now);

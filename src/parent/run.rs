@@ -201,6 +201,7 @@ impl Parent {
     fn poll(&mut self, events: &mut Events) -> Result<(), String> {
         // In every turn: while there are orders all the time, no turn waits.
         let logged = log::flush();
+        foreign::settle();
         let polled = self.cx.poll.poll(events, self.poll_timeout(logged));
         self.cx.now = clock::monotonic();
         self.services.rest_interrupt();
@@ -243,7 +244,7 @@ impl Parent {
 
     /// How long the poll may wait. `logged`: all lines of the log are written.
     fn poll_timeout(&self, logged: bool) -> Option<Duration> {
-        let retry = (foreign::retry() || !self.cx.retries.is_empty()).then_some(Retries::PAUSE);
+        let retry = (!self.cx.retries.is_empty()).then_some(Retries::PAUSE);
         let log = (!logged).then_some(LOG_RETRY);
         let busy = self.signalled || self.reloads.gathered || !self.ready.is_empty();
         if busy || !self.reports.is_empty() || !self.offers.is_settled() {

@@ -226,6 +226,13 @@ impl Services {
         self.undelivered.look(cx, &mut self.run_ends);
     }
 
+    /// fived ends: what it has of services' connections is closed as ever, and not by the end of
+    /// this process, which would wait for whoever keeps that from going on.
+    pub fn let_go(&mut self) {
+        self.undelivered = Undelivered::default();
+        self.running.let_go();
+    }
+
     /// `server_timeout`: SIGTERM, and SIGKILL after a while.
     pub fn terminate(&mut self, cx: &mut Context, pid: i32, started: Duration) {
         match self.running.terminate(pid, started) {

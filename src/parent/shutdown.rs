@@ -12,6 +12,7 @@ use super::sessions::session::SessionRecord;
 use super::tokens::{NetToken, SessionToken};
 use crate::log;
 use crate::sys::clock;
+use crate::sys::foreign;
 use crate::sys::notify;
 use crate::wire::orders::Answer;
 use std::time::Duration;
@@ -21,6 +22,8 @@ const WAITS_END: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// How long sessions may take to end when `shutdown_timeout` is over.
 const SESSIONS_END: Duration = Duration::from_secs(1);
+/// How long it may take until what services have had is closed.
+const CLOSED_WITHIN: Duration = Duration::from_millis(200);
 /// How long net processes that were killed may take to end.
 const NETS_END: Duration = Duration::from_secs(1);
 
@@ -198,6 +201,9 @@ impl Parent {
         self.cx.now = clock::monotonic();
         self.sessions.end_with_fived(&self.cx);
         self.signers.end();
+        self.services.let_go();
+        self.ports.close();
+        foreign::finish(CLOSED_WITHIN);
         self.services.refusals.over();
         log::finish(200);
     }

@@ -1,154 +1,136 @@
-//! Closes descriptors that other processes have handed over. That may take as long as they like,
-//! and no signal ends it: whoever serves a file of FUSE is told of each close and need not answer;
-//! and what lies in the queue of a Unix socket is closed with its last descriptor, thousands of
-//! sockets perhaps, whose close takes some milliseconds each (packet(7)). So a process beside this
-//! one closes them (`side_process`), and nobody waits for it. A close that waits for the other end
-//! (SO_LINGER, socket(7)) is interrupted there.
+//! Closes descriptors that other processes have, or have had. That may take as long as they like,
+//! and no signal ends it: who watches a file by epoll(7) keeps its last close waiting by a wait
+//! for events with memory that somebody else provides (userfaultfd(2), FUSE), and who writes to a
+//! terminal so the close of its other end; whoever serves a file of FUSE is told of each close and
+//! need not answer; and what lies in the queue of a Unix socket is closed with its last descriptor,
+//! thousands of sockets perhaps, whose close takes some milliseconds each (packet(7)). So processes
+//! beside this one close them (`side_process`), and nobody waits for them: some for each user whose
+//! services had them, so that a user keeps only that user's own from being closed, and some for
+//! each channel that they came through. Whoever asks for more of that user's, or reads that
+//! channel, asks first whether it [is held up](is_held_up).
 
 use super::interrupt::Interrupt;
-use super::message::{self, Failed};
-use super::shared::{self, Shared};
+use super::message::{self, FDS_MAX, Failed};
+use super::shared::{self, Whose};
 use super::{process, side_process, socket};
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What ps(1) calls the processes.
 const NAME: &str = "fived-foreign";
-/// When one has not closed all that it got for so long, another one gets what is to be closed next.
-const BUSY_MAX: Duration = Duration::from_millis(100);
-/// Processes that close sockets, at most, those included that may never end.
-const MOST: usize = 64;
-/// Sockets that wait for one, before nothing is taken that would have to wait, too; and an eighth
-/// of the descriptors that this process may have, where that is less.
-const WAITING_MAX: usize = 4096;
+/// Such processes at a time, at most, those included that may never end: another one begins only
+/// where something is to be closed while all others have something to close.
+const OF_A_USER: usize = 8;
+const OF_A_CHANNEL: usize = 2;
+const OF_ANYBODY: usize = 64;
+/// For each this process must be allowed so many descriptors, but for the first.
+const DESCRIPTORS_EACH: u64 = 256;
+/// When somebody's are the first of so many, all others' end as soon as they have nothing to close.
+const IDLE_MAX: usize = 64;
+/// One that has closed nothing for so long waits for somebody; a computer that is busy may leave
+/// it without a processor for some tenths of a second.
+const HELD_UP: Duration = Duration::from_secs(3);
+/// So many of one channel, and of nobody knows whom, may be left to be closed: of the latter an
+/// eighth of the descriptors that this process may have, too, where that is less.
+const LEFT_MAX: usize = 256;
+const LEFT_OF_ANYBODY_MAX: usize = 4096;
 
 /// How long such a process waits until this one has closed its copy, on a computer that is busy,
-/// and how often it looks.
+/// and how often it looks. It is a microsecond mostly, for which others may run.
 const COPY_MAX: Duration = Duration::from_secs(3);
+const YIELD_TIME: Duration = Duration::from_micros(50);
 const PAUSE: Duration = Duration::from_micros(50);
 
-/// A process that closes sockets.
+/// A process that closes.
 struct Closer {
     channel: OwnedFd,
     count: Arc<Count>,
-    /// When it had closed all.
-    idle: Instant,
+    /// How many it had closed when that was looked at last, and since when it is so many.
+    closed: usize,
+    since: Instant,
 }
 
 #[derive(Default)]
 struct Count {
-    /// How many it has got, and nobody else has a copy of.
+    /// How many it has got, and this process has no copy of.
     got: AtomicUsize,
     closed: AtomicUsize,
 }
 
-/// The one that gets the next socket, and what none has taken.
-struct All {
-    closer: Option<Closer>,
-    waiting: Vec<OwnedFd>,
+/// What is to be closed of somebody's.
+#[derive(Default)]
+struct Closing {
+    closers: Vec<Closer>,
+    /// What no process has taken yet.
+    waiting: VecDeque<OwnedFd>,
+    /// It got something since the last [`tidy`].
+    used: bool,
 }
 
-static ALL: Mutex<All> = Mutex::new(All { closer: None, waiting: Vec::new() });
-/// How many there are.
-static ALIVE: AtomicUsize = AtomicUsize::new(0);
-/// How many sockets wait for one.
-static WAITING: AtomicUsize = AtomicUsize::new(0);
+static ALL: LazyLock<Mutex<HashMap<Whose, Closing>>> = LazyLock::new(Mutex::default);
+/// Does something wait that no process has got yet?
+static WAITS: AtomicBool = AtomicBool::new(false);
 
-/// From now on what is [`Shared::from_others`](super::shared::Shared::from_others) is closed so.
+fn all() -> MutexGuard<'static, HashMap<Whose, Closing>> {
+    ALL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// From now on what is [somebody's](Shared::of) is closed so.
 pub fn close_elsewhere() {
-    shared::close_foreign_with(close);
+    shared::close_foreign_with(|whose, fd| {
+        close(whose, fd);
+        None
+    });
 }
 
-/// Closes it elsewhere, but for a socket of the internet.
-fn close(fd: OwnedFd) -> Option<OwnedFd> {
-    match socket::domain(fd.as_fd()) {
-        Some(libc::AF_INET | libc::AF_INET6) => return Some(fd),
-        Some(_) => close_socket(fd),
-        None => close_alone(fd),
+/// Does the process that closes what is theirs wait for somebody, or have too much to close?
+pub fn is_held_up(whose: Whose) -> bool {
+    all().get_mut(&whose).is_some_and(|of| of.is_held_up(whose))
+}
+
+/// Does something wait until it is handed over? Then [`settle`] is to be called in a moment.
+pub fn waits() -> bool {
+    WAITS.load(Ordering::Relaxed)
+}
+
+/// Hands over what waits for that, several at a time: whoever closes is woken once for them.
+pub fn settle() {
+    if WAITS.swap(false, Ordering::Relaxed) {
+        all().iter_mut().for_each(|(whose, of)| of.give_all(*whose));
     }
-    None
 }
 
-fn close_socket(fd: OwnedFd) {
-    let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
-    all.waiting.push(fd);
-    all.give_waiting();
+/// Lets those processes end that have got nothing since the last call.
+pub fn tidy() {
+    all().retain(|_, of| std::mem::take(&mut of.used) || of.left() > 0);
 }
 
-/// Do so many wait for a process that no more are to come?
-pub fn is_full() -> bool {
-    WAITING.load(Ordering::Acquire) >= waiting_max()
-}
-
-/// Tries again to give away those that wait. True: some still do, and it has to be tried again.
-pub fn retry() -> bool {
-    if WAITING.load(Ordering::Acquire) == 0 {
-        return false;
+/// Waits until all is closed, for so long at most: for the end of this process.
+pub fn finish(most: Duration) {
+    let until = Instant::now() + most;
+    while all().values().any(|of| of.left() > 0) && Instant::now() < until {
+        settle();
+        std::thread::sleep(PAUSE);
     }
-    let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
-    all.give_waiting();
-    !all.waiting.is_empty()
 }
 
-fn waiting_max() -> usize {
-    static MOST: OnceLock<usize> = OnceLock::new();
-    let eighth = || usize::try_from(process::nofile() / 8).unwrap_or(usize::MAX);
-    *MOST.get_or_init(|| WAITING_MAX.min(eighth()))
-}
-
-impl All {
-    /// As many as processes take.
-    fn give_waiting(&mut self) {
-        while let Some(fd) = self.waiting.pop() {
-            if let Err(fd) = self.give(fd) {
-                self.waiting.push(fd);
-                break;
-            }
+/// Whatever a user's services have had this process has made, or knows for a socket.
+fn close(whose: Whose, fd: OwnedFd) {
+    if matches!(whose, Whose::User(_)) || socket::domain(fd.as_fd()).is_some() {
+        let mut all = all();
+        if all.len() >= IDLE_MAX && !all.contains_key(&whose) {
+            all.retain(|_, of| of.left() > 0);
         }
-        WAITING.store(self.waiting.len(), Ordering::Release);
-    }
-
-    /// Err: no process takes it now.
-    fn give(&mut self, fd: OwnedFd) -> Result<(), OwnedFd> {
-        if self.closer.as_mut().is_none_or(Closer::is_busy) {
-            self.start_another();
-        }
-        let mut given = self.send(&fd);
-        if matches!(given, Err(Failed::Full)) {
-            self.start_another();
-            given = self.send(&fd);
-        }
-        match given {
-            // Its close is the last one.
-            Ok(count) => {
-                drop(fd);
-                count.got.fetch_add(1, Ordering::AcqRel);
-            }
-            Err(Failed::Full) => return Err(fd),
-            // Too many may be under way (ETOOMANYREFS, unix(7)).
-            Err(_) => close_alone(fd),
-        }
-        Ok(())
-    }
-
-    /// The one before ends when it has closed what it got.
-    fn start_another(&mut self) {
-        match Closer::start() {
-            Ok(closer) => self.closer = Some(closer),
-            Err(e) => ::log::debug!("{NAME}: {e}"),
-        }
-    }
-
-    /// To the process that gets the next one: where it counts.
-    fn send(&self, fd: &OwnedFd) -> Result<Arc<Count>, Failed> {
-        let Closer { channel, count, .. } = self.closer.as_ref().ok_or(Failed::Full)?;
-        match message::send(channel.as_fd(), &[0], &[fd.as_fd()]) {
-            Ok(()) => Ok(count.clone()),
-            Err(e) => Err(Failed::of(&e)),
-        }
+        let of = all.entry(whose).or_default();
+        of.waiting.push_back(fd);
+        of.used = true;
+        WAITS.store(true, Ordering::Relaxed);
+    } else {
+        close_alone(fd);
     }
 }
 
@@ -160,46 +142,133 @@ fn close_alone(fd: OwnedFd) {
     }
 }
 
+impl Closing {
+    fn give_all(&mut self, whose: Whose) {
+        while !self.waiting.is_empty() {
+            let n = self.waiting.len().min(FDS_MAX);
+            let some = self.waiting.drain(..n).collect();
+            if let Err(left) = self.give(whose, some) {
+                left.into_iter().rev().for_each(|fd| self.waiting.push_front(fd));
+                return WAITS.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Err: no process takes them now.
+    fn give(&mut self, whose: Whose, some: Vec<OwnedFd>) -> Result<(), Vec<OwnedFd>> {
+        loop {
+            let idle = self.closers.iter().any(|c| c.left() == 0);
+            if !idle && self.closers.len() < most(whose) {
+                match Closer::start() {
+                    Ok(closer) => self.closers.push(closer),
+                    Err(e) => ::log::debug!("{NAME}: {e}"),
+                }
+            }
+            let least = self.closers.iter_mut().enumerate().min_by_key(|(_, c)| c.left());
+            let Some((at, closer)) = least else { return Err(some) };
+            match closer.send(&some).map_err(|e| Failed::of(&e)) {
+                Ok(()) => {
+                    // Its closes are the last ones.
+                    let n = some.len();
+                    drop(some);
+                    closer.count.got.fetch_add(n, Ordering::AcqRel);
+                    return Ok(());
+                }
+                // Somebody has ended it.
+                Err(Failed::Gone) => drop(self.closers.remove(at)),
+                Err(Failed::Full) => return Err(some),
+                // Too many may be under way (ETOOMANYREFS, unix(7)).
+                Err(Failed::Scarce | Failed::Broken) => {
+                    some.into_iter().for_each(close_alone);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// How many are not closed yet.
+    fn left(&self) -> usize {
+        self.waiting.len() + self.closers.iter().map(Closer::left).sum::<usize>()
+    }
+
+    fn is_held_up(&mut self, whose: Whose) -> bool {
+        // Each is looked at, for it is busy since it was seen to have closed something.
+        let busy = self.closers.iter_mut().map(|c| c.is_busy_for(HELD_UP));
+        let go_on = busy.filter(|is| !is).count();
+        go_on == 0 && self.closers.len() >= most(whose) || self.left() > left_max(whose)
+    }
+}
+
+fn left_max(whose: Whose) -> usize {
+    match whose {
+        Whose::Anybody => LEFT_OF_ANYBODY_MAX.min((process::nofile() / 8) as usize),
+        Whose::Channel(_) => LEFT_MAX,
+        // They are as many as that user's services, which have limits.
+        Whose::User(_) => usize::MAX,
+    }
+}
+
+fn most(whose: Whose) -> usize {
+    let most = match whose {
+        Whose::Anybody => OF_ANYBODY,
+        Whose::Channel(_) => OF_A_CHANNEL,
+        Whose::User(_) => OF_A_USER,
+    };
+    most.min((process::nofile() / DESCRIPTORS_EACH) as usize).max(1)
+}
+
 impl Closer {
     fn start() -> io::Result<Closer> {
-        if ALIVE.load(Ordering::Acquire) >= MOST {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
         let (channel, theirs) = socket::seqpacket()?;
         let count = Arc::new(Count::default());
         let its = count.clone();
-        ALIVE.fetch_add(1, Ordering::AcqRel);
-        let over = || {
-            ALIVE.fetch_sub(1, Ordering::AcqRel);
-        };
-        side_process::run_counted(NAME, theirs, over, move |channel| close_all(channel, &its))
-            .inspect_err(|_| over())?;
-        Ok(Closer { channel, count, idle: Instant::now() })
+        side_process::run(NAME, theirs, move |channel| close_all(channel, &its))?;
+        Ok(Closer { channel, count, closed: 0, since: Instant::now() })
     }
 
-    /// Has it had something to close for longer than most take?
-    fn is_busy(&mut self) -> bool {
-        let Count { got, closed } = &*self.count;
-        if closed.load(Ordering::Acquire) == got.load(Ordering::Acquire) {
-            self.idle = Instant::now();
+    fn left(&self) -> usize {
+        let closed = self.count.closed.load(Ordering::Acquire);
+        self.count.got.load(Ordering::Acquire).saturating_sub(closed)
+    }
+
+    /// Has it closed nothing for so long, although it has something to close?
+    fn is_busy_for(&mut self, most: Duration) -> bool {
+        let closed = self.count.closed.load(Ordering::Acquire);
+        if self.left() == 0 || closed != self.closed {
+            (self.closed, self.since) = (closed, Instant::now());
         }
-        self.idle.elapsed() > BUSY_MAX
+        self.since.elapsed() > most
+    }
+
+    /// [`FDS_MAX`] at most.
+    fn send(&mut self, some: &[OwnedFd]) -> io::Result<()> {
+        self.is_busy_for(HELD_UP);
+        let with: Vec<BorrowedFd> = some.iter().map(AsFd::as_fd).collect();
+        message::send(self.channel.as_fd(), &[0], &with)
     }
 }
 
 /// Until nothing can come any more.
 fn close_all(channel: BorrowedFd, count: &Count) {
     let mut interrupt = Interrupt::new().ok();
-    for n in 1.. {
-        let Ok((1.., mut fds)) = message::receive_waiting(channel, &mut [0; 1]) else { return };
-        let until = Instant::now() + COPY_MAX;
-        while count.got.load(Ordering::Acquire) < n && Instant::now() < until {
-            std::thread::sleep(PAUSE);
+    let mut closed = 0;
+    while let Ok((1.., mut fds)) = message::receive_waiting(channel, &mut [0; 1]) {
+        let all = closed + fds.iter().count();
+        let since = Instant::now();
+        while count.got.load(Ordering::Acquire) < all && since.elapsed() < COPY_MAX {
+            match since.elapsed() < YIELD_TIME {
+                true => std::thread::yield_now(),
+                false => std::thread::sleep(PAUSE),
+            }
         }
+        // A close that waits for the other end (SO_LINGER, socket(7)) is interrupted.
         interrupt.iter_mut().for_each(Interrupt::want);
-        drop(fds.take().map(Shared::our_own));
+        while let Some(fd) = fds.take() {
+            drop(fd.our_own());
+            closed += 1;
+            count.closed.store(closed, Ordering::Release);
+        }
         interrupt.iter_mut().for_each(Interrupt::stop);
-        count.closed.store(n, Ordering::Release);
     }
 }
 
@@ -212,32 +281,13 @@ mod tests {
     fn what_is_closed_elsewhere_is_closed() {
         for _ in 0..100 {
             let (ours, theirs) = socket::pair().unwrap();
-            close(theirs);
+            close(Whose::User(1), theirs);
+            assert!(waits());
+            settle();
             assert_eq!(std::os::unix::net::UnixStream::from(ours).read(&mut [0]).unwrap(), 0);
         }
         let (mut reads, writes) = std::io::pipe().unwrap();
-        close(writes.into());
+        close(Whose::Anybody, writes.into());
         assert_eq!(reads.read(&mut [0]).unwrap(), 0);
-        assert!(ALIVE.load(Ordering::Acquire) < MOST);
-        no_more_wait_than_may();
-    }
-
-    /// While there can be no process.
-    fn no_more_wait_than_may() {
-        ALL.lock().unwrap().closer = None;
-        ALIVE.fetch_add(MOST, Ordering::AcqRel);
-        let mut ours = Vec::new();
-        while !is_full() {
-            assert!(ours.len() < waiting_max());
-            let (end, theirs) = socket::pair().unwrap();
-            close(theirs);
-            ours.push(end);
-        }
-        ALIVE.fetch_sub(MOST, Ordering::AcqRel);
-        // A process's channel takes some hundreds at a time.
-        while retry() {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        assert!(!is_full());
     }
 }

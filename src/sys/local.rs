@@ -1,7 +1,7 @@
 //! Unix sockets with a path (unix(7)): the holder of a session and the SSH agent are found at one.
 
 use super::check;
-use super::shared::Shared;
+use super::shared::{Shared, Whose};
 use std::io;
 use std::mem::{offset_of, size_of};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -61,7 +61,7 @@ pub fn unconnected() -> io::Result<OwnedFd> {
 /// wait for as long as its sender likes: it may be a TCP socket with SO_LINGER. So no socket that
 /// fived reads or closes takes any (SO_PASSRIGHTS: Linux 6.16). Where the kernel has no such
 /// option, no loop reads them ([`passed_rights`](super::passed_rights)) or closes such a socket
-/// ([`Shared::from_others`]). Returned: has it one?
+/// ([`Shared::of`]). Returned: has it one?
 pub fn take_rights(fd: BorrowedFd, take: bool) -> bool {
     let value = libc::c_int::from(take);
     let (level, size) = (libc::SOL_SOCKET, size_of_val(&value) as libc::socklen_t);
@@ -75,7 +75,7 @@ pub fn take_rights(fd: BorrowedFd, take: bool) -> bool {
 pub fn without_rights(end: OwnedFd) -> Shared {
     let refuses = take_rights(end.as_fd(), false);
     let end = Shared::from(end);
-    if refuses { end } else { end.from_others() }
+    if refuses { end } else { end.of(Whose::Anybody) }
 }
 
 /// Can descriptors be refused ([`take_rights`])? What the first call has found stays: a confined

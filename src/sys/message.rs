@@ -2,9 +2,9 @@
 //!
 //! A message carries at most [`FDS_MAX`] descriptors. A received message that is longer than the
 //! buffer, or has more descriptors, is refused as a whole, and all its descriptors are closed: as
-//! what others have handed over ([`Shared::from_others`]), for they may be anything.
+//! what others have handed over ([`Shared::of`]), for they may be anything.
 
-use super::shared::Shared;
+use super::shared::{Shared, Whose};
 use super::{clock, count};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -91,6 +91,12 @@ impl Fds {
     /// Those that have not been taken yet.
     pub fn iter(&self) -> impl Iterator<Item = &Shared> {
         self.all.iter().flatten()
+    }
+
+    /// The same, which are these's from now on.
+    pub fn of(mut self, whose: Whose) -> Fds {
+        self.all = self.all.map(|fd| fd.map(|fd| fd.of(whose)));
+        self
     }
 
     /// The next one.
@@ -255,7 +261,7 @@ fn detach(head: &libc::msghdr) -> Fds {
                 let bytes = (*at).cmsg_len as usize - libc::CMSG_LEN(0) as usize;
                 for i in 0..bytes / FD_BYTES {
                     let raw = libc::CMSG_DATA(at).cast::<RawFd>().add(i).read_unaligned();
-                    let fd = Shared::from(OwnedFd::from_raw_fd(raw)).from_others();
+                    let fd = Shared::from(OwnedFd::from_raw_fd(raw)).of(Whose::Anybody);
                     match fds.all.iter_mut().find(|p| p.is_none()) {
                         Some(place) => *place = Some(fd),
                         None => fds.excess = true,

@@ -8,8 +8,9 @@
 //! and then not even a signal ends that wait. (What a socket holds that was sent through a Unix
 //! socket: `local::take_rights`.)
 //!
-//! What other processes have handed over ([`Shared::from_others`]) may be anything, and a process
-//! beside the parent closes it (`foreign`), but for a socket of the internet.
+//! But who has a socket can keep its last close waiting in many other ways, and what other
+//! processes have handed over may be anything. In a process that serves all (`foreign`) others
+//! close what is [somebody's](Shared::of).
 //!
 //! Between reading the option and closing, a service could still set it, if it is started, fills
 //! its socket and closes it within that microsecond. The parent's wait is bounded even then,
@@ -30,13 +31,26 @@ const STACK: usize = 64 * 1024;
 /// For how long one close may keep that thread, so that it closes more than can be started.
 const CLOSE_MAX: Duration = Duration::from_millis(1);
 
-/// Closes a descriptor of others, or gives it back: then it is closed as any other.
-type CloseForeign = Box<dyn Fn(OwnedFd) -> Option<OwnedFd> + Send + Sync>;
-/// None: they are closed as any other.
+/// Who may keep a close waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Whose {
+    /// Nobody knows who.
+    Anybody,
+    /// Whoever sent it through the channel of this number.
+    Channel(usize),
+    /// The user whose service has it.
+    User(u32),
+}
+
+/// Closes what is somebody's, or gives it back: then it is closed as any other.
+type CloseForeign = Box<dyn Fn(Whose, OwnedFd) -> Option<OwnedFd> + Send + Sync>;
+/// None: that is closed as any other.
 static FOREIGN: OnceLock<CloseForeign> = OnceLock::new();
 
-/// From now on this closes the descriptors of others, in the whole process.
-pub fn close_foreign_with(close: impl Fn(OwnedFd) -> Option<OwnedFd> + Send + Sync + 'static) {
+/// From now on this closes what is somebody's, in the whole process.
+pub fn close_foreign_with(
+    close: impl Fn(Whose, OwnedFd) -> Option<OwnedFd> + Send + Sync + 'static,
+) {
     let _ = FOREIGN.set(Box::new(close));
 }
 
@@ -44,7 +58,8 @@ pub fn close_foreign_with(close: impl Fn(OwnedFd) -> Option<OwnedFd> + Send + Sy
 #[derive(Debug)]
 pub struct Shared {
     fd: Option<OwnedFd>,
-    from_others: bool,
+    /// None: nobody can keep its close waiting, but by SO_LINGER.
+    whose: Option<Whose>,
     /// A service may have it, or may have had it.
     of_services: bool,
 }
@@ -55,10 +70,21 @@ impl Shared {
         fd.try_clone_to_owned().map(Shared::from)
     }
 
-    /// It came from another process, or somebody else can put something into its queue.
-    pub fn from_others(mut self) -> Shared {
-        self.from_others = true;
+    /// These can keep its close waiting: it came from them, or they have it, or will; or they can
+    /// put something into its queue.
+    pub fn of(mut self, whose: Whose) -> Shared {
+        self.whose = Some(whose);
         self
+    }
+
+    /// The same of one that others have from now on.
+    pub fn is_of(&mut self, whose: Whose) {
+        self.whose = Some(whose);
+    }
+
+    /// Nobody has had the time to keep its close waiting, but by SO_LINGER.
+    pub fn is_of_nobody(&mut self) {
+        self.whose = None;
     }
 
     /// No service gets it: whether closing it waits is not asked.
@@ -75,7 +101,7 @@ impl Shared {
 
 impl From<OwnedFd> for Shared {
     fn from(fd: OwnedFd) -> Shared {
-        Shared { fd: Some(fd), from_others: false, of_services: true }
+        Shared { fd: Some(fd), whose: None, of_services: true }
     }
 }
 
@@ -94,9 +120,9 @@ impl AsRawFd for Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         let Some(fd) = self.fd.take() else { return };
-        let left = match FOREIGN.get().filter(|_| self.from_others) {
-            Some(close) => close(fd),
-            None => Some(fd),
+        let left = match (self.whose, FOREIGN.get()) {
+            (Some(whose), Some(close)) => close(whose, fd),
+            _ => Some(fd),
         };
         match left {
             Some(fd) if self.of_services && lingers(fd.as_raw_fd()) => close_elsewhere(fd),

@@ -34,8 +34,6 @@ struct Work<F> {
     /// None: the table of descriptors is shared, too.
     channel: Option<OwnedFd>,
     work: Option<F>,
-    /// What is done in this process when that one has ended, whatever has ended it.
-    over: fn(),
 }
 
 /// Begins such work. `name`: as ps(1) shows the process, 15 bytes at most. `channel`: the only
@@ -45,16 +43,7 @@ pub fn run<F>(name: &'static str, channel: OwnedFd, work: F) -> io::Result<()>
 where
     F: FnOnce(BorrowedFd) + Send + 'static,
 {
-    run_counted(name, channel, || {}, work)
-}
-
-/// The same. `over`: called in this process when that one has ended, whatever has ended it, but not
-/// after an error.
-pub fn run_counted<F>(name: &'static str, channel: OwnedFd, over: fn(), work: F) -> io::Result<()>
-where
-    F: FnOnce(BorrowedFd) + Send + 'static,
-{
-    begin(name, Some(channel), over, |channel: Option<BorrowedFd>| {
+    begin(name, Some(channel), |channel: Option<BorrowedFd>| {
         if let Some(channel) = channel {
             work(channel);
         }
@@ -69,7 +58,7 @@ where
 pub fn close(name: &'static str, fd: OwnedFd) -> io::Result<()> {
     let (raw, until) = (fd.into_raw_fd(), Instant::now() + LEAVES_WITHIN);
     // SAFETY: it is nobody else's: its owner has given it up.
-    begin(name, None, || {}, move |_| drop(unsafe { OwnedFd::from_raw_fd(raw) }))?;
+    begin(name, None, move |_| drop(unsafe { OwnedFd::from_raw_fd(raw) }))?;
     // SAFETY: no memory is handed over.
     while unsafe { libc::fcntl(raw, libc::F_GETFD) } >= 0 && Instant::now() < until {
         std::thread::sleep(PAUSE);
@@ -77,11 +66,11 @@ pub fn close(name: &'static str, fd: OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-fn begin<F>(name: &'static str, channel: Option<OwnedFd>, over: fn(), work: F) -> io::Result<()>
+fn begin<F>(name: &'static str, channel: Option<OwnedFd>, work: F) -> io::Result<()>
 where
     F: FnOnce(Option<BorrowedFd>) + Send + 'static,
 {
-    let work = Work { name, channel, work: Some(work), over };
+    let work = Work { name, channel, work: Some(work) };
     let thread = std::thread::Builder::new().name(name.into()).stack_size(THREAD_STACK);
     thread.spawn(move || wait_for(work)).map(drop)
 }
@@ -113,7 +102,6 @@ fn wait_for<F: FnOnce(Option<BorrowedFd>)>(mut work: Work<F>) {
             f(work.channel.as_ref().map(AsFd::as_fd));
         }
     }
-    (work.over)();
 }
 
 extern "C" fn process_of<F: FnOnce(Option<BorrowedFd>)>(work: *mut c_void) -> c_int {

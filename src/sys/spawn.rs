@@ -63,6 +63,7 @@ pub use pending::{LOOK_AFTER, PendingStart};
 pub use running::Child;
 pub use tried::Tried;
 
+use super::shared::Whose;
 use super::{check, process, signal};
 use child::Order;
 use copies::Copies;
@@ -267,7 +268,8 @@ impl Spawner {
         maker: &mut Maker,
     ) -> Result<Box<Order<'static>>, Fault> {
         let slot = maker.slot();
-        let has_no_copies = self.copies.begin(slot.fd());
+        let whose = launch.identity.map_or(Whose::Anybody, |i| Whose::User(i.uid));
+        let has_no_copies = self.copies.begin(slot.fd(), whose);
         if matches!(launch.instead, Some(Instead::Connect(_))) {
             // It stays with our own table.
             has_no_copies.store(true, Ordering::Relaxed);

@@ -5,8 +5,9 @@ use std::fs;
 /// Every process whose parent is this one, but for [`spares`] and those beside it that share its
 /// memory and make calls for it.
 pub fn children(parent: i32) -> Vec<i32> {
-    let ours = ["fived-spare\n", "fived-calls\n", "fived-closes\n", "fived-foreign\n"];
-    let is_ours = |pid: &i32| comm(*pid).is_some_and(|name| ours.contains(&name.as_str()));
+    let beside = ["fived-calls\n", "fived-closes\n", "fived-foreign\n"];
+    let ours = |name: &str| name == "fived-spare\n" || beside.contains(&name);
+    let is_ours = |pid: &i32| comm(*pid).is_some_and(|name| ours(&name));
     all_children(parent).filter(|pid| !is_ours(pid)).collect()
 }
 
@@ -186,8 +187,9 @@ pub fn ticks(pid: i32) -> u64 {
     s[11..13].iter().map(|n| n.parse::<u64>().expect("a number")).sum()
 }
 
+/// How many threads it has, but for those that wait for the processes that close for it.
 pub fn threads(pid: i32) -> usize {
-    thread_names(pid).len()
+    thread_names(pid).iter().filter(|name| *name != "fived-foreign").count()
 }
 
 /// Have all its threads stopped (SIGSTOP)?

@@ -9,7 +9,6 @@ use crate::parent::listeners::Listeners;
 use crate::parent::tokens::{NetLogToken, SessionToken};
 use crate::policy::{HostId, ServiceId};
 use crate::sys::bounded_calls::BoundedCalls;
-use crate::sys::foreign;
 use crate::sys::gauges::Gauges;
 use crate::sys::message::Fds;
 use crate::sys::shared::Shared;
@@ -177,17 +176,12 @@ impl Net {
 
     /// Its next order, and what comes with it. None: there is none now.
     pub fn receive(&mut self, cx: &mut Context) -> Result<Option<(FromNet, Fds)>, Broken> {
-        if foreign::is_full() {
-            // What comes with an order may have to be closed by a process beside this one.
-            self.channel.try_again();
-            return Ok(None);
-        }
         if self.process == ProcessState::BeingEnded || self.channel.is_behind() {
             // While net does not read its answers, the parent reads no order of it, because orders
             // bring clients' sockets with them.
             return Ok(None);
         }
-        if !cx.can_receive(&self.channel) {
+        if !cx.can_receive(&self.channel) || self.channel.is_held_up() {
             self.channel.try_again();
             return Ok(None);
         }

@@ -9,7 +9,7 @@ use crate::parent::arrival::{Arrival, Requester, Who};
 use crate::parent::context::Context;
 use crate::parent::tokens::{NetToken, PortToken};
 use crate::policy::{Backend, Facts, Peer, PeerName, ProgramSocket, Reached, ServiceId};
-use crate::sys::shared::Shared;
+use crate::sys::shared::{Shared, Whose};
 use crate::sys::socket;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -123,7 +123,7 @@ fn woken(
         Err(e) if e.kind() != ErrorKind::TimedOut && !failed_before => return Ok(Came::Gone),
         Err(e) => return Err(e),
     };
-    let client = match cx.descriptors.copy(socket) {
+    let client = match cx.descriptors.copy(socket, Whose::Anybody) {
         Ok(client) => client,
         Err(_) => {
             cx.out_of_descriptors();

@@ -9,12 +9,13 @@ use crate::parent::lookups::names::Asker;
 use crate::parent::run::Parent;
 use crate::parent::tokens::PortToken;
 use crate::sys::foreign;
+use crate::sys::shared::Whose;
 
 impl Parent {
     /// Accepts one client at a port of a service's own. False: there is none now.
     pub fn port_client(&mut self, token: PortToken) -> bool {
         // A process beside this one closes each connection of a Unix socket.
-        let full = foreign::is_full() && !self.ports.has_address(token);
+        let full = foreign::is_held_up(Whose::Anybody) && !self.ports.has_address(token);
         if full || self.waits_for_net(token) {
             self.cx.retries.add(token.into());
             return false;

@@ -14,7 +14,7 @@ use crate::sys::leftover::AsMade;
 use crate::sys::local;
 use crate::sys::port::{self, Protocol, Wanted};
 use crate::sys::process;
-use crate::sys::shared::Shared;
+use crate::sys::shared::{Shared, Whose};
 use crate::sys::socket;
 use crate::sys::unix_listener::{self, SocketFile};
 use mio::unix::SourceFd;
@@ -94,7 +94,7 @@ impl PortListener {
     /// connections that nobody has accepted, is closed with it.
     pub fn socket(socket: OwnedFd, real: Option<SocketAddr>) -> Shared {
         let socket = Shared::from(socket).for_no_service();
-        if real.is_some() { socket } else { socket.from_others() }
+        if real.is_some() { socket } else { socket.of(Whose::Anybody) }
     }
 
     /// `real`, `file`: as in [`PortListener`].
@@ -250,7 +250,7 @@ impl PortListener {
     /// Accepts a client. None: it has gone already.
     fn accept(&self) -> io::Result<(Shared, Option<Addresses>)> {
         if self.real.is_none() {
-            let client = Shared::from(local::accept(self.socket.as_fd())?).from_others();
+            let client = Shared::from(local::accept(self.socket.as_fd())?).of(Whose::Anybody);
             let addresses = Addresses::of_unix(client.as_fd()).ok();
             return Ok((client, addresses));
         }

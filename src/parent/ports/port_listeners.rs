@@ -18,6 +18,7 @@ use crate::sys::identity;
 use crate::sys::leftover::AsMade;
 use crate::sys::local;
 use crate::sys::port::{self, Wanted};
+use crate::sys::shared::Whose;
 use crate::sys::shared_port;
 use crate::sys::unix_listener::{self, SocketFile};
 use mio::unix::SourceFd;
@@ -231,6 +232,7 @@ impl PortListeners {
             && uid != identity::effective_uid()
         {
             l.calls.guard();
+            l.socket.is_of(Whose::User(uid));
             if let Some(real) = l.real {
                 shared_port::guard(real.port());
             }

@@ -11,9 +11,9 @@ use crate::parent::context::Timer;
 use crate::parent::relays::{Owner, Relay};
 use crate::parent::run::Parent;
 use crate::parent::tokens::RelayThreadToken;
-use crate::policy::{Backend, Peer, Permit, Service};
+use crate::policy::{Backend, Permit, Service};
 use crate::sys::clock;
-use crate::sys::shared::Shared;
+use crate::sys::shared::{Shared, Whose};
 use crate::sys::socket;
 use crate::wire::orders::{self, DATA_MAX, Data, Extras};
 use crate::wire::proxy;
@@ -83,7 +83,7 @@ impl Parent {
     fn connected(&mut self, permit: Permit, mut a: Arrival, to: Target, upstream: OwnedFd) {
         let upstream = match to {
             // Its server can send descriptors, where that cannot be refused.
-            Target::Unix(_) => Shared::from(upstream).from_others(),
+            Target::Unix(_) => Shared::from(upstream).of(Whose::Anybody),
             Target::Tcp(_) | Target::Offer(_) => upstream.into(),
         }
         .for_no_service();
@@ -107,11 +107,6 @@ impl Parent {
         self.begin_relay(permit, &a, to, relay, owner, until);
         match (owner, a.client.take()) {
             (Owner::Thread(thread), Some(client)) => {
-                // No program gets it.
-                let client = match a.who.facts.peer {
-                    Peer::User(_) => client,
-                    _ => client.our_own().into(),
-                };
                 let ends = [client.for_no_service(), upstream];
                 self.relay_threads.hand(&self.cx, thread, relay, ends);
                 // A plain session has no more to do with it.
@@ -178,7 +173,7 @@ impl Parent {
         let scarce = StartError::no_descriptor;
         let until = match self.ends_at(service) {
             None => None,
-            Some(at) => Some((at, descriptors.copy(end).map_err(scarce)?)),
+            Some(at) => Some((at, descriptors.copy(end, Whose::Anybody).map_err(scarce)?)),
         };
         let text = service.greeting(a.who.facts.reached);
         let greeting = match &a.client {

@@ -4,7 +4,9 @@ use super::Services;
 use super::running::{Ending, Running};
 use super::starting::{Starting, not_started};
 use super::undelivered;
-use crate::parent::arrival::{Given, NetEnds, Record, Requester, Returned, StartOutcome};
+use crate::parent::arrival::{
+    Given, NetEnds, Record, Requester, Returned, StartOutcome, StreamTag,
+};
 use crate::parent::children::Role;
 use crate::parent::config::Config;
 use crate::parent::context::{Context, Timer};
@@ -112,11 +114,12 @@ impl Services {
             }
             Requester::Session(s) => (Some(s), None),
             Requester::Net(_) | Requester::Port(_) if service.attributes.lingering_close => {
-                (None, undelivered::copy(cx, &connection).map(|copy| (copy, uid)))
+                (None, undelivered::copy(cx, &connection, uid).map(|copy| (copy, uid)))
             }
             Requester::Net(_) | Requester::Port(_) | Requester::Wait(_) => (None, None),
         };
-        let output = undelivered::output_of(cx, &record, &connection);
+        self.keep_terminal(cx, stream, &net_ends, (&config, uid));
+        let output = undelivered::output_of(cx, &record, &connection, uid);
         cx.children.add(pid, Role::Service);
         self.outdated |=
             matches!(record.requester, Requester::Wait(_)) && !Rc::ptr_eq(&config, &cx.config);
@@ -152,5 +155,18 @@ impl Services {
     ) {
         let requester = record.requester;
         self.outcomes.push(StartOutcome { requester, service, result: Ok(()), text, returned });
+    }
+
+    /// A copy of net's end of a terminal is kept.
+    fn keep_terminal(
+        &mut self,
+        cx: &Context,
+        stream: Option<StreamTag>,
+        ends: &NetEnds,
+        (config, uid): (&Config, u32),
+    ) {
+        if let (Some(stream), true, Some(end)) = (stream, ends.terminal, &ends.connection) {
+            self.running.keep_terminal(stream, &config.table, undelivered::copy(cx, end, uid));
+        }
     }
 }

@@ -5,6 +5,8 @@ use super::starting::Starting;
 use crate::parent::arrival::Requester;
 use crate::parent::context::Context;
 use crate::parent::services::Services;
+use crate::sys::foreign;
+use crate::sys::shared::Whose;
 use crate::sys::spawn::{LOOK_AFTER, PendingStart};
 use std::time::Duration;
 
@@ -57,6 +59,9 @@ impl Services {
     /// May one more service of this user be started? Waits for others' starts, but for those alone
     /// that are expected to be over in a moment.
     pub fn turn_of(&mut self, cx: &mut Context, uid: u32) -> Turn {
+        if foreign::is_held_up(Whose::User(uid)) {
+            return Turn::Never;
+        }
         loop {
             let hang = |start: &&mut PendingStart<Starting>| {
                 start.has_place() && start.age() > HANGS_AFTER
@@ -87,6 +92,7 @@ impl Services {
     /// Finishes the starts that are over, and waits for one that is not. Children of late starts
     /// that were stopped, or take too long, are killed.
     pub fn settle(&mut self, cx: &mut Context) {
+        foreign::settle();
         self.finish_starts(cx);
         let old = |start: &&mut PendingStart<Starting>| start.age() >= LOOK_AFTER;
         for start in self.starting.iter_mut().filter(old) {
@@ -120,8 +126,9 @@ impl Services {
             start.age() < LOOK_AFTER
                 && !matches!(start.payload().record.requester, Requester::Wait(_))
         };
-        let soon = self.starting.iter().any(is_soon);
-        (!self.starting.is_empty()).then_some(if soon { LOOK_SOON } else { LOOK_AFTER })
+        let soon = foreign::waits() || self.starting.iter().any(is_soon);
+        let looks = soon || !self.starting.is_empty();
+        looks.then_some(if soon { LOOK_SOON } else { LOOK_AFTER })
     }
 
     /// Waits until every start is over or is late.

@@ -11,7 +11,7 @@ use crate::parent::arrival::{Record, StreamTag};
 use crate::parent::context::{Context, Timer};
 use crate::parent::sessions::resumables::SessionOwner;
 use crate::sys::process::Exit;
-use crate::sys::shared::Shared;
+use crate::sys::shared::{Shared, Whose};
 use crate::sys::socket;
 use crate::wire::run::Status;
 use std::collections::{HashMap, VecDeque};
@@ -40,9 +40,9 @@ pub type RunEnds = Vec<(StreamTag, Option<Status>)>;
 
 /// Where a program begins: what is to become of its output when it ends. A client of RUN is told of
 /// that end, and takes the output for whole.
-pub fn output_of(cx: &Context, record: &Record, connection: &Shared) -> Output {
+pub fn output_of(cx: &Context, record: &Record, connection: &Shared, uid: u32) -> Output {
     match record.reports_to.is_some() && socket::unsent(connection.as_fd()).is_ok() {
-        true => copy(cx, connection).map_or(Output::Unknown, Output::Kept),
+        true => copy(cx, connection, uid).map_or(Output::Unknown, Output::Kept),
         false => Output::Safe,
     }
 }
@@ -56,9 +56,9 @@ pub fn status(exit: Exit) -> Status {
     }
 }
 
-/// A copy of a service's socket.
-pub fn copy(cx: &Context, connection: &Shared) -> Option<Shared> {
-    let copy = cx.descriptors.copy(connection.as_fd());
+/// A copy of the socket, or of the terminal, of a service of this user.
+pub fn copy(cx: &Context, connection: &Shared, uid: u32) -> Option<Shared> {
+    let copy = cx.descriptors.copy(connection.as_fd(), Whose::User(uid));
     copy.inspect_err(|e| ::log::debug!("a copy of a service's socket: {e}")).ok()
 }
 

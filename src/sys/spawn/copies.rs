@@ -6,7 +6,7 @@
 //! `shared`). So this process keeps its own copy of a connection until no child that may have one
 //! is left.
 
-use super::super::shared::Shared;
+use super::super::shared::{Shared, Whose};
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,6 +30,8 @@ struct UnderWay {
     /// The descriptor of its place.
     fd: RawFd,
     number: u64,
+    /// Whose its connection is.
+    whose: Whose,
     has_no_copies: Arc<AtomicBool>,
 }
 
@@ -41,24 +43,26 @@ impl Copies {
 
     /// A start in this place. Its child says with what is returned that it has no copies (any more)
     /// and will make none.
-    pub fn begin(&mut self, fd: RawFd) -> Arc<AtomicBool> {
+    pub fn begin(&mut self, fd: RawFd, whose: Whose) -> Arc<AtomicBool> {
         let has_no_copies = Arc::new(AtomicBool::new(false));
         let (number, told) = (self.begun, has_no_copies.clone());
         self.begun += 1;
-        self.under_way.push(UnderWay { fd, number, has_no_copies: told });
+        self.under_way.push(UnderWay { fd, number, whose, has_no_copies: told });
         has_no_copies
     }
 
     /// The start in this place is finished, and what is there will go.
     pub fn finish(&mut self, place: RawFd, connection: BorrowedFd) {
-        self.under_way.retain(|u| u.fd != place);
+        let at = self.under_way.iter().position(|u| u.fd == place);
+        let whose = at.map_or(Whose::Anybody, |at| self.under_way.remove(at).whose);
         self.let_go();
         if self.oldest().is_some() {
             if self.kept.len() >= KEPT_MAX {
                 self.kept.remove(0);
             }
             // Without a descriptor for it, it goes at once.
-            self.kept.extend(Shared::copy(connection).ok().map(|copy| (self.begun, copy)));
+            let copy = Shared::copy(connection).ok();
+            self.kept.extend(copy.map(|copy| (self.begun, copy.of(whose))));
         }
     }
 
