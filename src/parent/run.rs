@@ -235,6 +235,8 @@ impl Parent {
         if self.ready.is_empty() {
             self.services.settle_single(&mut self.cx);
             self.route();
+            // Its client may wait for the end of the connection.
+            foreign::settle();
             self.pairs.make_ahead(&self.cx.descriptors, self.cx.now);
             if !self.cx.is_ending() {
                 self.cx.spawner.make_ahead(self.cx.now);

@@ -18,6 +18,11 @@ use crate::sys::spawn::{Child, PendingStart};
 use std::rc::Rc;
 use std::time::Duration;
 
+/// A start that took no longer has its socket closed here, which costs a client nothing. (A program
+/// that hands the socket to one that lies in wait for it, and ends before this process has come to
+/// that, could still keep it waiting.)
+const YOUNG: Duration = Duration::from_millis(1);
+
 /// A service that has been started.
 struct Started {
     config: Rc<Config>,
@@ -34,15 +39,20 @@ impl Services {
     pub(super) fn finish(&mut self, cx: &mut Context, start: PendingStart<Starting>, reaped: bool) {
         // The service's socket is closed below; the interrupt keeps that from taking long.
         self.interrupt.want();
+        // Its program may hold the socket up so that the last close waits, which takes some time.
+        let is_young = !reaped && start.age() < YOUNG;
         let (starting, result) = cx.spawner.finish(start, reaped);
         let result = result.map_err(|f| not_started(f, &starting.launch()));
         let Starting { config, service, ticket, plan, given, record } = *starting;
         let greeting = plan.launch(&given).greeting.len();
-        let Given { connection, mut net_ends, .. } = given;
+        let Given { mut connection, mut net_ends, .. } = given;
         net_ends.greeting = u32::try_from(greeting).unwrap_or(u32::MAX);
         let text = if record.reports_to.is_some() { plan.greeting().to_vec() } else { Vec::new() };
         match result {
             Ok(child) => {
+                if is_young {
+                    connection.is_of_nobody();
+                }
                 let started = Started { config, id: service, ticket, record, net_ends, text };
                 match plan.hands_over() {
                     true => self.handed_over(cx, started),
