@@ -13,6 +13,7 @@ pub use crate::wire::word::word;
 use std::fmt::{Display, Write as _};
 use std::io;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 /// Bytes of a line at most, with its newline.
 pub const LINE_MAX: usize = 1000;
@@ -20,6 +21,9 @@ pub const LINE_MAX: usize = 1000;
 const WORD_MAX: usize = 384;
 /// Bytes that are held at most while the log cannot be written.
 pub const HELD_MAX: usize = 64 * 1024;
+/// How long an output may take to write what it has, before another one follows it: milliseconds.
+const OLD_OUTPUT: u32 = 100;
+const MILLI: Duration = Duration::from_millis(1);
 
 /// A line that is being written.
 #[derive(Debug, Clone)]
@@ -58,7 +62,7 @@ impl Event {
     }
 
     /// `key=S.mmm`
-    pub fn seconds(mut self, key: &str, d: std::time::Duration) -> Event {
+    pub fn seconds(mut self, key: &str, d: Duration) -> Event {
         self.key(key);
         let _ = write!(self.0, "{}.{:03}", d.as_secs(), d.subsec_millis());
         self
@@ -117,6 +121,12 @@ pub fn warn(text: &str) {
 
 /// Sets where lines go from now on. Lines that are held, and those that were kept, go there, too.
 pub fn open(output: Output) {
+    for _ in 0..OLD_OUTPUT {
+        if log().output.is_done() {
+            break;
+        }
+        std::thread::sleep(MILLI);
+    }
     let mut log = log();
     log.output = output;
     if let Some(kept) = log.kept.take() {
@@ -139,13 +149,14 @@ pub fn flush() -> bool {
     log().flush()
 }
 
-/// Waits up to `millis` for the log to take what is held; for the end of the process.
+/// Waits up to `millis` for the log to take what is held, and to write it; for the end of the
+/// process.
 pub fn finish(millis: u32) {
     for _ in 0..millis {
-        if flush() {
+        if flush() && log().output.is_done() {
             return;
         }
-        std::thread::sleep(std::time::Duration::from_millis(1));
+        std::thread::sleep(MILLI);
     }
 }
 
@@ -192,7 +203,7 @@ struct Log {
 fn log() -> MutexGuard<'static, Log> {
     static LOG: OnceLock<Mutex<Log>> = OnceLock::new();
     LOG.get_or_init(|| {
-        Mutex::new(Log { output: Output::stderr(), held: Vec::new(), kept: None, lost: 0 })
+        Mutex::new(Log { output: Output::stderr(false), held: Vec::new(), kept: None, lost: 0 })
     })
     .lock()
     .unwrap_or_else(PoisonError::into_inner)

@@ -306,6 +306,20 @@ fn of_a_user_whose_sockets_nobody_can_close_beside_those_of_others() {
     until("what waited was closed", || d.ask("hello\r\n") == b"+Go\r\nhello\n");
 }
 
+/// So is the log, where a service has it too.
+#[test]
+fn of_the_log() {
+    let Some(d) = locks("stream tcp nowait PROGRAM\n stderr = log\n", "log") else { return };
+    let mut c = d.connect();
+    c.send("x\r\n").expect("+Go\r\n").end();
+    for _ in 0..100 {
+        same(d.ask("hello\r\n"), "+Go\r\nhello\n");
+    }
+    assert!(!d.log().contains("EXIT"), "it is not kept\n{}", d.log());
+    d.place.write("release", "", 0o600);
+    d.wait_logs("EXIT service=hello", 100);
+}
+
 /// Whoever closes the other end of a terminal waits for who writes there.
 #[test]
 fn of_a_terminal() {

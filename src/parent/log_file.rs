@@ -1,7 +1,7 @@
 //! Where the log goes.
 
 use crate::log;
-use crate::policy::{HostId, LogType, Table};
+use crate::policy::{HostId, LogType, Service, Stderr, Table};
 use crate::sys::file;
 use crate::sys::output::Output;
 
@@ -16,9 +16,10 @@ pub fn check(table: &Table) -> Option<String> {
 pub fn open(table: &Table, background: bool) -> Result<(), String> {
     const SYSLOG: LogType = LogType::Syslog { facility: LogType::DAEMON, level: LogType::INFO };
     let log_type = &table.settings.log_type;
+    let has_it = |s: &Service| s.attributes.stderr == Stderr::Log;
     let wrong = |what: &str, e: std::io::Error| wrong(table, what, &e);
     let output = match if background && *log_type == LogType::Stderr { &SYSLOG } else { log_type } {
-        LogType::Stderr => Output::stderr(),
+        LogType::Stderr => Output::stderr(table.services().iter().any(has_it)),
         LogType::Syslog { facility, level } => {
             Output::syslog(*facility, *level).map_err(|e| wrong("SYSLOG", e))?
         }

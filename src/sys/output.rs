@@ -1,15 +1,24 @@
 //! Where the log goes: descriptor 2, a file, or syslog's socket. Never blocks. Syslog and the
 //! journal of systemd are told that the lines that begin with `WARN ` are warnings.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `beside` | what is written by a process beside this one |
+//! | `stderr` | descriptor 2, and how much is written there at once |
 
+mod beside;
+mod stderr;
+
+use beside::Beside;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Write};
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixDatagram;
+use std::sync::atomic::{AtomicBool, Ordering};
+use stderr::{descriptor_2, piece};
 
-/// A pipe that poll(2) reports writable takes this much without blocking (pipe(7): PIPE_BUF).
-const PIPE_TAKES: usize = 4096;
 const SYSLOG: &str = "/dev/log";
 const WARN: &[u8] = b"WARN ";
 /// The priority of warnings, as RFC 5424, 6.2.1 numbers it.
@@ -25,6 +34,8 @@ enum Kind {
         /// It leads to systemd's journal, which takes the priority of a line from `<N>` before it.
         journal: bool,
     },
+    /// Services have it, too, and it is no socket.
+    Beside(Beside),
     Own(File),
     Syslog {
         socket: UnixDatagram,
@@ -38,15 +49,18 @@ enum Kind {
 pub struct Output(Kind);
 
 impl Output {
-    /// Descriptor 2.
-    pub fn stderr() -> Output {
-        // SAFETY: descriptor 2 stays open as long as the process runs; ManuallyDrop never closes
-        // it.
-        let file = ManuallyDrop::new(unsafe { File::from_raw_fd(2) });
+    /// Descriptor 2. `services`: some of them get it, too; one that ran before may still have it.
+    pub fn stderr(services: bool) -> Output {
+        static HAVE_IT: AtomicBool = AtomicBool::new(false);
+        let have_it = HAVE_IT.fetch_or(services, Ordering::Relaxed) || services;
+        let file = descriptor_2();
         let may_wait = |m: &Metadata| {
             m.file_type().is_fifo() || m.file_type().is_socket() || m.file_type().is_char_device()
         };
         let found = file.metadata();
+        if have_it && !found.as_ref().is_ok_and(|m| m.file_type().is_socket()) {
+            return Output(Kind::Beside(Beside::default()));
+        }
         let regular = found.as_ref().is_ok_and(|m| !may_wait(m));
         let journal = found.is_ok_and(|m| is_journal(&m));
         Output(Kind::Shared { file, regular, journal })
@@ -88,8 +102,17 @@ impl Output {
         match &mut self.0 {
             Kind::Shared { file, journal: true, .. } => journal(file, lines),
             Kind::Shared { file, regular, .. } => shared(file, *regular, lines),
+            Kind::Beside(beside) => beside.write(lines),
             Kind::Own(file) => file.write(lines).unwrap_or(0),
             Kind::Syslog { socket, facility, level } => syslog(socket, *facility, *level, lines),
+        }
+    }
+
+    /// Is all where it goes that was taken?
+    pub fn is_done(&self) -> bool {
+        match &self.0 {
+            Kind::Beside(beside) => beside.is_done(),
+            Kind::Shared { .. } | Kind::Own(_) | Kind::Syslog { .. } => true,
         }
     }
 }
@@ -136,15 +159,6 @@ fn journal(file: &mut File, lines: &[u8]) -> usize {
         }
     }
     done
-}
-
-/// As many whole lines as a pipe takes at once.
-fn piece(lines: &[u8]) -> &[u8] {
-    if lines.len() <= PIPE_TAKES {
-        return lines;
-    }
-    let end = lines[..PIPE_TAKES].iter().rposition(|&b| b == b'\n').map_or(PIPE_TAKES, |i| i + 1);
-    &lines[..end]
 }
 
 fn writable(fd: BorrowedFd) -> bool {

@@ -5,7 +5,7 @@ use std::fs;
 /// Every process whose parent is this one, but for [`spares`] and those beside it that share its
 /// memory and make calls for it.
 pub fn children(parent: i32) -> Vec<i32> {
-    let beside = ["fived-calls\n", "fived-closes\n", "fived-foreign\n"];
+    let beside = ["fived-calls\n", "fived-closes\n", "fived-foreign\n", "fived-log\n"];
     let ours = |name: &str| name == "fived-spare\n" || beside.contains(&name);
     let is_ours = |pid: &i32| comm(*pid).is_some_and(|name| ours(&name));
     all_children(parent).filter(|pid| !is_ours(pid)).collect()
