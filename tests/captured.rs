@@ -1301,3 +1301,38 @@ fn claims_do_not_pile_up_at_a_session_that_answers_none() {
     // They are proved: a wrong claim has a penalty.
     assert!(!d.log().contains("PENALTY") && !d.log().contains("a forbidden order"), "{}", d.log());
 }
+
+/// Arguments: the pid of a net process, `Start`. It hands one client over twice,
+/// and waits for the end of its input.
+const GIVES_TWICE: &str = r"
+import array, os, socket, sys
+pid, order = int(sys.argv[1]), bytes.fromhex(sys.argv[2])
+own = socket.socket(fileno=libc.syscall(438, os.pidfd_open(pid), 3, 0))
+c, of_net = client(pid)
+order = addressed(order, of_net)
+for answer in 4, 0:
+    own.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [of_net.fileno()]))])
+    if answer:
+        c.recv(answer)
+sys.stdin.read()
+";
+
+/// Who has a client's socket can keep its lock, so that the process of the next service would wait
+/// for that before its exec.
+#[test]
+fn no_service_gets_what_another_one_has() {
+    if !root() || !installed("python3") {
+        return skip("needs root and python3");
+    }
+    let d = Daemon::with(CONF).start();
+    let order = FromNet::Start { service: 0, host: 0, addresses: ClientAddresses::default() };
+    let mut said = Command::new("python3")
+        .args(["-c", &with_client(GIVES_TWICE), &d.net_pid().to_string(), &hex(&order.encode())])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("python3");
+    d.wait_log("REFUSE service=hello host= from=127.0.0.1 reason=gone");
+    d.wait_log("EXIT service=hello");
+    assert_eq!(d.log().matches("START ").count(), 1, "{}", d.log());
+    kill_and_wait(&mut said);
+}

@@ -19,9 +19,11 @@ use super::tokens::NetToken;
 use crate::policy::{
     Backend, Busy, Facts, HostId, Peer, Permit, Reached, Refusal, Service, ServiceId,
 };
+use crate::sys::given_mark;
 use crate::sys::shared::{Shared, Whose};
 use crate::sys::spawn::Stderr;
 use crate::wire::orders::Why;
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -272,6 +274,9 @@ impl Parent {
         let whose = Whose::User(plan.uid);
         let (Requester::Session(stream), None) = (a.who.requester, a.client.as_ref()) else {
             let connection = a.client.take().ok_or("no connection")?.of(whose);
+            if given_mark::is_set(connection.as_fd()) {
+                return Err(StartError::gone());
+            }
             return Ok(Given { connection, errors: None, net_ends: NetEnds::default() });
         };
         let scarce = StartError::no_descriptor;

@@ -9,7 +9,8 @@
 //! |---|---|
 //! | `spawn` `program` | programs are started; which of them can run |
 //! | `process` `signal` `interrupt` `undo` | this process and its children; signals; interrupted waits; what is undone before a signal ends this process |
-//! | `confine` `rights` `namespace` `origin_mark` | rights given up; rights that are missing; network namespaces; which sockets fived itself has connected |
+//! | `confine` `rights` `namespace` | rights given up; rights that are missing; network namespaces |
+//! | `origin_mark` `given_mark` | which sockets fived itself has connected; which ones a service has got |
 //! | `identity` `crypt` `pam` `library` `resolve` `libwrap` | users and groups, hashes, PAM, names of addresses, hosts_access(5) |
 //! | `socket` `port` `shared_port` `options` `dial` | sockets, services' own ports, a port that several sockets have, options, connecting |
 //! | `queue_head` `unix_queue` `leftover` | a socket that a program gets whole: what is first in its queue; what the program has left on it |
@@ -37,6 +38,7 @@ pub mod file;
 pub mod flow;
 pub mod foreign;
 pub mod gauges;
+pub mod given_mark;
 pub mod identity;
 pub mod inet_diag;
 pub mod inherit;

@@ -86,7 +86,7 @@ pub fn own_network() -> Option<u64> {
 
 /// An option whose value is a number of this size. None of those that are asked for takes the lock
 /// of the socket.
-fn option<N: Default>(fd: BorrowedFd, name: libc::c_int) -> Option<N> {
+pub(super) fn option<N: Default>(fd: BorrowedFd, name: libc::c_int) -> Option<N> {
     let mut value = N::default();
     let mut size = size_of_val(&value) as libc::socklen_t;
     let (level, to) = (libc::SOL_SOCKET, (&raw mut value).cast());

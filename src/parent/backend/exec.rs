@@ -45,6 +45,8 @@ pub struct Plan {
     terminal: Option<Size>,
     /// It gets the socket of a client that may send it descriptors.
     takes_rights: bool,
+    /// It gets a client's own socket.
+    is_given_client: bool,
 }
 
 impl Plan {
@@ -78,6 +80,7 @@ impl Plan {
             own,
             report,
             terminal: terminal.map(|t| t.size),
+            is_given_client: a.client.is_some() && !matches!(who.from, Requester::Wait(_)),
             takes_rights: a.client.is_some() && matches!(who.addresses, Addresses::Unix(_)),
             greets: match (who.requester, who.facts.reached) {
                 (Requester::Wait(_), _) => Greets::Not,
@@ -137,6 +140,7 @@ impl Plan {
             },
             connection: Some(given.connection.as_fd()),
             takes_rights: self.takes_rights,
+            marks: self.is_given_client,
             errors: given.errors.as_ref().map(AsFd::as_fd),
             terminal: self.terminal.is_some(),
             extra: report.as_ref().map(AsFd::as_fd),

@@ -8,6 +8,7 @@ use super::failure::{Fault, Stage, Step, step};
 use super::inherited::Inherited;
 use super::launch::{Launch, Rlimit, Stderr};
 use super::trial::try_if_changed;
+use crate::sys::given_mark;
 use crate::sys::local::PASS_RIGHTS;
 use std::cell::Cell;
 use std::ffi::CStr;
@@ -293,10 +294,11 @@ fn read_ids(call: Sysno, wanted: u32) -> Step {
 }
 
 pub(super) fn greet(o: &Order) -> Step {
-    if o.launch.takes_rights {
+    let options = [(o.launch.takes_rights, PASS_RIGHTS), (o.launch.marks, given_mark::OPTION)];
+    for (_, name) in options.into_iter().filter(|(wanted, _)| *wanted) {
         let (call, on) = (Sysno::setsockopt, 1 as libc::c_int);
-        let (level, name, size) = (libc::SOL_SOCKET, PASS_RIGHTS, size_of_val(&on));
-        // SAFETY: the option is an int, which is read. It fails only on an older kernel.
+        let (level, size) = (libc::SOL_SOCKET, size_of_val(&on));
+        // SAFETY: the option is an int, which is read. It fails only where there is none.
         let _ = unsafe { syscall!(call, 0, level, name, &raw const on, size) };
     }
     let mut left = o.launch.greeting;

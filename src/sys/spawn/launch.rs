@@ -68,6 +68,8 @@ pub struct Launch<'a> {
     /// Before the greeting the connection begins to take descriptors (`local::take_rights`). The
     /// child itself sees to that: it takes the socket's lock, which others may keep.
     pub takes_rights: bool,
+    /// It is marked (`given_mark`): also by the child itself, for the same reason.
+    pub marks: bool,
     /// Becomes 2, with [`Stderr::Connection`].
     pub errors: Option<BorrowedFd<'a>>,
     /// The connection is a terminal, which becomes the controlling one of the new session.
@@ -103,6 +105,7 @@ impl<'a> Launch<'a> {
             greeting: b"",
             connection: None,
             takes_rights: false,
+            marks: false,
             errors: None,
             terminal: false,
             extra: None,
