@@ -80,7 +80,7 @@ impl Plan {
             own,
             report,
             terminal: terminal.map(|t| t.size),
-            is_given_client: a.client.is_some() && !matches!(who.from, Requester::Wait(_)),
+            is_given_client: a.client.is_some() && !matches!(who.requester, Requester::Wait(_)),
             takes_rights: a.client.is_some() && matches!(who.addresses, Addresses::Unix(_)),
             greets: match (who.requester, who.facts.reached) {
                 (Requester::Wait(_), _) => Greets::Not,
