@@ -129,7 +129,10 @@ impl Offer {
                 local::connect_now(fd.as_fd(), &Address::of(Path::new(path))?)?;
                 Ok(Progress::Connected(fd))
             }
-            Local::Addresses(all) => Attempt::begin(all.clone().into_iter())?.progress(),
+            Local::Addresses(all) => {
+                let none = io::ErrorKind::NotFound.into();
+                Attempt::begin(all.clone().into_iter(), none)?.progress()
+            }
             Local::Name(..) => Err(io::ErrorKind::InvalidInput.into()),
         }
     }
@@ -175,9 +178,12 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// With the first address where one can begin. Err: there is none.
-    fn begin(mut rest: std::vec::IntoIter<SocketAddr>) -> io::Result<Attempt> {
-        let mut error = io::ErrorKind::NotFound.into();
+    /// With the first address where one can begin. Err: there is none; why not at the last of them,
+    /// or, without any, at the one before (`error`).
+    fn begin(
+        mut rest: std::vec::IntoIter<SocketAddr>,
+        mut error: io::Error,
+    ) -> io::Result<Attempt> {
         while let Some(address) = rest.next() {
             match dial::begin(address, false) {
                 Ok(fd) => return Ok(Attempt { fd, rest }),
@@ -194,7 +200,7 @@ impl Attempt {
             match dial::look(attempt.fd.as_fd()) {
                 Ok(true) => return Ok(Progress::Connected(attempt.fd)),
                 Ok(false) => return Ok(Progress::Connecting(attempt)),
-                Err(_) => attempt = Attempt::begin(attempt.rest)?,
+                Err(e) => attempt = Attempt::begin(attempt.rest, e)?,
             }
         }
     }

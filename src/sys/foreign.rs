@@ -97,6 +97,11 @@ pub fn waits() -> bool {
     WAITS.load(Ordering::Relaxed)
 }
 
+/// Is something not closed yet?
+pub fn is_closing() -> bool {
+    all().values().any(|of| of.left() > 0)
+}
+
 /// Hands over what waits for that, several at a time: whoever closes is woken once for them.
 pub fn settle() {
     if WAITS.swap(false, Ordering::Relaxed) {

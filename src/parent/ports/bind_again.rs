@@ -6,9 +6,12 @@ use crate::parent::context::{Context, Timer};
 use crate::parent::lines;
 use crate::parent::ports::Ports;
 use crate::parent::run::Parent;
+use crate::sys::foreign;
 use std::time::Duration;
 
 const AGAIN: Duration = Duration::from_secs(600);
+/// The same while sockets are being closed beside this process, which may have had the port.
+const AGAIN_SOON: Duration = Duration::from_millis(100);
 
 /// What the administrator is told of those that are missing.
 pub fn warnings(missing: Vec<String>) -> Vec<String> {
@@ -24,7 +27,7 @@ impl Ports {
             cx.cancel(when, Timer::BindAgain);
         }
         if any {
-            let when = cx.now + AGAIN;
+            let when = cx.now + if foreign::is_closing() { AGAIN_SOON } else { AGAIN };
             cx.at(when, Timer::BindAgain);
             self.again_at = Some(when);
         }
