@@ -90,8 +90,7 @@ impl Services {
             drop(cx.counters.started(&s.name, &record.host));
             lines::start_at(s, path, &record);
         }
-        let returned = Returned { client: None, net_ends, tells_end: false };
-        self.has_begun(&record, id, text, returned);
+        self.has_begun(&record, id, text, net_ends, false);
     }
 
     fn runs(
@@ -133,9 +132,7 @@ impl Services {
         cx.children.add(pid, Role::Service);
         self.outdated |=
             matches!(record.requester, Requester::Wait(_)) && !Rc::ptr_eq(&config, &cx.config);
-        let tells_end = record.reports_to.is_some();
-        let returned = Returned { client: None, net_ends, tells_end };
-        self.has_begun(&record, id, text, returned);
+        self.has_begun(&record, id, text, net_ends, record.reports_to.is_some());
         self.running.add(Running {
             child,
             config,
@@ -161,9 +158,11 @@ impl Services {
         record: &Record,
         service: ServiceId,
         text: Vec<u8>,
-        returned: Returned,
+        net_ends: NetEnds,
+        tells_end: bool,
     ) {
         let requester = record.requester;
+        let returned = Returned { client: None, net_ends, tells_end };
         self.outcomes.push(StartOutcome { requester, service, result: Ok(()), text, returned });
     }
 

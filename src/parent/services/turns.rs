@@ -76,7 +76,7 @@ impl Services {
             {
                 let in_the_way = |start: &&PendingStart<Starting>| all_full || of_user(start);
                 let mut in_the_way = self.starting.iter().filter(in_the_way);
-                if in_the_way.clone().all(|start| hangs(start)) {
+                if in_the_way.clone().all(hangs) {
                     return Turn::Never;
                 }
                 if !in_the_way.any(is_awaited) {
