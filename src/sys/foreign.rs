@@ -79,7 +79,7 @@ fn all() -> MutexGuard<'static, HashMap<Whose, Closing>> {
     ALL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// From now on what is [somebody's](Shared::of) is closed so.
+/// From now on what is [somebody's](super::shared::Shared::of) is closed so.
 pub fn close_elsewhere() {
     shared::close_foreign_with(|whose, fd| {
         close(whose, fd);

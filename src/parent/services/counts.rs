@@ -25,7 +25,7 @@ pub struct Counts<T>(BTreeMap<StreamTag, State<T>>);
 
 /// Whose counts have come.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Whose<T> {
+pub enum CountsOf<T> {
     /// Of the service with this process id.
     Runs(i32),
     /// Of one that has ended: its line.
@@ -68,10 +68,10 @@ impl<T> Counts<T> {
     }
 
     /// A relay has ended. None: nobody wants to know.
-    pub fn come(&mut self, stream: StreamTag) -> Option<Whose<T>> {
+    pub fn come(&mut self, stream: StreamTag) -> Option<CountsOf<T>> {
         match self.0.remove(&stream)? {
-            State::Runs(pid) => Some(Whose::Runs(pid)),
-            State::Ended { line, .. } => Some(Whose::Ended(line)),
+            State::Runs(pid) => Some(CountsOf::Runs(pid)),
+            State::Ended { line, .. } => Some(CountsOf::Ended(line)),
             State::Early(_) => None,
         }
     }
@@ -111,8 +111,8 @@ impl<T> Counts<T> {
     pub fn forget(&mut self, session: SessionToken) -> Vec<T> {
         let over: Vec<StreamTag> = self.0.range(of_session(session)).map(|(s, _)| *s).collect();
         let line = |stream| match self.come(stream)? {
-            Whose::Ended(line) => Some(line),
-            Whose::Runs(_) => None,
+            CountsOf::Ended(line) => Some(line),
+            CountsOf::Runs(_) => None,
         };
         over.into_iter().filter_map(line).collect()
     }
@@ -138,8 +138,8 @@ mod tests {
         assert!(counts.ended(S, 100));
         assert_eq!(counts.wait(S, 2, Duration::ZERO, "its line"), None);
         assert_eq!(counts.runs(other, 100), None);
-        assert_eq!(counts.come(S), Some(Whose::Ended("its line")));
-        assert_eq!(counts.come(other), Some(Whose::Runs(100)));
+        assert_eq!(counts.come(S), Some(CountsOf::Ended("its line")));
+        assert_eq!(counts.come(other), Some(CountsOf::Runs(100)));
         assert_eq!((counts.come(S), counts.0.len()), (None, 0));
     }
 
@@ -148,10 +148,10 @@ mod tests {
     fn a_tag_that_is_used_again_is_the_newer_service_s() {
         let mut counts = Counts::<()>::default();
         assert_eq!(counts.runs(S, 100), None);
-        assert_eq!(counts.come(S), Some(Whose::Runs(100)));
+        assert_eq!(counts.come(S), Some(CountsOf::Runs(100)));
         assert_eq!(counts.runs(S, 101), None);
         assert!(!counts.ended(S, 100));
-        assert_eq!(counts.come(S), Some(Whose::Runs(101)));
+        assert_eq!(counts.come(S), Some(CountsOf::Runs(101)));
     }
 
     #[test]
@@ -195,8 +195,8 @@ mod tests {
                     }
                     0..=3 => prop_assert_eq!(counts.has(stream), line.is_some()),
                     4 => {
-                        let line = line.map(|n| Whose::Ended(waits.remove(n).1));
-                        let runs = counts.has(stream).then_some(Whose::Runs(tag as i32));
+                        let line = line.map(|n| CountsOf::Ended(waits.remove(n).1));
+                        let runs = counts.has(stream).then_some(CountsOf::Runs(tag as i32));
                         prop_assert_eq!(counts.come(stream), line.or(runs));
                     }
                     _ => {

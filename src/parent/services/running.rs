@@ -1,6 +1,6 @@
 //! The services that run: one entry each, from its start to its `EXIT` line.
 
-use super::counts::{Counts, Traffic, Whose, of_session};
+use super::counts::{Counts, CountsOf, Traffic, of_session};
 use crate::parent::arrival::{Record, Requester, StreamTag};
 use crate::parent::config::Config;
 use crate::parent::lines;
@@ -278,10 +278,10 @@ impl Runs {
     pub fn tally(&mut self, stream: StreamTag, traffic: Traffic) {
         self.terminals.remove(&stream);
         match self.counts.come(stream) {
-            Some(Whose::Runs(pid)) => {
+            Some(CountsOf::Runs(pid)) => {
                 self.all.get_mut(&pid).into_iter().for_each(|r| r.traffic = Some(traffic));
             }
-            Some(Whose::Ended(mut ended)) => {
+            Some(CountsOf::Ended(mut ended)) => {
                 ended.running.traffic = Some(traffic);
                 log_exit(&ended);
             }
