@@ -52,9 +52,9 @@ where
 
 /// Begins to close a descriptor there. A close is the one thing for which that process shares the
 /// table: a file is told of each close of it (as of FUSE), and not only of the last one, so no copy
-/// helps. (If this process ends meanwhile, a second process closes what else is in the table.) Returns
-/// when it has left the table, as it does before the file is told: a child that is made before
-/// would have a copy to close. Err: there can be no thread, and it stays open.
+/// helps. (If this process ends meanwhile, a second process closes what else is in the table.)
+/// Returns when it has left the table, as it does before the file is told: a child that is made
+/// before would have a copy to close. Err: there can be no thread, and it stays open.
 pub fn close(name: &'static str, fd: OwnedFd) -> io::Result<()> {
     let (raw, until) = (fd.into_raw_fd(), Instant::now() + LEAVES_WITHIN);
     // SAFETY: it is nobody else's: its owner has given it up.
