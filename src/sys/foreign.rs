@@ -150,7 +150,7 @@ fn close_alone(fd: OwnedFd) {
 impl Closing {
     fn give_all(&mut self, whose: Whose) {
         while !self.waiting.is_empty() {
-            let n = self.waiting.len().min(FDS_MAX);
+            let n = self.waiting.len().min(at_once(whose));
             let some = self.waiting.drain(..n).collect();
             if let Err(left) = self.give(whose, some) {
                 left.into_iter().rev().for_each(|fd| self.waiting.push_front(fd));
@@ -204,6 +204,15 @@ impl Closing {
     }
 }
 
+/// So many go in one message. One whose close waits keeps the others of it waiting, too: those that
+/// may be different people's go alone.
+fn at_once(whose: Whose) -> usize {
+    match whose {
+        Whose::Anybody => 1,
+        Whose::Channel(_) | Whose::User(_) => FDS_MAX,
+    }
+}
+
 fn left_max(whose: Whose) -> usize {
     match whose {
         Whose::Anybody => LEFT_OF_ANYBODY_MAX.min((process::nofile() / 8) as usize),
@@ -249,16 +258,17 @@ impl Closer {
     fn send(&mut self, some: &[OwnedFd]) -> io::Result<()> {
         self.is_busy_for(HELD_UP);
         let with: Vec<BorrowedFd> = some.iter().map(AsFd::as_fd).collect();
-        message::send(self.channel.as_fd(), &[0], &with)
+        // Their number, for a descriptor can be lost where this computer lacks some.
+        message::send(self.channel.as_fd(), &[some.len() as u8], &with)
     }
 }
 
 /// Until nothing can come any more.
 fn close_all(channel: BorrowedFd, count: &Count) {
     let mut interrupt = Interrupt::new().ok();
-    let mut closed = 0;
-    while let Ok((1.., mut fds)) = message::receive_waiting(channel, &mut [0; 1]) {
-        let all = closed + fds.iter().count();
+    let (mut closed, mut number) = (0, [0; 1]);
+    while let Ok((1.., mut fds)) = message::receive_waiting(channel, &mut number) {
+        let all = closed + usize::from(number[0]);
         let since = Instant::now();
         while count.got.load(Ordering::Acquire) < all && since.elapsed() < COPY_MAX {
             match since.elapsed() < YIELD_TIME {
@@ -274,6 +284,8 @@ fn close_all(channel: BorrowedFd, count: &Count) {
             count.closed.store(closed, Ordering::Release);
         }
         interrupt.iter_mut().for_each(Interrupt::stop);
+        closed = all;
+        count.closed.store(closed, Ordering::Release);
     }
 }
 
