@@ -9,6 +9,7 @@ use super::tokens::{NetToken, PortToken, SessionToken};
 use crate::policy::{Facts, Peer, ServiceId};
 use crate::sys::clock;
 use crate::sys::shared::Shared;
+use crate::sys::spawn::Passed;
 use crate::wire::orders::{Extras, Why};
 use crate::wire::run::Terminal;
 use std::io;
@@ -161,10 +162,9 @@ impl From<&str> for StartError {
 
 /// What a service gets, and net's ends of it.
 pub struct Given {
-    /// Its connection: the client's own socket, one end of a pair, or a terminal.
-    pub connection: Shared,
-    /// Its standard error, where that is neither the connection nor fived's.
-    pub errors: Option<Shared>,
+    /// Its connection: the client's own socket, one end of a pair, or a terminal. Its standard
+    /// error, where that is neither the connection nor fived's.
+    pub passed: Passed,
     pub net_ends: NetEnds,
 }
 

@@ -21,7 +21,7 @@ use crate::policy::{
 };
 use crate::sys::given_mark;
 use crate::sys::shared::{Shared, Whose};
-use crate::sys::spawn::Stderr;
+use crate::sys::spawn::{Passed, Stderr};
 use crate::wire::orders::Why;
 use std::os::fd::AsFd;
 use std::rc::Rc;
@@ -277,7 +277,8 @@ impl Parent {
             if given_mark::is_set(connection.as_fd()) {
                 return Err(StartError::gone());
             }
-            return Ok(Given { connection, errors: None, net_ends: NetEnds::default() });
+            let passed = Passed { connection, errors: None };
+            return Ok(Given { passed, net_ends: NetEnds::default() });
         };
         let scarce = StartError::no_descriptor;
         if let Some(size) = plan.terminal() {
@@ -288,7 +289,8 @@ impl Parent {
             let net_ends =
                 NetEnds { connection: Some(net_end), terminal: true, ..NetEnds::default() };
             let connection = Shared::from(terminal).of(whose);
-            return Ok(Given { connection, errors: None, net_ends });
+            let passed = Passed { connection, errors: None };
+            return Ok(Given { passed, net_ends });
         }
         let errors = match a.run.is_some() && plan.stderr() == Stderr::Connection {
             true => Some(self.cx.descriptors.pair().map_err(scarce)?),
@@ -308,7 +310,7 @@ impl Parent {
         let errors = net_errors;
         let net_ends = NetEnds { connection, errors, server, ..NetEnds::default() };
         let errors = service_errors.map(|errors| Shared::from(errors).of(whose));
-        Ok(Given { connection: service_end.of(whose), errors, net_ends })
+        Ok(Given { passed: Passed { connection: service_end.of(whose), errors }, net_ends })
     }
 
     pub fn refuse(&mut self, a: Arrival, error: StartError) {

@@ -44,7 +44,7 @@ use crate::sys::shared::Shared;
 use crate::sys::spawn::PendingStart;
 use crate::wire::orders::Why;
 use running::{Output, Runs, Terminated};
-use starting::Starting;
+use starting::{Copies, Starting};
 use std::collections::BTreeSet;
 use std::io;
 use std::rc::Rc;
@@ -150,12 +150,14 @@ impl Services {
         record: Record,
         given: Given,
     ) {
-        let (alone, uid) = (plan.has_extra(), plan.uid);
         let (service, ticket) = (permit.service(), permit.into_ticket());
-        let starting = Starting { config, service, ticket, plan, given, record };
-        let mut start = cx.spawner.begin(Box::new(starting), Starting::launch);
+        let (Given { passed, net_ends }, uid) = (given, plan.uid);
+        let row = config.table.service(service);
+        let copies = Copies::make(cx, row, &record, &plan, &passed.connection);
+        let starting = Starting { config, service, ticket, plan, net_ends, record, copies };
+        let mut start = cx.spawner.begin_passing(Box::new(starting), passed, Starting::launch);
         start.expect_late(cx.held_up.has(uid, cx.now));
-        if alone { self.finish(cx, start, false) } else { self.starting.push(start) }
+        self.starting.push(start);
     }
 
     /// An arrival that is not started: the log has its line, and whoever asked an answer.

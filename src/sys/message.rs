@@ -105,6 +105,12 @@ impl Fds {
     }
 }
 
+impl From<[Option<Shared>; FDS_MAX]> for Fds {
+    fn from(all: [Option<Shared>; FDS_MAX]) -> Fds {
+        Fds { all, ..Fds::default() }
+    }
+}
+
 /// Sends one message whole. `WouldBlock`: the other end has too many unread messages.
 pub fn send(fd: BorrowedFd, bytes: &[u8], fds: &[BorrowedFd]) -> io::Result<()> {
     send_flagged(fd, bytes, fds, libc::MSG_DONTWAIT)

@@ -30,21 +30,21 @@
 //! | `gate` | what a child shares with this process, and where it gets its order from |
 //! | `entry` | where it begins |
 //! | `child` | what it does between clone and exec |
+//! | `given` | the descriptors that it is given |
 //! | `trial` | it tries the program |
 //! | `tried` | what is remembered of the last trial |
 //! | `instead` | it does something else than becoming a program |
 //! | `inherited` | what it has from this process |
 //! | `pending` | a start that is under way |
-//! | `copies` | which children have copies of its connection |
 //! | `failure` | why nothing was started |
 //! | `running` | a program that was started |
 //! | `spare` | a child that is made before there is an order for it |
 
 mod child;
-mod copies;
 mod entry;
 mod failure;
 mod gate;
+mod given;
 mod inherited;
 mod instead;
 mod launch;
@@ -57,26 +57,26 @@ mod trial;
 mod tried;
 
 pub use failure::{Failure, Stage};
-pub use launch::{Instead, Launch, PATH, Rlimit, Stderr};
+pub use launch::{Instead, Launch, PATH, Passed, Rlimit, Stderr};
 pub use list::{BadWord, CList, Env};
 pub use pending::{LOOK_AFTER, PendingStart};
 pub use running::Child;
 pub use tried::Tried;
 
-use super::shared::Whose;
+use super::message::Fds;
 use super::{check, process, signal};
 use child::Order;
-use copies::Copies;
 use failure::Fault;
+use given::Given;
 use inherited::Inherited;
-use pending::Begun;
-use slot::{Slot, duplicate, low};
+use pending::{Begun, Finished};
+use slot::{Slot, low};
 use spare::{Demand, Maker, Spare};
 use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 #[cfg(not(target_pointer_width = "64"))]
@@ -90,11 +90,7 @@ pub struct Spawner {
     /// The free ones, the best last. Besides the starts that may be under way there is one for
     /// [`Spawner::start`] alone, and one for a spare.
     free: Vec<Slot>,
-    /// Places for two extras, above the slots; they hold /dev/null meanwhile.
-    extras: [OwnedFd; 2],
-    extras_taken: bool,
     capacity: usize,
-    copies: Copies,
     inherited: Arc<Inherited>,
     spare: Option<Spare>,
     demand: Demand,
@@ -118,17 +114,12 @@ impl Spawner {
         let file = process::null()?;
         // They ascend, because nothing closes meanwhile: each is the lowest that is free.
         let null = low(&file)?;
-        let slots: Vec<[OwnedFd; 2]> =
-            (0..capacity + 2).map(|_| Ok([low(&file)?, low(&file)?])).collect::<io::Result<_>>()?;
-        let extras = [low(&file)?, low(&file)?];
+        let slots = (0..capacity + 2).map(|_| low(&file)).collect::<io::Result<Vec<OwnedFd>>>()?;
         let free = slots.into_iter().rev().map(Slot::new).collect::<io::Result<_>>()?;
         Ok(Spawner {
             null,
             free,
-            extras,
-            extras_taken: false,
             capacity,
-            copies: Copies::default(),
             inherited: Arc::new(Inherited::look()?),
             spare: None,
             demand: Demand::default(),
@@ -145,45 +136,79 @@ impl Spawner {
         // SAFETY: it is finished before this function ends, and what `launch` borrows lives as
         // long.
         let begun = unsafe { self.make_child(launch) };
-        self.finish(PendingStart::new(Box::into_raw(Box::new(())), begun), false).1
+        let begun = begun.map_err(|f| (f, Fds::default()));
+        let start = PendingStart::new(Box::into_raw(Box::new(())), begun);
+        let (_, result, rest) = self.finish(start, false);
+        discard(rest);
+        result
     }
 
     /// Lets it start; `launch` lays out what the payload holds. Where as many are under way as may
-    /// be, or one with extras already, this one fails.
+    /// be this one fails.
     pub fn begin<T: 'static>(
         &mut self,
         payload: Box<T>,
         launch: impl FnOnce(&T) -> Launch<'_>,
     ) -> PendingStart<T> {
-        let payload = Box::into_raw(payload);
-        let begun = match self.copies.len() < self.capacity {
-            // SAFETY: the pending start keeps the box, and leaves it alone, until the child has
-            // left.
-            true => unsafe { self.make_child(&launch(&*payload)) },
-            false => Err(FULL),
-        };
-        PendingStart::new(payload, begun)
+        self.begin_with(payload, Fds::default(), |payload, _| launch(payload))
     }
 
-    /// What became of a start, as soon as that is known. `reaped`: its child has ended, and was
-    /// reaped already.
+    /// The same of a launch that has what is passed, of which this process has no copy when a
+    /// program runs.
+    pub fn begin_passing<T: 'static>(
+        &mut self,
+        payload: Box<T>,
+        passed: Passed,
+        launch: impl for<'a> FnOnce(&'a T, &'a Passed) -> Launch<'a>,
+    ) -> PendingStart<T> {
+        self.begin_with(payload, passed, launch)
+    }
+
+    fn begin_with<T: 'static, P: Into<Fds>>(
+        &mut self,
+        payload: Box<T>,
+        passed: P,
+        launch: impl for<'a> FnOnce(&'a T, &'a P) -> Launch<'a>,
+    ) -> PendingStart<T> {
+        let payload = Box::into_raw(payload);
+        let begun = match self.under_way() < self.capacity {
+            // SAFETY: the pending start keeps the box, and leaves it alone, until the child has
+            // left. Of what is passed the child has copies.
+            true => unsafe { self.make_child(&launch(&*payload, &passed)) },
+            false => Err(FULL),
+        };
+        match begun {
+            Ok(begun) => {
+                discard(passed.into());
+                PendingStart::new(payload, Ok(begun))
+            }
+            Err(f) => PendingStart::new(payload, Err((f, passed.into()))),
+        }
+    }
+
+    /// How many starts have a slot.
+    fn under_way(&self) -> usize {
+        self.capacity + 2 - self.free.len() - usize::from(self.spare.is_some())
+    }
+
+    /// What became of a start, as soon as that is known; and the descriptors of its launch, in
+    /// their order, if no program can have had them. `reaped`: its child has ended, and was reaped
+    /// already.
     pub fn finish<T: 'static>(
         &mut self,
         start: PendingStart<T>,
         reaped: bool,
-    ) -> (Box<T>, Result<Child, Failure>) {
-        let (payload, begun) = start.finish(reaped);
-        let result = begun.and_then(|(slot, extras, result)| {
-            slot.into_iter().for_each(|slot| self.take_back(slot, extras));
-            result
-        });
-        (payload, result)
+    ) -> (Box<T>, Result<Child, Failure>, Fds) {
+        let (payload, finished) = start.finish(reaped);
+        let Finished { slot, result, rest } = finished;
+        slot.into_iter().for_each(|slot| self.add_free(slot));
+        (payload, result, rest)
     }
 
-    /// Others may have the place of a start that hangs: its child needs only the stack of it.
+    /// Others may have the place of a start that hangs: its child needs a stack and a queue alone.
     pub fn free_place<T: 'static>(&mut self, start: &mut PendingStart<T>) {
-        if let Some(slot) = start.take_slot() {
-            self.take_back(slot, false);
+        if let Some(slot) = start.take_slot(&self.null) {
+            self.add_free(slot);
         }
     }
 
@@ -219,11 +244,6 @@ impl Spawner {
         }
     }
 
-    /// Closes what was kept because of children that had copies of it; to be called now and then.
-    pub fn let_go(&mut self) {
-        self.copies.let_go();
-    }
-
     /// Ends the spare; was there one?
     pub fn end_spare(&mut self) -> bool {
         let ended = self.spare.take().map(Spare::end);
@@ -237,17 +257,11 @@ impl Spawner {
     /// All that the launch borrows lives, and nobody changes it, until the child has left our
     /// memory.
     unsafe fn make_child(&mut self, launch: &Launch) -> Result<Begun, Failure> {
-        let extras = launch.extra.is_some() || launch.second.is_some();
-        if extras && self.extras_taken {
-            return Err(FULL);
-        }
         // What a spare has done already is what this one is to do.
         let fits = launch.new_session && launch.identity.is_some();
         self.demand.count(fits);
         let spare = self.spare.take_if(|spare| fits && spare.is_there()).map(Maker::Spare);
         let mut maker = spare.or_else(|| self.free.pop().map(Maker::Slot)).ok_or(FULL)?;
-        maker.slot().use_errors(launch.errors.is_some());
-        self.extras_taken |= extras;
         let order = self.prepare(launch, &mut maker);
         let begun = match order {
             // SAFETY: the caller's promise.
@@ -256,57 +270,46 @@ impl Spawner {
             Err(f) => Err((maker.end(), f)),
         };
         begun.map_err(|(slot, f)| {
-            self.take_back(slot, extras);
+            discard(slot.rest());
+            self.add_free(slot);
             Failure { stage: f.stage, errno: f.errno, greeted: false }
         })
     }
 
-    /// Puts the descriptors into their places and writes down what the child is to do.
+    /// Sends the child what it is given, and writes down what it is to do.
     fn prepare(
         &mut self,
         launch: &Launch,
         maker: &mut Maker,
     ) -> Result<Box<Order<'static>>, Fault> {
-        let slot = maker.slot();
-        let whose = launch.identity.map_or(Whose::Anybody, |i| Whose::User(i.uid));
-        let has_no_copies = self.copies.begin(slot.fd(), whose);
-        if matches!(launch.instead, Some(Instead::Connect(_))) {
-            // It stays with our own table.
-            has_no_copies.store(true, Ordering::Relaxed);
+        // SAFETY: `make_child` has promised what the longer life says.
+        let mut launch = unsafe { std::mem::transmute::<Launch<'_>, Launch<'static>>(*launch) };
+        // One that connects the socket itself stays with our own table.
+        let shares_table = matches!(launch.instead, Some(Instead::Connect(_)));
+        let given = if shares_table {
+            Given::default()
         } else {
             launch.connection.map_or(Ok(()), block)?;
-        }
-        let [extra, second] = self.extras.each_ref().map(AsRawFd::as_raw_fd);
-        let placed = [
-            (launch.connection, slot.fd()),
-            (launch.errors, slot.errors()),
-            (launch.extra, extra),
-            (launch.second, second),
-        ];
-        let mut keep = slot.fd();
-        for (fd, slot) in placed {
-            if let Some(fd) = fd {
-                duplicate(fd.as_raw_fd(), slot).map_err(Fault::at(Stage::Descriptors))?;
-                keep = slot;
+            let (given, all) = given::of(&mut launch);
+            if !all.is_empty() {
+                maker.slot().send(&all).map_err(Fault::at(Stage::Descriptors))?;
             }
-        }
+            given
+        };
+        let queue = maker.slot().fd();
         let mut groups = launch.identity.map_or_else(Vec::new, |i| i.groups.clone());
         groups.sort_unstable();
-        // SAFETY: `make_child` has promised what the longer life says.
-        let launch = unsafe { std::mem::transmute::<Launch<'_>, Launch<'static>>(*launch) };
         Ok(Box::new(Order {
             launch,
             inherited: self.inherited.clone(),
             groups_back: vec![Cell::new(0); groups.len() + 1],
             groups,
             null: self.null.as_raw_fd(),
-            connection: slot.fd(),
-            errors: slot.errors(),
-            extra,
-            second,
-            has_no_copies,
+            queue,
+            given,
+            has_own_table: AtomicBool::new(false),
             // Not negative: a descriptor.
-            above: keep as u32 + 1,
+            above: given::PLACES.max(queue as u32 + 1),
             nofile: process::nofile_before(),
             prepared: matches!(maker, Maker::Spare(_)),
             greeted: Cell::new(false),
@@ -315,24 +318,17 @@ impl Spawner {
     }
 
     /// A slot that no child uses any more.
-    fn take_back(&mut self, slot: Slot, extras: bool) {
-        self.copies.finish(slot.fd(), slot.connection());
-        // Not the last copy: whoever launched it has the connection until then.
-        slot.clear(&self.null);
-        if extras {
-            for slot in &self.extras {
-                // It cannot fail: both are open.
-                let _ = duplicate(self.null.as_raw_fd(), slot.as_raw_fd());
-            }
-            self.extras_taken = false;
-        }
-        self.add_free(slot);
-    }
-
     fn add_free(&mut self, slot: Slot) {
         self.free.push(slot);
         // The child copies the table up to its own place.
         self.free.sort_unstable_by_key(|s| std::cmp::Reverse(s.fd()));
+    }
+}
+
+/// Closes copies that are not the last ones.
+fn discard(mut fds: Fds) {
+    while let Some(mut copy) = fds.take() {
+        copy.is_of_nobody();
     }
 }
 

@@ -218,7 +218,7 @@ fn held_up(c: Box<Connecting>) -> Tried {
 
 /// How the try of a child that has ended went.
 fn finished(cx: &mut Context, start: PendingStart<Trial>, reaped: bool) -> Tried {
-    let (trial, result) = cx.spawner.finish(start, reaped);
+    let (trial, result, _) = cx.spawner.finish(start, reaped);
     let Trial { connecting: c, target, socket, .. } = *trial;
     match result {
         Ok(_) => Tried::Connected(c, target, socket),

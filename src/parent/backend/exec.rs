@@ -3,11 +3,11 @@
 
 use super::environment::{self, Remote};
 use crate::parent::addresses::Addresses;
-use crate::parent::arrival::{Arrival, Given, Requester, StartError};
+use crate::parent::arrival::{Arrival, Requester, StartError};
 use crate::parent::config::catalog::{Account, Prepared};
 use crate::policy::{Backend, ProgramSocket, Reached, Service};
 use crate::sys::identity::{Identity, effective_uid};
-use crate::sys::spawn::{BadWord, CList, Env, Instead, Launch, Stderr};
+use crate::sys::spawn::{BadWord, CList, Env, Instead, Launch, Passed, Stderr};
 use crate::wire::run::{Size, Terminal};
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -92,11 +92,6 @@ impl Plan {
         })
     }
 
-    /// Does the child get more than its connection? Only one such start can be pending at a time.
-    pub fn has_extra(&self) -> bool {
-        self.report.is_some()
-    }
-
     /// Is the connection given to a daemon, so that no process of its own is left?
     pub fn hands_over(&self) -> bool {
         self.message.is_some()
@@ -117,7 +112,8 @@ impl Plan {
         &self.prepared.greeting
     }
 
-    pub fn launch<'a>(&'a self, given: &'a Given) -> Launch<'a> {
+    /// `passed`: None, where the launch is only asked what it is.
+    pub fn launch<'a>(&'a self, passed: Option<&'a Passed>) -> Launch<'a> {
         let Plan { prepared: p, own, env, directory, report, .. } = self;
         Launch {
             program: &p.program,
@@ -138,10 +134,10 @@ impl Plan {
                 Greets::ByBanners => &p.welcome,
                 Greets::Not => b"",
             },
-            connection: Some(given.connection.as_fd()),
+            connection: passed.map(|p| p.connection.as_fd()),
             takes_rights: self.takes_rights,
             marks: self.is_given_client,
-            errors: given.errors.as_ref().map(AsFd::as_fd),
+            errors: passed.and_then(|p| p.errors.as_ref()).map(AsFd::as_fd),
             terminal: self.terminal.is_some(),
             extra: report.as_ref().map(AsFd::as_fd),
             second: None,

@@ -2,26 +2,18 @@
 
 use super::Services;
 use super::running::{Ending, Running};
-use super::starting::{Starting, not_started};
+use super::starting::{Copies, Starting, not_started};
 use super::undelivered;
-use crate::parent::arrival::{
-    Given, NetEnds, Record, Requester, Returned, StartOutcome, StreamTag,
-};
+use crate::parent::arrival::{NetEnds, Record, Requester, Returned, StartOutcome, StreamTag};
 use crate::parent::children::Role;
 use crate::parent::config::Config;
 use crate::parent::context::{Context, Timer};
 use crate::parent::lines;
 use crate::policy::{Backend, ServiceId, Ticket};
 use crate::sys::clock;
-use crate::sys::shared::Shared;
 use crate::sys::spawn::{Child, PendingStart};
 use std::rc::Rc;
 use std::time::Duration;
-
-/// A start that took no longer has its socket closed here, which costs a client nothing. (A program
-/// that hands the socket to one that lies in wait for it, and ends before this process has come to
-/// that, could still keep it waiting.)
-const YOUNG: Duration = Duration::from_millis(1);
 
 /// A service that has been started.
 struct Started {
@@ -32,31 +24,28 @@ struct Started {
     net_ends: NetEnds,
     /// What net sends to the client first, because the service cannot.
     text: Vec<u8>,
+    copies: Copies,
 }
 
 impl Services {
     /// A start is over: the service runs, or it does not. `reaped`: its child was reaped already.
     pub(super) fn finish(&mut self, cx: &mut Context, start: PendingStart<Starting>, reaped: bool) {
-        // The service's socket is closed below; the interrupt keeps that from taking long.
+        // A copy of the service's socket may be closed below; the interrupt keeps that from taking
+        // long.
         self.interrupt.want();
-        // Its program may hold the socket up so that the last close waits, which takes some time.
-        let is_young = !reaped && start.age() < YOUNG;
-        let (starting, result) = cx.spawner.finish(start, reaped);
-        let result = result.map_err(|f| not_started(f, &starting.launch()));
-        let Starting { config, service, ticket, plan, given, record } = *starting;
-        let greeting = plan.launch(&given).greeting.len();
-        let Given { mut connection, mut net_ends, .. } = given;
-        net_ends.greeting = u32::try_from(greeting).unwrap_or(u32::MAX);
+        let (starting, result, mut rest) = cx.spawner.finish(start, reaped);
+        let Starting { config, service, ticket, plan, mut net_ends, record, copies } = *starting;
+        let launch = plan.launch(None);
+        let result = result.map_err(|f| not_started(f, &launch));
+        net_ends.greeting = u32::try_from(launch.greeting.len()).unwrap_or(u32::MAX);
         let text = if record.reports_to.is_some() { plan.greeting().to_vec() } else { Vec::new() };
         match result {
             Ok(child) => {
-                if is_young {
-                    connection.is_of_nobody();
-                }
-                let started = Started { config, id: service, ticket, record, net_ends, text };
+                let started =
+                    Started { config, id: service, ticket, record, net_ends, text, copies };
                 match plan.hands_over() {
                     true => self.handed_over(cx, started),
-                    false => self.runs(cx, started, child, connection, plan.uid),
+                    false => self.runs(cx, started, child, plan.uid),
                 }
             }
             Err(error) => {
@@ -64,8 +53,8 @@ impl Services {
                 if let Requester::Session(stream) = record.requester {
                     self.running.counts.forget_early(stream);
                 }
-                let client = matches!(record.requester, Requester::Net(_) | Requester::Port(_))
-                    .then_some(connection);
+                let is_client = matches!(record.requester, Requester::Net(_) | Requester::Port(_));
+                let client = rest.take().filter(|_| is_client);
                 let returned = Returned { client, net_ends, tells_end: false };
                 self.refused(cx, &config, service, &record, error, returned);
             }
@@ -78,7 +67,7 @@ impl Services {
     fn handed_over(
         &mut self,
         cx: &mut Context,
-        Started { config, id, ticket, record, net_ends, text }: Started,
+        Started { config, id, ticket, record, net_ends, text, .. }: Started,
     ) {
         self.limits.release(ticket);
         if let Requester::Session(stream) = record.requester {
@@ -96,9 +85,8 @@ impl Services {
     fn runs(
         &mut self,
         cx: &mut Context,
-        Started { config, id, ticket, record, net_ends, text }: Started,
+        Started { config, id, ticket, record, net_ends, text, copies }: Started,
         child: Child,
-        connection: Shared,
         uid: u32,
     ) {
         let (pid, started) = (child.pid, record.at);
@@ -115,20 +103,16 @@ impl Services {
             cx.at(until, Timer::Terminate { pid, started });
             until
         });
-        let (stream, lingering_close) = match record.requester {
+        let stream = match record.requester {
             Requester::Session(s) if self.ended_sessions.contains(&s.session) => {
                 // Its session has ended, so nobody counts its bytes.
                 self.running.counts.forget_early(s);
-                (None, None)
+                None
             }
-            Requester::Session(s) => (Some(s), None),
-            Requester::Net(_) | Requester::Port(_) if service.attributes.lingering_close => {
-                (None, undelivered::copy(cx, &connection, uid).map(|copy| (copy, uid)))
-            }
-            Requester::Net(_) | Requester::Port(_) | Requester::Wait(_) => (None, None),
+            Requester::Session(s) => Some(s),
+            Requester::Net(_) | Requester::Port(_) | Requester::Wait(_) => None,
         };
         self.keep_terminal(cx, stream, &net_ends, (&config, uid));
-        let output = undelivered::output_of(cx, &record, &connection, uid);
         cx.children.add(pid, Role::Service);
         self.outdated |=
             matches!(record.requester, Requester::Wait(_)) && !Rc::ptr_eq(&config, &cx.config);
@@ -144,9 +128,9 @@ impl Services {
             started,
             until,
             traffic: None,
-            lingering_close,
+            lingering_close: copies.lingering_close,
             ending: Ending::No,
-            output,
+            output: copies.output,
         });
         if cx.is_ending() {
             self.running.end_internal_waits();

@@ -1,12 +1,16 @@
 //! A service that was spawned and has not reached exec: everything that its start borrows, and what
 //! the log needs.
 
-use crate::parent::arrival::{Given, Record, Requester, StartError};
+use super::running::Output;
+use super::undelivered;
+use crate::parent::arrival::{NetEnds, Record, Requester, StartError};
 use crate::parent::backend::exec::Plan;
 use crate::parent::config::Config;
+use crate::parent::context::Context;
 use crate::parent::tokens::SessionToken;
-use crate::policy::{ServiceId, Ticket};
-use crate::sys::spawn::{Failure, Launch, Stage};
+use crate::policy::{Service, ServiceId, Ticket};
+use crate::sys::shared::Shared;
+use crate::sys::spawn::{Failure, Launch, Passed, Stage};
 use std::rc::Rc;
 
 /// See the module.
@@ -15,13 +19,42 @@ pub struct Starting {
     pub service: ServiceId,
     pub ticket: Ticket,
     pub plan: Plan,
-    pub given: Given,
+    pub net_ends: NetEnds,
     pub record: Record,
+    pub copies: Copies,
+}
+
+/// Copies of a service's connection that the parent keeps while it runs.
+pub struct Copies {
+    /// See [`Running`](super::running::Running).
+    pub lingering_close: Option<(Shared, u32)>,
+    pub output: Output,
+}
+
+impl Copies {
+    pub fn make(
+        cx: &Context,
+        service: Option<&Service>,
+        record: &Record,
+        plan: &Plan,
+        connection: &Shared,
+    ) -> Copies {
+        if plan.hands_over() {
+            return Copies { lingering_close: None, output: Output::Safe };
+        }
+        let lingers = matches!(record.requester, Requester::Net(_) | Requester::Port(_))
+            && service.is_some_and(|s| s.attributes.lingering_close);
+        let copy = lingers.then(|| undelivered::copy(cx, connection, plan.uid)).flatten();
+        Copies {
+            lingering_close: copy.map(|copy| (copy, plan.uid)),
+            output: undelivered::output_of(cx, record, connection, plan.uid),
+        }
+    }
 }
 
 impl Starting {
-    pub fn launch(&self) -> Launch<'_> {
-        self.plan.launch(&self.given)
+    pub fn launch<'a>(&'a self, passed: &'a Passed) -> Launch<'a> {
+        self.plan.launch(Some(passed))
     }
 
     /// Its session's token. None: it has the client's own socket.

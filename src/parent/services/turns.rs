@@ -99,7 +99,6 @@ impl Services {
             start.look_after();
             cx.held_up.note(start.payload().plan.uid, cx.now);
         }
-        cx.spawner.let_go();
         if self.starting.iter().any(is_awaited) {
             self.wait_for_one(cx);
         }

@@ -5,8 +5,9 @@
 //! stack and to the Cells of its [`Order`] alone.
 
 use super::failure::{Fault, Stage, Step, step};
+use super::given::{self, Given};
 use super::inherited::Inherited;
-use super::launch::{Launch, Rlimit, Stderr};
+use super::launch::{Launch, Rlimit};
 use super::trial::try_if_changed;
 use crate::sys::given_mark;
 use crate::sys::local::PASS_RIGHTS;
@@ -15,7 +16,7 @@ use std::ffi::CStr;
 use std::os::fd::RawFd;
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use syscalls::{Errno, Sysno, syscall};
 
 /// What the child is to do, and where it writes what failed.
@@ -27,12 +28,12 @@ pub(super) struct Order<'a> {
     /// Longer than `groups`.
     pub groups_back: Vec<Cell<u32>>,
     pub null: RawFd,
-    pub connection: RawFd,
-    pub errors: RawFd,
-    pub extra: RawFd,
-    pub second: RawFd,
-    /// The child's word that it has no copy of another start's connection (see `copies`).
-    pub has_no_copies: Arc<AtomicBool>,
+    /// Where what it is given waits for it.
+    pub queue: RawFd,
+    /// The launch itself has none of these any more.
+    pub given: Given,
+    /// The child has left our descriptor table, and needs nothing of it.
+    pub has_own_table: AtomicBool,
     /// Descriptors from here on are not the child's.
     pub above: u32,
     /// The limit of descriptors before we raised ours.
@@ -51,7 +52,7 @@ const GREETING_WAIT: i64 = 50;
 /// All of the way to exec. It returns only when a step of it failed.
 pub(super) fn become_program(o: &Order) -> Step {
     let l = &o.launch;
-    descriptors(o)?;
+    given::take_places(o)?;
     if l.new_session && !o.prepared {
         own_session()?;
     }
@@ -93,6 +94,7 @@ pub(super) fn become_program(o: &Order) -> Step {
     if !tried {
         may_have_a_process(o)?;
     }
+    given::be_alone(o)?;
     greet(o)?;
     exec(l)
 }
@@ -105,43 +107,6 @@ fn enter_directory(l: &Launch) -> Step {
         other => other,
     };
     step(Stage::Directory, entered)
-}
-
-/// Leaves the shared table, then puts everything into its place. What lies between is
-/// close-on-exec.
-pub(super) fn descriptors(o: &Order) -> Step {
-    let (call, flags) = (Sysno::close_range, libc::CLOSE_RANGE_UNSHARE);
-    // SAFETY: no memory is handed over. From here on the table is the child's own.
-    step(Stage::Descriptors, unsafe { syscall!(call, o.above, u32::MAX, flags) })?;
-    let stderr = match o.launch.stderr {
-        Stderr::Connection if o.launch.errors.is_some() => Some(o.errors),
-        Stderr::Connection => Some(o.connection),
-        Stderr::Null => Some(o.null),
-        Stderr::Ours => None,
-    };
-    duplicate(Some(o.connection), 0)?;
-    duplicate(Some(o.connection), 1)?;
-    duplicate(stderr, 2)?;
-    // The slots ascend from 3, so that of these neither is overwritten before it was used.
-    duplicate(o.launch.extra.map(|_| o.extra), 3)?;
-    duplicate(o.launch.second.map(|_| o.second), 4)?;
-    // The copy holds other starts' connections too, which must not stay open if this one is held
-    // up.
-    let first = match (o.launch.extra, o.launch.second) {
-        (_, Some(_)) => 5u32,
-        (Some(_), None) => 4,
-        (None, None) => 3,
-    };
-    // SAFETY: no memory is handed over.
-    step(Stage::Descriptors, unsafe { syscall!(Sysno::close_range, first, u32::MAX, 0) })?;
-    o.has_no_copies.store(true, Ordering::Release);
-    Ok(())
-}
-
-fn duplicate(from: Option<RawFd>, to: RawFd) -> Step {
-    let Some(from) = from else { return Ok(()) };
-    // SAFETY: no memory is handed over.
-    step(Stage::Descriptors, unsafe { syscall!(Sysno::dup3, from, to, 0) })
 }
 
 /// The dispositions are a copy (no CLONE_SIGHAND): the parent's stay.

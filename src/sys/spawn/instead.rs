@@ -4,11 +4,12 @@
 //! Only the file system of a socket's path can make them wait: then that process alone waits, and
 //! is killed after a while.
 
-use super::child::{Order, become_identity, descriptors, greet};
+use super::child::{Order, become_identity, greet};
 use super::failure::{Fault, Stage, Step, step};
+use super::given;
 use crate::sys::local::Address;
 use std::ffi::c_int;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::ptr;
 use syscalls::{Errno, Sysno, syscall};
 
@@ -22,20 +23,21 @@ const CONTROL: usize = 24;
 /// signals are left as they are. No signal but those that end it reaches the child.
 pub(super) fn connect(o: &Order, to: &Address) -> Step {
     become_identity(o)?;
-    connect_to(o.connection, to)
+    o.launch.connection.map_or(Ok(()), |socket| connect_to(socket.as_raw_fd(), to))
 }
 
 /// As the identity, connects to a process, greets the client, and gives its connection away.
 pub(super) fn hand_over(o: &Order, to: &Address, message: &[u8]) -> Step {
     // After this the child's descriptor table is its own, so that the socket that is made below is
     // closed whatever ends the child.
-    descriptors(o)?;
+    given::take_places(o)?;
     become_identity(o)?;
     // The server may listen with a stream, or with a socket that keeps messages apart.
     let receiver = match connected(libc::SOCK_STREAM, to) {
         Err(f) if f.errno == libc::EPROTOTYPE => connected(libc::SOCK_SEQPACKET, to)?,
         other => other?,
     };
+    given::be_alone(o)?;
     greet(o)?;
     send(receiver, message)
 }

@@ -2,6 +2,8 @@
 
 use super::super::identity::Identity;
 use super::super::local::Address;
+use super::super::message::Fds;
+use super::super::shared::Shared;
 use super::CList;
 use super::tried::Tried;
 use std::ffi::CStr;
@@ -113,6 +115,21 @@ impl<'a> Launch<'a> {
             new_session: true,
             instead: None,
         }
+    }
+}
+
+/// Descriptors that this process gives up for a program.
+#[derive(Debug)]
+pub struct Passed {
+    /// See [`Launch::connection`].
+    pub connection: Shared,
+    /// See [`Launch::errors`].
+    pub errors: Option<Shared>,
+}
+
+impl From<Passed> for Fds {
+    fn from(Passed { connection, errors }: Passed) -> Fds {
+        Fds::from([Some(connection), errors, None, None])
     }
 }
 

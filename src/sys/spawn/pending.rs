@@ -4,11 +4,12 @@ use super::child::Order;
 use super::entry;
 use super::failure::{Failure, Fault, Stage};
 use super::gate::Gate;
-use super::launch::Instead;
 use super::running::Child;
 use super::slot::{Place, Slot};
+use crate::sys::message::Fds;
 use crate::sys::process;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -40,10 +41,11 @@ pub struct PendingStart<T: 'static> {
 enum State {
     Begun(Begun),
     /// There is no child; why, where it never began.
-    NotBegun(Failure),
+    NotBegun(NotBegun),
 }
 
-const TAKEN: State = State::NotBegun(Failure { stage: Stage::Clone, errno: 0, greeted: false });
+/// Why there is no child, and what it was to be given.
+type NotBegun = (Failure, Fds);
 
 #[derive(Debug)]
 pub(super) struct Begun {
@@ -65,7 +67,7 @@ pub(super) struct Begun {
 }
 
 impl<T: 'static> PendingStart<T> {
-    pub(super) fn new(payload: *mut T, begun: Result<Begun, Failure>) -> PendingStart<T> {
+    pub(super) fn new(payload: *mut T, begun: Result<Begun, NotBegun>) -> PendingStart<T> {
         PendingStart { payload, state: begun.map_or_else(State::NotBegun, State::Begun) }
     }
 
@@ -116,9 +118,9 @@ impl<T: 'static> PendingStart<T> {
     }
 
     /// Its place, which another start may have. None: it has none, or needs it.
-    pub(super) fn take_slot(&mut self) -> Option<Slot> {
+    pub(super) fn take_slot(&mut self, null: &OwnedFd) -> Option<Slot> {
         match &mut self.state {
-            State::Begun(a) if a.is_ours() => a.take_slot(),
+            State::Begun(a) if a.is_ours() => a.take_slot(null),
             _ => None,
         }
     }
@@ -168,10 +170,10 @@ impl<T: 'static> PendingStart<T> {
 
     /// The payload, and what became of the child, as soon as that is known. `reaped`: the child has
     /// ended, and was reaped already.
-    pub(super) fn finish(mut self, reaped: bool) -> (Box<T>, Result<Finished, Failure>) {
-        let finished = match std::mem::replace(&mut self.state, TAKEN) {
-            State::Begun(begun) => Ok(begun.finish(reaped)),
-            State::NotBegun(why) => Err(why),
+    pub(super) fn finish(mut self, reaped: bool) -> (Box<T>, Finished) {
+        let finished = match self.take_state() {
+            State::Begun(begun) => begun.finish(reaped),
+            State::NotBegun((why, rest)) => Finished { slot: None, result: Err(why), rest },
         };
         let payload = std::mem::replace(&mut self.payload, ptr::null_mut());
         // SAFETY: it came from a Box and was left alone; the child has left.
@@ -179,12 +181,25 @@ impl<T: 'static> PendingStart<T> {
     }
 }
 
-/// The slot of a start, if it has one still, whether it had extras, and what became of it.
-pub(super) type Finished = (Option<Slot>, bool, Result<Child, Failure>);
+impl<T: 'static> PendingStart<T> {
+    fn take_state(&mut self) -> State {
+        let taken = Failure { stage: Stage::Clone, errno: 0, greeted: false };
+        std::mem::replace(&mut self.state, State::NotBegun((taken, Fds::default())))
+    }
+}
+
+/// A start that is over.
+pub(super) struct Finished {
+    /// None: another start has it.
+    pub slot: Option<Slot>,
+    pub result: Result<Child, Failure>,
+    /// What its child was given, where no program can have had it.
+    pub rest: Fds,
+}
 
 impl<T: 'static> Drop for PendingStart<T> {
     fn drop(&mut self) {
-        if let State::Begun(begun) = std::mem::replace(&mut self.state, TAKEN) {
+        if let State::Begun(begun) = self.take_state() {
             // Nobody wants to know; the slot ends with it.
             drop(begun.finish(false));
         }
@@ -313,28 +328,28 @@ impl Begun {
                 Err(Failure { stage: f.stage, errno: f.errno, greeted: order.greeted.get() })
             }
         };
-        let extras = order.launch.extra.is_some() || order.launch.second.is_some();
+        let rest = match (&result, &self.place) {
+            (Err(_), Some(place)) => place.rest(),
+            _ => Fds::default(),
+        };
         let slot = match self.place {
             Some(Place::Slot(slot)) => Some(slot),
-            Some(Place::Stack(_)) | None => None,
+            Some(Place::Apart(_)) | None => None,
         };
-        (slot, extras, result)
+        Finished { slot, result, rest }
     }
 
     /// Gives up what others can use, once the child has a descriptor table of its own.
-    fn take_slot(&mut self) -> Option<Slot> {
+    fn take_slot(&mut self, null: &OwnedFd) -> Option<Slot> {
         // SAFETY: it lives as long as this does, and of this the child only reads.
         let order = unsafe { &(*self.order) };
-        let (launch, own_table) = (&order.launch, order.has_no_copies.load(Ordering::Acquire));
-        let shares = matches!(launch.instead, Some(Instead::Connect(_)));
-        let extras = launch.extra.is_some() || launch.second.is_some();
-        if !own_table || shares || extras {
+        if !order.has_own_table.load(Ordering::Acquire) {
             return None;
         }
         match self.place.take() {
-            Some(Place::Slot(slot)) => match slot.split() {
-                Ok((slot, stack)) => {
-                    self.place = Some(Place::Stack(stack));
+            Some(Place::Slot(slot)) => match slot.split(null) {
+                Ok((slot, apart)) => {
+                    self.place = Some(Place::Apart(apart));
                     Some(slot)
                 }
                 Err(slot) => {

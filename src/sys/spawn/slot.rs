@@ -1,19 +1,26 @@
-//! What one start needs for itself on its way to exec: places for its connection and its standard
-//! error, and a stack.
+//! What one start needs for itself on its way to exec: a queue in which its descriptors wait for
+//! the child, and a stack.
+//!
+//! Whoever closes the last copy of a descriptor may have to wait for as long as another process
+//! likes that has had it (see `shared`). So this process must have no copy when a program runs; but
+//! it wants the descriptors back where none does. It sends them through a socket pair (unix(7),
+//! SCM_RIGHTS), and closes its own. The child receives them without taking them out of the queue
+//! (recv(2), MSG_PEEK), and takes them out when nothing but exec is left to do.
 
-use crate::sys::check;
+use crate::sys::message::{self, Fds};
 use crate::sys::stack::Stack;
+use crate::sys::{check, socket};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// A start's own place and stack.
 #[derive(Debug)]
 pub(super) struct Slot {
-    /// A reserved low descriptor, which leads to /dev/null while nothing starts here.
+    /// A reserved low descriptor: the child's end of the queue. Until the first start here it leads
+    /// to /dev/null.
     fd: OwnedFd,
-    /// Another, the next higher one.
-    errors: OwnedFd,
-    holds_errors: bool,
+    /// Our end.
+    sender: Option<OwnedFd>,
     pub stack: Stack,
 }
 
@@ -21,50 +28,77 @@ pub(super) struct Slot {
 #[derive(Debug)]
 pub(super) enum Place {
     Slot(Slot),
-    /// The stack alone: another start has the rest, with a new one.
-    Stack(#[expect(dead_code, reason = "the child is on it")] Stack),
+    Apart(Apart),
+}
+
+/// What a start keeps whose slot another one has: its stack, and both ends of its queue.
+#[derive(Debug)]
+pub(super) struct Apart {
+    #[expect(dead_code, reason = "the child is on it")]
+    stack: Stack,
+    queue: Option<(OwnedFd, OwnedFd)>,
 }
 
 impl Slot {
-    pub fn new([fd, errors]: [OwnedFd; 2]) -> io::Result<Slot> {
-        Ok(Slot { fd, errors, holds_errors: false, stack: Stack::new()? })
+    pub fn new(fd: OwnedFd) -> io::Result<Slot> {
+        Ok(Slot { fd, sender: None, stack: Stack::new()? })
     }
 
-    /// The slot with a new stack, for another start, and the stack of the child that is here. Err:
-    /// there is no memory, and nothing has changed.
-    pub fn split(self) -> Result<(Slot, Stack), Slot> {
-        let Ok(new) = Stack::new() else { return Err(self) };
-        let Slot { fd, errors, holds_errors, stack } = self;
-        Ok((Slot { fd, errors, holds_errors, stack: new }, stack))
-    }
-
-    /// Where the connection is for the child.
+    /// Where the child receives them.
     pub fn fd(&self) -> RawFd {
         self.fd.as_raw_fd()
     }
 
-    pub fn connection(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+    /// Sends descriptors to the child: [`message::FDS_MAX`] at most.
+    pub fn send(&mut self, all: &[BorrowedFd]) -> io::Result<()> {
+        let sender = match self.sender.take() {
+            Some(sender) => sender,
+            None => {
+                let (sender, receiver) = socket::seqpacket()?;
+                duplicate(receiver.as_raw_fd(), self.fd())?;
+                sender
+            }
+        };
+        message::send(self.sender.insert(sender).as_fd(), &[1], all)
     }
 
-    /// Where a standard error that is neither the connection nor ours is for the child.
-    pub fn errors(&self) -> RawFd {
-        self.errors.as_raw_fd()
+    /// A slot for another start, with a stack of its own, and what the start here keeps. Err: the
+    /// system lacks something, and nothing has changed.
+    pub fn split(self, null: &OwnedFd) -> Result<(Slot, Apart), Slot> {
+        let Ok((new, receiver)) = self.parts(null) else { return Err(self) };
+        let Slot { fd, sender, stack } = self;
+        let queue = sender.zip(receiver);
+        Ok((Slot { fd, sender: None, stack: new }, Apart { stack, queue }))
     }
 
-    /// The start has such a standard error, or it has none.
-    pub fn use_errors(&mut self, used: bool) {
-        self.holds_errors = used;
+    /// What the child has not taken out of the queue, and will not.
+    pub fn rest(&self) -> Fds {
+        rest(self.sender.as_ref().map(|_| &self.fd))
     }
 
-    /// Lets go of the connection and the standard error, which are the child's now.
-    pub fn clear(&self, null: &OwnedFd) {
-        let both = [Some(self.fd()), self.holds_errors.then(|| self.errors())];
-        for fd in both.into_iter().flatten() {
-            // It cannot fail: both are open.
-            let _ = duplicate(null.as_raw_fd(), fd);
+    /// A new stack, and the child's end of the queue elsewhere.
+    fn parts(&self, null: &OwnedFd) -> io::Result<(Stack, Option<OwnedFd>)> {
+        let new = Stack::new()?;
+        let receiver = self.sender.as_ref().map(|_| low(&self.fd)).transpose()?;
+        duplicate(null.as_raw_fd(), self.fd())?;
+        Ok((new, receiver))
+    }
+}
+
+impl Place {
+    /// As [`Slot::rest`].
+    pub fn rest(&self) -> Fds {
+        match self {
+            Place::Slot(slot) => slot.rest(),
+            Place::Apart(apart) => rest(apart.queue.as_ref().map(|(_, receiver)| receiver)),
         }
     }
+}
+
+fn rest(end: Option<&OwnedFd>) -> Fds {
+    // An error: nothing is left.
+    let received = end.and_then(|end| message::receive(end.as_fd(), &mut [0; 1]).ok());
+    received.map(|(_, fds)| fds).unwrap_or_default()
 }
 
 /// The lowest free descriptor above the standard ones.
@@ -76,7 +110,7 @@ pub(super) fn low(fd: &OwnedFd) -> io::Result<OwnedFd> {
 }
 
 /// Makes `to`, a descriptor that is reserved here, lead to what `from` leads to.
-pub(super) fn duplicate(from: RawFd, to: RawFd) -> io::Result<()> {
+fn duplicate(from: RawFd, to: RawFd) -> io::Result<()> {
     // SAFETY: `to` is a slot of ours, so nobody else's descriptor is closed by it.
     check(unsafe { libc::dup3(from, to, libc::O_CLOEXEC) }).map(drop)
 }

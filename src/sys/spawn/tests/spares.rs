@@ -139,7 +139,7 @@ fn a_spare_takes_nobodys_place() {
         let first = spawner.begin(payload, |(w, who)| Launch { identity: Some(who), ..w.launch() });
         spawner.make_ahead(NOW);
         let second = spawner.start(&launch).unwrap();
-        let (_, first) = spawner.finish(first, false);
+        let (_, first, _) = spawner.finish(first, false);
         reap(first.unwrap().pid);
         reap(second.pid);
     }

@@ -83,15 +83,15 @@ fn one_that_is_held_up_holds_up_no_other() {
     let second = stopped(&mut spawner);
     for _ in 0..2 * STARTS {
         let start = spawner.begin(Box::new(World::new("echo hi")), World::launch);
-        let (w, child) = spawner.finish(start, false);
+        let (w, child, _) = spawner.finish(start, false);
         reap(child.unwrap().pid);
         assert_eq!(socket::receive(w.ours.as_fd(), &mut [0; 9]).unwrap(), 3);
     }
     assert!(!first.is_over() && !first.is_late() && !second.0.is_over());
-    let (w, why) = spawner.finish(first, false);
+    let (w, why, _) = spawner.finish(first, false);
     let why = why.unwrap_err();
     assert_eq!((why.stage, why.greeted), (Stage::Stopped, true));
-    // The second began while the first had its connection in its place, and does not hold it.
+    // The second began while the first had its connection, and does not hold it.
     drop(w);
     let mut buffer = vec![0; 1 << 16];
     let soon = std::time::Duration::from_secs(10);
@@ -129,20 +129,126 @@ fn so_many_at_a_time_and_each_with_its_own_end() {
 }
 
 #[test]
-fn extras_have_one_place() {
+fn each_has_its_own_extra() {
     let mut spawner = Spawner::new(STARTS).unwrap();
-    let begin = |spawner: &mut Spawner| {
-        let payload = Box::new((World::new("cat <&3"), memfd::sealed(b"3rd").unwrap()));
+    let begin = |spawner: &mut Spawner, text: &[u8]| {
+        let payload = Box::new((World::new("cat <&3"), memfd::sealed(text).unwrap()));
         spawner.begin(payload, |(w, m)| Launch { extra: Some(m.as_fd()), ..w.launch() })
     };
-    let (first, second) = (begin(&mut spawner), begin(&mut spawner));
-    assert!(spawner.finish(second, false).1.unwrap_err().is_scarcity());
-    let (payload, child) = spawner.finish(first, false);
+    let (first, second) = (begin(&mut spawner, b"1st"), begin(&mut spawner, b"2nd"));
+    for (start, text) in [(second, b"2nd"), (first, b"1st")] {
+        let (payload, child, _) = spawner.finish(start, false);
+        reap(child.unwrap().pid);
+        let mut got = [0; 9];
+        let n = socket::receive(payload.0.ours.as_fd(), &mut got).unwrap();
+        assert_eq!(&got[..n], text);
+    }
+}
+
+/// How many descriptors of this process lead to a socket.
+fn copies(inode: u64) -> usize {
+    let to = format!("socket:[{inode}]");
+    let leads_there = |path| std::fs::read_link(path).is_ok_and(|link| link == Path::new(&to));
+    let all = std::fs::read_dir("/proc/self/fd").unwrap();
+    all.filter(|entry| leads_there(entry.as_ref().unwrap().path())).count()
+}
+
+fn inode(fd: BorrowedFd) -> u64 {
+    nix::sys::stat::fstat(fd).unwrap().st_ino
+}
+
+/// A start whose connection is passed: our end of it, and its inode.
+fn passing(spawner: &mut Spawner, w: World) -> (PendingStart<World>, OwnedFd, u64) {
+    let (ours, theirs) = socket::pair().unwrap();
+    let inode = inode(theirs.as_fd());
+    let passed = Passed { connection: theirs.into(), errors: None };
+    let start = spawner.begin_passing(Box::new(w), passed, |w, passed| Launch {
+        connection: Some(passed.connection.as_fd()),
+        ..w.launch()
+    });
+    (start, ours, inode)
+}
+
+/// Whoever closes a socket that a program has had may have to wait for that program.
+#[test]
+fn when_a_program_runs_we_have_nothing_that_was_passed_to_it() {
+    let mut spawner = Spawner::new(STARTS).unwrap();
+    for n in 0..20 {
+        (0..16).for_each(|_| spawner.demand.count(true));
+        if n % 2 == 0 {
+            spawner.make_ahead(std::time::Duration::from_secs(100));
+        }
+        let (start, ours, inode) = passing(&mut spawner, World::new("echo x; read x"));
+        let mut text = [0; 9];
+        poll::wait(&mut [poll::Poll::new(ours.as_fd(), true, false)], None).unwrap();
+        assert_eq!(socket::receive(ours.as_fd(), &mut text).unwrap(), 2);
+        assert_eq!(copies(inode), 0);
+        let (_, child, mut rest) = spawner.finish(start, false);
+        assert!(rest.take().is_none());
+        socket::send(ours.as_fd(), b"x\n").unwrap();
+        reap(child.unwrap().pid);
+    }
+}
+
+#[test]
+fn what_was_passed_comes_back_where_no_program_runs() {
+    let mut spawner = Spawner::new(1).unwrap();
+    let missing = World { program: c"/no/such/program".into(), ..World::new("") };
+    let (start, ours, inode) = passing(&mut spawner, missing);
+    let (full, other_end, other) = passing(&mut spawner, World::new(""));
+    for (start, ours, inode) in [(start, ours, inode), (full, other_end, other)] {
+        let (_, result, mut rest) = spawner.finish(start, false);
+        assert!(result.is_err());
+        let back = rest.take().unwrap();
+        assert_eq!((copies(inode), rest.take().is_none()), (1, true));
+        socket::send(back.as_fd(), b"x").unwrap();
+        assert_eq!(socket::receive(ours.as_fd(), &mut [0; 9]).unwrap(), 1);
+    }
+}
+
+/// One that has left our descriptor table, and is stopped on its way.
+fn stopped_early(spawner: &mut Spawner) -> (PendingStart<World>, OwnedFd) {
+    const MANY: &[(Rlimit, u64)] = &[(Rlimit::Cpu, libc::RLIM64_INFINITY); 200_000];
+    loop {
+        let (ours, theirs) = socket::pair().unwrap();
+        let passed = Passed { connection: theirs.into(), errors: None };
+        let start = spawner.begin_passing(Box::new(World::new("")), passed, |w, passed| Launch {
+            connection: Some(passed.connection.as_fd()),
+            rlimits: MANY,
+            ..w.launch()
+        });
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        // SAFETY: no memory is handed over; the child was not reaped.
+        unsafe { libc::kill(start.pid().unwrap(), libc::SIGSTOP) };
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        if !start.is_over() {
+            return (start, ours);
+        }
+        eprintln!("too late");
+    }
+}
+
+#[test]
+fn what_was_passed_to_one_that_is_killed_comes_back() {
+    let mut spawner = Spawner::new(2).unwrap();
+    let (mut first, mut second) = (stopped_early(&mut spawner), stopped_early(&mut spawner));
+    assert!(spawner.begin(Box::new(World::new("")), World::launch).is_over(), "no place is free");
+    for (start, _) in [&mut first, &mut second] {
+        spawner.free_place(start);
+        assert!(!start.has_place());
+    }
+    // Others have their places.
+    let third = stopped_early(&mut spawner);
+    let next = spawner.begin(Box::new(World::new("echo hi")), World::launch);
+    let (w, child, _) = spawner.finish(next, false);
     reap(child.unwrap().pid);
-    let mut text = [0; 9];
-    assert_eq!(socket::receive(payload.0.ours.as_fd(), &mut text).unwrap(), 3);
-    let third = begin(&mut spawner);
-    reap(spawner.finish(third, false).1.unwrap().pid);
+    assert_eq!(socket::receive(w.ours.as_fd(), &mut [0; 9]).unwrap(), 3);
+    for (start, ours) in [second, third, first] {
+        let (_, result, mut rest) = spawner.finish(start, false);
+        assert_eq!(result.unwrap_err().stage, Stage::Stopped);
+        socket::send(rest.take().unwrap().as_fd(), b"x").unwrap();
+        assert_eq!(socket::receive(ours.as_fd(), &mut [0; 9]).unwrap(), 1);
+    }
 }
 
 #[test]
@@ -186,7 +292,7 @@ fn a_socket_is_connected_as_the_user() {
             instead: Some(Instead::Connect(to)),
             ..w.launch()
         });
-        let (payload, result) = spawner.finish(start, false);
+        let (payload, result, _) = spawner.finish(start, false);
         result.map(|_| payload.0.theirs)
     };
     let fd = connect(0o666).unwrap();
