@@ -130,6 +130,11 @@ impl Link {
         &self.socket
     }
 
+    /// Puts another socket in its place, and gives up the one that it has had.
+    pub fn replace_socket(&mut self, with: Arc<Shared>) -> Arc<Shared> {
+        std::mem::replace(&mut self.socket, with)
+    }
+
     /// The state of TLS. None: the connection is plain.
     pub fn tls(&self) -> Option<&Connection> {
         match &self.layer {

@@ -3,7 +3,7 @@
 
 use crate::sys::message::Fds;
 use crate::sys::shared::Shared;
-use crate::sys::{memfd, message, poll, socket};
+use crate::sys::{gauges, memfd, message, poll, socket};
 use crate::wire::orders::{Answer, Ask, FromNet, Message, ORDER, OfferClient, Resumption};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
@@ -122,6 +122,11 @@ pub fn uninstall() {
 /// Stands for a channel that there is none: its other end is closed.
 static NONE: OnceLock<Arc<Shared>> = OnceLock::new();
 
+/// What stands for a socket that there is none.
+pub fn none() -> Arc<Shared> {
+    NONE.get().expect("it was made before the first session").clone()
+}
+
 /// To be called before the first session.
 pub fn prepare() -> io::Result<()> {
     let (end, _) = socket::seqpacket()?;
@@ -155,7 +160,6 @@ impl Channel {
                     opened
                 }
             };
-            let none = || NONE.get().expect("it was made before the first session").clone();
             opened.map_or_else(none, |fd| Arc::new(fd.into()))
         })
     }
@@ -204,20 +208,25 @@ impl Channel {
     }
 
     /// Asks for a service (and its host) on the client's own socket, through this process's channel
-    /// `net`, and waits for the answer.
+    /// `net`. The answer comes when [`Channel::has_closed`] was told that it is closed here.
     pub fn start_on_client(
         &self,
         net: BorrowedFd,
         (service, host): (u32, u32),
         socket: BorrowedFd,
-    ) -> Result<Answer, ChannelError> {
+    ) -> Result<(), ChannelError> {
         // The name comes with the channel.
         self.shared_socket();
         let order = FromNet::StartOnClient { session: self.session.get(), service, host };
         if self.full.get() || message::send_waiting(net, &order.encode(), &[socket]).is_err() {
             return Err(self.over());
         }
-        self.answer()
+        Ok(())
+    }
+
+    /// This process has closed the socket that it has handed over.
+    pub fn has_closed(&self) {
+        gauges::session_closed(self.session.get());
     }
 
     /// Waits for the next answer.

@@ -114,6 +114,8 @@ fn count(channel: BorrowedFd) -> std::io::Result<()> {
     let mut bytes = [0; ORDER];
     let (n, mut fds) = message::receive_waiting(channel, &mut bytes)?;
     match ToNet::accept(&bytes[..n], fds.count(), &()) {
+        // The parent would wait for what is counted there.
+        Some(ToNet::Gauges) if fds.lost() => Err(std::io::Error::other("no descriptor is left")),
         Some(ToNet::Gauges) => fds.take().map_or(Ok(()), |page| gauges::count_in(page.our_own())),
         _ => Err(std::io::ErrorKind::InvalidData.into()),
     }

@@ -91,6 +91,8 @@ pub struct OrderQueue {
     last_was_request: bool,
     most: usize,
     lost: Vec<Lost>,
+    /// How many clients' sockets the parent has got, and this process has closed.
+    closed: u64,
     /// Refusals that were dropped, and those of which orders tell that are held.
     unlogged: u64,
     held_refusals: u64,
@@ -111,6 +113,7 @@ impl OrderQueue {
             last_was_request: false,
             most: HELD_MAX.min(eighth),
             lost: Vec::new(),
+            closed: 0,
             unlogged: 0,
             held_refusals: 0,
             scarce: false,
@@ -142,11 +145,23 @@ impl OrderQueue {
         std::mem::take(&mut self.lost)
     }
 
-    /// Sends or holds an order with this socket, to start a service for a client or to close it.
+    /// Sends or holds an order with this socket, to start a service for a client or to close it;
+    /// then it is closed here.
     /// `of`: whose source it counts for. It may be [lost](OrderQueue::lost) later.
     pub fn request(&mut self, order: &FromNet, of: Peer, client: Shared) {
-        if !self.sent(order, &[client.as_fd()]) {
+        if self.sent(order, &[client.as_fd()]) {
+            drop(client);
+            self.has_closed(Kind::of(order));
+        } else {
             self.hold(order, of, [Some(client), None]);
+        }
+    }
+
+    /// This process has no copy any more of what it has sent with such an order.
+    fn has_closed(&mut self, kind: Kind) {
+        if matches!(kind, Kind::Start(_) | Kind::AtPort) {
+            self.closed += 1;
+            gauges::closed(self.closed);
         }
     }
 
@@ -252,7 +267,10 @@ impl OrderQueue {
             let fds: Vec<BorrowedFd> = held.with.iter().flatten().map(AsFd::as_fd).collect();
             match message::send(self.channel.as_fd(), &held.order, &fds) {
                 Ok(()) => {
-                    self.held_refusals -= held.kind.refusals();
+                    let kind = held.kind;
+                    drop(held);
+                    self.has_closed(kind);
+                    self.held_refusals -= kind.refusals();
                     self.count();
                 }
                 Err(e) if self.is_over(&e) => {

@@ -1,6 +1,7 @@
 //! The service that a session becomes: it is asked for, and then has the client's own connection,
 //! or one that the parent has made and that is copied here.
 
+use super::channel;
 use super::counted::Counted;
 use super::end::End;
 use super::handover::{Got, Service};
@@ -15,6 +16,7 @@ use crate::sys::{clock, socket};
 use crate::wire::orders::{Answer, Ask, OWN_CONNECTION, Why};
 use crate::wire::run::Way;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// When a session with an idle relay goes on although nothing has come.
@@ -46,10 +48,14 @@ impl Session {
             }
             let what = (service.0, self.state.facts.host.0);
             let net = self.state.world.channel.as_fd();
-            let answer = self.channel.start_on_client(net, what, self.link.socket())?;
-            return self
-                .started(service, &answer)
-                .map(|runs| Some(if runs { End::Closed } else { End::Refused }));
+            self.channel.start_on_client(net, what, self.link.socket())?;
+            self.let_go();
+            return match self.channel.answer()? {
+                Answer::Started { .. } => Ok(Some(End::Closed)),
+                // The loop has got the client back, and answers it.
+                Answer::Refused { .. } => Ok(Some(End::Refused)),
+                _ => Err(End::System),
+            };
         }
         // Three descriptors must be free: for our ends of the connection and of standard error, and
         // for a copy of the pair's.
@@ -82,6 +88,17 @@ impl Session {
             }
             End::System
         })
+    }
+
+    /// The parent has the client's socket: this process has it no more, and says so.
+    fn let_go(&mut self) {
+        let mut socket = self.link.replace_socket(channel::none());
+        // Nobody keeps it, but who looked for an idle session may have it for a moment.
+        while let Err(shared) = Arc::try_unwrap(socket) {
+            std::thread::yield_now();
+            socket = shared;
+        }
+        self.channel.has_closed();
     }
 
     /// Sends the client the greeting. The session's loop then copies between it and its service.

@@ -43,6 +43,11 @@ impl Parent {
                 self.tell_program_started(stream, &o);
             }
             (Requester::Session(StreamTag { session, tag }), Err(Some(why))) => {
+                if let (Some(client), Some(net)) =
+                    (&o.returned.client, self.sessions.net_of(session))
+                {
+                    self.nets.refuse(&self.cx, net, o.service, why, Some(client));
+                }
                 let refused = orders::Answer::Refused { tag, service: o.service.0, why };
                 self.sessions.tell(&self.cx, session, &refused);
             }

@@ -34,6 +34,9 @@ pub enum Broken {
     Forbidden,
     /// An answer cannot be delivered to it.
     Stuck,
+    /// It keeps a copy of a client's socket that it has handed over, so that no service can have
+    /// that.
+    KeepsCopy,
 }
 
 /// The channels that could not send or receive because the system lacked something, usually memory.

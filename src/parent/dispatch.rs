@@ -2,7 +2,7 @@
 //! part that carries it out, and each answer goes to whoever asked. Requests for services go to
 //! `pipeline`.
 
-use super::arrival::StreamTag;
+use super::arrival::{Requester, StreamTag};
 use super::channel::Broken;
 use super::config::Config;
 use super::lines::{self, NetRefusal};
@@ -219,6 +219,16 @@ impl Parent {
         Ok(())
     }
 
+    /// The net process of this requester keeps what is not its own any more.
+    fn end_net_of(&mut self, requester: Requester) {
+        let net = match requester {
+            Requester::Net(net) | Requester::Port(Some(net)) => Some(net),
+            Requester::Session(StreamTag { session, .. }) => self.sessions.net_of(session),
+            Requester::Port(None) | Requester::Wait(_) => None,
+        };
+        net.into_iter().for_each(|net| self.net_broken(net, &Broken::KeepsCopy));
+    }
+
     /// Routes all answers and failures that the parts have, until there are no more.
     pub fn route(&mut self) {
         loop {
@@ -226,6 +236,10 @@ impl Parent {
             for outcome in self.services.outcomes() {
                 done = false;
                 self.answer(outcome);
+            }
+            for requester in self.services.kept_copies() {
+                done = false;
+                self.end_net_of(requester);
             }
             // After the answers, so that a session hears of a start before it hears of the end.
             for (StreamTag { session, tag }, status) in self.services.run_ends() {

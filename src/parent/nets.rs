@@ -32,7 +32,7 @@ use super::tokens::{NetToken, SessionToken};
 use crate::log;
 use crate::policy::{HostId, ServiceId};
 use crate::sys::bounded_calls::BoundedCalls;
-use crate::sys::gauges::Now;
+use crate::sys::gauges::{Now, OtherCopy};
 use crate::sys::shared::{Shared, Whose};
 use crate::sys::socket;
 use crate::wire::orders::{FromNet, ToNet};
@@ -157,6 +157,9 @@ impl Nets {
         let config = net.config.clone();
         cx.counters.orders += 1;
         ::log::trace!("net {}: {order:?}", net.child.pid);
+        if matches!(order, FromNet::Start { .. } | FromNet::AtPort { .. }) {
+            net.handed_over += 1;
+        }
         if fds.lost() {
             // The client's connection was closed with the descriptor that could not be received.
             cx.out_of_descriptors();
@@ -203,6 +206,11 @@ impl Nets {
                 Request::Done
             }
         }))
+    }
+
+    /// As [`net::Net::copy`].
+    pub fn copy(&self, token: NetToken, session: Option<SessionToken>) -> Option<OtherCopy> {
+        self.all.get(&token)?.copy(session)
     }
 
     /// Makes the calls that take the locks of sockets that this net process has, too.

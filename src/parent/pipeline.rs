@@ -5,7 +5,7 @@
 //! `ended`: the child is reaped, its place is free again, the log has its line.
 
 use super::addresses::Addresses;
-use super::arrival::{Arrival, Given, NetEnds, Requester, StartError, Who};
+use super::arrival::{Arrival, Given, NetEnds, Requester, StartError, StreamTag, Who};
 use super::backend::exec::Plan;
 use super::config::Config;
 use super::config::catalog::{Missing, Unprepared};
@@ -19,6 +19,7 @@ use super::tokens::NetToken;
 use crate::policy::{
     Backend, Busy, Facts, HostId, Peer, Permit, Reached, Refusal, Service, ServiceId,
 };
+use crate::sys::gauges::OtherCopy;
 use crate::sys::given_mark;
 use crate::sys::shared::{Shared, Whose};
 use crate::sys::spawn::{Passed, Stderr};
@@ -252,7 +253,8 @@ impl Parent {
         self.refuse(start.arrival, StartError::busy("processes", Some(text)));
     }
 
-    fn start_now(&mut self, DeferredStart { permit, plan, arrival: mut a }: DeferredStart) {
+    fn start_now(&mut self, DeferredStart { permit, mut plan, arrival: mut a }: DeferredStart) {
+        plan.must_be_closed(self.copy_of_net(&a));
         match self.connection(&mut a, &plan) {
             Ok(given) => {
                 if let Requester::Wait(port) = a.who.requester {
@@ -265,6 +267,18 @@ impl Parent {
                 self.services.release(permit);
                 self.refuse(a, error);
             }
+        }
+    }
+
+    /// What tells whether net has closed its copy of the client's own socket.
+    fn copy_of_net(&self, a: &Arrival) -> Option<OtherCopy> {
+        a.client.as_ref()?;
+        match a.who.requester {
+            Requester::Net(net) | Requester::Port(Some(net)) => self.nets.copy(net, None),
+            Requester::Session(StreamTag { session, .. }) => {
+                self.nets.copy(self.sessions.net_of(session)?, Some(session))
+            }
+            Requester::Port(None) | Requester::Wait(_) => None,
         }
     }
 

@@ -70,6 +70,8 @@ pub struct Services {
     freed: Vec<PortToken>,
     /// An internal service that has a port's socket itself was started as an older table has it.
     outdated: bool,
+    /// Those whose net process keeps a copy of the client's socket.
+    kept_copies: Vec<Requester>,
     pub refusals: Refusals,
     undelivered: Undelivered,
     interrupt: Interrupt,
@@ -86,6 +88,7 @@ impl Services {
             run_ends: RunEnds::new(),
             freed: Vec::new(),
             outdated: false,
+            kept_copies: Vec::new(),
             refusals: Refusals::default(),
             undelivered: Undelivered::default(),
             interrupt: Interrupt::new()?,
@@ -117,6 +120,12 @@ impl Services {
     /// Its start was decided, or waited for what decides, when a reload came.
     pub fn started_outdated(&mut self) -> bool {
         std::mem::take(&mut self.outdated)
+    }
+
+    /// The requesters since the last call whose net process does not close its copy of a client's
+    /// socket that it has handed over.
+    pub fn kept_copies(&mut self) -> Vec<Requester> {
+        std::mem::take(&mut self.kept_copies)
     }
 
     /// Decides whether an arrival may have its service, and takes its place among those that run.

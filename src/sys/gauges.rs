@@ -10,11 +10,15 @@ use std::cell::Cell;
 use std::ffi::c_void;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// Threads count in these by turns, so that hardly two write to one line of the processor's cache.
 const STRIPES: usize = 31;
+/// Places for the numbers of sessions that have closed their client's socket. One that has is taken
+/// for another one only if its socket stays open while so many others begin.
+const SESSIONS: usize = 1024;
 
 /// Bytes to services, and from them.
 #[derive(Debug)]
@@ -32,6 +36,8 @@ struct Page {
     multiplexed: AtomicU64,
     unreported: AtomicU64,
     empty: AtomicU64,
+    closed: AtomicU64,
+    sessions: [AtomicU64; SESSIONS],
 }
 
 const SIZE: usize = size_of::<Page>();
@@ -41,7 +47,29 @@ static OWN: OnceLock<&'static Page> = OnceLock::new();
 
 /// The numbers of another process.
 #[derive(Debug)]
-pub struct Gauges(*mut c_void);
+pub struct Gauges {
+    page: *mut c_void,
+    /// That process has ended.
+    ended: AtomicBool,
+}
+
+/// A client's socket that the process has handed over and closes then.
+#[derive(Debug, Clone, Copy)]
+pub enum HandedOver {
+    /// The loop's: so many had been before this one.
+    Loop(u64),
+    /// That of the session of this number.
+    Session(u64),
+}
+
+/// What tells whether the process has closed its copy of one that it has handed over. Until then
+/// no service may have it: the process that serves all clients could have to wait for that service
+/// when it closes the last copy.
+#[derive(Debug)]
+pub struct OtherCopy {
+    gauges: Rc<Gauges>,
+    of: HandedOver,
+}
 
 /// What they are now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -72,12 +100,22 @@ impl Gauges {
         check(unsafe { libc::ftruncate(fd.as_raw_fd(), SIZE as libc::off_t) })?;
         // SAFETY: F_ADD_SEALS takes an int.
         check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals) })?;
-        Ok((Gauges(map(fd.as_raw_fd(), libc::PROT_READ)?), fd))
+        let page = map(fd.as_raw_fd(), libc::PROT_READ)?;
+        Ok((Gauges { page, ended: AtomicBool::new(false) }, fd))
+    }
+
+    fn page(&self) -> &Page {
+        // SAFETY: it is mapped for as long as this exists, and has this size, which is sealed.
+        unsafe { &*self.page.cast::<Page>() }
+    }
+
+    /// The process has ended, and has nothing open any more.
+    pub fn has_ended(&self) {
+        self.ended.store(true, Ordering::Release);
     }
 
     pub fn now(&self) -> Now {
-        // SAFETY: it is mapped for as long as this exists, and has this size, which is sealed.
-        let page = unsafe { &*self.0.cast::<Page>() };
+        let page = self.page();
         let read = |n: &AtomicU64| n.load(Ordering::Relaxed);
         let sum = |of: fn(&Stripe) -> &AtomicU64| {
             page.stripes.iter().fold(0u64, |sum, stripe| sum.saturating_add(read(of(stripe))))
@@ -96,8 +134,28 @@ impl Gauges {
 impl Drop for Gauges {
     fn drop(&mut self) {
         // SAFETY: it was mapped with this size, and nothing refers to it any more.
-        unsafe { libc::munmap(self.0, SIZE) };
+        unsafe { libc::munmap(self.page, SIZE) };
     }
+}
+
+impl OtherCopy {
+    pub fn new(gauges: Rc<Gauges>, of: HandedOver) -> OtherCopy {
+        OtherCopy { gauges, of }
+    }
+
+    /// Is it closed? This makes no system call.
+    pub fn is_closed(&self) -> bool {
+        let page = self.gauges.page();
+        let closed = match self.of {
+            HandedOver::Loop(before) => page.closed.load(Ordering::Acquire) > before,
+            HandedOver::Session(n) => place(page, n).load(Ordering::Acquire) >= n,
+        };
+        closed || self.gauges.ended.load(Ordering::Acquire)
+    }
+}
+
+fn place(page: &Page, session: u64) -> &AtomicU64 {
+    &page.sessions[session as usize % SESSIONS]
 }
 
 fn map(fd: RawFd, rights: libc::c_int) -> io::Result<*mut c_void> {
@@ -150,6 +208,20 @@ pub fn unreported(n: u64) {
 pub fn asked_nothing() {
     if let Some(page) = OWN.get() {
         page.empty.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The loop has closed its copies of the first so many sockets that it has handed over.
+pub fn closed(n: u64) {
+    if let Some(page) = OWN.get() {
+        page.closed.store(n, Ordering::Release);
+    }
+}
+
+/// The session of this number has closed its copy of the socket that it has handed over.
+pub fn session_closed(number: u64) {
+    if let Some(page) = OWN.get() {
+        place(page, number).fetch_max(number, Ordering::Release);
     }
 }
 
@@ -208,6 +280,16 @@ mod tests {
         assert_eq!(gauges.now(), now);
         drop(session);
         assert_eq!(gauges.now().multiplexed, 0);
+        let gauges = Rc::new(gauges);
+        let of = |of| OtherCopy::new(gauges.clone(), of);
+        let loops = [0, 1, 2].map(|n| of(HandedOver::Loop(n)));
+        let sessions = [5, 6].map(|n| of(HandedOver::Session(n)));
+        closed(2);
+        session_closed(5);
+        assert_eq!(loops.each_ref().map(OtherCopy::is_closed), [true, true, false]);
+        assert_eq!(sessions.each_ref().map(OtherCopy::is_closed), [true, false]);
+        gauges.has_ended();
+        assert!(loops[2].is_closed() && sessions[1].is_closed());
         let (_, other) = super::super::pipe::ends().expect("a pipe");
         assert!(count_in(other).is_err(), "too small");
     }

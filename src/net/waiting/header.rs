@@ -86,9 +86,8 @@ impl Loop {
     }
 
     fn hand_back(&mut self, slot: Slot) {
-        let of = self.clients.get(slot).map(|client| client.peer);
+        let Some(of) = self.clients.get(slot).map(|client| client.peer) else { return };
         let Some((socket, addresses)) = self.detach(slot) else { return };
-        // If this cannot be sent, the connection ends.
-        self.send_order(&FromNet::AtPort { addresses }, of, &[socket.as_fd()]);
+        self.order_queue.request(&FromNet::AtPort { addresses }, of, socket);
     }
 }

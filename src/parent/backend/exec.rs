@@ -6,6 +6,7 @@ use crate::parent::addresses::Addresses;
 use crate::parent::arrival::{Arrival, Requester, StartError};
 use crate::parent::config::catalog::{Account, Prepared};
 use crate::policy::{Backend, ProgramSocket, Reached, Service};
+use crate::sys::gauges::OtherCopy;
 use crate::sys::identity::{Identity, effective_uid};
 use crate::sys::spawn::{BadWord, CList, Env, Instead, Launch, Passed, Stderr};
 use crate::wire::run::{Size, Terminal};
@@ -47,6 +48,8 @@ pub struct Plan {
     takes_rights: bool,
     /// It gets a client's own socket.
     is_given_client: bool,
+    /// Another process has that, too, and closes it.
+    other_copy: Option<OtherCopy>,
 }
 
 impl Plan {
@@ -89,7 +92,13 @@ impl Plan {
                 (_, Reached::AtPort | Reached::AtTlsPort) => Greets::ByBanners,
             },
             prepared,
+            other_copy: None,
         })
+    }
+
+    /// The service begins when this copy of the client's socket is closed.
+    pub fn must_be_closed(&mut self, copy: Option<OtherCopy>) {
+        self.other_copy = copy;
     }
 
     /// Is the connection given to a daemon, so that no process of its own is left?
@@ -135,6 +144,7 @@ impl Plan {
                 Greets::Not => b"",
             },
             connection: passed.map(|p| p.connection.as_fd()),
+            other_copy: self.other_copy.as_ref(),
             takes_rights: self.takes_rights,
             marks: self.is_given_client,
             errors: passed.and_then(|p| p.errors.as_ref()).map(AsFd::as_fd),

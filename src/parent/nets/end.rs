@@ -34,6 +34,7 @@ impl Nets {
             Broken::Closed => None,
             Broken::Forbidden => Some("a forbidden order"),
             Broken::Stuck => Some("an order to it cannot be delivered"),
+            Broken::KeepsCopy => Some("it keeps a client's socket that it has handed over"),
         };
         if let Some(what) = what {
             log::warn(&format!("net: pid {}: {what}; fived ends it", net.child.pid));

@@ -7,10 +7,11 @@ use crate::parent::context::Context;
 use crate::parent::descriptors::own;
 use crate::parent::nets::Nets;
 use crate::parent::tokens::NetToken;
-use crate::sys::gauges::{Gauges, Now};
+use crate::sys::gauges::Now;
 use crate::sys::process;
 use crate::wire::orders::ToNet;
 use std::os::fd::AsFd;
+use std::rc::Rc;
 
 impl Nets {
     /// Hands a new net process the page where it counts.
@@ -19,7 +20,7 @@ impl Nets {
             Ok((gauges, fd)) => {
                 self.tell(cx, token, &ToNet::Gauges, Some(fd.as_fd()));
                 if let Some(net) = self.all.get_mut(&token) {
-                    net.gauges = Some(gauges);
+                    net.gauges = Some(Rc::new(gauges));
                 }
             }
             Err(e) => {
@@ -31,7 +32,8 @@ impl Nets {
 
     /// A net process has ended: what it has counted stays counted.
     pub fn keep_counted(&mut self, cx: &mut Context, net: &Net) {
-        let last = net.gauges.as_ref().map_or(Now::default(), Gauges::now);
+        net.gauges.iter().for_each(|gauges| gauges.has_ended());
+        let last = net.gauges.as_ref().map_or(Now::default(), |gauges| gauges.now());
         let (to, from) = (self.ended.to, self.ended.from);
         self.ended.to = to.saturating_add(last.to);
         self.ended.from = from.saturating_add(last.from);
@@ -43,7 +45,7 @@ impl Nets {
     /// What all net processes count now, and what those had counted that have ended.
     pub fn gauges(&self) -> Now {
         let all = self.all.values().filter_map(|net| net.gauges.as_ref());
-        all.map(Gauges::now).fold(self.ended, |sum, n| Now {
+        all.map(|gauges| gauges.now()).fold(self.ended, |sum, n| Now {
             to: sum.to.saturating_add(n.to),
             from: sum.from.saturating_add(n.from),
             waiting: sum.waiting.saturating_add(n.waiting),

@@ -9,7 +9,7 @@ use crate::parent::listeners::Listeners;
 use crate::parent::tokens::{NetLogToken, SessionToken};
 use crate::policy::{HostId, ServiceId};
 use crate::sys::bounded_calls::BoundedCalls;
-use crate::sys::gauges::Gauges;
+use crate::sys::gauges::{Gauges, HandedOver, OtherCopy};
 use crate::sys::message::Fds;
 use crate::sys::shared::Shared;
 use crate::sys::spawn::{BadWord, CList, Child, Env, Launch, Stderr};
@@ -136,7 +136,9 @@ pub struct Net {
     /// Makes the calls that take the locks of sockets that this process has, too.
     pub calls: BoundedCalls,
     /// What it counts. None: there was no memory for that.
-    pub gauges: Option<Gauges>,
+    pub gauges: Option<Rc<Gauges>>,
+    /// How many clients' sockets its loop has handed over, each of which it closes then.
+    pub handed_over: u64,
 }
 
 impl Net {
@@ -160,7 +162,16 @@ impl Net {
             process: ProcessState::Running,
             calls,
             gauges: None,
+            handed_over: 0,
         }
+    }
+
+    /// What tells whether it has closed its copy of the client's socket that it has handed over
+    /// last, or of this session's. None: it does not count.
+    pub fn copy(&self, session: Option<SessionToken>) -> Option<OtherCopy> {
+        let before = HandedOver::Loop(self.handed_over.saturating_sub(1));
+        let of = session.map_or(before, |s| HandedOver::Session(s.number()));
+        self.gauges.clone().map(|gauges| OtherCopy::new(gauges, of))
     }
 
     /// Which orders it may give now.

@@ -11,7 +11,7 @@ use crate::parent::context::{Context, Timer};
 use crate::parent::lines;
 use crate::policy::{Backend, ServiceId, Ticket};
 use crate::sys::clock;
-use crate::sys::spawn::{Child, PendingStart};
+use crate::sys::spawn::{Child, PendingStart, Stage};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -36,6 +36,9 @@ impl Services {
         let (starting, result, mut rest) = cx.spawner.finish(start, reaped);
         let Starting { config, service, ticket, plan, mut net_ends, record, copies } = *starting;
         let launch = plan.launch(None);
+        if result.as_ref().is_err_and(|f| f.stage == Stage::OtherCopy) {
+            self.kept_copies.push(record.requester);
+        }
         let result = result.map_err(|f| not_started(f, &launch));
         net_ends.greeting = u32::try_from(launch.greeting.len()).unwrap_or(u32::MAX);
         let text = if record.reports_to.is_some() { plan.greeting().to_vec() } else { Vec::new() };
@@ -53,7 +56,9 @@ impl Services {
                 if let Requester::Session(stream) = record.requester {
                     self.running.counts.forget_early(stream);
                 }
-                let is_client = matches!(record.requester, Requester::Net(_) | Requester::Port(_));
+                // Of a session too, if it is the client's own.
+                let is_client = net_ends.connection.is_none()
+                    && !matches!(record.requester, Requester::Wait(_));
                 let client = rest.take().filter(|_| is_client);
                 let returned = Returned { client, net_ends, tells_end: false };
                 self.refused(cx, &config, service, &record, error, returned);

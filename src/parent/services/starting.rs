@@ -72,6 +72,10 @@ pub fn not_started(f: Failure, launch: &Launch) -> StartError {
         let text = format!("{}: it does not accept", launch.program.to_string_lossy());
         return StartError::busy("backlog", Some(text));
     }
+    if f.stage == Stage::OtherCopy {
+        let text = "the network process keeps a copy of the client's socket";
+        return StartError::busy("net", Some(text.into()));
+    }
     let busy = f.is_scarcity();
     let file = match f.stage {
         Stage::Chroot => launch.chroot,

@@ -34,7 +34,7 @@ impl Sessions {
         }
         let reason = match (why, &s.end_reason) {
             (Broken::Forbidden, _) => "nonsense",
-            (Broken::Stuck, _) => "system",
+            (Broken::Stuck | Broken::KeepsCopy, _) => "system",
             (Broken::Closed, Some(reason)) => reason,
             (Broken::Closed, None) => "closed",
         };

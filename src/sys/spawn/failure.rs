@@ -23,6 +23,8 @@ pub enum Stage {
     Directory,
     NoNewPrivs,
     Check,
+    /// The process that has handed over the connection keeps its own copy of it.
+    OtherCopy,
     /// What runs the program: a script's interpreter, a loader.
     Interpreter,
     Greeting,
@@ -54,6 +56,7 @@ impl Stage {
             Stage::Directory => "directory",
             Stage::NoNewPrivs => "no-new-privs",
             Stage::Check => "program",
+            Stage::OtherCopy => "other copy",
             Stage::Interpreter => "interpreter or loader",
             Stage::Greeting => "greeting",
             Stage::Exec => "exec",

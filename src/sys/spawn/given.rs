@@ -6,6 +6,7 @@
 use super::child::Order;
 use super::failure::{Fault, Stage, Step, step};
 use super::launch::{Launch, Stderr};
+use crate::sys::gauges::OtherCopy;
 use crate::sys::message::FDS_MAX;
 use std::ffi::c_int;
 use std::mem;
@@ -57,8 +58,15 @@ pub(super) fn take_places(o: &Order) -> Step {
     step(Stage::Descriptors, unsafe { syscall!(Sysno::close_range, first, u32::MAX, 0) })
 }
 
+/// How often, and after which pauses, the child looks whether another copy is closed: it is at the
+/// first look mostly, and within some microseconds where others let its owner run.
+const LOOKS: u32 = 2000;
+const YIELDS: u32 = 20;
+static PAUSE: libc::timespec = libc::timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+
 /// From here on nobody but the child has what it was given.
 pub(super) fn be_alone(o: &Order) -> Step {
+    o.launch.other_copy.map_or(Ok(()), wait_until_closed)?;
     let mut byte = 0u8;
     let (call, queue, flags) = (Sysno::recvfrom, first(o), libc::MSG_DONTWAIT);
     let (at, none) = (&raw mut byte, ptr::null::<u8>());
@@ -69,6 +77,23 @@ pub(super) fn be_alone(o: &Order) -> Step {
         }
         false => Ok(()),
     }
+}
+
+fn wait_until_closed(copy: &OtherCopy) -> Step {
+    for look in 0..LOOKS {
+        if copy.is_closed() {
+            return Ok(());
+        }
+        let none = ptr::null::<libc::timespec>();
+        // SAFETY: one timespec is read. Whatever the calls answer, the child looks again.
+        let _ = unsafe {
+            match look < YIELDS {
+                true => syscall!(Sysno::sched_yield),
+                false => syscall!(Sysno::nanosleep, &raw const PAUSE, none),
+            }
+        };
+    }
+    Err(Fault::new(Stage::OtherCopy, Errno::ETIMEDOUT))
 }
 
 fn is_any(o: &Order) -> bool {

@@ -1,5 +1,6 @@
 //! What is to be started, and all that it is to find.
 
+use super::super::gauges::OtherCopy;
 use super::super::identity::Identity;
 use super::super::local::Address;
 use super::super::message::Fds;
@@ -67,6 +68,9 @@ pub struct Launch<'a> {
     /// Becomes 0 and 1, and is made blocking; None: /dev/null does. With a greeting it must be a
     /// socket.
     pub connection: Option<BorrowedFd<'a>>,
+    /// Another process's copy of the connection, which must be closed before the program can have
+    /// it.
+    pub other_copy: Option<&'a OtherCopy>,
     /// Before the greeting the connection begins to take descriptors (`local::take_rights`). The
     /// child itself sees to that: it takes the socket's lock, which others may keep.
     pub takes_rights: bool,
@@ -106,6 +110,7 @@ impl<'a> Launch<'a> {
             check: None,
             greeting: b"",
             connection: None,
+            other_copy: None,
             takes_rights: false,
             marks: false,
             errors: None,
