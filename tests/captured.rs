@@ -924,6 +924,7 @@ for n, order in enumerate(sys.argv[3:]):
     if n:
         time.sleep(15)
     c, of_net = client(now)
+    counts_closed(drains)
     order = addressed(bytes.fromhex(order), of_net)
     own.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [of_net.fileno()]))])
     of_net.shutdown(socket.SHUT_RD)

@@ -91,8 +91,6 @@ pub struct OrderQueue {
     last_was_request: bool,
     most: usize,
     lost: Vec<Lost>,
-    /// How many clients' sockets the parent has got, and this process has closed.
-    closed: u64,
     /// Refusals that were dropped, and those of which orders tell that are held.
     unlogged: u64,
     held_refusals: u64,
@@ -113,7 +111,6 @@ impl OrderQueue {
             last_was_request: false,
             most: HELD_MAX.min(eighth),
             lost: Vec::new(),
-            closed: 0,
             unlogged: 0,
             held_refusals: 0,
             scarce: false,
@@ -158,10 +155,9 @@ impl OrderQueue {
     }
 
     /// This process has no copy any more of what it has sent with such an order.
-    fn has_closed(&mut self, kind: Kind) {
+    fn has_closed(&self, kind: Kind) {
         if matches!(kind, Kind::Start(_) | Kind::AtPort) {
-            self.closed += 1;
-            gauges::closed(self.closed);
+            gauges::closed();
         }
     }
 

@@ -211,10 +211,10 @@ pub fn asked_nothing() {
     }
 }
 
-/// The loop has closed its copies of the first so many sockets that it has handed over.
-pub fn closed(n: u64) {
+/// The loop has closed its copy of the next socket that it has handed over.
+pub fn closed() {
     if let Some(page) = OWN.get() {
-        page.closed.store(n, Ordering::Release);
+        page.closed.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -284,7 +284,8 @@ mod tests {
         let of = |of| OtherCopy::new(gauges.clone(), of);
         let loops = [0, 1, 2].map(|n| of(HandedOver::Loop(n)));
         let sessions = [5, 6].map(|n| of(HandedOver::Session(n)));
-        closed(2);
+        closed();
+        closed();
         session_closed(5);
         assert_eq!(loops.each_ref().map(OtherCopy::is_closed), [true, true, false]);
         assert_eq!(sessions.each_ref().map(OtherCopy::is_closed), [true, false]);

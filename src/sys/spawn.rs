@@ -69,7 +69,7 @@ use child::Order;
 use failure::Fault;
 use given::Given;
 use inherited::Inherited;
-use pending::{Begun, Finished};
+use pending::{Begun, Finished, discard};
 use slot::{Slot, low};
 use spare::{Demand, Maker, Spare};
 use std::cell::Cell;
@@ -178,10 +178,7 @@ impl Spawner {
             false => Err(FULL),
         };
         match begun {
-            Ok(begun) => {
-                discard(passed.into());
-                PendingStart::new(payload, Ok(begun))
-            }
+            Ok(begun) => PendingStart::new(payload, Ok(begun.with(passed.into()))),
             Err(f) => PendingStart::new(payload, Err((f, passed.into()))),
         }
     }
@@ -205,9 +202,9 @@ impl Spawner {
         (payload, result, rest)
     }
 
-    /// Others may have the place of a start that hangs: its child needs a stack and a queue alone.
+    /// Others may have the place of a start that hangs: its child needs its stack and its queue alone.
     pub fn free_place<T: 'static>(&mut self, start: &mut PendingStart<T>) {
-        if let Some(slot) = start.take_slot(&self.null) {
+        if let Some(slot) = start.take_slot() {
             self.add_free(slot);
         }
     }
@@ -287,14 +284,10 @@ impl Spawner {
         // One that connects the socket itself stays with our own table.
         let shares_table = matches!(launch.instead, Some(Instead::Connect(_)));
         let given = if shares_table {
-            Given::default()
+            Given::NOTHING
         } else {
             launch.connection.map_or(Ok(()), block)?;
-            let (given, all) = given::of(&mut launch);
-            if !all.is_empty() {
-                maker.slot().send(&all).map_err(Fault::at(Stage::Descriptors))?;
-            }
-            given
+            Given::send(&mut launch, maker.slot()).map_err(Fault::at(Stage::Descriptors))?
         };
         let queue = maker.slot().fd();
         let mut groups = launch.identity.map_or_else(Vec::new, |i| i.groups.clone());
@@ -306,10 +299,10 @@ impl Spawner {
             groups,
             null: self.null.as_raw_fd(),
             queue,
+            queue_now: Cell::new(queue),
             given,
             has_own_table: AtomicBool::new(false),
-            // Not negative: a descriptor.
-            above: given::PLACES.max(queue as u32 + 1),
+            above: given.above(queue),
             nofile: process::nofile_before(),
             prepared: matches!(maker, Maker::Spare(_)),
             greeted: Cell::new(false),
@@ -322,13 +315,6 @@ impl Spawner {
         self.free.push(slot);
         // The child copies the table up to its own place.
         self.free.sort_unstable_by_key(|s| std::cmp::Reverse(s.fd()));
-    }
-}
-
-/// Closes copies that are not the last ones.
-fn discard(mut fds: Fds) {
-    while let Some(mut copy) = fds.take() {
-        copy.is_of_nobody();
     }
 }
 

@@ -6,13 +6,13 @@
 use super::child::Order;
 use super::failure::{Fault, Stage, Step, step};
 use super::launch::{Launch, Stderr};
+use super::slot::Slot;
 use crate::sys::gauges::OtherCopy;
 use crate::sys::message::FDS_MAX;
 use std::ffi::c_int;
-use std::mem;
-use std::os::fd::{BorrowedFd, RawFd};
-use std::ptr;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::Ordering;
+use std::{io, mem, ptr};
 use syscalls::{Errno, Sysno, syscall};
 
 /// All of a program's descriptors, and the queue, have lower numbers than this. What is received
@@ -23,13 +23,44 @@ pub(super) const PLACES: u32 = 6;
 const HEAD: usize = 16;
 const CONTROL: usize = HEAD + FDS_MAX * size_of::<c_int>();
 
-/// Which ones: the connection, the standard error, the extra and the second one.
-pub(super) type Given = [bool; FDS_MAX];
+/// Something for each of them: the connection, the standard error, the extra and the second one.
+type Each<T> = [T; FDS_MAX];
 
-/// Takes them out of a launch.
-pub(super) fn of<'a>(l: &mut Launch<'a>) -> (Given, Vec<BorrowedFd<'a>>) {
-    let all = [l.connection.take(), l.errors.take(), l.extra.take(), l.second.take()];
-    (all.map(|fd| fd.is_some()), all.into_iter().flatten().collect())
+/// Where they are.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Given {
+    /// In the queue, those that there are.
+    Queued(Each<bool>),
+    /// In this process's table, which has them until the start is over: too many descriptors of its
+    /// user are on their way through sockets (unix(7), ETOOMANYREFS), perhaps of other processes.
+    Here(Each<Option<RawFd>>),
+}
+
+impl Given {
+    /// Of a child that gets nothing.
+    pub const NOTHING: Given = Given::Queued([false; FDS_MAX]);
+
+    /// Sends those of a launch, which then has them no more.
+    pub fn send(l: &mut Launch, slot: &Slot) -> io::Result<Given> {
+        let each = [l.connection.take(), l.errors.take(), l.extra.take(), l.second.take()];
+        let all: Vec<BorrowedFd> = each.into_iter().flatten().collect();
+        match if all.is_empty() { Ok(()) } else { slot.send(&all) } {
+            Err(e) if e.raw_os_error() == Some(libc::ETOOMANYREFS) => {
+                Ok(Given::Here(each.map(|fd| fd.map(|fd| fd.as_raw_fd()))))
+            }
+            sent => sent.map(|()| Given::Queued(each.map(|fd| fd.is_some()))),
+        }
+    }
+
+    /// Descriptors from here on are not the child's. `queue`: where the child receives.
+    pub fn above(&self, queue: RawFd) -> u32 {
+        let last = match self {
+            Given::Queued(_) => queue,
+            Given::Here(each) => each.iter().flatten().copied().fold(queue, RawFd::max),
+        };
+        // Not negative: a descriptor.
+        PLACES.max(last as u32 + 1)
+    }
 }
 
 /// Leaves the shared table, then puts everything into its place.
@@ -47,13 +78,20 @@ pub(super) fn take_places(o: &Order) -> Step {
         Stderr::Null => duplicate(o.null, 2, 0)?,
         Stderr::Ours => {}
     }
-    let mut first = first(o);
-    if o.queue != first && is_any(o) {
-        duplicate(o.queue, first, libc::O_CLOEXEC)?;
+    let mut first = match (extra, second) {
+        (_, Some(_)) => 5,
+        (Some(_), None) => 4,
+        (None, None) => 3,
+    };
+    if is_queued(o) {
+        if o.queue != first {
+            duplicate(o.queue, first, libc::O_CLOEXEC)?;
+        }
+        o.queue_now.set(first);
+        first += 1;
     }
     extra.map_or(Ok(()), |fd| duplicate(fd, 3, 0))?;
     second.map_or(Ok(()), |fd| duplicate(fd, 4, 0))?;
-    first += RawFd::from(is_any(o));
     // SAFETY: no memory is handed over.
     step(Stage::Descriptors, unsafe { syscall!(Sysno::close_range, first, u32::MAX, 0) })
 }
@@ -68,9 +106,9 @@ static PAUSE: libc::timespec = libc::timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 pub(super) fn be_alone(o: &Order) -> Step {
     o.launch.other_copy.map_or(Ok(()), wait_until_closed)?;
     let mut byte = 0u8;
-    let (call, queue, flags) = (Sysno::recvfrom, first(o), libc::MSG_DONTWAIT);
+    let (call, queue, flags) = (Sysno::recvfrom, o.queue_now.get(), libc::MSG_DONTWAIT);
     let (at, none) = (&raw mut byte, ptr::null::<u8>());
-    match is_any(o) {
+    match is_queued(o) {
         // SAFETY: one byte is written.
         true => {
             step(Stage::Descriptors, unsafe { syscall!(call, queue, at, 1, flags, none, none) })
@@ -96,17 +134,8 @@ fn wait_until_closed(copy: &OtherCopy) -> Step {
     Err(Fault::new(Stage::OtherCopy, Errno::ETIMEDOUT))
 }
 
-fn is_any(o: &Order) -> bool {
-    o.given.contains(&true)
-}
-
-/// The lowest number that no place has: the queue's, until exec closes it.
-fn first(o: &Order) -> RawFd {
-    match o.given {
-        [_, _, _, true] => 5,
-        [_, _, true, _] => 4,
-        _ => 3,
-    }
+fn is_queued(o: &Order) -> bool {
+    matches!(o.given, Given::Queued(each) if each.contains(&true))
 }
 
 fn duplicate(from: RawFd, to: RawFd, flags: c_int) -> Step {
@@ -114,10 +143,14 @@ fn duplicate(from: RawFd, to: RawFd, flags: c_int) -> Step {
     step(Stage::Descriptors, unsafe { syscall!(Sysno::dup3, from, to, flags) })
 }
 
-/// Receives what is given, and leaves it in the queue.
-fn receive(o: &Order) -> Result<[Option<RawFd>; FDS_MAX], Fault> {
+/// What is given. It stays in the queue.
+fn receive(o: &Order) -> Result<Each<Option<RawFd>>, Fault> {
+    let given = match o.given {
+        Given::Here(each) => return high_all(each),
+        Given::Queued(each) => each,
+    };
     let mut all = [None; FDS_MAX];
-    if !is_any(o) {
+    if !is_queued(o) {
         return Ok(all);
     }
     let (mut byte, mut control) = (0u8, [0u64; CONTROL / 8]);
@@ -135,24 +168,23 @@ fn receive(o: &Order) -> Result<[Option<RawFd>; FDS_MAX], Fault> {
         return Err(Fault::new(Stage::Descriptors, Errno::EMFILE));
     }
     let (first, mut at) = (control.as_ptr().cast::<c_int>(), HEAD / size_of::<c_int>());
-    for (place, _) in all.iter_mut().zip(o.given).filter(|(_, given)| *given) {
+    for (place, _) in all.iter_mut().zip(given).filter(|(_, given)| *given) {
         // SAFETY: the kernel has written as many as were sent, after the head; there is room for
         // FDS_MAX.
-        *place = Some(high(unsafe { first.add(at).read() })?);
+        *place = Some(unsafe { first.add(at).read() });
         at += 1;
     }
-    Ok(all)
+    high_all(all)
 }
 
-/// The descriptor, or a copy of it that is out of the places' way. It has a high number already,
-/// but where somebody has closed what this process had from its beginning.
-fn high(fd: RawFd) -> Result<RawFd, Fault> {
-    if fd as u32 >= PLACES {
-        return Ok(fd);
-    }
+/// The descriptors, or copies of them that are out of the places' way. They have high numbers
+/// already, but where somebody has closed what this process had from its beginning.
+fn high_all(mut all: Each<Option<RawFd>>) -> Result<Each<Option<RawFd>>, Fault> {
     let call = Sysno::fcntl;
-    // SAFETY: no memory is handed over.
-    unsafe { syscall!(call, fd, libc::F_DUPFD_CLOEXEC, PLACES) }
-        .map(|copy| copy as RawFd)
-        .map_err(|e| Fault::new(Stage::Descriptors, e))
+    for fd in all.iter_mut().flatten().filter(|fd| (**fd as u32) < PLACES) {
+        // SAFETY: no memory is handed over.
+        let copy = unsafe { syscall!(call, *fd, libc::F_DUPFD_CLOEXEC, PLACES) };
+        *fd = copy.map_err(|e| Fault::new(Stage::Descriptors, e))? as RawFd;
+    }
+    Ok(all)
 }

@@ -4,12 +4,12 @@ use super::child::Order;
 use super::entry;
 use super::failure::{Failure, Fault, Stage};
 use super::gate::Gate;
+use super::given::Given;
 use super::running::Child;
 use super::slot::{Place, Slot};
 use crate::sys::message::Fds;
 use crate::sys::process;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -53,6 +53,8 @@ pub(super) struct Begun {
     place: Option<Place>,
     /// From a Box; the child's alone until it has left.
     order: *mut Order<'static>,
+    /// What was passed to the child, if it is not in the queue.
+    here: Fds,
     /// From a Box; shared with the child.
     gate: *mut Gate,
     pid: i32,
@@ -118,9 +120,9 @@ impl<T: 'static> PendingStart<T> {
     }
 
     /// Its place, which another start may have. None: it has none, or needs it.
-    pub(super) fn take_slot(&mut self, null: &OwnedFd) -> Option<Slot> {
+    pub(super) fn take_slot(&mut self) -> Option<Slot> {
         match &mut self.state {
-            State::Begun(a) if a.is_ours() => a.take_slot(null),
+            State::Begun(a) if a.is_ours() => a.take_slot(),
             _ => None,
         }
     }
@@ -238,7 +240,17 @@ impl Begun {
     pub fn new(slot: Slot, order: *mut Order<'static>, gate: *mut Gate, pid: i32) -> Begun {
         let (place, begun) = (Some(Place::Slot(slot)), Instant::now());
         let (looked, looks, late, killed) = (begun, 0, false, false);
-        Begun { place, order, gate, pid, begun, looked, looks, late, killed }
+        Begun { place, order, here: Fds::default(), gate, pid, begun, looked, looks, late, killed }
+    }
+
+    /// This was passed to it: what it has in its queue is closed here.
+    pub fn with(mut self, passed: Fds) -> Begun {
+        // SAFETY: it lives as long as this does, and of this the child only reads.
+        match unsafe { &(*self.order).given } {
+            Given::Queued(_) => discard(passed),
+            Given::Here(_) => self.here = passed,
+        }
+        self
     }
 
     fn gate(&self) -> &Gate {
@@ -328,9 +340,16 @@ impl Begun {
                 Err(Failure { stage: f.stage, errno: f.errno, greeted: order.greeted.get() })
             }
         };
-        let rest = match (&result, &self.place) {
-            (Err(_), Some(place)) => place.rest(),
-            _ => Fds::default(),
+        let here = std::mem::take(&mut self.here);
+        let rest = match (&result, &self.place, here.count()) {
+            (Err(_), Some(place), Some(0)) => place.rest(),
+            (Err(_), ..) => here,
+            (Ok(_), ..) => {
+                // Whoever has it now may keep this waiting; but its client waits for its end, and
+                // no other process can close it as long as none can be sent.
+                discard(here);
+                Fds::default()
+            }
         };
         let slot = match self.place {
             Some(Place::Slot(slot)) => Some(slot),
@@ -340,14 +359,14 @@ impl Begun {
     }
 
     /// Gives up what others can use, once the child has a descriptor table of its own.
-    fn take_slot(&mut self, null: &OwnedFd) -> Option<Slot> {
+    fn take_slot(&mut self) -> Option<Slot> {
         // SAFETY: it lives as long as this does, and of this the child only reads.
         let order = unsafe { &(*self.order) };
         if !order.has_own_table.load(Ordering::Acquire) {
             return None;
         }
         match self.place.take() {
-            Some(Place::Slot(slot)) => match slot.split(null) {
+            Some(Place::Slot(slot)) => match slot.split() {
                 Ok((slot, apart)) => {
                     self.place = Some(Place::Apart(apart));
                     Some(slot)
@@ -362,6 +381,13 @@ impl Begun {
                 None
             }
         }
+    }
+}
+
+/// Closes copies that are not the last ones, but in the case that [`Begun::finish`] names.
+pub(super) fn discard(mut fds: Fds) {
+    while let Some(mut copy) = fds.take() {
+        copy.is_of_nobody();
     }
 }
 

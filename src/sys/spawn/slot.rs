@@ -13,14 +13,13 @@ use crate::sys::{check, socket};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-/// A start's own place and stack.
+/// A start's own queue and stack.
 #[derive(Debug)]
 pub(super) struct Slot {
-    /// A reserved low descriptor: the child's end of the queue. Until the first start here it leads
-    /// to /dev/null.
+    /// A reserved low descriptor: the child's end of the queue.
     fd: OwnedFd,
     /// Our end.
-    sender: Option<OwnedFd>,
+    sender: OwnedFd,
     pub stack: Stack,
 }
 
@@ -31,17 +30,21 @@ pub(super) enum Place {
     Apart(Apart),
 }
 
-/// What a start keeps whose slot another one has: its stack, and both ends of its queue.
+/// What a start keeps whose slot another one has: its stack, and its queue.
 #[derive(Debug)]
 pub(super) struct Apart {
     #[expect(dead_code, reason = "the child is on it")]
     stack: Stack,
-    queue: Option<(OwnedFd, OwnedFd)>,
+    receiver: OwnedFd,
+    _sender: OwnedFd,
 }
 
 impl Slot {
+    /// `fd`: a low descriptor, which it takes over.
     pub fn new(fd: OwnedFd) -> io::Result<Slot> {
-        Ok(Slot { fd, sender: None, stack: Stack::new()? })
+        let (stack, (sender, receiver)) = (Stack::new()?, socket::seqpacket()?);
+        duplicate(&receiver, &fd)?;
+        Ok(Slot { fd, sender, stack })
     }
 
     /// Where the child receives them.
@@ -50,38 +53,29 @@ impl Slot {
     }
 
     /// Sends descriptors to the child: [`message::FDS_MAX`] at most.
-    pub fn send(&mut self, all: &[BorrowedFd]) -> io::Result<()> {
-        let sender = match self.sender.take() {
-            Some(sender) => sender,
-            None => {
-                let (sender, receiver) = socket::seqpacket()?;
-                duplicate(receiver.as_raw_fd(), self.fd())?;
-                sender
-            }
-        };
-        message::send(self.sender.insert(sender).as_fd(), &[1], all)
+    pub fn send(&self, all: &[BorrowedFd]) -> io::Result<()> {
+        message::send(self.sender.as_fd(), &[1], all)
     }
 
-    /// A slot for another start, with a stack of its own, and what the start here keeps. Err: the
-    /// system lacks something, and nothing has changed.
-    pub fn split(self, null: &OwnedFd) -> Result<(Slot, Apart), Slot> {
-        let Ok((new, receiver)) = self.parts(null) else { return Err(self) };
+    /// A slot for another start, with a queue and a stack of its own, and what the start here
+    /// keeps. Err: the system lacks something, and nothing has changed.
+    pub fn split(self) -> Result<(Slot, Apart), Slot> {
+        let Ok((new, receiver, queue)) = self.parts() else { return Err(self) };
         let Slot { fd, sender, stack } = self;
-        let queue = sender.zip(receiver);
-        Ok((Slot { fd, sender: None, stack: new }, Apart { stack, queue }))
+        Ok((Slot { fd, sender: queue, stack: new }, Apart { stack, receiver, _sender: sender }))
+    }
+
+    /// A new stack, our end of the queue elsewhere, and the sending end of a new one.
+    fn parts(&self) -> io::Result<(Stack, OwnedFd, OwnedFd)> {
+        let (new, (sender, receiver)) = (Stack::new()?, socket::seqpacket()?);
+        let old = self.fd.try_clone()?;
+        duplicate(&receiver, &self.fd)?;
+        Ok((new, old, sender))
     }
 
     /// What the child has not taken out of the queue, and will not.
     pub fn rest(&self) -> Fds {
-        rest(self.sender.as_ref().map(|_| &self.fd))
-    }
-
-    /// A new stack, and the child's end of the queue elsewhere.
-    fn parts(&self, null: &OwnedFd) -> io::Result<(Stack, Option<OwnedFd>)> {
-        let new = Stack::new()?;
-        let receiver = self.sender.as_ref().map(|_| low(&self.fd)).transpose()?;
-        duplicate(null.as_raw_fd(), self.fd())?;
-        Ok((new, receiver))
+        rest(&self.fd)
     }
 }
 
@@ -90,15 +84,14 @@ impl Place {
     pub fn rest(&self) -> Fds {
         match self {
             Place::Slot(slot) => slot.rest(),
-            Place::Apart(apart) => rest(apart.queue.as_ref().map(|(_, receiver)| receiver)),
+            Place::Apart(apart) => rest(&apart.receiver),
         }
     }
 }
 
-fn rest(end: Option<&OwnedFd>) -> Fds {
+fn rest(queue: &OwnedFd) -> Fds {
     // An error: nothing is left.
-    let received = end.and_then(|end| message::receive(end.as_fd(), &mut [0; 1]).ok());
-    received.map(|(_, fds)| fds).unwrap_or_default()
+    message::receive(queue.as_fd(), &mut [0; 1]).map(|(_, fds)| fds).unwrap_or_default()
 }
 
 /// The lowest free descriptor above the standard ones.
@@ -110,7 +103,7 @@ pub(super) fn low(fd: &OwnedFd) -> io::Result<OwnedFd> {
 }
 
 /// Makes `to`, a descriptor that is reserved here, lead to what `from` leads to.
-fn duplicate(from: RawFd, to: RawFd) -> io::Result<()> {
+fn duplicate(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
     // SAFETY: `to` is a slot of ours, so nobody else's descriptor is closed by it.
-    check(unsafe { libc::dup3(from, to, libc::O_CLOEXEC) }).map(drop)
+    check(unsafe { libc::dup3(from.as_raw_fd(), to.as_raw_fd(), libc::O_CLOEXEC) }).map(drop)
 }
