@@ -649,6 +649,41 @@ fn times_have_units() {
     );
 }
 
+#[test]
+fn no_number_has_a_plus_sign() {
+    let conf = format!(
+        "listen = +1\nlogin_tries = +3\nlisten_mode = +666\nmax_lost = +1\nkeepalive = +5\n{ROW} \
+         instances = +5\n per_source = +1\n cps = +5 +1\n max_load = +2.5\n nice = +1\n umask = +22\n \
+         rlimit_as = +64M\n rlimit_files = +9\n backlog = +5\n only_from = 10.0.0.0/+8\n\
+         b stream tcp nowait.+5 @USER@ /bin/cat\nc stream tcp nowait/+5 @USER@ /bin/cat\n"
+    );
+    mistakes(
+        &conf,
+        &[
+            (1, "listen"),
+            (2, "login_tries"),
+            (3, "listen_mode"),
+            (4, "max_lost"),
+            (5, "keepalive"),
+            (7, "instances"),
+            (8, "per_source"),
+            (9, "cps"),
+            (9, "cps"),
+            (10, "max_load"),
+            (11, "nice"),
+            (12, "umask"),
+            (13, "rlimit_as"),
+            (14, "rlimit_files"),
+            (15, "backlog"),
+            (16, "only_from"),
+            (17, "nowait.+5"),
+            (18, "nowait/+5"),
+        ],
+    );
+    // What is no number may be a name of services(5).
+    mistakes(&format!("{ROW} port = +80\n"), &[(2, "port")]);
+}
+
 /// A mistake hides no other: not in its line, not in its row, not in its file.
 #[test]
 fn a_mistake_hides_no_other() {

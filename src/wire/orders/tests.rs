@@ -8,6 +8,7 @@ use crate::wire::run::{Size, Status, Terminal, Way};
 use crate::wire::signing::{FromKeys, ToKeys};
 use proptest::prelude::*;
 use std::fmt::Debug;
+use std::time::Duration;
 
 fn there_and_back<M: Message + PartialEq + Debug>(m: M) {
     let rows: Vec<_> = M::ROWS.iter().filter(|row| row.kind == m.raw().kind).collect();

@@ -7,7 +7,7 @@ use super::super::builder::Builder;
 use super::super::entry::Operator;
 use super::super::nearest::nearest;
 use super::super::parse::{UNLIMITED, variable};
-use super::attributes::{ATTRIBUTES, Attribute, Becomes, Occurs, Stands, Words, find};
+use super::attributes::{ATTRIBUTES, Attribute, Becomes, Occurs, Stands, Words, find, unsigned};
 use super::blocks::{self, Block};
 use super::draft::{Draft, Value};
 use super::etc::Etc;
@@ -82,6 +82,7 @@ impl<'a, 'b> Lines<'a, 'b> {
                 None
             }
             Becomes::Same => Some(pair.words.clone()),
+            Becomes::Number => Some(words.iter().map(|w| unsigned(w).into()).collect()),
             Becomes::Hours => Some(self.hours(pair)),
             Becomes::Log => Some(self.log(pair, operator)),
             Becomes::Clients => {
@@ -141,10 +142,11 @@ impl<'a, 'b> Lines<'a, 'b> {
     fn cps(&mut self, pair: &Pair, words: &[&str]) -> Vec<String> {
         let what = "clients above the rate are refused; xinetd closes the port instead";
         self.differs(pair, "cps", what);
-        match words {
+        let words: Vec<&str> = words.iter().map(|w| unsigned(w)).collect();
+        match words[..] {
             ["0", _] => vec![UNLIMITED.into()],
-            [rate, "0"] => vec![(*rate).into(), "1".into()],
-            _ => pair.words.clone(),
+            [rate, "0"] => vec![rate.into(), "1".into()],
+            _ => words.iter().map(|w| w.to_string()).collect(),
         }
     }
 
