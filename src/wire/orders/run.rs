@@ -38,7 +38,8 @@ impl Extras {
         let flags = flags.iter().rev().fold(0, |n, flag| n << 1 | u64::from(*flag));
         let greeting = u64::from(self.greeting).min((1 << GREETING) - 1);
         // 40 bits are 34 years since the system was started.
-        let ends_at = self.ends_at.map_or(0, |at| u64::try_from(at.as_millis()).unwrap_or(u64::MAX));
+        let ends_at =
+            self.ends_at.map_or(0, |at| u64::try_from(at.as_millis()).unwrap_or(u64::MAX));
         flags | greeting << FLAGS | ends_at.min((1 << ENDS_AT) - 1) << (FLAGS + GREETING)
     }
 
