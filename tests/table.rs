@@ -1075,3 +1075,40 @@ fn a_program_may_be_called_tcpmux() {
     assert!(line.contains(" refused "), "{line}");
     d.wait_log("tcpmux: expected no row of tcpmux, which fived itself is, found one");
 }
+
+/// Lines that say something else than whoever wrote them means, as far as can be seen.
+#[test]
+fn what_may_be_meant_otherwise_is_a_warning() {
+    for (conf, line, word, what) in [
+        ("listen = 127.0.0.1:7\nlisten = [::1]:7\n", 2, "listen", "`listen +=` adds to it"),
+        (
+            "instances = 7\ninstances = 8\n",
+            2,
+            "instances",
+            "takes the place of the value of line 1",
+        ),
+        (
+            "@ROW@ cps = 7\n nice = 2\n cps = 8\n",
+            4,
+            "cps",
+            "takes the place of the value of line 2",
+        ),
+        ("@ROW@ only_from = ::1\n only_from = 10.1.2.3\n", 3, "only_from", "`only_from +=` adds"),
+        ("@ROW@ instances 5\n", 2, "instances", "`instances = VALUE`"),
+        ("@ROW@ b stream tcp nowait @USER@ /bin/cat cat\n", 2, "b", "a row is not indented"),
+    ] {
+        let (code, _, err) = Place::new().fived(&conf.replace("@ROW@", ROW), &["-t"]);
+        let wanted = format!(":{line}: {word}: ");
+        assert!(code == 0 && err.lines().count() <= 2, "{conf}: {err}");
+        assert!(err.lines().any(|l| l.contains(&wanted) && l.contains(what)), "{conf}: {err}");
+    }
+    // What no other place says is no matter for a warning.
+    let fine = format!(
+        "instances = 7\nlisten = 127.0.0.1:7\nlisten += [::1]:7\n{ROW} instances = 8\n 'instances' 5\n\
+         [one]\ninstances = 9\n{ROW}[two]\ninstances = 9\n{ROW}"
+    );
+    let (code, _, err) = Place::new().fived(&fine, &["-t"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    mistakes(&format!("{ROW} disable yes\n"), &[(2, "disable")]);
+    mistakes("listen 127.0.0.1:7\n", &[(1, "listen")]);
+}

@@ -63,8 +63,8 @@ impl<T> Stream<T> {
         self.run.as_ref().is_none_or(|run| run.may_finish())
     }
 
-    /// All that the service has sent was passed on, and with that the stream ends. A server that was
-    /// running already may still read: where it did not get all of the input, it sees its
+    /// All that the service has sent was passed on, and with that the stream ends. A server that
+    /// was running already may still read: where it did not get all of the input, it sees its
     /// connection break, so that it does not take what it has for all.
     pub(in crate::link) fn end_with_output(&self) {
         let had_all = self.is_done() || self.run.as_ref().is_none_or(|run| run.had_input());
