@@ -155,7 +155,10 @@ fn cps(written: &Written) -> Result<Option<(u32, u32)>, Vec<Wrong>> {
     const RATE: &str = "RATE, RATE SECONDS or UNLIMITED";
     let rate = |w: &str| {
         let n = plain(w).filter(|&n: &u32| n > 0);
-        n.ok_or_else(|| Wrong::expected(RATE, w))
+        n.ok_or_else(|| match plain(w) {
+            Some(0_u32) => Wrong::expected("a rate from 1 or UNLIMITED", w),
+            _ => Wrong::expected(RATE, w),
+        })
     };
     match written.words {
         [w] if unlimited(w) => Ok(None),

@@ -152,8 +152,8 @@ impl FivedReader<'_, '_> {
             let what = "expected a row, or a setting with blanks around its =, found neither";
             return self.wrong(line, &first.text, what);
         }
-        if words.len() < 6 && names().any(|name| first.is(name)) {
-            let name = &first.text;
+        let name = first.text.trim_end_matches(':');
+        if words.len() < 6 && !first.quoted && names().any(|n| n == name) {
             let what =
                 format!("expected `{name} = VALUE`, or a row of at least six words, found neither");
             return self.wrong(line, name, what);

@@ -148,7 +148,11 @@ pub fn limit(word: &str) -> Result<Option<u32>, Wrong> {
         return Ok(None);
     }
     let n = plain(word).filter(|&n: &u32| n > 0);
-    n.map(Some).ok_or_else(|| Wrong::expected("a number or UNLIMITED", word))
+    let what = match plain(word) {
+        Some(0_u32) => "a number from 1 or UNLIMITED",
+        _ => "a number or UNLIMITED",
+    };
+    n.map(Some).ok_or_else(|| Wrong::expected(what, word))
 }
 
 /// The name of a variable of the environment.
