@@ -925,7 +925,7 @@ fn what_a_row_lacks_is_told_at_the_line_that_names_it() {
         // Below the other root.
         (
             rows(" chroot = /etc\n directory = /etc\n"),
-            vec![(6, format!("directory: /etc: {gone}"))],
+            vec![(6, format!("directory: /etc: in /etc: {gone}"))],
         ),
         (rows(" directory = /tmp\n"), vec![]),
     ] {
