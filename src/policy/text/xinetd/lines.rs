@@ -5,6 +5,7 @@ use super::super::super::hours::Hours;
 use super::super::assigned::Pair;
 use super::super::builder::Builder;
 use super::super::entry::Operator;
+use super::super::mistake::LINE_LEFT_OUT;
 use super::super::nearest::nearest;
 use super::super::parse::{UNLIMITED, variable};
 use super::attributes::{ATTRIBUTES, Attribute, Becomes, Occurs, Stands, Words, find, unsigned};
@@ -61,7 +62,7 @@ impl<'a, 'b> Lines<'a, 'b> {
     }
 
     fn ignored(&mut self, pair: &Pair, what: String) {
-        let what = format!("{what}: the line is left out");
+        let what = what + LINE_LEFT_OUT;
         self.remarks.push(Kind::Ignored, pair.line, &pair.name, what);
     }
 
