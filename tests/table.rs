@@ -1112,3 +1112,14 @@ fn what_may_be_meant_otherwise_is_a_warning() {
     mistakes(&format!("{ROW} disable yes\n"), &[(2, "disable")]);
     mistakes("listen 127.0.0.1:7\n", &[(1, "listen")]);
 }
+
+/// A carriage return, which a terminal obeys, is all that is wrong with many a script.
+#[test]
+fn control_characters_are_shown_and_not_obeyed() {
+    let place = Place::new();
+    let script = place.write("script", "#!/bin/sh\r\necho \u{1b}[2J\n", 0o755);
+    let conf = format!("x stream tcp nowait @USER@ {script} x\n");
+    let (code, _, err) = place.fived(&conf, &["-t"]);
+    assert!(code == 0 && err.contains(": /bin/sh\\r: No such file"), "{err:?}");
+    assert!(!err.contains('\r'), "{err:?}");
+}
