@@ -133,3 +133,15 @@ fn plain_tcp_where_multipath_is_not_wanted() {
     let d = Daemon::with(&format!("mptcp = no\n{CONF}")).start();
     same(d.ask("hello\r\n"), HELLO);
 }
+
+/// The kernel says no more than that the argument is invalid.
+#[test]
+fn a_link_local_address_needs_an_interface() {
+    let row = "echo stream tcp nowait @USER@ internal\n";
+    let (code, err) = Daemon::with(row).listen("[fe80::fd:1]:0").fails();
+    assert!(code == 111 && err.contains("needs the number of its interface"), "{err}");
+    let (code, err) = Daemon::with(&format!("{row} port = [fe80::fd:1]:7\n")).fails();
+    assert!(code == 111 && err.contains("can be given in `listen` alone"), "{err}");
+    let (code, err) = Daemon::with(&format!("{row} port = [fe80::fd:1%lo]:7\n")).fails();
+    assert!(code == 1 && err.contains("the address without an interface"), "{err}");
+}

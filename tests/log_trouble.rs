@@ -132,7 +132,8 @@ fn syslog_is_told_which_lines_are_warnings() {
                 break;
             }
         }
-        assert_eq!(warnings, 1);
+        // That there was no syslog at the start, and the mistake.
+        assert_eq!(warnings, 2);
     }
 }
 
@@ -177,4 +178,13 @@ fn a_syslog_that_comes_and_goes_holds_up_nobody_and_each_line_is_there_or_counte
             "{n} requests answered while syslog came, went and did not read, {there} lines came, {lost} were lost and counted"
         ),
     );
+}
+
+/// Nobody would hear of it in the log.
+#[test]
+fn a_syslog_that_is_not_there_is_a_warning() {
+    let (code, out, err) = Place::new().fived("log_type = SYSLOG daemon\n", &["-t"]);
+    assert_eq!((code, out.as_str()), (0, "configuration OK\n"));
+    let missing = err.contains(":1: log_type: /dev/log: No such file or directory");
+    assert_eq!(missing, !std::path::Path::new("/dev/log").exists(), "{err}");
 }

@@ -898,3 +898,24 @@ fn a_client_that_has_gone_has_no_stream() {
         c.expect(GO).expect("hi");
     }
 }
+
+/// For RUN it is no end in order: nobody learns that the service has ended with 0.
+#[test]
+fn who_is_served_by_run_is_told_no_status_when_the_time_is_over() {
+    let rows = row("short", "alice", " server_timeout = 1\n");
+    let d = Daemon::with(&format!("passwords = @DIR@/passwd\n{rows}"))
+        .file("passwd", &passwords(&["alice"]))
+        .start();
+    let mut a = Computer::of(&d, "alice");
+    let id = a.ask("OFFER\r\nshort\r\n");
+    a.hears(id, "+ Success\r\nOffering short\r\n");
+    let mut c = d.connect();
+    c.send("RUN\r\nshort\r\n");
+    a.serves("hi");
+    let mut all = Vec::new();
+    let _ = c.0.read_to_end(&mut all);
+    // The output, perhaps its end, and no record of a status.
+    let ended = all.strip_suffix(b"\x01\0\0\0").unwrap_or(&all);
+    same(ended, "+ Success\r\n+Go\r\n\0\0\0\u{2}hi");
+    assert!(d.wait_log("EXIT service=short ").contains(" reason=server_timeout "));
+}

@@ -424,7 +424,11 @@ fn limits_hold_as_for_programs() {
     let mut s = m.ask("short\r\nx");
     s.expect("+Go\r\nx");
     let _ = s.read_to_end(&mut Vec::new());
-    d.wait_logs("EXIT service=short", 3);
+    let late = d.wait_logs("EXIT service=short", 3);
+    assert!(late.iter().all(|l| l.contains(" reason=server_timeout ")), "{late:?}");
+    // Whether or not the client has closed its connection.
+    assert!(late.iter().all(|l| l.contains(" duration=3.")), "{late:?}");
+    assert!(!d.wait_log("EXIT service=one").contains("reason="), "{}", d.log());
 }
 
 #[test]

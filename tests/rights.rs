@@ -31,7 +31,7 @@ fn serves(d: &Daemon) {
 
 #[test]
 fn missing_rights_are_logged_once_and_the_rest_is_served() {
-    for right in ["sys_chroot", "kill", "sys_admin", "net_admin"] {
+    for right in ["sys_chroot", "kill", "sys_admin", "net_admin", "net_bind_service"] {
         let Some(builder) = without(right) else { return };
         let d = builder.start();
         serves(&d);

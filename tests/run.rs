@@ -266,6 +266,93 @@ fn servers_that_run_already_end_with_0() {
     }
 }
 
+/// As [`ask`], and the end may be a reset.
+fn ask_to_the_break(d: &Daemon, on: On, bytes: &[u8]) -> Vec<u8> {
+    let mut all = Vec::new();
+    let _ = match on {
+        On::Connection => {
+            let mut c = d.connect();
+            c.send(bytes);
+            c.0.read_to_end(&mut all)
+        }
+        On::Tls => {
+            let mut c = Tls::start(d.connect().0, "localhost");
+            c.send(bytes);
+            c.0.read_to_end(&mut all)
+        }
+        On::Stream => Mux::new(d.connect().multiplex()).ask(bytes).read_to_end(&mut all),
+        On::Branch => {
+            let bytes = [b"HOST\r\n\r\n", bytes].concat();
+            let end = Mux::new(d.connect().multiplex()).ask(bytes).read_to_end(&mut all);
+            let before = b"+ Success\r\nWhich VHOST? Host  selected\r\n";
+            all = all.strip_prefix(before).unwrap_or_else(|| panic!("{all:?}")).to_vec();
+            end
+        }
+    };
+    all
+}
+
+#[test]
+fn servers_that_server_timeout_ends_have_not_ended_well() {
+    let up = upstream::echo();
+    let place = Place::new();
+    let path = place.at("up");
+    upstream::unix(&path, 0o666, |mut c: UnixStream| {
+        let mut bytes = [0; 64];
+        while let Ok(n @ 1..) = c.read(&mut bytes) {
+            let _ = c.write_all(&bytes[..n]);
+        }
+    });
+    let conf = format!(
+        "tcp stream tcp nowait @USER@ redirect {up}\n server_timeout = 1\n\
+         unix stream tcp nowait @USER@ redirect {path}\n server_timeout = 1\n[local]\n"
+    );
+    let d = Daemon::with(&conf).start();
+    for (on, name) in ALL.into_iter().flat_map(|on| [(on, "tcp"), (on, "unix")]) {
+        let request = [format!("RUN\r\n{name}\r\n").as_bytes(), &input(b"x")].concat();
+        let ran = ran(&ask_to_the_break(&d, on, &request), GO);
+        assert_eq!((ran.out.as_str(), ran.status), ("x", None), "{on:?} {name}");
+    }
+}
+
+/// A server that has ended its output still reads. It must not take input that was cut off for all
+/// of it.
+#[test]
+fn servers_do_not_take_a_part_of_the_input_for_all_of_it() {
+    let (told, hears) = std::sync::mpsc::channel();
+    let up = upstream::tcp(move |mut c: TcpStream| {
+        let mut byte = [0];
+        let _ = c.read_exact(&mut byte);
+        let _ = c.shutdown(std::net::Shutdown::Write);
+        let mut all = Vec::new();
+        let _ = told.send(c.read_to_end(&mut all).map_err(|e| e.kind()));
+    });
+    let conf = format!("half stream tcp nowait @USER@ redirect {up}\n[local]\n");
+    let d = Daemon::with(&conf).start();
+    for on in ALL {
+        let request = [&b"RUN\r\nhalf\r\n"[..], &input(b"1")].concat();
+        let cut = ran(&ask(&d, on, &request), GO);
+        assert_eq!((cut.status, cut.kinds), (Some(0), vec![1, 3]), "{on:?}");
+        let heard = hears.recv_timeout(TIMEOUT).expect("the server's end");
+        assert_eq!(heard, Err(std::io::ErrorKind::ConnectionReset), "{on:?}");
+        // All of it: an end as any other.
+        let all = ran(&ask(&d, on, &[&request[..], &END].concat()), GO);
+        assert_eq!((all.status, all.kinds), (Some(0), vec![1, 3]), "{on:?}");
+        assert_eq!(hears.recv_timeout(TIMEOUT).expect("the server's end"), Ok(0), "{on:?}");
+    }
+    // The end of the client's connection is one of the input, too; the server waits for it.
+    let (told, hears) = std::sync::mpsc::channel();
+    let up = upstream::tcp(move |mut c: TcpStream| {
+        let mut all = Vec::new();
+        let _ = told.send(c.read_to_end(&mut all).map_err(|e| e.kind()));
+    });
+    let d = Daemon::with(&format!("all stream tcp nowait @USER@ redirect {up}\n")).start();
+    let mut c = d.connect();
+    c.send([&b"RUN\r\nall\r\n"[..], &input(b"1")].concat()).half_close();
+    assert_eq!(ran(&c.read_all(), GO).status, Some(0));
+    assert_eq!(hears.recv_timeout(TIMEOUT).expect("the server's end"), Ok(1));
+}
+
 #[test]
 fn a_silent_one_costs_no_thread_and_goes_on() {
     let d = daemon();

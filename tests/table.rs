@@ -649,6 +649,41 @@ fn times_have_units() {
     );
 }
 
+#[test]
+fn no_number_has_a_plus_sign() {
+    let conf = format!(
+        "listen = +1\nlogin_tries = +3\nlisten_mode = +666\nmax_lost = +1\nkeepalive = +5\n{ROW} \
+         instances = +5\n per_source = +1\n cps = +5 +1\n max_load = +2.5\n nice = +1\n umask = +22\n \
+         rlimit_as = +64M\n rlimit_files = +9\n backlog = +5\n only_from = 10.0.0.0/+8\n\
+         b stream tcp nowait.+5 @USER@ /bin/cat\nc stream tcp nowait/+5 @USER@ /bin/cat\n"
+    );
+    mistakes(
+        &conf,
+        &[
+            (1, "listen"),
+            (2, "login_tries"),
+            (3, "listen_mode"),
+            (4, "max_lost"),
+            (5, "keepalive"),
+            (7, "instances"),
+            (8, "per_source"),
+            (9, "cps"),
+            (9, "cps"),
+            (10, "max_load"),
+            (11, "nice"),
+            (12, "umask"),
+            (13, "rlimit_as"),
+            (14, "rlimit_files"),
+            (15, "backlog"),
+            (16, "only_from"),
+            (17, "nowait.+5"),
+            (18, "nowait/+5"),
+        ],
+    );
+    // What is no number may be a name of services(5).
+    mistakes(&format!("{ROW} port = +80\n"), &[(2, "port")]);
+}
+
 /// A mistake hides no other: not in its line, not in its row, not in its file.
 #[test]
 fn a_mistake_hides_no_other() {
@@ -890,7 +925,7 @@ fn what_a_row_lacks_is_told_at_the_line_that_names_it() {
         // Below the other root.
         (
             rows(" chroot = /etc\n directory = /etc\n"),
-            vec![(6, format!("directory: /etc: {gone}"))],
+            vec![(6, format!("directory: /etc: in /etc: {gone}"))],
         ),
         (rows(" directory = /tmp\n"), vec![]),
     ] {
@@ -1039,4 +1074,52 @@ fn a_program_may_be_called_tcpmux() {
     let line = d.reload("tcpmux stream tcp nowait @USER@ internal\n");
     assert!(line.contains(" refused "), "{line}");
     d.wait_log("tcpmux: expected no row of tcpmux, which fived itself is, found one");
+}
+
+/// Lines that say something else than whoever wrote them means, as far as can be seen.
+#[test]
+fn what_may_be_meant_otherwise_is_a_warning() {
+    for (conf, line, word, what) in [
+        ("listen = 127.0.0.1:7\nlisten = [::1]:7\n", 2, "listen", "`listen +=` adds to it"),
+        (
+            "instances = 7\ninstances = 8\n",
+            2,
+            "instances",
+            "takes the place of the value of line 1",
+        ),
+        (
+            "@ROW@ cps = 7\n nice = 2\n cps = 8\n",
+            4,
+            "cps",
+            "takes the place of the value of line 2",
+        ),
+        ("@ROW@ only_from = ::1\n only_from = 10.1.2.3\n", 3, "only_from", "`only_from +=` adds"),
+        ("@ROW@ instances 5\n", 2, "instances", "`instances = VALUE`"),
+        ("@ROW@ b stream tcp nowait @USER@ /bin/cat cat\n", 2, "b", "a row is not indented"),
+    ] {
+        let (code, _, err) = Place::new().fived(&conf.replace("@ROW@", ROW), &["-t"]);
+        let wanted = format!(":{line}: {word}: ");
+        assert!(code == 0 && err.lines().count() <= 2, "{conf}: {err}");
+        assert!(err.lines().any(|l| l.contains(&wanted) && l.contains(what)), "{conf}: {err}");
+    }
+    // What no other place says is no matter for a warning.
+    let fine = format!(
+        "instances = 7\nlisten = 127.0.0.1:7\nlisten += [::1]:7\n{ROW} instances = 8\n 'instances' 5\n\
+         [one]\ninstances = 9\n{ROW}[two]\ninstances = 9\n{ROW}"
+    );
+    let (code, _, err) = Place::new().fived(&fine, &["-t"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    mistakes(&format!("{ROW} disable yes\n"), &[(2, "disable")]);
+    mistakes("listen 127.0.0.1:7\n", &[(1, "listen")]);
+}
+
+/// A carriage return, which a terminal obeys, is all that is wrong with many a script.
+#[test]
+fn control_characters_are_shown_and_not_obeyed() {
+    let place = Place::new();
+    let script = place.write("script", "#!/bin/sh\r\necho \u{1b}[2J\n", 0o755);
+    let conf = format!("x stream tcp nowait @USER@ {script} x\n");
+    let (code, _, err) = place.fived(&conf, &["-t"]);
+    assert!(code == 0 && err.contains(": /bin/sh\\r: No such file"), "{err:?}");
+    assert!(!err.contains('\r'), "{err:?}");
 }

@@ -167,7 +167,7 @@ fn the_file_has_the_mode_and_owner_that_the_row_says() {
 #[test]
 fn only_a_dead_socket_is_replaced() {
     let daemon = || Daemon::with(ENV);
-    // A mistake is told at the line of the attribute, what the system refuses at that of the row.
+    // Both a mistake and what the system refuses are told at the line of the attribute.
     let refused = |b: Builder, (status, line): (i32, usize), what: &str| {
         let (code, err) = b.fails();
         assert_eq!(code, status, "{err}");
@@ -187,7 +187,7 @@ fn only_a_dead_socket_is_replaced() {
     let b = daemon();
     let alive = UnixListener::bind(b.place.at("env.sock")).expect("bind");
     alive.set_nonblocking(true).expect("nonblocking");
-    refused(b, (111, 2), "a process listens there already");
+    refused(b, (111, 3), "a process listens there already");
     assert!(alive.accept().is_err(), "nobody has connected");
     let b = daemon();
     let path = b.place.at("env.sock");
@@ -285,7 +285,7 @@ fn what_cannot_be_is_a_mistake() {
     let (code, err) =
         Daemon::with("a stream unix nowait @USER@ internal echo\n port = @DIR@/none/x\n").fails();
     assert_eq!(code, 111, "{err}");
-    assert!(err.contains("fived.conf:2: port: ") && err.contains("No such file"), "{err}");
+    assert!(err.contains("fived.conf:3: port: ") && err.contains("No such file"), "{err}");
 }
 
 #[test]
@@ -615,7 +615,7 @@ fn a_directory_where_others_can_write_is_a_warning() {
     };
     assert_eq!((warned(0o755), warned(0o775), warned(0o777), warned(0o1777)), (0, 0, 2, 2));
     let err = place.fived(conf, &["-t"]).2;
-    let wanted = format!("fived.conf:2: port: {directory}/s: everybody can write to its directory");
+    let wanted = format!("fived.conf:3: port: {directory}/s: everybody can write to its directory");
     assert!(err.contains(&wanted), "{err}");
     if root() {
         std::os::unix::fs::chown(&directory, Some(GAMES), Some(GAMES)).expect("chown");

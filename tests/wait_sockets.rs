@@ -188,7 +188,7 @@ fn a_row_that_comes_back_takes_over_its_program_and_nobody_else_its_port() {
         let log = d.log();
         let line = log.lines().rfind(|l| l.starts_with("WARN ")).expect("a line");
         let what = format!(": port: {at}: the program that was started for ");
-        assert!(line.contains(&what) && line.contains("fived.conf:2 has this port"), "{line}");
+        assert!(line.contains(&what) && line.contains("fived.conf:3 has this port"), "{line}");
     };
     refused(d.reload(&other));
     same_program();
@@ -219,7 +219,7 @@ fn fived_itself_and_tls_are_told_too_which_row_has_a_port() {
         assert!(line.contains("refused mistakes=1"), "{line}");
         let line = d.wait_log(&format!("{word}: {at}: "));
         let what = "the program that was started for ";
-        assert!(line.contains(what) && line.contains("fived.conf:3 has this port"), "{line}");
+        assert!(line.contains(what) && line.contains("fived.conf:4 has this port"), "{line}");
     }
 }
 
@@ -260,7 +260,7 @@ fn programs_are_asked_to_end_with_fived_and_the_next_one_has_their_ports() {
     assert!(line.contains(&format!(": own: its program, pid {pid}, ")), "{line}");
     let (code, err) = Daemon::with(&conf).fails();
     kill(Pid::from_raw(pid), Signal::SIGKILL).expect("kill");
-    let what = format!("fived.conf:3: port: {at}: Address already in use");
+    let what = format!("fived.conf:4: port: {at}: Address already in use");
     assert!(code == 111 && err.contains(&what) && err.contains("an earlier fived"), "{err}");
 }
 
@@ -275,9 +275,9 @@ fn every_address_that_cannot_be_bound_is_told_with_its_line() {
     );
     let check = |text: &str, mark: &str| {
         for what in [
-            format!("fived.conf:2: port: {a}: Address already in use"),
-            format!("fived.conf:4: tls_port: {b}: Address already in use"),
-            "fived.conf:6: port: 192.0.2.1:4321: Cannot assign requested address".to_string(),
+            format!("fived.conf:3: port: {a}: Address already in use"),
+            format!("fived.conf:5: tls_port: {b}: Address already in use"),
+            "fived.conf:7: port: 192.0.2.1:4321: Cannot assign requested address".to_string(),
         ] {
             let line = text.lines().find(|l| l.contains(&what));
             assert!(line.is_some_and(|l| l.starts_with(mark)), "{what}: {text}");

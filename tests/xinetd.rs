@@ -225,3 +225,29 @@ fn bind_takes_the_name_of_a_host() {
     let (code, out, err) = run(&["-T", "--xinetd", &d.place.at("xinetd.conf")]);
     assert!(code == 0 && out.contains("port = 127.0.0.1:0\n"), "{out}{err}");
 }
+
+/// xinetd reads numbers with strtol(3).
+#[test]
+fn a_number_may_have_a_plus_sign() {
+    let lines = " instances = +5\n per_source = +2\n cps = +3 +4\n max_load = +2.5\n nice = +1\n umask = +22\n \
+        rlimit_as = +64M\n rlimit_cpu = +9\n";
+    let place = Place::new();
+    let service = service("a", lines).replace("port = 0", "port = +5999");
+    let path = place.write("xinetd.conf", &service, 0o644);
+    let (code, out, err) = run(&["-T", "--xinetd", &path]);
+    assert_eq!(code, 0, "{err}");
+    for line in [
+        "port = 127.0.0.1:5999",
+        "instances = 5",
+        "per_source = 2",
+        "cps = 3 4",
+        "max_load = 2.5",
+        "nice = 1",
+        "umask = 022",
+        "rlimit_as = 67108864",
+        "rlimit_cpu = 9",
+    ] {
+        let words = |l: &str| l.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(out.lines().any(|l| words(l) == line), "{line}: {out}");
+    }
+}

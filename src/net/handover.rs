@@ -80,8 +80,7 @@ impl Service {
             let errors = received.errors.map(Flow::of_socket);
             let mut run = Run::of_service(errors, extras.terminal, replies);
             if !extras.tells_end {
-                // It ends with its connection, and well.
-                run.ended(Some(Status::Exited(0)));
+                run.ends_with_connection(extras.ends_at);
             }
             run
         });

@@ -181,12 +181,12 @@ impl Session {
         };
         drop(copying);
         let end = copied.err().unwrap_or(End::Closed);
+        // The service has ended, however long its client takes to close.
+        let told = counted.map_or(Ok(()), |counted| self.channel.send(&counted.tally(tally)));
         if end == End::Closed {
             self.link.linger();
         }
-        if let Some(counted) = counted {
-            self.channel.send(&counted.tally(tally))?;
-        }
+        told?;
         Ok(end)
     }
 

@@ -186,7 +186,8 @@ impl NetEnds {
     /// What net is told of them. `tells_end`: it will be told how the service ends, too.
     pub fn extras(&self, tells_end: bool) -> Extras {
         let NetEnds { terminal, greeting, server, .. } = *self;
-        Extras { tells_end, errors: self.errors.is_some(), terminal, server, greeting }
+        let errors = self.errors.is_some();
+        Extras { tells_end, errors, terminal, server, greeting, ends_at: None }
     }
 }
 

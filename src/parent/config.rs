@@ -156,6 +156,7 @@ pub fn read(
     let (catalog, late) = catalog(&table, before, &mut wrong);
     checks::rows(&table, &catalog, own, &mut wrong, &mut warnings);
     checks::logins(&table, &mut wrong, &mut warnings);
+    warnings.extend(checks::log(&table));
     let found = row_ports::of(&table, listen, handed, &catalog, &mut disk.ports);
     let ports = found.ports;
     wrong.extend(found.wrong);

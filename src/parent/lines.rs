@@ -48,13 +48,13 @@ fn put_start(service: &Service, record: &Record, by: impl FnOnce(Event) -> Event
     }
 }
 
-/// `EXIT service= to= duration= in= out= session=`, likewise; with the bytes to it and from it,
-/// where they are known.
+/// `EXIT service= to= reason= duration= in= out= session=`, likewise; with the bytes to it and from
+/// it, where they are known. `late`: its time was over.
 pub fn relay_exit(
     service: &Service,
     to: &Target,
     record: &Record,
-    duration: Duration,
+    (duration, late): (Duration, bool),
     traffic: Option<(u64, u64)>,
 ) {
     let what = &service.attributes.log_on_success;
@@ -63,6 +63,9 @@ pub fn relay_exit(
     }
     let mut line = Event::new("EXIT").word("service", &service.name);
     line = line.word("to", to.to_string());
+    if what.exit && late {
+        line = line.word("reason", "server_timeout");
+    }
     if what.duration {
         line = line.seconds("duration", duration);
     }

@@ -110,8 +110,9 @@ impl Relays {
             cx.cancel(*until, Timer::RelayLate { relay: number });
         }
         if let Some(service) = relay.service() {
-            let duration = cx.now.saturating_sub(relay.started);
-            lines::relay_exit(service, &relay.to, &relay.record, duration, traffic);
+            let late = relay.until.as_ref().is_some_and(|(until, _)| *until <= cx.now);
+            let how = (cx.now.saturating_sub(relay.started), late);
+            lines::relay_exit(service, &relay.to, &relay.record, how, traffic);
         }
         Some(relay.ticket)
     }

@@ -32,9 +32,9 @@ impl Parent {
     /// `shutdown_timeout`.
     pub fn stop(&mut self) {
         notify::stopping();
-        log::say("stopping");
         self.cx.phase = Phase::Stopping;
         self.close_listeners(true);
+        log::say("stopping");
         self.services.running.end_internal_waits();
         self.cx.after(self.cx.config.table.settings.shutdown_timeout, Timer::Shutdown);
     }
@@ -78,9 +78,9 @@ impl Parent {
         // A program of `wait` may be on its way to exec: it has its port by then.
         self.services.settle_all(&mut self.cx);
         self.route();
-        log::say("leaving");
         self.cx.phase = Phase::Leaving;
         self.close_listeners(false);
+        log::say("leaving");
         // Nobody can come back to a session here any more.
         self.sessions.tell_all(&self.cx, &Answer::Forget, SessionRecord::is_lost);
         // They have the ports, too.

@@ -1,6 +1,6 @@
 //! Where clients come from, in xinetd's notation: `only_from` and `no_access` are lists of these.
 
-use super::text::parse::expected;
+use super::text::parse::{expected, plain};
 use crate::wire::peer::Peer;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::fmt;
@@ -102,9 +102,9 @@ pub fn read(word: &str) -> Result<Vec<ClientPattern>, String> {
     let one = |net: IpNet| vec![ClientPattern::Net(net)];
     if let Some((address, length)) = word.split_once('/') {
         let address: IpAddr = address.parse().map_err(|_| wrong())?;
-        let net = match length.parse::<u8>() {
-            Ok(n) => IpNet::new(address, n).ok(),
-            Err(_) => length.parse().ok().and_then(|mask| IpNet::with_netmask(address, mask).ok()),
+        let net = match plain(length) {
+            Some(n) => IpNet::new(address, n).ok(),
+            None => length.parse().ok().and_then(|mask| IpNet::with_netmask(address, mask).ok()),
         };
         return net
             .map(|n| one(canonical(n.trunc())))

@@ -55,7 +55,11 @@ pub struct Port {
 impl Port {
     /// `[ADDRESS:]PORT`, where an IPv6 address stands in brackets; or `/PATH`.
     pub fn read(word: &str) -> Result<Port, String> {
-        let wrong = || expected("PORT, ADDRESS:PORT, [IPV6-ADDRESS]:PORT or /PATH", word);
+        const FORMS: &str = "PORT, ADDRESS:PORT, [IPV6-ADDRESS]:PORT or /PATH";
+        let wrong = || match word.contains('%') {
+            true => expected(format!("{FORMS}, the address without an interface"), word),
+            false => expected(FORMS, word),
+        };
         if word.starts_with('/') {
             return Ok(Port { address: None, name: one_socket(word)?.into() });
         }

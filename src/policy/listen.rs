@@ -71,6 +71,10 @@ fn internet(text: &str) -> Result<SocketAddr, String> {
     let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
     match bare.parse::<IpAddr>() {
         Ok(ip) => Ok((ip.to_canonical(), PORT).into()),
+        Err(_) if text.contains('%') => {
+            let what = "the number of an interface (`ip link`) after %, as in [fe80::1%2]:1";
+            Err(expected(what, text))
+        }
         Err(_) => Err(expected("an address such as 127.0.0.1:1 or [::]:1, or a path", text)),
     }
 }
@@ -96,6 +100,8 @@ mod tests {
         ] {
             assert_eq!(Listen::read(text).expect(text).to_string(), wanted);
         }
+        let named = Listen::read("[fe80::1%eth0]:5").expect_err("a name");
+        assert!(named.contains("number of an interface") && named.contains("%eth0"), "{named}");
         for bad in ["host:1", "1.2.3.4:99999", "+1", "", "[::1", "run/x", "@x", "/", "/run/"] {
             assert!(Listen::read(bad).is_err(), "{bad}");
         }

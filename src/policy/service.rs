@@ -6,7 +6,7 @@ use super::endpoint::Endpoint;
 use super::ids::HostScope;
 use super::libwrap::Libwrap;
 use super::origin::Grammar;
-use super::places::Places;
+use super::places::{Place, Places};
 use super::subject::Reached;
 use super::users::UserSpec;
 use std::sync::Arc;
@@ -55,10 +55,14 @@ impl Service {
     /// `FILE:LINE` of the line that gave an attribute its value, of which lines are kept; else of
     /// the row. Of a list it is the line that has such a word.
     pub fn place(&self, attribute: &str, is: impl Fn(&str) -> bool) -> String {
-        let (places, row) = (&self.places, || (self.file.clone(), self.line));
-        let found = places.naming(attribute, is).or_else(|| places.last(attribute));
-        let (file, line) = found.unwrap_or_else(row);
+        let (file, line) = self.file_and_line(attribute, is);
         format!("{file}:{line}")
+    }
+
+    /// The same, as its two parts.
+    pub fn file_and_line(&self, attribute: &str, is: impl Fn(&str) -> bool) -> Place {
+        let (places, row) = (&self.places, || (self.file.clone(), self.line));
+        places.naming(attribute, is).or_else(|| places.last(attribute)).unwrap_or_else(row)
     }
 
     /// The group that it runs as, if the row names one. `user:group` goes before the attribute.

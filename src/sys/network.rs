@@ -55,7 +55,8 @@ impl AsFd for NetworkChanges {
 /// Has this computer the address now? True also if that cannot be told.
 pub fn has_address(ip: IpAddr) -> bool {
     let bound = socket::datagram((ip, 0).into()).and_then(|fd| socket::bind(&fd, (ip, 0).into()));
-    !bound.is_err_and(|e| e.raw_os_error() == Some(libc::EADDRNOTAVAIL))
+    let none = [libc::EADDRNOTAVAIL, libc::EAFNOSUPPORT].map(Some);
+    !bound.is_err_and(|e| none.contains(&e.raw_os_error()))
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicBool, Ordering};
 use stderr::{descriptor_2, piece};
 
-const SYSLOG: &str = "/dev/log";
+pub const SYSLOG: &str = "/dev/log";
 const WARN: &[u8] = b"WARN ";
 /// The priority of warnings, as RFC 5424, 6.2.1 numbers it.
 const WARNING: u8 = 4;

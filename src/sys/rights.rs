@@ -20,14 +20,15 @@ pub struct Right {
 impl Right {
     /// Is it needed to make or to set up a network namespace?
     pub fn makes_namespaces(&self) -> bool {
-        matches!(self.number, SYS_ADMIN | NET_ADMIN)
+        matches!(self.number, SYS_ADMIN | NET_ADMIN | NET_BIND_SERVICE)
     }
 }
 
+const NET_BIND_SERVICE: u32 = 10;
 const NET_ADMIN: u32 = 12;
 const SYS_ADMIN: u32 = 21;
 
-const RIGHTS: [Right; 6] = [
+const RIGHTS: [Right; 7] = [
     Right {
         number: 7,
         name: "CAP_SETUID",
@@ -57,6 +58,13 @@ const RIGHTS: [Right; 6] = [
         number: NET_ADMIN,
         name: "CAP_NET_ADMIN",
         without: "services of encrypted and multiplexed connections get Unix sockets",
+        vital: false,
+    },
+    // In a new network namespace net.ipv4.ip_unprivileged_port_start is 1024.
+    Right {
+        number: NET_BIND_SERVICE,
+        name: "CAP_NET_BIND_SERVICE",
+        without: "services of encrypted and multiplexed connections get Unix sockets; ports below 1024 need net.ipv4.ip_unprivileged_port_start",
         vital: false,
     },
 ];

@@ -72,7 +72,8 @@ impl FromStr for Peer {
 
     /// Reads what `Display` writes of a client.
     fn from_str(text: &str) -> Result<Peer, AddrParseError> {
-        match text.strip_prefix(UID).and_then(|n| n.parse().ok()) {
+        let number = |n: &str| n.parse().ok().filter(|_| !n.starts_with('+'));
+        match text.strip_prefix(UID).and_then(number) {
             Some(uid) => Ok(Peer::User(uid)),
             None => text.parse::<IpAddr>().map(Peer::from),
         }
@@ -88,7 +89,7 @@ mod tests {
         for text in ["192.0.2.1", "2001:db8::1", "uid:0", "uid:4294967294"] {
             assert_eq!(text.parse::<Peer>().expect(text).to_string(), text);
         }
-        for bad in ["", "nobody", "uid:", "uid:-1", "uid:x", "1000"] {
+        for bad in ["", "nobody", "uid:", "uid:-1", "uid:+1", "uid:x", "1000"] {
             assert!(bad.parse::<Peer>().is_err(), "{bad}");
         }
         let mapped: Peer = "::ffff:192.0.2.1".parse().expect("an address");

@@ -110,6 +110,9 @@ impl RecordCopy<'_> {
             self.tell()?;
             let sent = self.send()?;
             if sent && self.state.run_mut().is_none_or(|run| run.has_sent_all()) {
+                if self.state.from_peer != FromPeer::Done {
+                    self.state.stream.end_with_output();
+                }
                 self.link.half_close();
                 return Ok(Copied::All);
             }

@@ -5,13 +5,16 @@
 //! received. Records without data wait here until the peer's window has room for them.
 
 use super::run::Run;
-use super::stream::{Stream, ToPeer};
+use super::stream::{LocalEnd, Stream, ToPeer};
 use super::{Event, OUT_MAX, Pump};
+use crate::link::Breaks;
 use crate::sys::flow::Flow;
 use crate::sys::pty::Mode;
+use crate::sys::socket;
 use crate::wire::run::{Data, Part};
 use crate::wire::yamux::StreamId;
 use std::io;
+use std::os::fd::AsFd;
 
 /// What a terminal's line discipline takes for the end of the input, where it reads lines.
 const END_OF_INPUT: &[u8] = b"\x04";
@@ -58,6 +61,19 @@ impl<T> Stream<T> {
     pub(in crate::link) fn finish_records(&mut self) -> bool {
         self.finish_output();
         self.run.as_ref().is_none_or(|run| run.may_finish())
+    }
+
+    /// All that the service has sent was passed on, and with that the stream ends. A server that
+    /// was running already may still read: where it did not get all of the input, it sees its
+    /// connection break, so that it does not take what it has for all.
+    pub(in crate::link) fn end_with_output(&self) {
+        let had_all = self.is_done() || self.run.as_ref().is_none_or(|run| run.had_input());
+        if let LocalEnd::Socket(connection) = &self.local
+            && self.breaks != Breaks::End
+            && !had_all
+        {
+            socket::abort(connection.as_fd());
+        }
     }
 
     /// Passes on records to the local ends, as far as these take them. Returns how many of the
@@ -287,6 +303,7 @@ impl<T> Pump<T> {
                 (true, false) => self.local_finished(id),
                 (true, true) => {
                     if let Some(stream) = self.close(id) {
+                        stream.end_with_output();
                         self.events.push_back(Event::Closed(stream));
                     }
                 }

@@ -1,9 +1,11 @@
 //! What the two ends of RUN send each other besides the service's bytes: that a direction has
 //! ended, how the service ended, and the size of the terminal; and how much of that was sent.
 
+use crate::sys::clock;
 use crate::sys::flow::Flow;
 use crate::sys::pty::Mode;
 use crate::wire::run::{self, Data, Decoder, HEAD, Sender, Size, Status};
+use std::time::Duration;
 
 /// The most bytes of a service's own reply line.
 const REPLY_MAX: usize = 512;
@@ -33,6 +35,9 @@ enum Main {
 enum ServiceEnd {
     /// Nothing yet.
     Unknown,
+    /// It ends with its connection, and well if that is before this time. Then somebody else may
+    /// have ended it.
+    WithConnection(Duration),
     /// Nothing, and nothing will be: whoever could report it is gone, or output was lost.
     NeverKnown,
     Known(Status),
@@ -110,16 +115,22 @@ impl Run {
     pub fn status(&self) -> Option<Status> {
         match self.service_end {
             ServiceEnd::Known(status) | ServiceEnd::Sent(status) => Some(status),
-            ServiceEnd::Unknown | ServiceEnd::NeverKnown => None,
+            ServiceEnd::Unknown | ServiceEnd::WithConnection(_) | ServiceEnd::NeverKnown => None,
         }
     }
 
     /// The service has ended. `status`: None: it will never be known how, unless that is known
     /// already.
     pub fn ended(&mut self, status: Option<Status>) {
-        if self.status().is_none() {
+        if matches!(self.service_end, ServiceEnd::Unknown | ServiceEnd::NeverKnown) {
             self.service_end = status.map_or(ServiceEnd::NeverKnown, ServiceEnd::Known);
         }
+    }
+
+    /// Nobody will tell how the service ends: it was running already, and ends with its connection.
+    /// `until`: when `server_timeout` ends it.
+    pub fn ends_with_connection(&mut self, until: Option<Duration>) {
+        self.service_end = ServiceEnd::WithConnection(until.unwrap_or(Duration::MAX));
     }
 
     /// Was everything sent but the service's end, which will never be known?
@@ -157,8 +168,15 @@ impl Run {
     }
 
     pub(super) fn main_ended(&mut self) {
-        if self.main == Main::Open {
-            self.main = Main::Ended;
+        if self.main != Main::Open {
+            return;
+        }
+        self.main = Main::Ended;
+        if let ServiceEnd::WithConnection(until) = self.service_end {
+            self.service_end = match clock::monotonic() < until {
+                true => ServiceEnd::Known(Status::Exited(0)),
+                false => ServiceEnd::NeverKnown,
+            };
         }
     }
 
@@ -193,6 +211,11 @@ impl Run {
     pub(super) fn may_finish(&self) -> bool {
         let leaves = self.hangs_up() && !self.decoder.has_ended();
         self.decoder.is_between() && !leaves
+    }
+
+    /// Has the service got all of its input, and the end of it?
+    pub(super) fn had_input(&self) -> bool {
+        self.decoder.has_ended()
     }
 
     /// Has all of a record come, or nothing?

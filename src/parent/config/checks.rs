@@ -4,7 +4,8 @@ use super::backends::Backends;
 use super::catalog::Catalog;
 use super::own_users::OwnUsers;
 use super::programs::{self, CANNOT_START, Programs};
-use crate::policy::{Backend, HostId, Service, Table, UserSpec};
+use crate::policy::{Backend, HostId, LogType, Service, Table, UserSpec};
+use crate::sys::output::SYSLOG;
 use crate::sys::spawn::CList;
 use crate::sys::{identity, pam, program};
 use std::collections::HashSet;
@@ -122,6 +123,14 @@ fn kept_groups(s: &Service) -> Option<String> {
             "{place}: groups: no: only root can take groups away: the service has those of fived"
         )
     })
+}
+
+/// Syslog that is not there: its lines are lost, and nobody would hear of that.
+pub fn log(table: &Table) -> Option<String> {
+    let LogType::Syslog { .. } = table.settings.log_type else { return None };
+    let e = std::fs::metadata(SYSLOG).err()?;
+    let place = table.place(HostId::DEFAULT, "log_type");
+    Some(format!("{place}: log_type: {SYSLOG}: {e}: nothing is logged until syslog is there"))
 }
 
 /// What only this computer can say about where passwords are asked.

@@ -9,6 +9,7 @@ use super::programs;
 use crate::policy::Files;
 use crate::sys::file;
 use crate::sys::libwrap;
+use crate::sys::network;
 use crate::sys::socket::is_scarcity;
 use crate::sys::spawn::PATH;
 use crate::wire::lookups;
@@ -17,7 +18,7 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
@@ -153,6 +154,10 @@ impl Files for Disk<'_> {
         };
         self.hosts.insert(name.into(), found.clone());
         found
+    }
+
+    fn has_v6_loopback(&mut self) -> bool {
+        network::has_address(Ipv6Addr::LOCALHOST.into())
     }
 
     fn program(&mut self, name: &str) -> Option<String> {

@@ -1,7 +1,7 @@
 //! The mistakes that concern all ports of a row: what cannot be together; and a warning.
 
 use crate::policy::{
-    Access, Backend, Family, Grammar, Libwrap, ProgramSocket, Service, ServiceId, Table,
+    Access, Backend, Family, Grammar, Libwrap, ProgramSocket, Service, ServiceId, Table, UserSpec,
 };
 
 /// Reports them, one line each. A row of inetd.conf or xinetd.conf that has one is right there, but
@@ -51,19 +51,30 @@ fn mistakes(s: &Service) -> Vec<(&str, String)> {
         if s.endpoint.socket.waits() && (a.require.tls || s.needs_login()) {
             let what =
                 "expected a row that everybody may use (the program of `wait` accepts by itself)";
-            let what = format!("{what}, found `require`, `users` or the user `*`");
+            let what = format!("{what}, found {}", restriction(s));
             wrong.push((&*s.name, what));
         }
     } else if !a.port.is_empty() && (a.require.tls || s.needs_login()) {
         let what = "expected a row that everybody may use (nobody logs in or encrypts at a port of its own)";
-        let what = format!("{what}, found `require`, `users` or the user `*`");
+        let what = format!("{what}, found {}", restriction(s));
         wrong.push((&*s.name, what));
     } else if !a.tls_port.is_empty() && s.needs_login() {
         let what = "expected a row that needs no login, for nobody logs in at a port of its own";
-        let what = format!("{what}, found `require = login`, `users` or the user `*`");
+        let what = format!("{what}, found {}", restriction(s));
         wrong.push((&*s.name, what));
     }
     wrong
+}
+
+/// What keeps some from a row, and where that is written: perhaps among the defaults, far away.
+fn restriction(s: &Service) -> String {
+    let row = format!("{}:{}", s.file, s.line);
+    let given = |attribute| Some(s.place(attribute, |_| true)).filter(|at| *at != row);
+    let of = |attribute| given(attribute).map(|at| format!("`{attribute}` at {at}"));
+    match &s.user {
+        UserSpec::Login => "the user `*`".into(),
+        _ => of("users").or_else(|| of("require")).unwrap_or_else(|| "`require`".into()),
+    }
 }
 
 /// Rows whose programs accept what load balancers connect, one line each.

@@ -68,7 +68,10 @@ impl<'a> Programs<'a> {
     /// What a row needs and has not, as a line. None: it can run, or is not known.
     pub fn lacking(&self, service: &Service) -> Option<String> {
         needs(service).find_map(|Needed { attribute, asked }| {
-            let (wrong, path) = (self.wrong(&asked)?, asked.2);
+            let (mut wrong, (_, root, path)) = (self.wrong(&asked)?, asked);
+            if !root.is_empty() {
+                wrong = format!("in {root}: {wrong}");
+            }
             Some(match attribute {
                 None => format!("{}:{}: {path}: {wrong}", service.file, service.line),
                 Some(a) => format!("{}: {a}: {path}: {wrong}", service.place(a, |_| true)),

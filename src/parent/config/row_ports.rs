@@ -5,7 +5,8 @@ use super::own_addresses::OwnAddresses;
 use super::port_names::PortNames;
 use super::wanted_port::wanted;
 use crate::policy::{
-    Family, Grammar, HostId, HostScope, Listen, Owner, ProgramSocket, Service, ServiceId, Table,
+    self, Family, Grammar, HostId, HostScope, Listen, Owner, ProgramSocket, Service, ServiceId,
+    Table,
 };
 use crate::sys::port::{Protocol, Wanted};
 use crate::sys::unix_listener;
@@ -56,7 +57,7 @@ pub struct Port {
     pub foreign: Option<Arc<str>>,
 }
 
-/// The file and line of a row, or of a setting; without a line, an option.
+/// The file and line of a row's port, or of a setting; without a line, an option.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowPlace(Arc<str>, usize);
 
@@ -209,8 +210,10 @@ impl Row<'_> {
         format!("{}: {attribute}: {what}", self.service.place(attribute, |w| w == word))
     }
 
-    fn place(&self) -> RowPlace {
-        RowPlace(self.service.file.clone(), self.service.line)
+    /// Where this port is written.
+    fn place(&self, attribute: &str, port: &str) -> RowPlace {
+        let (file, line) = self.service.file_and_line(attribute, |w| w == port);
+        RowPlace(file, line)
     }
 
     fn foreign(&self) -> Option<Arc<str>> {
@@ -283,8 +286,8 @@ impl PortCollector<'_, '_> {
                 (Some(path), "port") => self.unix(row, path, owner),
                 (Some(_), _) => Err("expected a port of TCP, found a path".into()),
                 (None, _) => wanted(s, p, self.names).and_then(|wanted| match word {
-                    "port" => self.plain(row, wanted).map_err(named),
-                    _ => self.tls(row, wanted).map_err(named),
+                    "port" => self.plain(row, p, wanted).map_err(named),
+                    _ => self.tls(row, p, wanted).map_err(named),
                 }),
             };
             wrong.extend(added.err().map(|what| row.wrong(word, &p.to_string(), what)));
@@ -292,12 +295,12 @@ impl PortCollector<'_, '_> {
         wrong
     }
 
-    fn plain(&mut self, row: &Row, wanted: Wanted) -> Result<(), String> {
+    fn plain(&mut self, row: &Row, p: &policy::Port, wanted: Wanted) -> Result<(), String> {
         self.is_not_taken(&wanted)?;
         let (socket, free) = (row.service.endpoint.socket, row.free(&wanted));
         self.on_port.entry(wanted.address.port()).or_default().push((wanted, row.id));
         let (at, service) = (At::Port(wanted), Some(row.id));
-        let (place, foreign) = (row.place(), row.foreign());
+        let (place, foreign) = (row.place("port", &p.to_string()), row.foreign());
         self.ports.plain.push(Port { at, service, socket, free, place, foreign });
         Ok(())
     }
@@ -312,7 +315,8 @@ impl PortCollector<'_, '_> {
         self.path_is_free(path, row.foreign().is_some())?;
         let (path, mode) = (path.to_string(), a.socket_mode);
         let wanted = unix_listener::Wanted { path, mode, owner, backlog: a.backlog };
-        let (at, place) = (At::Path(Box::new(wanted)), row.place());
+        let place = row.place("port", &wanted.path);
+        let at = At::Path(Box::new(wanted));
         let (service, socket, foreign) = (Some(row.id), s.endpoint.socket, row.foreign());
         self.ports.plain.push(Port { at, service, socket, free: None, place, foreign });
         Ok(())
@@ -353,7 +357,7 @@ impl PortCollector<'_, '_> {
     }
 
     /// Joins the rows of other hosts that have the same port.
-    fn tls(&mut self, row: &Row, wanted: Wanted) -> Result<(), String> {
+    fn tls(&mut self, row: &Row, p: &policy::Port, wanted: Wanted) -> Result<(), String> {
         let (free, host) = (row.free(&wanted), row.service.host);
         let same = |o: &TlsPort| o.key() == key(&wanted, free.as_deref(), false);
         let mut all = self.ports.tls.iter().enumerate();
@@ -368,7 +372,7 @@ impl PortCollector<'_, '_> {
             None => {
                 self.is_not_taken(&wanted)?;
                 self.on_port.entry(wanted.address.port()).or_default().push((wanted, row.id));
-                let (services, place) = (vec![row.id], row.place());
+                let (services, place) = (vec![row.id], row.place("tls_port", &p.to_string()));
                 self.ports.tls.push(TlsPort { wanted, services, free, place });
                 self.ports.tls.len() - 1
             }

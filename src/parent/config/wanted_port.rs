@@ -15,7 +15,9 @@ pub fn wanted(s: &Service, p: &policy::Port, names: &mut PortNames) -> Result<Wa
         ProgramSocket::Connection | ProgramSocket::Listener => Protocol::Tcp,
     };
     let named = || names.number(&p.name, protocol.as_str());
-    let Some(number) = p.name.parse().ok().or_else(named) else {
+    // One that begins with a sign is no number.
+    let digits = p.name.starts_with(|c: char| c.is_ascii_digit());
+    let Some(number) = p.name.parse().ok().filter(|_| digits).or_else(named) else {
         return Err(format!("expected a number or a name of services(5), found {:?}", p.name));
     };
     let family = s.endpoint.family;

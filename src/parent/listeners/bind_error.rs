@@ -51,6 +51,11 @@ impl Unbound {
     }
 }
 
+/// Is it one that exists on each interface, without naming one?
+fn is_link_local(address: SocketAddr) -> bool {
+    matches!(address, SocketAddr::V6(a) if a.ip().is_unicast_link_local() && a.scope_id() == 0)
+}
+
 /// `FILE:LINE: WORD: ADDRESS: error: what to do`. `waits`: a program of the row gets the socket
 /// itself, and one that was started before may have it still.
 pub fn line(
@@ -76,6 +81,13 @@ pub fn line(
         ErrorKind::PermissionDenied if port < 1024 && port != 0 => {
             ": only root may use this port (net.ipv4.ip_unprivileged_port_start)".into()
         }
+        ErrorKind::InvalidInput if is_link_local(address) => match word {
+            "listen" => {
+                let with = format!("[{}%2]:{port}", address.ip());
+                format!(": a link-local address needs the number of its interface (`ip link`): {with}")
+            }
+            _ => ": a link-local address can be given in `listen` alone, with the number of its interface; a port without an address is reached there, too".into(),
+        },
         _ => of_limit(e).into(),
     };
     format!("{place}: {word}: {address}: {e}{hint}")

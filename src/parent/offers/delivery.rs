@@ -242,7 +242,7 @@ impl Parent {
                 Owner::Session(token),
                 until,
             );
-            return self.tell_started(&a, 0, Greeting::Sent, None);
+            return self.tell_started(&a, 0, Greeting::Sent, None, None);
         }
         let (RelayParts { owner, until, greeting }, ends) = match self.parts_for(&mut a, token) {
             Ok(parts) => parts,
@@ -252,13 +252,15 @@ impl Parent {
                 return self.refuse(a, error);
             }
         };
+        let ends_at = until.as_ref().map(|(at, _)| *at);
         self.offers.streams.begin(client, token, source);
         self.begin_relay(permit, &a, Target::Offer(number), client, owner, until);
         // One process counts the bytes: the client's session, or that of the offer.
         let (counts, other) = if ends.kept.is_some() { (0, client) } else { (client, 0) };
         let connect = Answer::OfferClient { client, what: OfferClient::Connect { relay: counts } };
         self.sessions.tell_with(&self.cx, token, &connect, &[ends.handed.as_fd()]);
-        self.tell_started(&a, other, greeting, ends.kept.as_ref().map(AsFd::as_fd));
+        let net_end = ends.kept.as_ref().map(AsFd::as_fd);
+        self.tell_started(&a, other, greeting, net_end, ends_at);
     }
 
     /// What can fail, before anybody learns that the service has begun. `token`: the session that

@@ -104,16 +104,18 @@ impl Parent {
             }
         };
         let relay = self.relays.number(|n| self.offers.waits(n));
+        let ends_at = until.as_ref().map(|(at, _)| *at);
         self.begin_relay(permit, &a, to, relay, owner, until);
         match (owner, a.client.take()) {
             (Owner::Thread(thread), Some(client)) => {
                 let ends = [client.for_no_service(), upstream];
                 self.relay_threads.hand(&self.cx, thread, relay, ends);
                 // A plain session has no more to do with it.
-                self.tell_started(&a, 0, greeting, None);
+                self.tell_started(&a, 0, greeting, None, None);
             }
             (Owner::Thread(_) | Owner::Session(_), _) => {
-                self.tell_started(&a, relay, greeting, Some(upstream.as_fd()));
+                let net_end = Some(upstream.as_fd());
+                self.tell_started(&a, relay, greeting, net_end, ends_at);
             }
         }
     }
@@ -138,13 +140,15 @@ impl Parent {
     }
 
     /// A session that asked for a service is told that it begins. `relay`: the number by which it
-    /// counts the bytes, or 0; `net_end`: its end of the service's connection.
+    /// counts the bytes, or 0; `net_end`: its end of the service's connection; `ends_at`: when
+    /// `server_timeout` ends it.
     pub fn tell_started(
         &mut self,
         a: &Arrival,
         relay: u32,
         greeting: Greeting,
         net_end: Option<BorrowedFd>,
+        ends_at: Option<Duration>,
     ) {
         if let Requester::Session(StreamTag { session, tag }) = a.who.requester {
             let (greeting, file) = match greeting {
@@ -154,7 +158,7 @@ impl Parent {
             };
             let with: Vec<BorrowedFd> =
                 net_end.into_iter().chain(file.as_ref().map(AsFd::as_fd)).collect();
-            let extras = Extras::default();
+            let extras = Extras { ends_at, ..Extras::default() };
             let started = orders::Answer::Started { tag, relay, greeting, extras };
             self.sessions.tell_with(&self.cx, session, &started, &with);
         }

@@ -8,7 +8,9 @@ use super::super::libwrap::Libwrap;
 use super::super::users::{UserRule, Users};
 use super::entry::{Codec, Operator, Printed, Written};
 use super::lexer::quote;
-use super::parse::{Wrong, each, expected, number, octal, path, seconds, unlimited, variable};
+use super::parse::{
+    Wrong, each, expected, number, octal, path, plain, seconds, unlimited, variable,
+};
 use super::value::{print_limit, print_list, read_list};
 use crate::wire::proxy::Version;
 
@@ -152,8 +154,11 @@ pub const CPS: Codec<Option<(u32, u32)>> = Codec {
 fn cps(written: &Written) -> Result<Option<(u32, u32)>, Vec<Wrong>> {
     const RATE: &str = "RATE, RATE SECONDS or UNLIMITED";
     let rate = |w: &str| {
-        let n = w.parse().ok().filter(|&n: &u32| n > 0);
-        n.ok_or_else(|| Wrong::expected(RATE, w))
+        let n = plain(w).filter(|&n: &u32| n > 0);
+        n.ok_or_else(|| match plain(w) {
+            Some(0_u32) => Wrong::expected("a rate from 1 or UNLIMITED", w),
+            _ => Wrong::expected(RATE, w),
+        })
     };
     match written.words {
         [w] if unlimited(w) => Ok(None),
@@ -171,7 +176,7 @@ pub const LOAD: Codec<Option<f64>> = Codec {
     list: false,
     read: |value, written| {
         let word = written.one()?;
-        let n = word.parse().ok().filter(|n: &f64| n.is_finite() && *n > 0.0);
+        let n = plain(word).filter(|n: &f64| n.is_finite() && *n > 0.0);
         *value = match n {
             None if unlimited(word) => None,
             Some(n) => Some(n),
@@ -289,7 +294,7 @@ fn rlimit(word: &str) -> Result<u64, Wrong> {
         Some(b'M' | b'm') => (&word[..word.len() - 1], 1 << 20),
         _ => (word, 1),
     };
-    let n = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit));
+    let n = plain(digits).and_then(|n: u64| n.checked_mul(unit));
     n.ok_or_else(|| Wrong::expected("a number, perhaps with K or M, or UNLIMITED", word))
 }
 

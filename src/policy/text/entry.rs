@@ -25,6 +25,10 @@ pub trait Files {
     fn host(&mut self, _name: &str) -> Result<Vec<IpAddr>, String> {
         Err("no address found".into())
     }
+    /// Has this computer the address ::1?
+    fn has_v6_loopback(&mut self) -> bool {
+        true
+    }
     /// Has hosts.allow or hosts.deny a rule (hosts_access(5))?
     fn has_access_rules(&mut self) -> bool {
         false

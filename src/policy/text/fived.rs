@@ -3,13 +3,16 @@
 //! only the first.
 
 use super::super::attributes::ATTRIBUTES;
+use super::super::settings::SETTINGS;
 use super::assigned::Pair;
-use super::builder::{Builder, Row};
+use super::builder::{Builder, Row, names};
 use super::columns::Columns;
 use super::directory::included;
 use super::entry::{Operator, find};
 use super::lexer::{Word, split};
+use super::mistake::Weight;
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// How deep files may include files, and how many there may be in all.
@@ -24,7 +27,7 @@ const OPERANDS: [(&str, &str); 2] = [(DIRECTIVES[0], "FILE"), (DIRECTIVES[1], "D
 
 /// Reads a file, and those that it includes.
 pub fn read(builder: &mut Builder, path: &str) {
-    FivedReader { builder, row: None, read: 0 }.file(path, 0, None);
+    FivedReader { builder, row: None, read: 0, set: HashMap::new() }.file(path, 0, None);
 }
 
 /// A row that has begun, and that indented lines continue.
@@ -43,6 +46,8 @@ struct FivedReader<'a, 'b> {
     row: Option<Lines>,
     /// How many files were read.
     read: usize,
+    /// The settings that were given a value in this file since its last heading, and the lines.
+    set: HashMap<String, usize>,
 }
 
 /// A line of a file.
@@ -72,8 +77,10 @@ impl FivedReader<'_, '_> {
         if from.is_some() {
             self.builder.enter_file();
         }
+        let outer = std::mem::take(&mut self.set);
         self.lines(path, &bytes, depth);
         self.end_row();
+        self.set = outer;
         if from.is_some() {
             self.builder.leave_file();
         }
@@ -126,7 +133,14 @@ impl FivedReader<'_, '_> {
                         format!("expected `{directive} {operand}` without `=`, found `{found}`");
                     self.wrong(line, directive, what)
                 }
-                None => self.builder.setting(&pair, line.file),
+                None => {
+                    let before = self.set.get(&pair.name).copied();
+                    self.replaces(line, &pair, before);
+                    if pair.operator == Operator::Set {
+                        self.set.insert(pair.name.clone(), line.number);
+                    }
+                    self.builder.setting(&pair, line.file)
+                }
             };
         }
         if let [directive, path] = &words[..]
@@ -137,6 +151,12 @@ impl FivedReader<'_, '_> {
         if words.len() < 6 && first.text.contains('=') {
             let what = "expected a row, or a setting with blanks around its =, found neither";
             return self.wrong(line, &first.text, what);
+        }
+        let name = first.text.trim_end_matches(':');
+        if words.len() < 6 && !first.quoted && names().any(|n| n == name) {
+            let what =
+                format!("expected `{name} = VALUE`, or a row of at least six words, found neither");
+            return self.wrong(line, name, what);
         }
         let inline = inline(words.get(6..).unwrap_or_default());
         self.begin_row(words, line);
@@ -172,7 +192,10 @@ impl FivedReader<'_, '_> {
             return self.wrong(line, &words[0].text, what);
         };
         if let Some(pair) = pair(&words, line.number) {
-            return row.own.push(pair);
+            let set = |p: &&Pair| p.name == pair.name && p.operator == Operator::Set;
+            let before = row.own.iter().rfind(set).map(|p| p.line);
+            row.own.push(pair.clone());
+            return self.replaces(line, &pair, before);
         }
         match mistyped(&words) {
             // A mistyped rule must not silently become an argument.
@@ -183,13 +206,27 @@ impl FivedReader<'_, '_> {
                 self.wrong(line, &words[0].text, what);
             }
             None => {
-                let inline = inline(&words);
+                let (inline, doubt) = (inline(&words), doubt(&words));
                 row.words.extend(words);
+                if let Some((word, what)) = doubt {
+                    self.note(line, &word, what);
+                }
                 if let Some(name) = inline {
                     self.inline(line, name);
                 }
             }
         }
+    }
+
+    /// A value takes the place of the one that line `before`, if there is one, gave it in the same
+    /// part of the same file: who writes `listen` twice means two addresses.
+    fn replaces(&mut self, line: Line, pair: &Pair, before: Option<usize>) {
+        // No value takes one away on purpose.
+        let sets = pair.operator == Operator::Set && !pair.words.is_empty();
+        let Some(before) = before.filter(|_| sets) else { return };
+        let name = &pair.name;
+        let adds = if is_list(name) { format!("; `{name} +=` adds to it") } else { String::new() };
+        self.note(line, name, format!("takes the place of the value of line {before}{adds}"));
     }
 
     fn inline(&mut self, line: Line, name: &str) {
@@ -207,6 +244,7 @@ impl FivedReader<'_, '_> {
             let what = "expected [NAME...] or [*] alone on its line, found something else";
             return self.wrong(line, line.text.trim(), what);
         };
+        self.set.clear();
         let names: Vec<&str> = line.text[1..end].split_whitespace().collect();
         match names[..] {
             [] => self.wrong(line, "[]", "expected [NAME...] or [*], found no name"),
@@ -232,6 +270,11 @@ impl FivedReader<'_, '_> {
         let columns = Columns::read(&words);
         let Lines { file, line, before, own, .. } = row;
         self.builder.row(Row { file, line, columns, own, before });
+    }
+
+    /// A warning.
+    fn note(&mut self, line: Line, word: &str, what: impl Into<String>) {
+        self.builder.mistakes.push_as(Weight::Noted, line.file, line.number, word, what);
     }
 
     fn wrong(&mut self, line: Line, word: &str, what: impl Into<String>) {
@@ -283,8 +326,42 @@ fn xinetd_block(bytes: &[u8]) -> Option<usize> {
 }
 
 /// The attributes that say who may use a service. A service without them is open to everybody.
-const RULES: [&str; 7] =
-    ["require", "users", "only_from", "no_access", "access_times", "libwrap", "offered_by"];
+const RULES: [&str; 8] = [
+    "require",
+    "users",
+    "only_from",
+    "no_access",
+    "access_times",
+    "libwrap",
+    "offered_by",
+    "disable",
+];
+
+/// Can `+=` add to this attribute or setting?
+fn is_list(name: &str) -> bool {
+    let attribute = find(ATTRIBUTES, name).map(|entry| entry.list);
+    attribute.or_else(|| find(SETTINGS, name).map(|entry| entry.list)).unwrap_or(false)
+}
+
+/// What an indented line may be meant as that is taken for arguments: its first word, and a
+/// warning.
+fn doubt(words: &[Word]) -> Option<(String, String)> {
+    let first = words.first().filter(|w| !w.quoted)?.text.clone();
+    let word = |n: usize| words.get(n).map_or("", |w| w.text.as_str());
+    let is_row = words.len() >= 6
+        && matches!(word(1), "stream" | "dgram")
+        && ["tcp", "udp", "unix"].iter().any(|p| word(2).starts_with(p))
+        && ["wait", "nowait"].iter().any(|p| word(3).starts_with(p));
+    let name = find(ATTRIBUTES, &first).map(|entry| entry.name).filter(|_| words.len() > 1);
+    let what = match name {
+        _ if is_row => "these are arguments of the row above; a row is not indented".into(),
+        Some(name) => format!(
+            "this is an argument of the row above; an attribute is `{name} = VALUE`, and quotes say that an argument is meant"
+        ),
+        None => return None,
+    };
+    Some((first, what))
+}
 
 /// The attribute that is among these arguments as if they were its line.
 fn inline(words: &[Word]) -> Option<&'static str> {

@@ -27,7 +27,7 @@ use lines::{What, lines};
 use listen_address::At;
 use row::{Defaults, Families, InetdRow, Reached};
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use words::{Read, Remarks};
 
@@ -184,7 +184,8 @@ impl InetdReader {
         (rows, warnings)
     }
 
-    /// `tcp` is IPv4 and IPv6, but IPv4 alone where a row for IPv6 has the same port. Where no row
+    /// `tcp` is IPv4 and IPv6, but IPv4 alone where a row for IPv6 has the same port (of
+    /// `localhost` that at ::1). Where no row
     /// serves IPv4 there, the administrator is told what `tcp6` means.
     fn leave_ipv6(&mut self) {
         let everywhere = |s: &InetdRow| match &s.reached {
@@ -200,6 +201,16 @@ impl InetdReader {
             .filter(|s| s.columns.endpoint.family != Family::V6 && s.reached != Reached::Off)
             .map(InetdRow::port)
             .collect();
+        let six_local: HashSet<_> = all()
+            .filter(|s| s.columns.endpoint.family == Family::V6 && s.is_at(Ipv6Addr::LOCALHOST))
+            .map(InetdRow::port)
+            .collect();
+        for row in self.all.iter_mut().filter_map(|e| e.row.as_mut()) {
+            let both = row.is_at(Ipv4Addr::LOCALHOST) && row.is_at(Ipv6Addr::LOCALHOST);
+            if both && row.families == Families::Yields && six_local.contains(&row.port()) {
+                row.leave(Ipv6Addr::LOCALHOST);
+            }
+        }
         for Entry { row, remarks, .. } in &mut self.all {
             let Some(row) = row.as_mut().filter(|row| everywhere(row)) else { continue };
             if row.families == Families::Yields && six.contains(&row.port()) {

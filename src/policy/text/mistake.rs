@@ -5,6 +5,9 @@ use std::fmt;
 /// Mistakes of each weight that are reported at most.
 const MAX: usize = 1000;
 
+/// How a mistake ends for which one line alone is left out.
+pub const LINE_LEFT_OUT: &str = ": the line is left out";
+
 /// What follows from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Weight {
@@ -111,6 +114,14 @@ impl Mistakes {
 
     pub fn len(&self) -> usize {
         self.all.len()
+    }
+
+    /// Those after the first `n` for which a row is left out, and not a line of it, end with this
+    /// text.
+    pub fn end_after(&mut self, n: usize, text: &str) {
+        let says = |m: &Mistake| m.what.ends_with(text) || m.what.ends_with(LINE_LEFT_OUT);
+        let row = |m: &&mut Mistake| m.weight == Weight::LeftOut && !says(m);
+        self.all[n..].iter_mut().filter(row).for_each(|m| m.what += text);
     }
 
     /// Sorts those after the first `n` by their lines.

@@ -3,6 +3,7 @@
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
+use std::str::FromStr;
 
 /// A word that is wrong, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,9 +72,14 @@ pub fn each<T>(
     if wrong.is_empty() { Ok(all) } else { Err(wrong) }
 }
 
+/// A number as it is usually written: no plus sign stands before it.
+pub fn plain<T: FromStr>(word: &str) -> Option<T> {
+    word.parse().ok().filter(|_| !word.starts_with('+'))
+}
+
 /// A number within a range.
 pub fn number(word: &str, range: RangeInclusive<i64>) -> Result<i64, Wrong> {
-    let n = word.parse().ok().filter(|n| range.contains(n));
+    let n = plain(word).filter(|n| range.contains(n));
     n.ok_or_else(|| {
         let what = format!("a number from {} to {}", range.start(), range.end());
         Wrong::expected(what, word)
@@ -89,13 +95,7 @@ pub fn seconds(word: &str, range: RangeInclusive<u32>) -> Result<u32, Wrong> {
         Some(b'd') => (&word[..word.len() - 1], 86_400),
         _ => (word, 1),
     };
-    let plain = digits.bytes().all(|b| b.is_ascii_digit());
-    let n = digits
-        .parse::<u32>()
-        .ok()
-        .filter(|_| plain)
-        .and_then(|n| n.checked_mul(unit))
-        .filter(|n| range.contains(n));
+    let n = plain(digits).and_then(|n: u32| n.checked_mul(unit)).filter(|n| range.contains(n));
     n.ok_or_else(|| {
         let (from, to) = (range.start(), range.end());
         let what = format!("a time from {from} to {to} seconds (90, 90s, 5m, 2h, 1d)");
@@ -105,7 +105,7 @@ pub fn seconds(word: &str, range: RangeInclusive<u32>) -> Result<u32, Wrong> {
 
 /// A umask.
 pub fn octal(word: &str) -> Result<u32, Wrong> {
-    let n = u32::from_str_radix(word, 8).ok().filter(|n| *n <= 0o777);
+    let n = u32::from_str_radix(word, 8).ok().filter(|n| *n <= 0o777 && !word.starts_with('+'));
     n.ok_or_else(|| Wrong::expected("a umask of octal digits, such as 022", word))
 }
 
@@ -147,8 +147,12 @@ pub fn limit(word: &str) -> Result<Option<u32>, Wrong> {
     if unlimited(word) {
         return Ok(None);
     }
-    let n = word.parse().ok().filter(|&n: &u32| n > 0);
-    n.map(Some).ok_or_else(|| Wrong::expected("a number or UNLIMITED", word))
+    let n = plain(word).filter(|&n: &u32| n > 0);
+    let what = match plain(word) {
+        Some(0_u32) => "a number from 1 or UNLIMITED",
+        _ => "a number or UNLIMITED",
+    };
+    n.map(Some).ok_or_else(|| Wrong::expected(what, word))
 }
 
 /// The name of a variable of the environment.

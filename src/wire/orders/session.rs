@@ -319,7 +319,7 @@ impl Message for Answer {
                 Answer::LoginResult { status: r.a, superuser: flag(r.b)?, groups }
             }
             kind::STARTED => {
-                let extras = Extras::from_number(r.c)?;
+                let extras = Extras::from_number(r.c);
                 Answer::Started { tag: r.a, relay: r.b, greeting: r.data, extras }
             }
             kind::ENDED => Answer::Ended { tag: r.a, status: status_of(r.b)? },

@@ -8,6 +8,7 @@ use crate::wire::run::{Size, Status, Terminal, Way};
 use crate::wire::signing::{FromKeys, ToKeys};
 use proptest::prelude::*;
 use std::fmt::Debug;
+use std::time::Duration;
 
 fn there_and_back<M: Message + PartialEq + Debug>(m: M) {
     let rows: Vec<_> = M::ROWS.iter().filter(|row| row.kind == m.raw().kind).collect();
@@ -204,8 +205,14 @@ fn orders_of_sessions_come_as_they_were_given() {
 fn answers_to_sessions_come_as_they_were_given() {
     let data = Data::truncate(b"some text");
     let of_client = |what| Answer::OfferClient { client: 1, what };
-    let extras =
-        Extras { tells_end: true, errors: false, terminal: true, server: true, greeting: 7 };
+    let extras = Extras {
+        tells_end: true,
+        errors: false,
+        terminal: true,
+        server: true,
+        greeting: 0xf_fffe,
+        ends_at: Some(Duration::from_millis(0xff_ffff_fffe)),
+    };
     for m in [
         Answer::Signed(data.clone()),
         Answer::NotSigned,

@@ -5,6 +5,7 @@ use super::super::super::endpoint::{Owner, Port, ProgramSocket};
 use super::super::assigned::Pair;
 use super::super::builder::Row;
 use super::super::columns::Columns;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// How clients come to a row.
@@ -54,6 +55,20 @@ impl InetdRow {
     /// Whether its ports are for datagrams, and their number.
     pub fn port(&self) -> (bool, u16) {
         (self.columns.endpoint.socket == ProgramSocket::Datagrams, self.number)
+    }
+
+    /// Has it a port at this address?
+    pub fn is_at(&self, address: impl Into<IpAddr>) -> bool {
+        let address = Some(address.into());
+        matches!(&self.reached, Reached::Ports(ports) if ports.iter().any(|p| p.address == address))
+    }
+
+    /// Takes its ports at this address away; it has others.
+    pub fn leave(&mut self, address: impl Into<IpAddr>) {
+        let address = Some(address.into());
+        if let Reached::Ports(ports) = &mut self.reached {
+            ports.retain(|p| p.address != address);
+        }
     }
 
     /// The row of fived.conf(5); `before`: how many mistakes there were before it.

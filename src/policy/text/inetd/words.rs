@@ -60,7 +60,7 @@ pub fn read(
         }
     };
     if row.service == "tcpmux" && row.program == "internal" {
-        return Some(Read::Tcpmux(row.listens(at, remarks)));
+        return Some(Read::Tcpmux(row.listens(at, files, remarks)));
     }
     let read = match row.not_served() {
         Some(why) => {
@@ -121,7 +121,7 @@ impl<'a> Words<'a> {
         let reached = match number {
             _ if named => Reached::Name,
             _ if unix => Reached::Ports(vec![self.path_of_socket()?]),
-            Some(_) => match self.ports(at, columns.endpoint.family, remarks) {
+            Some(_) => match self.ports(at, columns.endpoint.family, files, remarks) {
                 ports if ports.is_empty() => {
                     if remarks.wrong.is_empty() && remarks.noted.is_empty() {
                         let what = "expected an address in the line `ADDR:` above, found none";
@@ -253,7 +253,12 @@ impl<'a> Words<'a> {
 
     /// Where fived itself listens, as the row of tcpmux says. Nowhere: no address could be read.
     /// What the option -a says is a setting of its own.
-    fn listens(&self, at: (&At, &At), remarks: &mut Remarks) -> Vec<Option<IpAddr>> {
+    fn listens(
+        &self,
+        at: (&At, &At),
+        files: &mut dyn Files,
+        remarks: &mut Remarks,
+    ) -> Vec<Option<IpAddr>> {
         let said = match self.addresses {
             None => at.0,
             Some("*") => at.1,
@@ -267,12 +272,18 @@ impl<'a> Words<'a> {
             "tcp6" => (Family::V6, None),
             _ => (Family::Any, None),
         };
-        let ports = self.ports(at, family, remarks);
+        let ports = self.ports(at, family, files, remarks);
         ports.into_iter().map(|port| port.address.or(everywhere)).collect()
     }
 
     /// The row's ports: at the addresses before its name, or else at those of `at`.
-    fn ports(&self, (at, usual): (&At, &At), family: Family, remarks: &mut Remarks) -> Vec<Port> {
+    fn ports(
+        &self,
+        (at, usual): (&At, &At),
+        family: Family,
+        files: &mut dyn Files,
+        remarks: &mut Remarks,
+    ) -> Vec<Port> {
         let own = self.addresses.map(|list| {
             let (at, unknown) = addresses(list, usual);
             remarks.wrong.extend(unknown);
@@ -291,8 +302,8 @@ impl<'a> Words<'a> {
                 }
             }
             At::Addresses(places) => {
-                for place in places {
-                    let address = place.of(family);
+                let six = files.has_v6_loopback();
+                for address in places.iter().flat_map(|place| place.of(family, six)) {
                     if family.has(address.into()) {
                         add(Some(address));
                     } else {

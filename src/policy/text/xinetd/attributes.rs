@@ -37,6 +37,8 @@ pub enum Occurs {
 pub enum Becomes {
     /// fived's attribute of the same name, word for word.
     Same,
+    /// As `Same`. A number may have a plus sign before it, which strtol(3) takes.
+    Number,
     /// As `Same`. Hours at which xinetd would not serve are reported.
     Hours,
     /// As `Same`. USERID, which asks the client's computer in xinetd, is reported.
@@ -75,7 +77,7 @@ const fn entry(
     Attribute { name, words, occurs, stands, becomes }
 }
 
-use Becomes::{Banner, Clients, Cps, Env, Hours, Log, LogType, Nothing, Row, Same};
+use Becomes::{Banner, Clients, Cps, Env, Hours, Log, LogType, Nothing, Number, Row, Same};
 use Occurs::{List, Once};
 use Stands::{Both, Defaults, Service};
 use Words::{Any, One, Some as Many, Two};
@@ -90,8 +92,8 @@ pub static ATTRIBUTES: &[Attribute] = &[
     entry("wait", One, Once, Service, Row(wait)),
     entry("user", One, Once, Service, Row(|d, v| set(&mut d.user, v))),
     entry("group", One, Once, Service, Same),
-    entry("instances", One, Once, Both, Same),
-    entry("nice", One, Once, Service, Same),
+    entry("instances", One, Once, Both, Number),
+    entry("nice", One, Once, Service, Number),
     entry("server", One, Once, Service, Row(|d, v| set(&mut d.server, v))),
     entry("server_args", Many, Once, Service, Row(server_args)),
     entry("libwrap", One, Once, Service, Row(libwrap)),
@@ -111,22 +113,22 @@ pub static ATTRIBUTES: &[Attribute] = &[
     entry("banner", One, Once, Both, Banner),
     entry("banner_success", One, Once, Both, Banner),
     entry("banner_fail", One, Once, Both, Banner),
-    entry("per_source", One, Once, Both, Same),
+    entry("per_source", One, Once, Both, Number),
     entry("cps", Two, Once, Both, Cps),
-    entry("max_load", One, Once, Both, Same),
+    entry("max_load", One, Once, Both, Number),
     entry("groups", One, Once, Both, Same),
     // xinetd announces services by mDNS on macOS alone.
     entry("mdns", One, Once, Both, Nothing),
-    entry("umask", One, Once, Both, Same),
+    entry("umask", One, Once, Both, Number),
     entry("enabled", Any, List, Defaults, Row(enabled)),
     entry("disabled", Any, List, Defaults, Row(disabled)),
-    entry("rlimit_as", One, Once, Service, Same),
-    entry("rlimit_cpu", One, Once, Service, Same),
-    entry("rlimit_data", One, Once, Service, Same),
-    entry("rlimit_files", One, Once, Service, Same),
+    entry("rlimit_as", One, Once, Service, Number),
+    entry("rlimit_cpu", One, Once, Service, Number),
+    entry("rlimit_data", One, Once, Service, Number),
+    entry("rlimit_files", One, Once, Service, Number),
     // Linux has had no such limit since 2.4.30.
     entry("rlimit_rss", One, Once, Service, Nothing),
-    entry("rlimit_stack", One, Once, Service, Same),
+    entry("rlimit_stack", One, Once, Service, Number),
     entry("v6only", One, Once, Both, Row(v6only)),
     entry("deny_time", One, Once, Service, Row(deny_time)),
 ];
@@ -136,6 +138,11 @@ pub fn find(name: &str) -> Option<&'static Attribute> {
     // Two names of one attribute: the second of two such lines is left out, whatever its name is.
     let name = if name.eq_ignore_ascii_case("interface") { "bind" } else { name };
     ATTRIBUTES.iter().find(|a| a.name.eq_ignore_ascii_case(name))
+}
+
+/// The number of a word that may have a plus sign before it.
+pub fn unsigned(word: &str) -> &str {
+    word.strip_prefix('+').filter(|n| n.starts_with(|c: char| c.is_ascii_digit())).unwrap_or(word)
 }
 
 /// Keeps the only word of a value.
@@ -246,7 +253,7 @@ fn server_args(d: &mut Draft, v: &Value) -> Result<(), Wrong> {
 
 fn port(d: &mut Draft, v: &Value) -> Result<(), Wrong> {
     let word = v.words.first().copied().unwrap_or_default();
-    d.port = Some((number(word, 0..=u16::MAX.into())? as u16, v.line));
+    d.port = Some((number(unsigned(word), 0..=u16::MAX.into())? as u16, v.line));
     Ok(())
 }
 

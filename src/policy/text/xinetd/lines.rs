@@ -5,9 +5,10 @@ use super::super::super::hours::Hours;
 use super::super::assigned::Pair;
 use super::super::builder::Builder;
 use super::super::entry::Operator;
+use super::super::mistake::LINE_LEFT_OUT;
 use super::super::nearest::nearest;
 use super::super::parse::{UNLIMITED, variable};
-use super::attributes::{ATTRIBUTES, Attribute, Becomes, Occurs, Stands, Words, find};
+use super::attributes::{ATTRIBUTES, Attribute, Becomes, Occurs, Stands, Words, find, unsigned};
 use super::blocks::{self, Block};
 use super::draft::{Draft, Value};
 use super::etc::Etc;
@@ -61,7 +62,7 @@ impl<'a, 'b> Lines<'a, 'b> {
     }
 
     fn ignored(&mut self, pair: &Pair, what: String) {
-        let what = format!("{what}: the line is left out");
+        let what = what + LINE_LEFT_OUT;
         self.remarks.push(Kind::Ignored, pair.line, &pair.name, what);
     }
 
@@ -82,6 +83,7 @@ impl<'a, 'b> Lines<'a, 'b> {
                 None
             }
             Becomes::Same => Some(pair.words.clone()),
+            Becomes::Number => Some(words.iter().map(|w| unsigned(w).into()).collect()),
             Becomes::Hours => Some(self.hours(pair)),
             Becomes::Log => Some(self.log(pair, operator)),
             Becomes::Clients => {
@@ -141,10 +143,11 @@ impl<'a, 'b> Lines<'a, 'b> {
     fn cps(&mut self, pair: &Pair, words: &[&str]) -> Vec<String> {
         let what = "clients above the rate are refused; xinetd closes the port instead";
         self.differs(pair, "cps", what);
-        match words {
+        let words: Vec<&str> = words.iter().map(|w| unsigned(w)).collect();
+        match words[..] {
             ["0", _] => vec![UNLIMITED.into()],
-            [rate, "0"] => vec![(*rate).into(), "1".into()],
-            _ => pair.words.clone(),
+            [rate, "0"] => vec![rate.into(), "1".into()],
+            _ => words.iter().map(|w| w.to_string()).collect(),
         }
     }
 

@@ -37,7 +37,7 @@ use blocks::Block;
 use draft::{Draft, SwitchedOff, Type};
 use etc::Etc;
 use lines::Lines;
-use remark::{Kind, Remarks};
+use remark::{Kind, Remarks, SWITCHED_OFF};
 use row::{NOT_IPV4, Row, bind_address};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -247,6 +247,7 @@ impl XinetdReader<'_, '_> {
         let (file, columns) = (block.file.clone(), Ok(columns));
         self.builder.row(Whole { file, line, columns, own, before });
         self.builder.mistakes.weight = usual;
+        self.builder.mistakes.end_after(before, SWITCHED_OFF);
     }
 
     /// A server that accepts its clients: nobody knows them before, so no rule can be asked whether

@@ -27,6 +27,9 @@ pub struct Remark {
 #[derive(Debug, Default)]
 pub struct Remarks(Vec<Remark>);
 
+/// How a mistake ends for which a service is not served.
+pub const SWITCHED_OFF: &str = ": the service is switched off";
+
 impl Remarks {
     pub fn push(&mut self, kind: Kind, line: usize, word: &str, what: impl Into<String>) {
         self.0.push(Remark { kind, line, word: word.into(), what: what.into() });
@@ -44,6 +47,9 @@ impl Remarks {
         self.0.sort_by_key(|r| r.line);
         for Remark { kind, line, word, what } in self.0 {
             let (weight, what) = match kind {
+                Kind::Broken if !off && broken == Weight::LeftOut => {
+                    (broken, format!("{what}{SWITCHED_OFF}"))
+                }
                 Kind::Broken if !off => (broken, what),
                 Kind::Ignored if !off => (Weight::LeftOut, what),
                 Kind::Broken | Kind::Ignored => (Weight::Noted, what),

@@ -127,7 +127,7 @@ fn what_is_wrong_switches_its_service_off_and_no_other() {
     assert_eq!(mistake.weight, Weight::LeftOut);
     assert_eq!(
         mistake.to_string(),
-        r#"/x:7: instances: expected a number or UNLIMITED, found "many""#
+        r#"/x:7: instances: expected a number or UNLIMITED, found "many": the service is switched off"#
     );
     let off = |t: &Table| t.services().iter().map(|s| s.attributes.disable).collect::<Vec<_>>();
     assert_eq!(off(&table), [true, false]);
@@ -164,9 +164,12 @@ fn each_line_that_is_wrong_is_told() {
         ),
         (
             " port = 23\n",
-            "7: port: expected 22, as in services(5), or UNLISTED in `type`, found 23",
+            "7: port: expected 22, as in services(5), or UNLISTED in `type`, found 23: the service is switched off",
         ),
-        (" id = tcpmux/a\n", "1: tcpmux/a: expected a name without tcpmux/, found \"tcpmux/a\""),
+        (
+            " id = tcpmux/a\n",
+            "1: tcpmux/a: expected a name without tcpmux/, found \"tcpmux/a\": the service is switched off",
+        ),
         (" type = RPC\n", "7: RPC: not served: fived does not register it with rpcbind"),
         (" flags = INTERCEPT\n", "7: INTERCEPT: not served: a flag that fived does not have"),
         (" banner = /none\n", "7: banner: /none: no such file: nothing is sent"),
@@ -194,10 +197,10 @@ fn what_is_wrong_is_told_at_the_line_that_says_it() {
     assert_eq!(
         remarks(text),
         [
-            r#"4: protocol: expected tcp, found "udp""#,
-            r#"6: user: expected a user's name without : and /, found "a:b""#,
-            r#"7: server: expected an absolute path, found "cat""#,
-            r#"8: bind: expected an address or the name of a host, found "none": no address found"#,
+            r#"4: protocol: expected tcp, found "udp": the service is switched off"#,
+            r#"6: user: expected a user's name without : and /, found "a:b": the service is switched off"#,
+            r#"7: server: expected an absolute path, found "cat": the service is switched off"#,
+            r#"8: bind: expected an address or the name of a host, found "none": no address found: the service is switched off"#,
         ]
     );
     // What a service has of defaults is told at the service: they may be of another file.
