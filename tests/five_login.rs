@@ -414,6 +414,32 @@ fn a_passphrase_is_ssh_keygens_business() {
 }
 
 #[test]
+fn a_passphrase_is_asked_for_three_times() {
+    if without("ssh-keygen") {
+        return;
+    }
+    let d = daemon();
+    let f = Five::new(&d);
+    let path = key(&d, &f, "id_ed25519", &["-t", "ed25519"], "open sesame", true);
+    let words = ["--accept-new", "-q", "-x", "-p", &f.port(), "-l", "demo", H, "who"];
+    let question = format!("({path}) Enter passphrase");
+    let (code, shown) = f.on_terminal(&words, "wrong\n\nopen sesame\n");
+    assert!(code == 0 && shown.contains(BY_KEY.trim()), "{shown}");
+    assert_eq!(shown.matches(&question).count(), 3, "{shown}");
+    let (code, shown) = f.on_terminal(&words, "wrong\nwrong\nwrong\ndemopass\n");
+    assert!(code == 0 && shown.contains(BY_PASSWORD.trim()), "{shown}");
+    assert_eq!(shown.matches(&question).count(), 3, "{shown}");
+    // A program that gives a wrong one is asked as often.
+    let asks =
+        d.place.write("askpass", "#!/bin/sh\necho \"$1\" >>@DIR@/asked\necho wrong\n", 0o755);
+    let f = f.env("SSH_ASKPASS", &asks);
+    let (code, _, err) = f.run(&["-x", "-l", "demo", H, "who"]);
+    assert!(code == 255 && err.contains("incorrect passphrase"), "{err}");
+    let asked = std::fs::read_to_string(d.place.at("asked")).expect("asked");
+    assert_eq!(asked.matches("Enter passphrase").count(), 3, "{asked}");
+}
+
+#[test]
 fn askpass_is_asked_for_a_passphrase_where_there_is_no_terminal() {
     if without("ssh-keygen") {
         return;

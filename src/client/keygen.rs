@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+/// How often it may ask for a passphrase, as ssh(1) does.
+const PASSPHRASES: usize = 3;
 /// How long ssh-keygen may take to end after a signal.
 const KILL_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often it is asked to end until then: it misses a signal that comes between its question and
@@ -73,9 +75,7 @@ fn keygen_in(
     let failed = |e: io::Error| format!("ssh-keygen: {}", reason(&e));
     let (message, errors) = (directory.join("challenge"), directory.join("errors"));
     let tty = terminal::lend();
-    if let Some((_, tty)) = &tty {
-        name_locked(directory, key, tty, signals)?;
-    }
+    let locked = (tty.is_some() || askpass) && is_locked(directory, key, signals)?;
     let shown = tty.is_some() || messages::steps();
     let mut command = Command::new("ssh-keygen");
     if tty.is_none() && askpass {
@@ -90,12 +90,16 @@ fn keygen_in(
         .args([key, &message]);
     let mut run = || {
         let input = tty.as_ref().map(|(_, tty)| tty.try_clone()).transpose()?;
+        if let Some(mut tty) = input.as_ref().filter(|_| locked) {
+            // It asks for a passphrase without saying of which key.
+            let _ = write!(tty, "({}) ", key.display());
+        }
         command.stdin(input.map_or_else(Stdio::null, Stdio::from)).stdout(Stdio::null());
         command.stderr(if shown { Stdio::inherit() } else { fs::File::create(&errors)?.into() });
         fs::write(&message, text)?;
         ended(signals.spawn(&mut command)?, signals)
     };
-    let status = match run() {
+    let status = match until_signed(&mut run, if locked { PASSPHRASES } else { 1 }) {
         Ok((_, Some(signal))) => return Err(signal),
         Ok((status, None)) => status,
         Err(e) => return Ok(Err(failed(e))),
@@ -113,14 +117,23 @@ fn keygen_in(
     }))
 }
 
-/// Names a key that has a passphrase: ssh-keygen asks for one without saying which. Err: the signal
-/// that came meanwhile.
-fn name_locked(
-    directory: &Path,
-    key: &Path,
-    mut tty: &fs::File,
-    signals: &Signals,
-) -> Result<(), Signal> {
+/// Runs ssh-keygen until it has signed: a passphrase that is typed may be wrong, and only the person
+/// can read on the terminal whether it was.
+fn until_signed(
+    run: &mut dyn FnMut() -> io::Result<(ExitStatus, Option<Signal>)>,
+    tries: usize,
+) -> io::Result<(ExitStatus, Option<Signal>)> {
+    for _ in 1..tries {
+        let (status, signal) = run()?;
+        if signal.is_some() || status.code().is_none_or(|code| code == 0) {
+            return Ok((status, signal));
+        }
+    }
+    run()
+}
+
+/// Has the key a passphrase? Err: the signal that came meanwhile.
+fn is_locked(directory: &Path, key: &Path, signals: &Signals) -> Result<bool, Signal> {
     let errors = directory.join("locked");
     let mut command = Command::new("ssh-keygen");
     command.args(["-q", "-y", "-P", "", "-f"]).arg(key).stdin(Stdio::null()).stdout(Stdio::null());
@@ -132,10 +145,7 @@ fn name_locked(
     if let Ok((_, Some(signal))) = run() {
         return Err(signal);
     }
-    if said(&errors).contains("passphrase") {
-        let _ = write!(tty, "({}) ", key.display());
-    }
-    Ok(())
+    Ok(said(&errors).contains("passphrase"))
 }
 
 /// What ssh-keygen wrote to its standard error, where nobody has seen it; without its frames.
