@@ -117,8 +117,8 @@ fn keygen_in(
     }))
 }
 
-/// Runs ssh-keygen until it has signed: a passphrase that is typed may be wrong, and only the person
-/// can read on the terminal whether it was.
+/// Runs ssh-keygen until it has signed: a passphrase that is typed may be wrong, and only the
+/// person can read on the terminal whether it was.
 fn until_signed(
     run: &mut dyn FnMut() -> io::Result<(ExitStatus, Option<Signal>)>,
     tries: usize,

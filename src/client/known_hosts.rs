@@ -32,8 +32,8 @@ pub struct Known {
     pub vouched: Option<String>,
 }
 
-/// What the file says about the target. Its mistakes are printed, or are an error if nothing else is
-/// known about the target, and one of them may have been about it.
+/// What the file says about the target. Its mistakes are printed, or are an error if nothing else
+/// is known about the target, and one of them may have been about it.
 pub fn read(t: &Target) -> Result<Known, Error> {
     let path = paths::known_hosts();
     let found = of(&path.display().to_string(), &paths::read(&path)?, &t.place());
