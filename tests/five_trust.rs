@@ -280,6 +280,29 @@ fn files_that_have_no_end_and_pipes_are_not_waited_for() {
 }
 
 #[test]
+fn who_has_no_home_directory_knows_nobody() {
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d).env("HOME", "/dev/null");
+    let (status, out, told) = f.run(&["-x", H, "hello"]);
+    assert_eq!((status, out.as_str()), (0, "hello\n"), "{told}");
+    assert!(told.contains(" is used this once: /dev/null/.config/five: "), "{told}");
+    let (status, _, told) = typed(&f, &["-x", H, "hello"]);
+    assert!(status == 255 && told.contains("its key is not known"), "{told}");
+}
+
+#[test]
+fn no_answer_to_the_question_is_a_no_on_a_line_of_its_own() {
+    if !installed("script") {
+        return skip("needs script");
+    }
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    let (code, shown) = f.on_terminal(&["-p", &f.port(), "-x", H, "hello"], "\u{4}\n");
+    let told = format!("\nfive: {H}:{}: the key sha256//", f.port());
+    assert!(code == 255 && shown.contains(&told), "{shown}");
+}
+
+#[test]
 fn quiet_calls_report_a_key_that_is_not_trusted() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
