@@ -298,7 +298,7 @@ fn no_answer_to_the_question_is_a_no_on_a_line_of_its_own() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
     let (code, shown) = f.on_terminal(&["-p", &f.port(), "-x", H, "hello"], "\u{4}\n");
-    let told = format!("\nfive: {H}:{}: the key sha256//", f.port());
+    let told = format!("\r\nfive: {H}:{}: the key sha256//", f.port());
     assert!(code == 255 && shown.contains(&told), "{shown}");
 }
 
