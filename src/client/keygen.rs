@@ -27,8 +27,9 @@ const TERM_INTERVAL: Duration = Duration::from_millis(100);
 
 /// `ssh-keygen -Y sign` on a file in a directory of its own: it asks at the terminal only when its
 /// standard input is one.
-/// `askpass`: without a terminal, the program of SSH_ASKPASS is asked.
-pub fn sign(path: &Path, text: &[u8], askpass: bool) -> Result<String, String> {
+/// `askpass`: without a terminal, the program of SSH_ASKPASS is asked. `locked`: the key has a
+/// passphrase, and somebody can be asked for it.
+pub fn sign(path: &Path, text: &[u8], askpass: bool, locked: bool) -> Result<String, String> {
     if !path.exists() {
         return Err("no such file".into());
     }
@@ -38,7 +39,7 @@ pub fn sign(path: &Path, text: &[u8], askpass: bool) -> Result<String, String> {
     let signals = Signals::new(&received).map_err(failed)?;
     let directory = private_directory()
         .map_err(|e| format!("{} (TMPDIR): {}", std::env::temp_dir().display(), reason(&e)))?;
-    let signed = keygen_in(&directory, path, text, &signals, askpass);
+    let signed = keygen_in(&directory, path, text, &signals, (askpass, locked));
     let removed = fs::remove_dir_all(&directory).map_err(failed);
     drop(signals);
     match signed {
@@ -70,12 +71,11 @@ fn keygen_in(
     key: &Path,
     text: &[u8],
     signals: &Signals,
-    askpass: bool,
+    (askpass, locked): (bool, bool),
 ) -> Result<Result<String, String>, Signal> {
     let failed = |e: io::Error| format!("ssh-keygen: {}", reason(&e));
     let (message, errors) = (directory.join("challenge"), directory.join("errors"));
     let tty = terminal::lend();
-    let locked = (tty.is_some() || askpass) && is_locked(directory, key, signals)?;
     let shown = tty.is_some() || messages::steps();
     let mut command = Command::new("ssh-keygen");
     if tty.is_none() && askpass {
@@ -132,20 +132,13 @@ fn until_signed(
     run()
 }
 
-/// Has the key a passphrase? Err: the signal that came meanwhile.
-fn is_locked(directory: &Path, key: &Path, signals: &Signals) -> Result<bool, Signal> {
-    let errors = directory.join("locked");
+/// Has the key in this file a passphrase?
+pub fn is_locked(path: &Path) -> bool {
     let mut command = Command::new("ssh-keygen");
-    command.args(["-q", "-y", "-P", "", "-f"]).arg(key).stdin(Stdio::null()).stdout(Stdio::null());
-    let mut run = || {
-        command.stderr(fs::File::create(&errors)?);
-        ended(signals.spawn(&mut command)?, signals)
-    };
+    command.args(["-q", "-y", "-P", "", "-f"]).arg(path).stdin(Stdio::null()).stdout(Stdio::null());
     // Whatever else fails here fails again when it signs.
-    if let Ok((_, Some(signal))) = run() {
-        return Err(signal);
-    }
-    Ok(said(&errors).contains("passphrase"))
+    let said = command.stderr(Stdio::piped()).output().map(|out| out.stderr).unwrap_or_default();
+    String::from_utf8_lossy(&said).contains("passphrase")
 }
 
 /// What ssh-keygen wrote to its standard error, where nobody has seen it; without its frames.
