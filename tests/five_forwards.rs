@@ -327,6 +327,17 @@ fn a_forward_at_a_name_listens_at_each_of_its_addresses_that_this_computer_has()
 }
 
 #[test]
+fn a_path_that_is_too_long_for_a_socket_says_so() {
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    let path = format!("/{}", "x".repeat(107));
+    let (code, _, told) = f.run(&["-L", &format!("{path}:cat"), H]);
+    let why =
+        format!("five: -L {path}:cat: its path has 108 bytes, that of a socket 107 at most\n");
+    assert_eq!((code, told), (255, why));
+}
+
+#[test]
 fn an_order_that_cannot_be_carried_out_says_why() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);

@@ -5,7 +5,7 @@ mod support;
 #[path = "support/upstream.rs"]
 mod upstream;
 use std::io::{Read, Write};
-use support::five::finish;
+use support::five::{finish, piped};
 use support::*;
 
 const LAST: &str = "
@@ -134,7 +134,9 @@ fn a_gate_that_leads_nowhere_says_so() {
     let f = w.five();
     let at = w.first.address();
     let (code, out, err) = f.run(&["-J", &format!("{at}/nope"), H, "who"]);
-    let why = format!("five: {at}: no way through its service nope: Service not available\n");
+    let why = format!(
+        "five: {at}: no way through its service nope: Service not available (nobody is logged in: -l USER may change that)\n"
+    );
     assert_eq!((code, out.as_str()), (255, ""));
     assert!(err.ends_with(&why), "{err}");
     let dead =
@@ -143,4 +145,28 @@ fn a_gate_that_leads_nowhere_says_so() {
     let (code, out, err) = f.run(&["-J", &format!("{}/inner", dead.address()), H, "who"]);
     assert_eq!((code, out.as_str()), (255, ""));
     assert!(err.contains("no way through its service inner: Service failed"), "{err}");
+}
+
+#[test]
+fn who_waits_for_a_stream_of_a_gate_hears_why() {
+    let last =
+        Daemon::with(LAST).file("passwd", &passwords(&["demo"])).listen("127.0.0.13:0").start();
+    let inner = format!("inner stream tcp nowait @USER@ redirect {}", last.address());
+    let first = Daemon::with(&format!("max_streams_anonymous = 1\n{LAST}{inner}\n"))
+        .listen("127.0.0.11:0")
+        .start();
+    let (f, g) = (Five::new(&last), Five::at(&last.place, first.address()));
+    let held = g.standing_call(&[]);
+    let file = last.place.at("said");
+    let into = format!("exec \"$0\" \"$@\" 2>{file}");
+    let words = ["-n", "-J", &World::hop(&first), H, "who"];
+    let call = piped(&mut f.command_by("sh", &["-c", &into], &words));
+    let said = || std::fs::read_to_string(&file).unwrap_or_default();
+    let why = format!(
+        "five: {}: the server takes no more streams: waiting for one to end",
+        first.address()
+    );
+    until("it says why", || said().contains(&why));
+    assert_eq!(finish(held, b"").0, 0);
+    assert_eq!(finish(call, b"").1, "user=\n");
 }

@@ -9,13 +9,16 @@ use base64::engine::general_purpose::STANDARD;
 use proxy::Proxy;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
-use support::five::ended;
-use support::{Daemon, Five, installed, passwords, proc, root, skip, until, until_listened_at};
+use support::five::{ended, finish};
+use support::{
+    Daemon, Five, TIMEOUT, installed, passwords, proc, root, skip, until, until_listened_at,
+};
 
 const CONF: &str = "
 passwords       = @DIR@/passwd
@@ -414,6 +417,34 @@ fn a_passphrase_is_ssh_keygens_business() {
 }
 
 #[test]
+fn a_passphrase_is_asked_for_three_times() {
+    if without("ssh-keygen") {
+        return;
+    }
+    let d = daemon();
+    let f = Five::new(&d);
+    let path = key(&d, &f, "id_ed25519", &["-t", "ed25519"], "open sesame", true);
+    let words = ["--accept-new", "-q", "-x", "-p", &f.port(), "-l", "demo", H, "who"];
+    let question = format!("({path}) Enter passphrase");
+    let (code, shown) = f.on_terminal(&words, "wrong\n\nopen sesame\n");
+    assert!(code == 0 && shown.contains(BY_KEY.trim()), "{shown}");
+    assert_eq!(shown.matches(&question).count(), 3, "{shown}");
+    let (code, shown) = f.on_terminal(&words, "wrong\nwrong\nwrong\ndemopass\n");
+    assert!(code == 0 && shown.contains(BY_PASSWORD.trim()), "{shown}");
+    assert_eq!(shown.matches(&question).count(), 3, "{shown}");
+    // For the server no wrong key was tried.
+    assert_eq!(d.log().matches("method=pubkey result=").count(), 1, "{}", d.log());
+    // A program that gives a wrong one is asked as often.
+    let asks =
+        d.place.write("askpass", "#!/bin/sh\necho \"$1\" >>@DIR@/asked\necho wrong\n", 0o755);
+    let f = f.env("SSH_ASKPASS", &asks);
+    let (code, _, err) = f.run(&["-x", "-l", "demo", H, "who"]);
+    assert!(code == 255 && err.contains("incorrect passphrase"), "{err}");
+    let asked = std::fs::read_to_string(d.place.at("asked")).expect("asked");
+    assert_eq!(asked.matches("Enter passphrase").count(), 3, "{asked}");
+}
+
+#[test]
 fn askpass_is_asked_for_a_passphrase_where_there_is_no_terminal() {
     if without("ssh-keygen") {
         return;
@@ -522,6 +553,60 @@ fn each_login_that_failed_is_named() {
     let steps = [agent.into(), format!("{bad}: not accepted"), format!("logged in with {good}")];
     let told = |step: &String| err.contains(&format!("five: {step}\n"));
     assert!(code == 0 && steps.iter().all(told), "{err}");
+}
+
+/// Passes on to another agent what is asked of it, but to sign only once it may; says when it is
+/// asked for that.
+fn hesitant_agent(path: &str, to: &str) -> (Receiver<()>, Sender<()>) {
+    let listener = UnixListener::bind(path).expect("agent");
+    let to = to.to_string();
+    let ((asked, is_asked), (may, wait)) = (channel(), channel());
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let mut other = UnixStream::connect(&to).expect("the other agent");
+            while let Some(message) = agent_message(&mut client) {
+                if message[4] == 13 {
+                    asked.send(()).expect("the test waits");
+                    wait.recv().expect("the test goes on");
+                }
+                other.write_all(&message).expect("passed on");
+                let answer = agent_message(&mut other).expect("an answer");
+                client.write_all(&answer).expect("answered");
+            }
+        }
+    });
+    (is_asked, may)
+}
+
+/// The next message on an agent's connection, with its length. None: there is none.
+fn agent_message(from: &mut UnixStream) -> Option<Vec<u8>> {
+    let mut length = [0; 4];
+    from.read_exact(&mut length).ok()?;
+    let mut message = vec![0; u32::from_be_bytes(length) as usize];
+    from.read_exact(&mut message).expect("a message");
+    Some([&length[..], &message].concat())
+}
+
+/// Somebody who confirms a key's use, or touches it, needs time.
+#[test]
+fn an_agent_may_take_longer_than_a_request() {
+    if without("ssh-agent") {
+        return;
+    }
+    let conf = format!("request_timeout = 3\n{CONF}");
+    let d = Daemon::with(&conf).file("passwd", &passwords(&["demo"])).start();
+    let f = Five::new(&d);
+    let one = key(&d, &f, "one", &["-t", "ed25519"], "", true);
+    let agent = Agent::start(&f, &[&one]);
+    let path = d.place.at("hesitant");
+    let (is_asked, may) = hesitant_agent(&path, &agent.1);
+    let f = f.env("SSH_AUTH_SOCK", &path);
+    let call = f.start(&["-q", "-x", "-l", "demo", H, "who"]);
+    is_asked.recv_timeout(TIMEOUT).expect("it is asked");
+    // One that connects now, and says nothing, has been ended before it answers.
+    d.connect().read_any();
+    may.send(()).expect("the agent");
+    assert_eq!(finish(call, b""), (0, BY_KEY.into(), String::new()));
 }
 
 /// An agent with this one key, whose signatures are wrong.

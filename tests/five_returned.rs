@@ -3,7 +3,8 @@
 
 mod support;
 
-use std::io::{ErrorKind, Read, Write};
+use nix::sys::signal::Signal;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -98,6 +99,41 @@ fn those_that_wait_are_served_by_the_next_session() {
             other => panic!("its service has ended: {other:?}"),
         }
     }
+    kill_and_wait(&mut child);
+}
+
+/// As those do whose session was lost; who connects meanwhile waits with them.
+#[test]
+fn those_that_wait_are_served_after_a_server_that_has_ended_in_order() {
+    let at = free_address();
+    let mut d =
+        Daemon::with(&format!("shutdown_timeout = 1\n{CONF}")).listen(&at.to_string()).start();
+    let f = Five::new(&d);
+    let (mut child, addresses) = f.forwards(&["-L", "127.0.0.1:0:cat"]);
+    let mut said = child.stderr.take().expect("piped");
+    let (to, steps) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut lines = BufReader::new(&mut said).lines().map_while(Result::ok);
+        lines.try_for_each(|line| to.send(line))
+    });
+    let hears = |what: &str| loop {
+        let step = steps.recv_timeout(TIMEOUT).unwrap_or_else(|e| panic!("{what}: {e}"));
+        if step.contains(what) {
+            break;
+        }
+    };
+    let served = [0, 1].map(|n| application(&addresses[0], n));
+    let mut waiting: Vec<_> = (2..6).map(|n| application(&addresses[0], n)).collect();
+    until("they wait", || f.run(&["-O", "check", H]).1.ends_with(" streams=2 waiting=4\n"));
+    d.signal(Signal::SIGTERM);
+    d.wait();
+    hears("there is no session now, and it is tried again");
+    waiting.extend((6..100).map(|n| application(&addresses[0], n)));
+    say_all(&waiting);
+    drop(served);
+    let conf = format!("state_directory = {}\n{CONF}", d.place.at("state"));
+    let _again = Daemon::with(&conf).stateless().listen(&at.to_string()).start();
+    are_served(waiting);
     kill_and_wait(&mut child);
 }
 

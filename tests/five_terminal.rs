@@ -223,8 +223,31 @@ fn ssh_keygen_s_question_leaves_the_terminal_as_before_too() {
     }
 }
 
-/// It shows nothing that is typed, and does not end when it is asked to.
-const STUBBORN: &str = "#!/bin/sh\ntrap '' TERM\nstty -echo </dev/tty\nexec sleep 60\n";
+/// The server waits for a request for a second only.
+#[test]
+fn who_types_a_passphrase_slowly_is_logged_in_too() {
+    if !installed("ssh-keygen") {
+        return skip("needs ssh-keygen");
+    }
+    let conf = "request_timeout = 1\nauthorized_keys = @KEYS@/%u\n
+who stream tcp nowait @USER@ /bin/sh sh -c 'echo by=$FIVED_AUTH'\n";
+    let d = Daemon::with(conf).start();
+    let (f, key) = (Five::new(&d), d.place.at("key"));
+    let words = ["-q", "-t", "ed25519", "-N", "open sesame", "-f", &key];
+    assert!(Command::new("ssh-keygen").args(words).status().expect("ssh-keygen").success());
+    d.place.write_keys("demo", &read(&format!("{key}.pub")));
+    let mut p = Person::calls(&f, &["-x", "-l", "demo", "-i", &key, H, "who"]);
+    p.sees("Enter passphrase");
+    // One that connects now, and says nothing, has been ended before it is typed.
+    d.connect().read_any();
+    p.types("open sesame\n").sees("by=pubkey");
+    assert_eq!(p.ended(), 0);
+}
+
+/// When it signs it shows nothing that is typed, and does not end when it is asked to.
+const STUBBORN: &str = "#!/bin/sh
+case $* in *sign*) trap '' TERM; stty -echo </dev/tty; exec sleep 60;; esac
+";
 
 #[test]
 fn an_ssh_keygen_that_must_be_killed_leaves_the_terminal_as_before_too() {

@@ -146,7 +146,7 @@ fn a_certificate_of_nobodys_word_is_a_key_whatever_its_dates_are() {
 }
 
 #[test]
-fn an_invalid_line_of_known_hosts_is_reported_with_its_number() {
+fn an_invalid_line_of_known_hosts_about_this_host_is_reported_with_its_number() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
     let file = known_hosts(
@@ -158,6 +158,55 @@ fn an_invalid_line_of_known_hosts_is_reported_with_its_number() {
          HOST:PORT\nfive: {file}:5: {H}:0: expected HOST:PORT\n"
     );
     assert_eq!(f.run(&[H, "hello"]), (255, String::new(), expected));
+}
+
+#[test]
+fn an_invalid_line_of_known_hosts_is_no_hindrance_for_what_others_say() {
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    assert_eq!(f.run(&["-q", "-x", H, "hello"]).0, 0);
+    let known = read(&f.config_path("known_hosts"));
+    // One is about another host, and two may be about any, this one too.
+    let lines = format!("far.example:1 garbage\n{known}other sha256//x\n{H}:{}\n", f.port());
+    let file = known_hosts(&f, &lines);
+    let warned = format!(
+        "five: {file}:1: garbage: expected sha256//BASE64, as fived --fingerprint prints it, or `vouched`: the line does not \
+         count\nfive: {file}:3: other: expected HOST:PORT: the line does not count\nfive: {file}:4: {H}:{}: expected \
+         sha256//BASE64 or `vouched` after it: the line does not count\n",
+        f.port()
+    );
+    let done = |told: &str| (0, "hello\n".into(), told.into());
+    assert_eq!(typed(&f, &["-x", H, "hello"]), done(&warned));
+    assert_eq!(typed(&f, &["-x", "-q", H, "hello"]), done(""));
+    // Nor where another key is known: that line counts.
+    let other = format!("{H}:{} sha256//{}A=\nother sha256//x\n", f.port(), "A".repeat(42));
+    known_hosts(&f, &other);
+    let (code, out, told) = typed(&f, &["-x", H, "hello"]);
+    assert!(code == 255 && out.is_empty() && told.contains(" HAS CHANGED."), "{code} {told}");
+}
+
+#[test]
+fn an_invalid_line_makes_no_host_an_unknown_one_that_may_be_accepted() {
+    let (d, f) = daemon(&certificate(&["localhost"], 2001, 2049));
+    let here = format!("localhost:{}", f.port());
+    let key = format!("sha256//{}A=", "A".repeat(42));
+    // Each may have been what was known about it, written by hand, or only in part.
+    for line in
+        [here.clone(), format!("{here} {}", &key[..20]), format!("localhost {key}"), "x".into()]
+    {
+        let file = known_hosts(&f, &line);
+        let (code, out, told) = f.run(&["-x", "-4", "--accept-new", "localhost", "hello"]);
+        assert_eq!((code, out.as_str()), (255, ""), "{line}: {told}");
+        assert!(told.starts_with(&format!("five: {file}:1: ")), "{line}: {told}");
+        assert_eq!(read(&file), line, "it stays as it was");
+        assert!(!d.log().contains("START "), "{line}");
+    }
+    // One that names another place is not about this one.
+    let other = format!("[localhost]:1 {key}\nfar.example:1 x\n");
+    let file = known_hosts(&f, &other);
+    let (code, out, told) = f.run(&["-x", "-4", "localhost", "hello"]);
+    assert_eq!((code, out.as_str()), (0, "hello\n"), "{told}");
+    assert_eq!(read(&file), format!("{other}{here} vouched\n"));
 }
 
 #[test]
@@ -228,6 +277,29 @@ fn files_that_have_no_end_and_pipes_are_not_waited_for() {
     std::os::unix::fs::symlink("/dev/null", &path).expect("link");
     let (status, out, told) = f.run(&[H, "hello"]);
     assert_eq!((status, out.as_str()), (0, "hello\n"), "{told}");
+}
+
+#[test]
+fn who_has_no_home_directory_knows_nobody() {
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d).env("HOME", "/dev/null");
+    let (status, out, told) = f.run(&["-x", H, "hello"]);
+    assert_eq!((status, out.as_str()), (0, "hello\n"), "{told}");
+    assert!(told.contains(" is used this once: /dev/null/.config/five: "), "{told}");
+    let (status, _, told) = typed(&f, &["-x", H, "hello"]);
+    assert!(status == 255 && told.contains("its key is not known"), "{told}");
+}
+
+#[test]
+fn no_answer_to_the_question_is_a_no_on_a_line_of_its_own() {
+    if !installed("script") {
+        return skip("needs script");
+    }
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    let (code, shown) = f.on_terminal(&["-p", &f.port(), "-x", H, "hello"], "\u{4}\n");
+    let told = format!("\r\nfive: {H}:{}: the key sha256//", f.port());
+    assert!(code == 255 && shown.contains(&told), "{shown}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! service. A holder that has ended may have sent messages that were not received yet: its channel
 //! is read to the end before anything counts as not done.
 
+use super::call::{Call, CallEvent, RETRY_INTERVAL, TRIES_AT_ONCE, Unserved};
 use super::channel::NO_ANSWER;
 use super::conversation::{Conversation, Report};
 use super::ended::Ended;
@@ -27,33 +28,9 @@ use std::time::Duration;
 /// How often a call is made again, unless it has waited for its turn meanwhile: each time that the
 /// server reloads its configuration, its sessions end.
 const TRIES_MAX: u32 = 20;
-/// How many of these follow each other at once, and the pause before each later one.
-const TRIES_AT_ONCE: u32 = 3;
-const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How often a holder that has not taken a call is checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
-
-struct Call {
-    request: Request,
-    over: OverWhen,
-    /// Input, output and standard error, or one that is input and output; closed once the service
-    /// has the call.
-    fds: Vec<OwnedFd>,
-    /// Input that was read already.
-    ahead: Vec<u8>,
-    channel: u32,
-    tries: u32,
-}
-
-/// What a holder reports of a call.
-#[derive(Debug, PartialEq, Eq)]
-pub enum CallEvent {
-    Started,
-    /// Its service has a terminal. So many bytes of its output, the first ones, are a banner.
-    Terminal(usize),
-    Ended(Ended),
-}
 
 pub struct Caller<'a> {
     target: &'a Target,
@@ -68,6 +45,9 @@ pub struct Caller<'a> {
     /// and no service has answered since: many calls may wait for the same one.
     outage: Option<bool>,
     turn: Turn,
+    /// Calls of applications that wait for a session. None: each opens a session itself, and ends
+    /// if it cannot.
+    unserved: Option<Unserved>,
     next: u32,
 }
 
@@ -81,8 +61,25 @@ impl<'a> Caller<'a> {
             unaccepted: BTreeMap::new(),
             outage: None,
             turn: Turn::default(),
+            unserved: None,
             next: 0,
         }
+    }
+
+    /// From now on calls of applications open no session: they wait until [`Caller::connect`] has
+    /// made one.
+    pub fn let_applications_wait(&mut self) {
+        self.unserved = Some(Unserved::default());
+    }
+
+    /// Has an application begun to wait for a session since this was asked last?
+    pub fn is_session_wanted(&mut self) -> bool {
+        self.unserved.as_mut().is_some_and(Unserved::is_new)
+    }
+
+    /// May further applications be accepted?
+    pub fn has_room(&self) -> bool {
+        self.unserved.as_ref().is_none_or(Unserved::has_room)
     }
 
     /// Opens a session, or finds one, without a call.
@@ -117,7 +114,7 @@ impl<'a> Caller<'a> {
     ) -> Result<u32, Error> {
         self.next += 1;
         let tag = self.next;
-        self.submit(tag, Call { request, over, fds, ahead: Vec::new(), channel: 0, tries: 0 })?;
+        self.submit(tag, Call::new(request, over, fds))?;
         Ok(tag)
     }
 
@@ -139,6 +136,13 @@ impl<'a> Caller<'a> {
 
     fn submit(&mut self, tag: u32, mut call: Call) -> Result<(), Error> {
         loop {
+            if self.current.is_none()
+                && call.is_an_application_s()
+                && let Some(unserved) = &mut self.unserved
+            {
+                unserved.push(tag, call);
+                return Ok(());
+            }
             call.tries += 1;
             if call.tries > TRIES_MAX {
                 return Err(self.lost("every session breaks as soon as it is made".into()));
@@ -192,15 +196,7 @@ impl<'a> Caller<'a> {
         for bytes in call.ahead.chunks(INPUT_MAX) {
             channel.send(&Ask::Input { tag, bytes: bytes.to_vec() }, &[])?;
         }
-        let open = Ask::Open {
-            tag,
-            over: call.over,
-            help: call.request.service.is_none(),
-            host: call.request.host.clone(),
-            service: call.request.service.clone().unwrap_or_default(),
-            way: call.request.way.clone(),
-        };
-        channel.send(&open, &call.fds.iter().map(AsFd::as_fd).collect::<Vec<_>>())
+        channel.send(&call.open(tag), &call.fds.iter().map(AsFd::as_fd).collect::<Vec<_>>())
     }
 
     fn lost(&self, why: String) -> Error {
@@ -219,7 +215,8 @@ impl<'a> Caller<'a> {
 
     /// How long to poll at most, before [`Caller::events`].
     pub fn timeout(&self) -> Option<Duration> {
-        if self.channels.values().any(Conversation::has_kept) {
+        let waits = self.unserved.as_ref().is_some_and(|u| !u.is_empty());
+        if waits && self.has_session() || self.channels.values().any(Conversation::has_kept) {
             return Some(Duration::ZERO);
         }
         let next = self.unaccepted.values().copied().chain(self.turn.due()).min();
@@ -229,12 +226,21 @@ impl<'a> Caller<'a> {
     /// Receives what holders have reported so far; does not wait.
     pub fn events(&mut self) -> Vec<(u32, Result<CallEvent, Error>)> {
         let mut events = Vec::new();
+        self.serve_those_that_wait(&mut events);
         for id in self.channels.keys().copied().collect::<Vec<_>>() {
             self.receive_from(id, &mut events);
         }
         self.check_holders(&mut events);
         self.turn.tell(&self.target.place());
         events
+    }
+
+    /// Makes the calls of applications that waited for the session that there is now.
+    fn serve_those_that_wait(&mut self, events: &mut Vec<(u32, Result<CallEvent, Error>)>) {
+        let Some(u) = self.unserved.as_mut().filter(|_| self.current.is_some()) else { return };
+        for (tag, call) in u.take() {
+            self.submit(tag, call).unwrap_or_else(|error| events.push((tag, Err(error))));
+        }
     }
 
     /// Fails the calls that a stopped holder has not taken. A holder that runs may have no room

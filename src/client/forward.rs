@@ -281,12 +281,17 @@ pub fn open_all(forwards: &[Forward]) -> Vec<(Forward, Vec<Listener>)> {
     all
 }
 
-/// Why no socket could be made there, if it is that another file has its name.
+/// Why no socket could be made there, if it is its name: that is another file's, or too long.
 fn no_socket(path: &Path, e: io::Error) -> io::Error {
     let another = |m: fs::Metadata| !m.file_type().is_socket();
-    match e.kind() == io::ErrorKind::AddrInUse && fs::symlink_metadata(path).is_ok_and(another) {
-        true => io::Error::other("there is a file of that name, which is no socket"),
-        false => e,
+    let length = std::path::absolute(path).map_or(0, |path| path.as_os_str().len());
+    if e.kind() == io::ErrorKind::AddrInUse && fs::symlink_metadata(path).is_ok_and(another) {
+        io::Error::other("there is a file of that name, which is no socket")
+    } else if length > local::NAME_MAX {
+        let most = local::NAME_MAX;
+        io::Error::other(format!("its path has {length} bytes, that of a socket {most} at most"))
+    } else {
+        e
     }
 }
 

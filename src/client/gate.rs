@@ -4,10 +4,12 @@
 
 use super::channel::{Channel, HOLDER_TIMEOUT};
 use super::dial::Connection;
+use super::ended;
 use super::error::Error;
 use super::messages;
 use super::request::Request;
 use super::target::Target;
+use super::turn::Turn;
 use crate::sys::poll::{self, Poll};
 use crate::sys::{clock, message, socket};
 use crate::wire::handover::{Ask, MESSAGE_MAX, Notice, OverWhen};
@@ -17,6 +19,9 @@ use std::time::Duration;
 
 /// How long the gate's service may take to start.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// Why it has not started within that time, if the gate let it wait.
+const NO_STREAM: &str =
+    "the server takes no more streams, and none ended within 30 s (-O list shows them)";
 /// The one call on the channel.
 const TAG: u32 = 1;
 
@@ -62,22 +67,26 @@ fn started(
     end: Duration,
 ) -> Result<bool, Error> {
     let mut bytes = [0; MESSAGE_MAX];
+    let (mut turn, mut waits) = (Turn::default(), false);
+    let refused = |text: String| {
+        let (service, hint) = (request.name().into(), ended::hint(ended::nobody(gate), &text));
+        Error::Gate { gate: gate.who(), service, reply: format!("{text}{hint}") }
+    };
     loop {
-        let left = end.saturating_sub(clock::monotonic());
+        turn.tell(&gate.who());
+        let now = clock::monotonic();
+        let left = end.saturating_sub(now);
+        let to_tell = turn.due().map_or(HOLDER_TIMEOUT, |due| due.saturating_sub(now));
         let mut polls = [Poll::new(channel.fd.as_fd(), true, false)];
-        if poll::wait(&mut polls, Some(left.min(HOLDER_TIMEOUT))).map_err(Error::system("poll"))?
-            == 0
-        {
-            match channel.stopped() {
+        let timeout = left.min(HOLDER_TIMEOUT).min(to_tell);
+        if poll::wait(&mut polls, Some(timeout)).map_err(Error::system("poll"))? == 0 {
+            let (place, seconds) = (gate.who(), START_TIMEOUT.as_secs());
+            return Err(match channel.stopped() {
                 None if !left.is_zero() => continue,
-                None => {
-                    return Err(Error::NoAnswer {
-                        place: gate.who(),
-                        seconds: START_TIMEOUT.as_secs(),
-                    });
-                }
-                Some(why) => return Err(Error::Lost { what: gate.who(), why }),
-            }
+                None if waits => refused(NO_STREAM.into()),
+                None => Error::NoAnswer { place, seconds },
+                Some(why) => Error::Lost { what: place, why },
+            });
         }
         let notice = match message::receive_waiting(channel.fd.as_fd(), &mut bytes) {
             Ok((n @ 1.., _)) => Notice::decode(&bytes[..n]),
@@ -85,15 +94,12 @@ fn started(
         };
         match notice {
             Some(Notice::Started { .. }) => return Ok(true),
-            Some(Notice::Waiting { .. }) => messages::step(&format!(
-                "{}: the server takes no more streams: waiting for one to end",
-                gate.who()
-            )),
-            Some(Notice::Away { distrust, text, .. }) => messages::outage(&text, distrust),
-            Some(Notice::Refused { text, .. }) => {
-                let (gate, service) = (gate.who(), request.name().into());
-                return Err(Error::Gate { gate, service, reply: text });
+            Some(Notice::Waiting { .. }) => {
+                turn.waits();
+                waits = true;
             }
+            Some(Notice::Away { distrust, text, .. }) => messages::outage(&text, distrust),
+            Some(Notice::Refused { text, .. }) => return Err(refused(text)),
             Some(Notice::Lost { text, .. }) => {
                 return Err(Error::Lost { what: gate.who(), why: text });
             }

@@ -1,5 +1,6 @@
 //! The session that `five -N` keeps: when it has ended, or takes no more calls, another one is made
-//! for the configuration's forwards and offers, and for others' calls.
+//! for the configuration's forwards and offers, for others' calls, and for the applications that
+//! wait for it at the forwards of the command line.
 
 use super::caller::Caller;
 use super::messages;
@@ -18,23 +19,33 @@ pub struct Kept {
     pause: Duration,
     /// It was printed why there is none now.
     told: bool,
+    /// An application waits for one since the last attempt.
+    wanted: bool,
 }
 
 impl Kept {
-    /// Of a session that was made just now.
-    pub fn new() -> Kept {
-        Kept { last: clock::monotonic(), pause: PAUSE, told: false }
+    /// Of a session that was made just now. From now on applications wait for the next one.
+    pub fn of(caller: &mut Caller) -> Kept {
+        caller.let_applications_wait();
+        Kept { last: clock::monotonic(), pause: PAUSE, told: false, wanted: false }
     }
 
     /// How long to wait at most until another session is made.
     pub fn timeout(&self, caller: &Caller) -> Option<Duration> {
-        let due = self.last + self.pause;
+        let pause = match (self.wanted, self.told) {
+            (false, _) => self.pause,
+            // Of many that come, each would make an attempt that fails.
+            (true, true) => PAUSE,
+            (true, false) => Duration::ZERO,
+        };
+        let due = self.last + pause;
         (!caller.has_session()).then(|| due.saturating_sub(clock::monotonic()))
     }
 
     /// Makes another session, if there is none and its time has come. Whatever is wrong then may be
     /// right later: a server that starts again may say anything.
     pub fn keep(&mut self, caller: &mut Caller) {
+        self.wanted |= caller.is_session_wanted();
         if self.timeout(caller).is_none_or(|left| !left.is_zero()) {
             return;
         }
@@ -52,6 +63,8 @@ impl Kept {
             }
         }
         self.last = clock::monotonic();
-        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        if !std::mem::take(&mut self.wanted) {
+            self.pause = (self.pause * 2).min(PAUSE_MAX);
+        }
     }
 }

@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+/// How often it may ask for a passphrase, as ssh(1) does.
+const PASSPHRASES: usize = 3;
 /// How long ssh-keygen may take to end after a signal.
 const KILL_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often it is asked to end until then: it misses a signal that comes between its question and
@@ -25,8 +27,9 @@ const TERM_INTERVAL: Duration = Duration::from_millis(100);
 
 /// `ssh-keygen -Y sign` on a file in a directory of its own: it asks at the terminal only when its
 /// standard input is one.
-/// `askpass`: without a terminal, the program of SSH_ASKPASS is asked.
-pub fn sign(path: &Path, text: &[u8], askpass: bool) -> Result<String, String> {
+/// `askpass`: without a terminal, the program of SSH_ASKPASS is asked. `locked`: the key has a
+/// passphrase, and somebody can be asked for it.
+pub fn sign(path: &Path, text: &[u8], askpass: bool, locked: bool) -> Result<String, String> {
     if !path.exists() {
         return Err("no such file".into());
     }
@@ -36,7 +39,7 @@ pub fn sign(path: &Path, text: &[u8], askpass: bool) -> Result<String, String> {
     let signals = Signals::new(&received).map_err(failed)?;
     let directory = private_directory()
         .map_err(|e| format!("{} (TMPDIR): {}", std::env::temp_dir().display(), reason(&e)))?;
-    let signed = keygen_in(&directory, path, text, &signals, askpass);
+    let signed = keygen_in(&directory, path, text, &signals, (askpass, locked));
     let removed = fs::remove_dir_all(&directory).map_err(failed);
     drop(signals);
     match signed {
@@ -68,14 +71,11 @@ fn keygen_in(
     key: &Path,
     text: &[u8],
     signals: &Signals,
-    askpass: bool,
+    (askpass, locked): (bool, bool),
 ) -> Result<Result<String, String>, Signal> {
     let failed = |e: io::Error| format!("ssh-keygen: {}", reason(&e));
     let (message, errors) = (directory.join("challenge"), directory.join("errors"));
     let tty = terminal::lend();
-    if let Some((_, tty)) = &tty {
-        name_locked(directory, key, tty, signals)?;
-    }
     let shown = tty.is_some() || messages::steps();
     let mut command = Command::new("ssh-keygen");
     if tty.is_none() && askpass {
@@ -90,12 +90,16 @@ fn keygen_in(
         .args([key, &message]);
     let mut run = || {
         let input = tty.as_ref().map(|(_, tty)| tty.try_clone()).transpose()?;
+        if let Some(mut tty) = input.as_ref().filter(|_| locked) {
+            // It asks for a passphrase without saying of which key.
+            let _ = write!(tty, "({}) ", key.display());
+        }
         command.stdin(input.map_or_else(Stdio::null, Stdio::from)).stdout(Stdio::null());
         command.stderr(if shown { Stdio::inherit() } else { fs::File::create(&errors)?.into() });
         fs::write(&message, text)?;
         ended(signals.spawn(&mut command)?, signals)
     };
-    let status = match run() {
+    let status = match until_signed(&mut run, if locked { PASSPHRASES } else { 1 }) {
         Ok((_, Some(signal))) => return Err(signal),
         Ok((status, None)) => status,
         Err(e) => return Ok(Err(failed(e))),
@@ -113,29 +117,28 @@ fn keygen_in(
     }))
 }
 
-/// Names a key that has a passphrase: ssh-keygen asks for one without saying which. Err: the signal
-/// that came meanwhile.
-fn name_locked(
-    directory: &Path,
-    key: &Path,
-    mut tty: &fs::File,
-    signals: &Signals,
-) -> Result<(), Signal> {
-    let errors = directory.join("locked");
+/// Runs ssh-keygen until it has signed: a passphrase that is typed may be wrong, and only the
+/// person can read on the terminal whether it was.
+fn until_signed(
+    run: &mut dyn FnMut() -> io::Result<(ExitStatus, Option<Signal>)>,
+    tries: usize,
+) -> io::Result<(ExitStatus, Option<Signal>)> {
+    for _ in 1..tries {
+        let (status, signal) = run()?;
+        if signal.is_some() || status.code().is_none_or(|code| code == 0) {
+            return Ok((status, signal));
+        }
+    }
+    run()
+}
+
+/// Has the key in this file a passphrase?
+pub fn is_locked(path: &Path) -> bool {
     let mut command = Command::new("ssh-keygen");
-    command.args(["-q", "-y", "-P", "", "-f"]).arg(key).stdin(Stdio::null()).stdout(Stdio::null());
-    let mut run = || {
-        command.stderr(fs::File::create(&errors)?);
-        ended(signals.spawn(&mut command)?, signals)
-    };
+    command.args(["-q", "-y", "-P", "", "-f"]).arg(path).stdin(Stdio::null()).stdout(Stdio::null());
     // Whatever else fails here fails again when it signs.
-    if let Ok((_, Some(signal))) = run() {
-        return Err(signal);
-    }
-    if said(&errors).contains("passphrase") {
-        let _ = write!(tty, "({}) ", key.display());
-    }
-    Ok(())
+    let said = command.stderr(Stdio::piped()).output().map(|out| out.stderr).unwrap_or_default();
+    String::from_utf8_lossy(&said).contains("passphrase")
 }
 
 /// What ssh-keygen wrote to its standard error, where nobody has seen it; without its frames.

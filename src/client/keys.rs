@@ -3,6 +3,7 @@
 use super::error::{Error, reason};
 use super::target::Target;
 use super::{keygen, messages, paths};
+use crate::sys::poll::{self, Poll};
 use crate::sys::{clock, local, terminal};
 use crate::wire::answer::words as words_of;
 use crate::wire::{agent, sshsig};
@@ -12,6 +13,7 @@ use ring::digest::{SHA256, SHA512, digest};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -23,6 +25,11 @@ const USUAL: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
 const LIST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long it may take to sign: somebody may have to touch a device, or to confirm.
 const SIGN_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// An agent that takes longer to answer has asked somebody.
+const PERSON_ASKED: Duration = Duration::from_secs(1);
+/// Why a key was not used.
+const NOT_WAITED_FOR: &str = "the server does not wait for it";
 
 /// A key that may log in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,6 +145,11 @@ fn fingerprint_of(path: &Path) -> Option<String> {
     Some(fingerprint(&blob))
 }
 
+/// Is it a FIDO key, for whose touch ssh-keygen waits?
+fn is_touched(path: &Path) -> bool {
+    fs::read_to_string(pub_of(path)).is_ok_and(|text| text.starts_with("sk-"))
+}
+
 impl Key {
     /// A name for messages.
     pub fn name(&self) -> String {
@@ -149,19 +161,27 @@ impl Key {
         }
     }
 
-    /// The signature over a text, as PUBKEY takes it. Err: why it failed.
-    pub fn sign(&self, text: &[u8]) -> Result<String, String> {
+    /// The signature over a text, as PUBKEY takes it. Err: why it failed. `waits`: called once
+    /// before a person is waited for, who types a passphrase for example; false: nobody need be.
+    pub fn sign(&self, text: &[u8], waits: &mut dyn FnMut() -> bool) -> Result<String, String> {
         match self {
             Key::Agent(k) => {
                 let data = sshsig::signed(sshsig::Hash::Sha512, digest(&SHA512, text).as_ref());
-                let answer =
-                    ask(&agent::sign(&k.blob, &data), SIGN_TIMEOUT).map_err(|e| reason(&e))?;
+                let answer = ask(&agent::sign(&k.blob, &data), SIGN_TIMEOUT, waits)
+                    .map_err(|e| reason(&e))?;
                 // ssh-add -h: an agent signs with such a key for sshd alone.
                 let signature = agent::signature(&answer)
                     .ok_or("the agent refused to sign (a key held down with ssh-add -c or -h?)")?;
                 Ok(STANDARD.encode(sshsig::write(&k.blob, signature)))
             }
-            Key::File(path) => keygen::sign(path, text, askpass().is_some()),
+            Key::File(path) => {
+                let asks = terminal::is_there() || askpass().is_some();
+                let locked = asks && keygen::is_locked(path);
+                if (locked || is_touched(path)) && !waits() {
+                    return Err(NOT_WAITED_FOR.into());
+                }
+                keygen::sign(path, text, askpass().is_some(), locked)
+            }
         }
     }
 }
@@ -172,17 +192,22 @@ fn agent_path() -> Option<OsString> {
 
 /// The agent's keys.
 fn list() -> Result<Vec<agent::Key>, String> {
-    let answer = ask(&agent::list(), LIST_TIMEOUT).map_err(|e| reason(&e))?;
+    let answer = ask(&agent::list(), LIST_TIMEOUT, &mut || true).map_err(|e| reason(&e))?;
     agent::keys(&answer).ok_or_else(|| "what it says is no list of keys".into())
 }
 
-/// Sends one request to the agent of SSH_AUTH_SOCK.
-fn ask(message: &[u8], timeout: Duration) -> io::Result<Vec<u8>> {
+/// Sends one request to the agent of SSH_AUTH_SOCK. `waits`: called once if it does not answer at
+/// once; false: it need not answer.
+fn ask(message: &[u8], timeout: Duration, waits: &mut dyn FnMut() -> bool) -> io::Result<Vec<u8>> {
     let path = agent_path().ok_or_else(|| io::Error::other("SSH_AUTH_SOCK is not set"))?;
     let end = clock::monotonic() + timeout;
     let mut agent = local::connect_stream(Path::new(&path), timeout)?;
     // It is at most a key and a hash, so the socket takes it at once, or the timeout passes.
     agent.write_all(&[&(message.len() as u32).to_be_bytes(), message].concat())?;
+    let mut polls = [Poll::new(agent.as_fd(), true, false)];
+    if poll::wait(&mut polls, Some(PERSON_ASKED))? == 0 && !waits() {
+        return Err(io::Error::other(NOT_WAITED_FOR));
+    }
     let mut length = [0; 4];
     read_by(&mut agent, &mut length, end)?;
     let length = u32::from_be_bytes(length) as usize;

@@ -2,17 +2,19 @@
 //!
 //! `HOST:PORT sha256//BASE64` is a key that somebody accepted; `HOST:PORT vouched` says that the
 //! system's roots vouched for the certificate of this server. `#` begins a comment, at a line's
-//! beginning or after white space; blank lines are ignored. Any other line is a mistake, whatever
-//! its host: nobody knows about which server it was to say something, so none is trusted until it
-//! is repaired.
+//! beginning or after white space; blank lines are ignored. Any other line is a mistake, which is
+//! printed and does not count, as with ssh(1). But it may have been what was known about a server:
+//! one about which no other line says anything is not taken for a new one until it is corrected.
 
 use super::error::Error;
+use super::messages;
 use super::paths;
 use super::syntax::{is_pin, place, with_port, without_comment};
 use super::target::Target;
 use crate::sys::{clock, file};
 use std::fs::{File, TryLockError};
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// The word for a certificate that the system's roots vouched for.
@@ -30,23 +32,52 @@ pub struct Known {
     pub vouched: Option<String>,
 }
 
-/// What the file says about the target.
+/// What the file says about the target. Its mistakes are printed, or are an error if nothing else
+/// is known about the target, and one of them may have been about it.
 pub fn read(t: &Target) -> Result<Known, Error> {
     let path = paths::known_hosts();
-    of(&path.display().to_string(), &paths::read(&path)?, &t.place()).map_err(Error::Config)
+    let found = of(&path.display().to_string(), &paths::read(&path)?, &t.place());
+    if found.known == Known::default() && found.mistakes.iter().any(|m| m.may_be_meant) {
+        return Err(Error::Config(found.mistakes.into_iter().map(|m| m.text).collect()));
+    }
+    // A session may take several connections.
+    if !TOLD.swap(true, Ordering::Relaxed) {
+        let tell = |m: &Mistake| messages::info(&format!("{}: the line does not count", m.text));
+        found.mistakes.iter().for_each(tell);
+    }
+    Ok(found.known)
 }
 
-fn of(path: &str, text: &str, wanted: &str) -> Result<Known, Vec<String>> {
-    let (mut known, mut mistakes) = (Known::default(), Vec::new());
+/// The mistakes were printed.
+static TOLD: AtomicBool = AtomicBool::new(false);
+
+/// A line that cannot be read.
+struct Mistake {
+    text: String,
+    /// It is not certainly about another place than the wanted one.
+    may_be_meant: bool,
+}
+
+/// What a text says about one place.
+#[derive(Default)]
+struct Found {
+    known: Known,
+    mistakes: Vec<Mistake>,
+}
+
+fn of(path: &str, text: &str, wanted: &str) -> Found {
+    let Found { mut known, mut mistakes } = Found::default();
     for (n, line) in text.lines().enumerate() {
         let mut words = without_comment(line).split_whitespace();
         let Some(at) = words.next() else { continue };
         let origin = format!("{path}:{}", n + 1);
-        let own = at.eq_ignore_ascii_case(wanted);
-        let mut wrong =
-            |word: &str, what: &str| mistakes.push(format!("{origin}: {word}: expected {what}"));
         // Written in another way it would never be found: `[name]:1`, as ssh(1) has it.
         let as_found = with_port(at).filter(|(_, port)| *port != 0).map(|(h, p)| place(h, p));
+        let own = as_found.as_ref().is_none_or(|found| found.eq_ignore_ascii_case(wanted));
+        let mut wrong = |word: &str, what: &str| {
+            let text = format!("{origin}: {word}: expected {what}");
+            mistakes.push(Mistake { text, may_be_meant: own });
+        };
         match (as_found, words.next(), words.next()) {
             (None, ..) => wrong(at, "HOST:PORT"),
             (Some(found), ..) if !found.eq_ignore_ascii_case(at) => wrong(at, &found),
@@ -60,7 +91,7 @@ fn of(path: &str, text: &str, wanted: &str) -> Result<Known, Vec<String>> {
             (_, None, None) => wrong(at, "sha256//BASE64 or `vouched` after it"),
         }
     }
-    if mistakes.is_empty() { Ok(known) } else { Err(mistakes) }
+    Found { known, mistakes }
 }
 
 /// Adds a key of the target.
@@ -101,10 +132,11 @@ fn add(t: &Target, what: &str) -> Result<(), Error> {
 
 /// Does the file say that already?
 fn has(text: &str, place: &str, what: &str) -> bool {
-    of("", text, place).is_ok_and(|known| match what {
+    let known = of("", text, place).known;
+    match what {
         VOUCHED => known.vouched.is_some(),
         key => known.keys.iter().any(|(k, _)| k == key),
-    })
+    }
 }
 
 /// Locks the file as long as it is open: others that add a line wait. False: it is not locked,
@@ -132,16 +164,16 @@ mod tests {
         let (a, b, c) = (key('A'), key('B'), key('C'));
         let text =
             format!("# x\n\na:1 {a}\n[::1]:1 {b}\nA:1\t {c} # mine\n[::1]:1 vouched\n  # y\n");
-        let known = of("f", &text, "a:1").unwrap();
         assert_eq!(
-            known,
+            of("f", &text, "a:1").known,
             Known { keys: vec![(a, "f:3".into()), (c, "f:5".into())], vouched: None }
         );
         assert_eq!(
-            of("f", &text, "[::1]:1").unwrap(),
+            of("f", &text, "[::1]:1").known,
             Known { keys: vec![(b, "f:4".into())], vouched: Some("f:6".into()) }
         );
-        assert_eq!(of("f", &text, "a:2").unwrap(), Known::default());
+        let other = of("f", &text, "a:2");
+        assert!(other.known == Known::default() && other.mistakes.is_empty());
     }
 
     #[test]
@@ -158,8 +190,11 @@ mod tests {
     fn invalid_lines_are_reported() {
         let text = "a:1 garbage\nb:1\nc sha256//x\na:1 vouched twice\n[::1]:0x vouched\n";
         let what = "expected sha256//BASE64, as fived --fingerprint prints it, or `vouched`";
+        let texts = |text, wanted| -> Vec<String> {
+            of("f", text, wanted).mistakes.into_iter().map(|m| m.text).collect()
+        };
         assert_eq!(
-            of("f", text, "z:1").unwrap_err(),
+            texts(text, "z:1"),
             [
                 &format!("f:1: garbage: {what}"),
                 "f:2: b:1: expected sha256//BASE64 or `vouched` after it",
@@ -169,8 +204,28 @@ mod tests {
             ]
         );
         assert_eq!(
-            of("f", "[A]:1 vouched\na:01 vouched\n[::1]:1 vouched\n", "a:1").unwrap_err(),
+            texts("[A]:1 vouched\na:01 vouched\n[::1]:1 vouched\n", "a:1"),
             ["f:1: [A]:1: expected a:1", "f:2: a:01: expected a:1"]
         );
+    }
+
+    #[test]
+    fn an_invalid_line_may_be_about_its_own_place_or_if_it_names_none_about_any() {
+        for (line, place, may) in [
+            ("a:1 garbage", "A:1", true),
+            ("a:1", "a:1", true),
+            ("a:1 vouched twice", "a:1", true),
+            ("[a]:1 vouched", "a:1", true),
+            ("a:01 vouched", "a:1", true),
+            ("a sha256//x", "a:1", true),
+            ("garbage", "a:1", true),
+            ("a:1 garbage", "a:2", false),
+            ("[b]:1 vouched", "a:1", false),
+        ] {
+            let found = of("f", line, place);
+            assert_eq!(found.known, Known::default(), "{line}");
+            assert_eq!(found.mistakes.len(), 1, "{line}");
+            assert_eq!(found.mistakes[0].may_be_meant, may, "{line} {place}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The services of a server, as its HELP lists them.
 
-use super::caller::{CallEvent, Caller};
+use super::call::CallEvent;
+use super::caller::Caller;
 use super::ended::result_of;
 use super::error::Error;
 use super::plain::{self, LIST_MAX};

@@ -1,9 +1,10 @@
 //! Logging in on a connection, before a session is made on it: keys, then what the server asks for.
 
+use super::dial::Connect;
 use super::error::Error;
 use super::keys::{self, Key, NOT_ACCEPTED, Tried};
 use super::messages;
-use super::server::Server;
+use super::server::{self, Server};
 use super::target::Target;
 use crate::wire::builtins::Builtin;
 use crate::wire::pubkey::{self, Kind};
@@ -35,23 +36,51 @@ pub enum Known {
 }
 
 /// `PUBKEY` and its line. They are sent before the challenge has come, because both ends know it.
-pub fn key_line(server: &Server, user: &str, key: &Key) -> Result<Vec<u8>, String> {
-    let challenge = STANDARD.encode(server.challenge().map_err(|e| e.to_string())?);
-    let signature = key.sign(&pubkey::text(Kind::Tls, user.as_bytes(), &challenge))?;
-    let answer = request::line(&pubkey::answer(user, &signature));
-    Ok([request::line(Builtin::Pubkey.as_str()), answer].concat())
+/// But where a person may be asked first, for a passphrase for example, `PUBKEY` is answered: a
+/// server waits longer for the rest of a login than for its beginning. Ok(Err): why the key did not
+/// sign.
+pub fn key_line(
+    t: &Target,
+    server: &mut Server,
+    user: &str,
+    key: &Key,
+) -> Result<Result<Vec<u8>, String>, Error> {
+    let challenge = STANDARD.encode(server.challenge()?);
+    let text = pubkey::text(Kind::Tls, user.as_bytes(), &challenge);
+    let mut failed = None;
+    let signed = key.sign(&text, &mut || {
+        failed = begin_key(t, server).err();
+        failed.is_none()
+    });
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    Ok(signed.map(|signature| {
+        let answer = request::line(&pubkey::answer(user, &signature));
+        match server.waits_for_key {
+            true => answer,
+            false => [request::line(Builtin::Pubkey.as_str()), answer].concat(),
+        }
+    }))
+}
+
+fn begin_key(t: &Target, server: &mut Server) -> Result<(), Error> {
+    server.send(&request::line(Builtin::Pubkey.as_str()))?;
+    read_challenge(t, server)?;
+    server.waits_for_key = true;
+    Ok(())
 }
 
 /// Keys one after the other, then passwords. Returns how it has succeeded.
 pub fn one_by_one(
-    t: &Target,
+    (t, connect): (&Target, Connect),
     server: &mut Server,
     user: &str,
     keys: &[Key],
     mut tried: Tried,
     known: &Known,
 ) -> Result<Known, Error> {
-    each(t, server, user, keys, &mut tried, known).map_err(|e| match e {
+    each((t, connect), server, user, keys, &mut tried, known).map_err(|e| match e {
         // What was tried before may be why the server lets nobody try for a while.
         Error::Refused { place, what, reply } if !tried.is_empty() => {
             let reply = format!("{reply}; before that: {}", tried.text());
@@ -62,7 +91,7 @@ pub fn one_by_one(
 }
 
 fn each(
-    t: &Target,
+    (t, connect): (&Target, Connect),
     server: &mut Server,
     user: &str,
     keys: &[Key],
@@ -70,8 +99,11 @@ fn each(
     known: &Known,
 ) -> Result<Known, Error> {
     for key in keys.iter().take(KEYS_MAX) {
-        match key_line(server, user, key) {
-            Err(why) => tried.failed(&key.name(), &why),
+        match key_line(t, server, user, key)? {
+            Err(why) => {
+                tried.failed(&key.name(), &why);
+                without_key(t, server, connect)?;
+            }
             Ok(line) => {
                 server.send(&line)?;
                 if key_accepted(t, server)? {
@@ -93,8 +125,24 @@ fn each(
     Err(Error::Login { who: t.who(), tried: tried.text() })
 }
 
+/// A key did not sign: a server that waits for it gets nothing that would count as a wrong one.
+pub fn without_key(t: &Target, server: &mut Server, connect: Connect) -> Result<(), Error> {
+    if server.waits_for_key {
+        *server = server::open(t, connect)?;
+    }
+    Ok(())
+}
+
 /// The two lines that answer PUBKEY.
 pub fn key_accepted(t: &Target, server: &mut Server) -> Result<bool, Error> {
+    if !std::mem::take(&mut server.waits_for_key) {
+        read_challenge(t, server)?;
+    }
+    result(t, &server.read_line()?)
+}
+
+/// The first of them.
+fn read_challenge(t: &Target, server: &mut Server) -> Result<(), Error> {
     let reply = server.read_line()?;
     let challenge = reply::read_challenge(&reply)
         .ok_or_else(|| refused(t, Builtin::Pubkey.as_str(), &reply))?;
@@ -103,7 +151,7 @@ pub fn key_accepted(t: &Target, server: &mut Server) -> Result<bool, Error> {
         let why = "its challenge is another connection's: somebody is in between".into();
         return Err(Error::Tls { place: t.place(), why });
     }
-    result(t, &server.read_line()?)
+    Ok(())
 }
 
 fn result(t: &Target, reply: &str) -> Result<bool, Error> {

@@ -21,7 +21,7 @@
 //! | `keys`, `keygen`, `login`, `open` | keys and agents; signatures by ssh-keygen; logging in; the whole way to a session |
 //! | `resume` | how a session that has lost its connection goes on |
 //! | `channel`, `rendezvous`, `holder` | one session for all calls, and the process that has it |
-//! | `request`, `caller`, `turn`, `conversation` | calls on it, and how they are made with its holder |
+//! | `request`, `call`, `caller`, `turn`, `conversation` | calls on it, and how they are made with its holder |
 //! | `ended`, `stdio`, `forward` | how a call ends; whose it is: this process's, or an application's |
 //! | `kept` | the session that five -N keeps |
 //! | `offer`, `offering` | services that this computer serves (-R) |
@@ -29,6 +29,7 @@
 //! | `serve`, `list`, `order` | what the command line asks for: a service, a list, `-O` |
 //! | `plain` | RFC 1078 alone (`--plain`, and servers on this computer that know nothing else) |
 
+mod call;
 mod caller;
 mod channel;
 mod config;

@@ -1,7 +1,8 @@
 //! The offers of the command line (-R): made by the holder of the session, and made again on
 //! another session when that has ended, for as long as this five runs.
 
-use super::caller::{CallEvent, Caller};
+use super::call::CallEvent;
+use super::caller::Caller;
 use super::ended::{Ended, hint, nobody};
 use super::error::Error;
 use super::messages;

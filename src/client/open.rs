@@ -108,7 +108,7 @@ impl Opening<'_> {
 
     /// One connection, or two if the first key is refused. None: the server does not know the word.
     fn open(&mut self, word: Builtin) -> Result<Option<OpenSession>, Error> {
-        let server = server::open(self.t, self.connect)?;
+        let mut server = server::open(self.t, self.connect)?;
         let Some(user) = self.t.user.as_deref() else {
             return Ok(self.start(server, Vec::new(), word)?.session());
         };
@@ -122,8 +122,11 @@ impl Opening<'_> {
         }
         let mut rest = keys.iter();
         for key in rest.by_ref() {
-            match login::key_line(&server, user, key) {
-                Err(why) => tried.failed(&key.name(), &why),
+            match login::key_line(self.t, &mut server, user, key)? {
+                Err(why) => {
+                    tried.failed(&key.name(), &why);
+                    login::without_key(self.t, &mut server, self.connect)?;
+                }
                 Ok(line) => match self.start(server, line, word)? {
                     Begun::NotLoggedIn(mut refused) => {
                         tried.failed(&key.name(), NOT_ACCEPTED);
@@ -151,7 +154,8 @@ impl Opening<'_> {
         tried: Tried,
         word: Builtin,
     ) -> Result<Option<OpenSession>, Error> {
-        self.known = login::one_by_one(self.t, &mut server, user, keys, tried, &self.known)?;
+        self.known =
+            login::one_by_one((self.t, self.connect), &mut server, user, keys, tried, &self.known)?;
         Ok(self.start(server, Vec::new(), word)?.session())
     }
 

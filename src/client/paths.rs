@@ -142,7 +142,10 @@ pub fn read_own(path: &Path) -> Result<String, Error> {
 fn text(path: &Path, read: io::Result<Vec<u8>>) -> Result<String, Error> {
     match read {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        // The home directory of many accounts of the system is /dev/null.
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(String::new())
+        }
         Err(e) => Err(Error::system(path.display().to_string())(e)),
     }
 }

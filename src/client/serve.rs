@@ -1,6 +1,7 @@
 //! A service on standard input and output, and the forwards of the command line.
 
-use super::caller::{CallEvent, Caller};
+use super::call::CallEvent;
+use super::caller::Caller;
 use super::ended::{Ended, result_of};
 use super::error::{Error, NO_SESSION, reason};
 use super::escapes::{self, Escape, Escapes};
@@ -100,7 +101,7 @@ fn run(
     let service = o.service.as_deref();
     let (Own { tag: own, mut stdio, terminal }, mut all) = (own, Forwarded::new());
     let mut offering = Offering::begin(t, offers, &mut caller)?;
-    let mut kept = own.is_none().then(Kept::new);
+    let mut kept = own.is_none().then(|| Kept::of(&mut caller));
     let mut typing = None;
     loop {
         let received = typing.as_ref().map(Typing::as_fd);
@@ -202,7 +203,8 @@ fn wait(
 ) -> Result<(Ready, bool, Vec<bool>), Error> {
     let mut polls: Vec<Poll> = stdio.polls().to_vec();
     polls.push(signals.map_or(Poll::none(), |fd| Poll::new(fd, true, false)));
-    polls.extend(listeners.iter().map(|l| Poll::new(l.fd.as_fd(), true, false)));
+    let room = caller.has_room();
+    polls.extend(listeners.iter().map(|l| Poll::new(l.fd.as_fd(), room, false)));
     polls.extend(caller.polls());
     poll::wait(&mut polls, timeout).map_err(Error::system("poll"))?;
     let arrived = polls[STDIO + 1..][..listeners.len()].iter().map(Poll::readable).collect();

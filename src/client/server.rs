@@ -38,6 +38,8 @@ pub struct Server {
     place: String,
     /// How long an answer may take.
     timeout: Duration,
+    /// It has answered PUBKEY, and waits for the signature.
+    pub waits_for_key: bool,
 }
 
 /// Waits for the socket alone.
@@ -97,7 +99,7 @@ pub fn open(t: &Target, connect: Connect) -> Result<Server, Error> {
 pub fn open_here(t: &Target, connect: Connect) -> Result<Server, Error> {
     let Connection { socket, gate } = connect()?;
     let (link, place, timeout) = (Link::plain(socket), t.place(), ANSWER_TIMEOUT);
-    Ok(Server { link, gate, key: String::new(), place, timeout })
+    Ok(Server { link, gate, key: String::new(), place, timeout, waits_for_key: false })
 }
 
 /// As [`open`] where nobody can be asked: to the server whose key was `key`, as it was trusted
@@ -155,7 +157,8 @@ fn open_knowing(
     let name = name.unwrap_or_else(|| ServerName::from(IpAddr::from(Ipv6Addr::UNSPECIFIED)));
     let conn = ClientConnection::new(Arc::new(config), name).map_err(tls)?;
     let (link, place) = (Link::plain(socket), t.place());
-    let mut server = Server { link, gate, key: String::new(), place, timeout };
+    let mut server =
+        Server { link, gate, key: String::new(), place, timeout, waits_for_key: false };
     let done = server.handshake(conn);
     match (verifier.identity(), done) {
         (Some(Identity::Changed { key, known, origin }), _) => {

@@ -36,14 +36,14 @@ pub fn without_place<'a>(text: &'a str, place: &str) -> &'a str {
 }
 
 /// May this be the name or the address of a host? Names that DNS does not have may be in
-/// /etc/hosts.
+/// /etc/hosts. What has a `/` is a path.
 pub fn is_host(text: &str) -> bool {
     let zone_free = text.split('%').next().unwrap_or_default();
     let address = !text.contains(':') || zone_free.parse::<std::net::Ipv6Addr>().is_ok();
     address
         && !text.is_empty()
         && !text.starts_with('-')
-        && !text.bytes().any(|b| b <= b' ' || b == 0x7f)
+        && !text.bytes().any(|b| b <= b' ' || b == 0x7f || b == b'/')
 }
 
 /// What may be sent on a line of its own: 1 to 255 bytes, none of them a control byte.
@@ -66,6 +66,11 @@ mod tests {
         for (line, text) in [("#a", ""), (" # a", " "), ("a#b #c #d", "a#b "), ("a\t#b", "a\t")] {
             assert_eq!(without_comment(line), text);
         }
+    }
+
+    #[test]
+    fn a_path_is_no_host() {
+        assert!(["./fived.sock", "/run/fived.sock", "h/date"].into_iter().all(|h| !is_host(h)));
     }
 
     #[test]

@@ -170,9 +170,9 @@ fn ask(mut tty: &File, prompt: &str, echo: Echo) -> Result<Vec<u8>, Halt> {
             None => Ok(()),
         }
     });
-    if echo_off.is_some() || received.is_some() {
+    if echo_off.is_some() || received.is_some() || answer.is_err() {
         drop(echo_off);
-        // The end of the line was not echoed either.
+        // The end of the line was not echoed either, and Control-D never is.
         tty.write_all(b"\n")?;
     }
     match received {
