@@ -37,8 +37,8 @@ struct Work<F> {
 }
 
 /// Begins such work. `name`: as ps(1) shows the process, 15 bytes at most. `channel`: the only
-/// descriptor, besides the three standard ones, that the process has at its beginning. Where no
-/// process can be made the thread does the work. Err: there can be no thread.
+/// descriptor, besides the three standard ones, that the process has at its beginning. Where there
+/// can be no such process the thread does the work. Err: there can be no thread.
 pub fn run<F>(name: &'static str, channel: OwnedFd, work: F) -> io::Result<()>
 where
     F: FnOnce(BorrowedFd) + Send + 'static,
@@ -98,9 +98,10 @@ fn wait_for<F: FnOnce(Option<BorrowedFd>)>(mut work: Work<F>) {
     drop(heir);
     if let Err(e) = made {
         log::debug!("a process for {}: {e}", work.name);
-        if let Some(f) = work.work.take() {
-            f(work.channel.as_ref().map(AsFd::as_fd));
-        }
+    }
+    // There was no process, or it could not leave the table, or somebody has ended it before.
+    if let Some(f) = work.work.take() {
+        f(work.channel.as_ref().map(AsFd::as_fd));
     }
 }
 
@@ -198,6 +199,32 @@ mod tests {
     use super::super::{message, socket};
     use super::*;
     use std::sync::mpsc;
+
+    /// To this thread and those that it makes, close_range(2) fails as where memory is scarce.
+    fn refuse_own_tables() {
+        use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
+        let rules = [(libc::SYS_close_range, vec![])].into();
+        let (others, this) = (SeccompAction::Allow, SeccompAction::Errno(libc::ENOMEM as u32));
+        let arch = std::env::consts::ARCH.try_into().unwrap();
+        let filter = SeccompFilter::new(rules, others, this, arch).unwrap();
+        apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn where_it_gets_no_table_of_its_own_the_thread_does_the_work() {
+        let (ours, theirs) = socket::seqpacket().unwrap();
+        let begin = move || {
+            refuse_own_tables();
+            run("test-side", theirs, |channel| {
+                let pid = std::process::id().to_ne_bytes();
+                message::send_waiting(channel, &pid, &[]).unwrap();
+            })
+        };
+        std::thread::spawn(begin).join().unwrap().unwrap();
+        let mut pid = [0; 4];
+        assert_eq!(message::receive_waiting(ours.as_fd(), &mut pid).unwrap().0, pid.len());
+        assert_eq!(u32::from_ne_bytes(pid), std::process::id());
+    }
 
     #[test]
     fn it_shares_memory_and_nothing_else() {
