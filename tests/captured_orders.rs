@@ -168,7 +168,7 @@ fn it_gets_nothing_that_its_client_may_not_have() {
     ))
     .start();
     let at = |address: SocketAddr| format!("at:{}", address.port());
-    let (door, [here, _]) = (at(d.address()), d.ports::<2>().map(at));
+    let (tcpmux, [here, _]) = (at(d.address()), d.ports::<2>().map(at));
     let says = |steps: Steps| {
         Command::new("python3")
             .args(["-c", &with_client(SAYS), &d.net_pid().to_string()])
@@ -177,13 +177,13 @@ fn it_gets_nothing_that_its_client_may_not_have() {
             .output()
             .expect("python3")
     };
-    let mut refused = Steps::new(&door, None);
+    let mut refused = Steps::new(&tcpmux, None);
     for service in 1..=3 {
         refused = refused.then("says", &start(service, Way::Plain)).hears();
     }
     same(says(refused).stdout, format!("{}\n", kind::NOT_STARTED).repeat(3));
     let verify = Ask::Verify { method: Method::Password, user: Data::default() };
-    let mut tries = Steps::new(&door, None);
+    let mut tries = Steps::new(&tcpmux, None);
     for _ in 0..3 {
         // The channel of the try, which ends at once, and what came of it.
         tries = tries.then("says", &verify).hears().hears();
@@ -191,16 +191,19 @@ fn it_gets_nothing_that_its_client_may_not_have() {
     const SESSION_S: &str = "a socket on a session's channel";
     let forbidden = [
         ("a fourth try to log in", tries.then("says", &verify).hears()),
-        (SESSION_S, Steps::new(&door, None).then("with-client", &start(0, Way::Plain)).hears()),
+        (SESSION_S, Steps::new(&tcpmux, None).then("with-client", &start(0, Way::Plain)).hears()),
         (
             "its own socket inside TLS",
-            Steps::new(&door, None).encrypted().then("on-client", &on_client(0)).hears(),
+            Steps::new(&tcpmux, None).encrypted().then("on-client", &on_client(0)).hears(),
         ),
         (
             "its own socket while it waits for a signature",
-            Steps::new(&door, None).then("says", &sign()).then("on-client", &on_client(0)).hears(),
+            Steps::new(&tcpmux, None)
+                .then("says", &sign())
+                .then("on-client", &on_client(0))
+                .hears(),
         ),
-        ("a port that it did not come to", Steps::new(&door, Some(0)).hears()),
+        ("a port that it did not come to", Steps::new(&tcpmux, Some(0)).hears()),
         ("no port, but it came to one", Steps::new(&here, None).hears()),
         (
             "a service before TLS",
@@ -258,7 +261,7 @@ fn what_net_never_asks_for_ends_it() {
     ))
     .file("passwd", &passwords(&["demo"]))
     .start();
-    let door = format!("at:{}", d.address().port());
+    let tcpmux = format!("at:{}", d.address().port());
     let afar = AddressPair {
         client: ([192, 0, 2, 1], 9).into(),
         local: (d.address().ip(), d.address().port()).into(),
@@ -268,14 +271,14 @@ fn what_net_never_asks_for_ends_it() {
     let password = Ask::Verify { method: Method::Password, user: Data::default() };
     let key = Ask::Verify { method: Method::Pubkey, user: Data::default() };
     let resumable = Ask::Resumable { key: resume::ProofKey([7; 32]) };
-    let mut claims = Steps::new(&door, None).encrypted();
+    let mut claims = Steps::new(&tcpmux, None).encrypted();
     for n in 0..3 {
         claims = claims.then("says", &claim(n)).hears();
     }
     let [hers, his] = [4, 5].map(|service| Ask::Offer(OfferAsk::Begin { service, host: 0 }));
     let session = FromNet::Session { tls_port: None, addresses: ClientAddresses::default() };
-    let of_demo = || Steps::new(&door, None).in_a_stream_of_demo();
-    let stands = || Steps::new(&door, None).encrypted().then("says", &resumable).hears();
+    let of_demo = || Steps::new(&tcpmux, None).in_a_stream_of_demo();
+    let stands = || Steps::new(&tcpmux, None).encrypted().then("says", &resumable).hears();
     each_ends_its_net(
         &d,
         vec![
@@ -292,9 +295,9 @@ fn what_net_never_asks_for_ends_it() {
             ),
             (
                 "a password in the clear",
-                Steps::of(&door, from_afar.clone()).then("says", &password),
+                Steps::of(&tcpmux, from_afar.clone()).then("says", &password),
             ),
-            ("a key in the clear", Steps::of(&door, from_afar).then("says", &key)),
+            ("a key in the clear", Steps::of(&tcpmux, from_afar).then("says", &key)),
             ("a try after three wrong claims", claims.then("says", &password).hears()),
             ("a claim of a session that stands", stands().then("says", &claim(9)).hears()),
             ("a second name", stands().then("says", &resumable).hears()),
@@ -358,10 +361,10 @@ fn claims_do_not_pile_up_at_a_session_that_answers_none() {
         return;
     }
     let d = Daemon::with(CONF).start();
-    let door = format!("at:{}", d.address().port());
+    let tcpmux = format!("at:{}", d.address().port());
     let session = FromNet::Session { tls_port: None, addresses: ClientAddresses::default() };
     let resumable = Ask::Resumable { key: resume::ProofKey([7; 32]) };
-    let mut steps = Steps::new(&door, None).encrypted().then("says", &resumable);
+    let mut steps = Steps::new(&tcpmux, None).encrypted().then("says", &resumable);
     steps = steps.then("name", &resumable).begins(&session).encrypted();
     for _ in 0..=CLAIMS_MAX {
         steps = steps.then("proved", &claim(0));

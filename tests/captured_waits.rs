@@ -325,7 +325,7 @@ fn a_client_that_a_service_has_already_keeps_nobody_waiting() {
     let none = ClientAddresses::default();
     let start = |service| FromNet::Start { service, host: 0, addresses: none };
     for (order, right, to) in [
-        (start(4), "right", "door"),
+        (start(4), "right", "tcpmux"),
         (start(0), "nothing", "path"),
         (FromNet::AtPort { addresses: none }, "right", "port"),
     ] {

@@ -62,7 +62,7 @@ pid, order, says, lock = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), sys.argv[
 at = sys.argv[5] if len(sys.argv) > 5 else None
 libc, pidfd = ctypes.CDLL(None), os.pidfd_open(pid)
 own = socket.socket(fileno=libc.syscall(438, pidfd, 3, 0))
-door = client(pid)[0].getpeername()
+listener = client(pid)[0].getpeername()
 to = ('127.0.0.9', ('127.0.0.1', int(at))) if at and at.isdigit() else ('127.0.0.1', at)
 c, of_net = client(pid, *to)
 if says != 'nothing':
@@ -70,7 +70,7 @@ if says != 'nothing':
     order = addressed(order, of_net, ('192.0.2.1', peer[1]) if says == 'wrong' else None)
 if lock:
     # When this one is answered, net has looked at the other.
-    h = socket.create_connection(door)
+    h = socket.create_connection(listener)
     h.send(b'hello\r\n')
     while h.recv(100):
         pass
