@@ -157,7 +157,8 @@ impl BoundedCalls {
     }
 
     fn ask(&mut self, with: &[BorrowedFd], call: Call) -> io::Result<()> {
-        let process = match self.process.take() {
+        // Somebody may have ended it.
+        let process = match self.process.take().filter(|process| !poll::has_hung(process.as_fd())) {
             Some(process) => process,
             None => start()?,
         };
@@ -293,6 +294,19 @@ mod tests {
         });
         assert_eq!((calls.make(&[], |_| 1), continued.join().unwrap()), (Some(1), 0));
         assert!(calls.in_vain.is_none());
+    }
+
+    #[test]
+    fn a_process_that_somebody_has_ended_is_replaced() {
+        let mut calls = guarding();
+        // SAFETY: no memory is handed over.
+        let pid = || unsafe { libc::getpid() };
+        let first = calls.make(&[], move |_| pid()).expect("in time");
+        // SAFETY: likewise; it is a process of this test's own.
+        assert_eq!(unsafe { libc::kill(first, libc::SIGKILL) }, 0);
+        let channel = calls.process.as_ref().expect("it was there").as_fd();
+        poll::wait(&mut [Poll::hangup(channel)], Some(BEGIN_MAX)).unwrap();
+        assert!(calls.make(&[], move |_| pid()).is_some_and(|next| next != first));
     }
 
     #[test]

@@ -11,9 +11,8 @@
 
 use super::interrupt::Interrupt;
 use super::message::{self, FDS_MAX, Failed};
-use super::poll::{self, Poll};
 use super::shared::{self, Whose};
-use super::{process, side_process, socket};
+use super::{poll, process, side_process, socket};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -197,7 +196,7 @@ impl Closing {
 
     /// Somebody may have ended some. What such a one had to close was closed with it.
     fn forget_ended(&mut self) {
-        self.closers.retain(|closer| closer.left() == 0 || !closer.has_ended());
+        self.closers.retain(|closer| closer.left() == 0 || !poll::has_hung(closer.channel.as_fd()));
     }
 
     /// How many are not closed yet.
@@ -258,11 +257,6 @@ impl Closer {
     fn left(&self) -> usize {
         let closed = self.count.closed.load(Ordering::Acquire);
         self.count.got.load(Ordering::Acquire).saturating_sub(closed)
-    }
-
-    fn has_ended(&self) -> bool {
-        let mut channel = [Poll::hangup(self.channel.as_fd())];
-        poll::wait(&mut channel, Some(Duration::ZERO)).is_ok() && channel[0].hung()
     }
 
     /// Has it closed nothing for so long, although it has something to close?
