@@ -286,7 +286,8 @@ impl PortListener {
         self.wait.as_ref().is_some_and(|w| w.state == State::Taken)
     }
 
-    /// The same of a program that keeps it at a reload without its row: no internal service.
+    /// Has a program the socket that keeps it at a reload without its row? No internal service
+    /// does.
     pub fn stays_taken(&self) -> bool {
         self.is_taken() && self.wait.as_ref().is_some_and(|w| !w.is_internal)
     }
@@ -315,7 +316,7 @@ impl PortListener {
         done
     }
 
-    /// The same. The first error is logged.
+    /// Watches it; the first of several errors is logged.
     pub fn watch_again(&mut self, cx: &mut Context) {
         let known = self.unwatched;
         if let Err(e) = self.watch(cx)
