@@ -149,7 +149,7 @@ fn what_lies_in_the_queue_of_a_socket_keeps_nobody_waiting() {
 
 /// Arguments: the pid of a net process, the order `StartOnClient`, and what goes with it: `null`,
 /// or a file whose close is not answered before the end of the input, or for two minutes (`fuse`;
-/// `longer`: the order has a byte too many; `more`: the file comes five times). It prints whether
+/// `longer`: the order has a byte too many; `more`: the file comes fifty times). It prints whether
 /// it was said.
 const HANDS_FILE: &str = r"
 import array, ctypes, os, select, signal, socket, struct, sys, tempfile
@@ -189,7 +189,7 @@ if what != 'null':
     path = f'{at}/file'
 file = os.open(path, os.O_RDONLY)
 order += b'x' * (what == 'longer')
-files = [file] * (5 if what == 'more' else 1)
+files = [file] * (50 if what == 'more' else 1)
 own.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', files))])
 print('said', flush=True)
 select.select([sys.stdin], [], [], 120)
@@ -210,6 +210,7 @@ fn a_file_whose_close_waits_keeps_nobody_waiting() {
         same(d.ask("hello\r\n"), HELLO);
         let net = d.net_pid();
         let order = hex(&on_client(0).encode());
+        let open = proc::descriptors(d.parent_pid()).len();
         let (mut said, line) = says(HANDS_FILE, &[&net.to_string(), &order, what]);
         if &line == b"none\n" {
             said.wait().expect("python3");
@@ -219,6 +220,9 @@ fn a_file_whose_close_waits_keeps_nobody_waiting() {
         is_ended(&d, net, 1);
         same(d.ask("hello\r\n"), HELLO);
         assert!(began.elapsed() < TIMEOUT, "{what}: it waits for two minutes");
+        // Each has a process, and all of them no descriptor of the parent's but one.
+        let now = proc::descriptors(d.parent_pid()).len();
+        assert!(now < open + 20, "{what}: {open}, {now}");
         // Nor does it keep the ports from the next fived, however this one ends.
         d.signal(Signal::SIGKILL);
         d.wait();
