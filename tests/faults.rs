@@ -10,7 +10,7 @@ mod yamux_raw;
 
 use nix::sys::signal::Signal;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -326,6 +326,26 @@ fn a_port_that_cannot_be_watched_for_the_moment_is_watched_later() {
         " (udp): poll: Cannot allocate memory (os error 12); fived tries again every second",
     );
     until("the next answer", asks);
+}
+
+/// Something is lacking for one moment: the first client of a server that runs already waits, and
+/// is not reset as one that has gone.
+#[test]
+fn no_message_of_the_parent_is_lost_where_memory_is_scarce_for_a_moment() {
+    if !installed("strace") || !root() {
+        return skip("needs root and strace");
+    }
+    let upstream = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let conf = format!("up stream tcp nowait @USER@ redirect {}\n", upstream.local_addr().unwrap());
+    std::thread::spawn(move || {
+        upstream.incoming().flatten().for_each(|mut c| c.write_all(b"up\n").expect("written"));
+    });
+    for n in 1..=5 {
+        let d = Daemon::with(&conf).start();
+        let _injected = inject(d.parent_pid(), "sendmsg", &format!("error=ENOMEM:when={n}"));
+        until("it is traced", || proc::traced(d.parent_pid()));
+        same(d.ask("up\r\n"), "+Go\r\nup\n");
+    }
 }
 
 #[test]

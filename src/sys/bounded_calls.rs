@@ -23,6 +23,8 @@ const WAIT_AGAIN: Duration = Duration::from_secs(60);
 /// How long a call may take to begin. It depends on nobody but the computer, which may be so busy
 /// that the process has to wait for a processor.
 const BEGIN_MAX: Duration = Duration::from_secs(3);
+/// How long the system may lack what it takes to ask for one.
+const SCARCE_MAX: Duration = Duration::from_millis(100);
 
 /// A call, with the descriptors that it was given; its answer may be another one.
 type Call = Box<dyn FnOnce(&[BorrowedFd]) -> Option<OwnedFd> + Send>;
@@ -218,7 +220,7 @@ fn start() -> io::Result<OwnedFd> {
 /// Sends descriptors, and perhaps the call that they are for.
 fn send(process: BorrowedFd, call: Option<Call>, fds: &[BorrowedFd]) -> io::Result<()> {
     let at = call.map_or(0, |call| Box::into_raw(Box::new(call)).expose_provenance());
-    let sent = message::send(process, &at.to_ne_bytes(), fds);
+    let sent = message::send_within(SCARCE_MAX, process, &at.to_ne_bytes(), fds);
     if sent.is_err() && at != 0 {
         // SAFETY: it was made above, and nobody was told of it.
         drop(unsafe { Box::from_raw(std::ptr::with_exposed_provenance_mut::<Call>(at)) });
