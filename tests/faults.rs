@@ -348,6 +348,24 @@ fn no_message_of_the_parent_is_lost_where_memory_is_scarce_for_a_moment() {
     }
 }
 
+/// Nor does a lingering close become a reset.
+#[test]
+fn a_close_lingers_where_memory_is_scarce_for_a_moment() {
+    if !installed("strace") || !root() {
+        return skip("needs root and strace");
+    }
+    let conf = "ling stream tcp nowait @USER@ /bin/echo echo hi\n lingering_close = yes\n";
+    let d = Daemon::with(conf).start();
+    // Of each process, so that of the one that closes, too.
+    let _injected = inject(d.parent_pid(), "recvmsg", "error=ENOMEM:when=1");
+    until("it is traced", || proc::traced(d.parent_pid()));
+    for _ in 0..3 {
+        let mut c = d.connect();
+        c.send(format!("ling\r\n{}", "x".repeat(1000)));
+        same(c.read_all(), "+Go\r\nhi\n");
+    }
+}
+
 #[test]
 fn whatever_fails_in_net_it_goes_on_or_is_replaced() {
     if !installed("strace") || !root() {
