@@ -41,7 +41,7 @@ pub fn wait_any() -> Option<(i32, Exit)> {
     wait(-1)
 }
 
-/// Reaps it in two steps: while `look` runs the child is still a zombie, so its pid is not reused.
+/// The same in two steps: while `look` runs the child is still a zombie, so its pid is not reused.
 pub fn wait_any_after(look: impl FnOnce(i32)) -> Option<(i32, Exit)> {
     let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
     // SAFETY: all zeros is a valid siginfo, which the call fills; its number stays zero where
