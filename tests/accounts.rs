@@ -152,8 +152,8 @@ fn who_logs_in_is_looked_up_at_that_time() {
 /// The same at a Unix socket, but for a moment.
 #[test]
 fn who_connects_to_a_unix_socket_is_looked_up_again() {
-    let Some(b) = with_users_and(DOOR) else { return };
-    let d = b.arg("-l").arg("@DIR@/door").start();
+    let Some(b) = with_users_and(TABLE) else { return };
+    let d = b.arg("-l").arg("@DIR@/fived").start();
     let ask = |path: &str, request: &str| {
         let mut c = UnixStream::connect(d.place.at(path)).expect("connect");
         c.write_all(request.as_bytes()).expect("write");
@@ -161,17 +161,17 @@ fn who_connects_to_a_unix_socket_is_looked_up_again() {
         c.read_to_string(&mut all).expect("read");
         all
     };
-    same(ask("door", "name\r\n"), "+Go\r\nroot\n");
+    same(ask("fived", "name\r\n"), "+Go\r\nroot\n");
     same(ask("own", ""), "root\n");
     change(&d, "users", "root:x:0:", "admin:x:0:");
-    until("the name is new", || ask("door", "name\r\n") == "+Go\r\nadmin\n");
+    until("the name is new", || ask("fived", "name\r\n") == "+Go\r\nadmin\n");
     until("here too", || ask("own", "") == "admin\n");
     change(&d, "users", "admin:x:0:", "admin:x:54999:");
     // (The module `systemd` of the name service may still know a root.)
-    until("the name is gone", || !ask("door", "name\r\n").contains("admin"));
+    until("the name is gone", || !ask("fived", "name\r\n").contains("admin"));
 }
 
-const DOOR: &str = "
+const TABLE: &str = "
 name stream tcp nowait nobody /bin/sh sh -c 'echo $FIVED_USER'
  require = login
 own stream unix nowait nobody /bin/sh sh -c 'echo $FIVED_USER'

@@ -10,7 +10,7 @@ mod yamux_raw;
 
 use nix::sys::signal::Signal;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -290,6 +290,82 @@ impl Drop for Injected {
     }
 }
 
+/// Calls of this process that fail, and of all that it makes, until the answer is dropped.
+fn inject(pid: i32, call: &str, fails: &str) -> Injected {
+    let inject = format!("inject={call}:{fails}");
+    let words = ["-f", "-q", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &inject];
+    let mut strace = Command::new("strace");
+    strace.args(words).args(["-p", &pid.to_string()]).stdin(Stdio::null()).stderr(Stdio::null());
+    Injected(strace.spawn().expect("strace"))
+}
+
+/// The program of a `wait` port has ended, and the poll does not take the port again.
+#[test]
+fn a_port_that_cannot_be_watched_for_the_moment_is_watched_later() {
+    if !root() || !installed("strace") || !installed("perl") {
+        return skip("needs root, strace and perl");
+    }
+    let program = "my $who = recv STDIN, my $text, 9, 0; send STDOUT, uc $text, 0, $who";
+    let d = Daemon::with(&format!(
+        "up dgram udp wait @USER@ /usr/bin/env env perl -e '{program}'\n port = 127.0.0.1:0\n"
+    ));
+    let d = d.start();
+    let [at] = d.ports();
+    let client = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    client.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
+    let asks = || {
+        let mut answer = [0; 9];
+        client.send_to(b"hello", at).expect("sent");
+        client.recv(&mut answer).is_ok_and(|n| &answer[..n] == b"HELLO")
+    };
+    // The port is given away, and is watched again when the program has ended.
+    let _injected = inject(d.parent_pid(), "epoll_ctl", "error=ENOMEM:when=2");
+    until("it is traced", || proc::traced(d.parent_pid()));
+    until("an answer", asks);
+    d.wait_log(
+        " (udp): poll: Cannot allocate memory (os error 12); fived tries again every second",
+    );
+    until("the next answer", asks);
+}
+
+/// Something is lacking for one moment: the first client of a server that runs already waits, and
+/// is not reset as one that has gone.
+#[test]
+fn no_message_of_the_parent_is_lost_where_memory_is_scarce_for_a_moment() {
+    if !installed("strace") || !root() {
+        return skip("needs root and strace");
+    }
+    let upstream = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let conf = format!("up stream tcp nowait @USER@ redirect {}\n", upstream.local_addr().unwrap());
+    std::thread::spawn(move || {
+        upstream.incoming().flatten().for_each(|mut c| c.write_all(b"up\n").expect("written"));
+    });
+    for n in 1..=5 {
+        let d = Daemon::with(&conf).start();
+        let _injected = inject(d.parent_pid(), "sendmsg", &format!("error=ENOMEM:when={n}"));
+        until("it is traced", || proc::traced(d.parent_pid()));
+        same(d.ask("up\r\n"), "+Go\r\nup\n");
+    }
+}
+
+/// Nor does a lingering close become a reset.
+#[test]
+fn a_close_lingers_where_memory_is_scarce_for_a_moment() {
+    if !installed("strace") || !root() {
+        return skip("needs root and strace");
+    }
+    let conf = "ling stream tcp nowait @USER@ /bin/echo echo hi\n lingering_close = yes\n";
+    let d = Daemon::with(conf).start();
+    // Of each process, so that of the one that closes, too.
+    let _injected = inject(d.parent_pid(), "recvmsg", "error=ENOMEM:when=1");
+    until("it is traced", || proc::traced(d.parent_pid()));
+    for _ in 0..3 {
+        let mut c = d.connect();
+        c.send(format!("ling\r\n{}", "x".repeat(1000)));
+        same(c.read_all(), "+Go\r\nhi\n");
+    }
+}
+
 #[test]
 fn whatever_fails_in_net_it_goes_on_or_is_replaced() {
     if !installed("strace") || !root() {
@@ -302,23 +378,7 @@ fn whatever_fails_in_net_it_goes_on_or_is_replaced() {
         let what = format!("net: {call} {error} {n}");
         let d = Daemon::with(CONF).start();
         let net = d.net_pid();
-        let words = [
-            "-f",
-            "-q",
-            "-o",
-            "/dev/null",
-            "-e",
-            &format!("trace={call}"),
-            "-e",
-            &format!("inject={call}:error={error}:when={n}"),
-        ];
-        let mut strace = Command::new("strace");
-        strace
-            .args(words)
-            .args(["-p", &net.to_string()])
-            .stdin(Stdio::null())
-            .stderr(Stdio::null());
-        let _injected = Injected(strace.spawn().expect("strace"));
+        let _injected = inject(net, call, &format!("error={error}:when={n}"));
         // What fails may end it at once.
         let gone = || !std::path::Path::new(&format!("/proc/{net}")).exists();
         until("it is traced", || proc::traced(net) || gone());

@@ -16,7 +16,7 @@ hello stream tcp nowait @USER@ /bin/echo echo hello
 append stream tcp nowait @USER@ /bin/sh sh -c 'echo x >>@DIR@/lines; cat'
 ";
 
-fn door() -> Daemon {
+fn at_a_path() -> Daemon {
     let d = Daemon::with(CONF).listen("").start();
     d.wait_log(&format!("listening on {}", d.place.at("fived")));
     std::fs::write(d.place.at("lines"), "").expect("a file");
@@ -72,7 +72,7 @@ fn a_call_is_made_once_wherever_net_ends() {
     if !installed("strace") || !root() {
         return skip("needs root and strace");
     }
-    let d = door();
+    let d = at_a_path();
     let f = Five::new(&d);
     let (path, port) = (d.place.at("fived"), f.port());
     let host = ["--accept-new", "-p", &port, "127.0.0.1"];

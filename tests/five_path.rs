@@ -34,7 +34,7 @@ none stream tcp nowait @USER@ /bin/sh sh -c 'tty; exit 8'
 own stream tcp nowait @USER@ /bin/sh sh -c 'echo own; echo err >&2; exit 6'
 ";
 
-fn door(conf: &str) -> Daemon {
+fn at_a_path(conf: &str) -> Daemon {
     let d = Daemon::with(conf).listen("").start();
     d.wait_log(&format!("listening on {}", d.place.at("fived")));
     d
@@ -56,7 +56,7 @@ fn is(status: i32, out: &str, err: &str) -> (i32, String, String) {
 
 #[test]
 fn its_exit_status_and_its_standard_error_are_five_s() {
-    let d = door(CONF);
+    let d = at_a_path(CONF);
     let (path, f) = (d.place.at("fived"), Five::new(&d));
     let run = |name: &str, input: &[u8]| ran(&f, &[&path, name], input);
     assert_eq!(run("both", b""), is(3, "out\n", "err\n"));
@@ -94,28 +94,28 @@ fn scripts_see_it() {
     if !installed("bash") {
         return skip("needs bash");
     }
-    let d = door(CONF);
+    let d = at_a_path(CONF);
     let f = Five::new(&d);
     let script = |text: &str| {
         let mut shell = f.program("bash");
         shell.args(["-c", text]).env("FIVE", env!("CARGO_BIN_EXE_five"));
-        shell.env("DOOR", d.place.at("fived"));
+        shell.env("AT", d.place.at("fived"));
         let out = shell.output().expect("bash");
         (out.status.code(), String::from_utf8_lossy(&out.stdout).into_owned())
     };
-    let text = "$FIVE $DOOR backup </dev/null || exit; echo not reached";
+    let text = "$FIVE $AT backup </dev/null || exit; echo not reached";
     assert_eq!(script(text), (Some(9), "0\n".into()));
-    let text = "$FIVE $DOOR both 2>&1 >/dev/null; $FIVE $DOOR both 2>&-; echo $?";
+    let text = "$FIVE $AT both 2>&1 >/dev/null; $FIVE $AT both 2>&-; echo $?";
     assert_eq!(script(text), (Some(0), "err\nout\n3\n".into()));
     // Who reads no more of its output ends it.
-    let text = "$FIVE $DOOR zeros </dev/null | head -c 3 | wc -c; echo ${PIPESTATUS[0]}";
+    let text = "$FIVE $AT zeros </dev/null | head -c 3 | wc -c; echo ${PIPESTATUS[0]}";
     assert_eq!(script(text), (Some(0), "3\n141\n".into()));
     until("the service has ended", || d.services().is_empty());
 }
 
 #[test]
 fn the_service_is_told_who_called_and_how() {
-    let d = door(CONF);
+    let d = at_a_path(CONF);
     let (path, f) = (d.place.at("fived"), Five::new(&d));
     let (uid, pid) = (nix::unistd::geteuid(), std::process::id());
     let name = nix::unistd::User::from_uid(uid).expect("passwd").expect("a user").name;
@@ -140,7 +140,7 @@ fn the_service_is_told_who_called_and_how() {
 
 #[test]
 fn a_virtual_host_is_chosen_there_too() {
-    let d = door(CONF);
+    let d = at_a_path(CONF);
     let (path, f) = (d.place.at("fived"), Five::new(&d));
     assert_eq!(ran(&f, &["-H", "www", &path, "own"], b""), is(6, "own\n", "err\n"));
     assert_eq!(ran(&f, &["-H", "www", &path], b""), is(0, "own\n", ""));
@@ -157,7 +157,7 @@ fn a_virtual_host_is_chosen_there_too() {
 
 #[test]
 fn plainly_it_is_as_before() {
-    let d = door(CONF);
+    let d = at_a_path(CONF);
     let (path, f) = (d.place.at("fived"), Five::new(&d));
     assert_eq!(ran(&f, &["--plain", &path, "both"], b""), is(0, "out\nerr\n", ""));
     let (_, out, _) = ran(&f, &["--plain", &path, "env"], b"");
@@ -180,7 +180,7 @@ fn plainly_it_is_as_before() {
 
 #[test]
 fn forwards_beside_a_service_are_streams_of_its_session() {
-    let d = door(CONF);
+    let d = at_a_path(CONF);
     let (path, f, forward) = (d.place.at("fived"), Five::new(&d), d.place.at("app"));
     let mut child = start(&f, &["-q", "-L", &format!("{forward}:both"), &path, "ready"]);
     child.stdout.as_mut().expect("piped").read_exact(&mut [0; 6]).expect("an answer");
@@ -195,7 +195,7 @@ fn forwards_beside_a_service_are_streams_of_its_session() {
 
 #[test]
 fn signals_of_five_end_the_service() {
-    let d = door(CONF);
+    let d = at_a_path(CONF);
     let (path, f) = (d.place.at("fived"), Five::new(&d));
     for signal in [1, 2, 15, 9] {
         let mut child = start(&f, &[&path, "ready"]);
@@ -208,7 +208,7 @@ fn signals_of_five_end_the_service() {
 
 #[test]
 fn a_session_that_breaks_or_that_there_is_no_room_for() {
-    let d = door(&format!("max_sessions_per_source = 1\n{CONF}"));
+    let d = at_a_path(&format!("max_sessions_per_source = 1\n{CONF}"));
     let (path, f) = (d.place.at("fived"), Five::new(&d));
     let mut child = start(&f, &[&path, "ready"]);
     child.stdout.as_mut().expect("piped").read_exact(&mut [0; 6]).expect("an answer");
@@ -229,7 +229,7 @@ fn a_session_that_breaks_or_that_there_is_no_room_for() {
 fn a_server_that_ends_cuts_the_call_off() {
     // Its input has ended before, or has not.
     for ends in [true, false] {
-        let d = door(&format!("shutdown_timeout = 1\n{CONF}"));
+        let d = at_a_path(&format!("shutdown_timeout = 1\n{CONF}"));
         let (path, f) = (d.place.at("fived"), Five::new(&d));
         let mut child = start(&f, &[&path, "late"]);
         let input = child.stdin.take().filter(|_| !ends);
@@ -246,7 +246,7 @@ fn a_terminal_is_asked_for_as_with_a_host() {
     if !installed("script") {
         return skip("needs script");
     }
-    let d = door(CONF);
+    let d = at_a_path(CONF);
     let (path, f) = (d.place.at("fived"), Five::new(&d));
     let (status, shown) = f.on_terminal(&[&path, "what"], "");
     assert!(status == 7 && shown.starts_with("/dev/pts/"), "{status} {shown}");

@@ -58,7 +58,7 @@ fn a_service_may_leave_its_input_unread() {
         assert_eq!((status, &*out, &*err), (0, "hello\n", ""));
     }
     // At a socket of this computer, too.
-    let (path, f) = (place.at("door"), Five::at(&place, free_address()));
+    let (path, f) = (place.at("fived"), Five::at(&place, free_address()));
     let listener = UnixListener::bind(&path).expect("bind");
     std::thread::spawn(move || {
         for mut client in listener.incoming().flatten() {

@@ -194,7 +194,7 @@ fn keys_and_sizes_are_the_service_s() {
 }
 
 /// A daemon that is called through a socket of this computer.
-fn door() -> (Daemon, String) {
+fn at_a_path() -> (Daemon, String) {
     let d = Daemon::with(&format!("listen = 127.0.0.1:0 @DIR@/fived\n{CONF}")).listen("").start();
     let path = d.place.at("fived");
     d.wait_log(&format!("listening on {path}"));
@@ -209,8 +209,8 @@ fn five_is_suspended_and_goes_on() {
 }
 
 #[test]
-fn at_a_door_on_this_computer_too() {
-    let (d, path) = door();
+fn at_a_socket_of_this_computer_too() {
+    let (d, path) = at_a_path();
     let f = Five::new(&d);
     Tmux::with(&f, &path).iter().for_each(is_suspended_and_goes_on);
 }
@@ -247,7 +247,7 @@ fn every_end_leaves_the_terminal_as_it_was() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
     Tmux::start(&f).iter().for_each(|t| every_end(&d, t));
-    let (d, path) = door();
+    let (d, path) = at_a_path();
     let f = Five::new(&d);
     Tmux::with(&f, &path).iter().for_each(|t| every_end(&d, t));
 }

@@ -503,7 +503,7 @@ sizes stream tcp nowait @USER@ /bin/sh sh -c 'trap \"stty size\" WINCH; echo on;
 #[test]
 fn a_terminal_outlives_the_end_of_its_input_but_not_its_client() {
     let d = Daemon::with(
-        "listen = 127.0.0.1:0 @DIR@/door
+        "listen = 127.0.0.1:0 @DIR@/fived
 silent stream tcp nowait @USER@ /bin/sh sh -c 'cat; exec sleep 600'
  pty = yes
 deaf stream tcp nowait @USER@ /bin/sh sh -c 'stty -echo; echo deaf; exec sleep 600'
@@ -536,7 +536,7 @@ rest stream tcp nowait @USER@ /bin/sh sh -c 'cat; until [ -e @DIR@/go ]; do slee
     c.send(input(&b"x\n".repeat(40_000)));
     drop(c);
     gone("more input than it takes");
-    let mut c = UnixStream::connect(d.place.at("door")).expect("the door");
+    let mut c = UnixStream::connect(d.place.at("fived")).expect("connect");
     c.write_all(&request("silent")).expect("a request");
     let mut answer = vec![0; given.len()];
     c.read_exact(&mut answer).expect("an answer");

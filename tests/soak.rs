@@ -180,23 +180,23 @@ fn all_that_comes_at_once_is_served_and_leaves_nothing() {
     d.wait_log("OFFER service=from");
     let before = proc::descriptors(d.parent_pid()).len();
 
-    let door = d.address();
+    let address = d.address();
     let ways: [&(dyn Fn(usize) + Sync); 15] = [
-        &|n| plain(door, "cat\r\n", GO, &text(n)),
-        &|n| plain(door, "echo\r\n", GO, &text(n)),
-        &|n| plain(door, "there\r\n", GO, &text(n)),
-        &|n| plain(door, "from\r\n", GO, &text(n)),
+        &|n| plain(address, "cat\r\n", GO, &text(n)),
+        &|n| plain(address, "echo\r\n", GO, &text(n)),
+        &|n| plain(address, "there\r\n", GO, &text(n)),
+        &|n| plain(address, "from\r\n", GO, &text(n)),
         &|n| plain(cat, "", "", &text(n)),
         &|n| plain(there, "", "", &text(n)),
         &|n| plain(from, "", "", &text(n)),
         &|n| encrypted(TcpStream::connect(tcat).expect("connect"), "", "", &text(n)),
-        &|n| encrypted(Client::connect(door).0, "cat\r\n", GO, &text(n)),
+        &|n| encrypted(Client::connect(address).0, "cat\r\n", GO, &text(n)),
         &|n| local(&here, &text(n)),
         &|n| call(&f, &[H, "status"], &text(n), 7),
         &|n| call(&f, &["-H", "main", H, "cat"], &text(n), 0),
         &|n| call(&cut, &["-l", "demo", H, "own"], &text(n), 0),
-        &|n| slow(door, &n.to_string()),
-        &|n| junk(door, n),
+        &|n| slow(address, &n.to_string()),
+        &|n| junk(address, n),
     ];
     let (end, served) = (Instant::now() + Duration::from_secs(seconds), AtomicUsize::new(0));
     let mut reloads = 0;

@@ -49,7 +49,7 @@ impl Forward {
         Ok(Forward { local, service: service.into() })
     }
 
-    /// The same with the port that the system chose for its listeners, if one was to be chosen.
+    /// This forward with the port that the system chose for its listeners, if one was to be chosen.
     fn chosen(self, listeners: &[Listener]) -> Forward {
         let at = listeners.first().and_then(|l| socket::local(l.fd.as_fd()).ok());
         match (self.local, at) {
@@ -60,7 +60,7 @@ impl Forward {
         }
     }
 
-    /// The same with an absolute path, so that it means the same in another directory.
+    /// This forward with an absolute path, so that it means the same in another directory.
     pub fn absolute(&self) -> Result<Forward, Error> {
         let local = match &self.local {
             LocalAddress::Path(path) => {
@@ -155,7 +155,7 @@ impl Listener {
         }
     }
 
-    /// The same for a caller that may wait: pauses if the system has no room.
+    /// Accepts for a caller that may wait: pauses if the system has no room.
     pub fn accept_or_pause(&self) -> Option<OwnedFd> {
         match self.accept() {
             Accepted::Application(fd) => return Some(fd),

@@ -101,7 +101,7 @@ impl Offer {
         }
     }
 
-    /// The same with addresses in place of a name, so that another process, which must not wait
+    /// This offer with addresses in place of a name, so that another process, which must not wait
     /// for an answer of DNS, can connect there.
     pub fn resolved(&self) -> Result<Offer, Error> {
         let failed =

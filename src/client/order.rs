@@ -113,7 +113,7 @@ fn offer(t: &Target, offer: &Offer) -> Result<(), Error> {
     to_one(t, &ask, &[]).map_err(|e| about(e, &format!("-R {}", offer.text())))
 }
 
-/// The same for an offer, in whichever session it is.
+/// Withdraws an offer, in whichever session it is.
 fn withdraw(t: &Target, offer: &Offer) -> Result<(), Error> {
     let withdraw = |offer: &Offer| {
         let ask = Ask::Withdraw { offer: offer.resolved()?.text() };

@@ -292,7 +292,7 @@ impl Server {
         self.exported(EXPORTER)
     }
 
-    /// The same for another purpose.
+    /// A value that only the two ends of this connection know, for the purpose of this label.
     pub fn exported(&self, label: &[u8]) -> Result<[u8; 32], Error> {
         let failed = |why: String| Error::Tls { place: self.place.clone(), why };
         let exported = self.link.export(label).map_err(|e| failed(lost(&e)))?;

@@ -49,8 +49,8 @@ pub struct Gate {
 }
 
 impl Target {
-    /// The same for a session of one call's own, in which nobody else takes part: on the way there,
-    /// too.
+    /// This target for a session of one call's own, in which nobody else takes part: on the way
+    /// there, too.
     pub fn alone(&self) -> Target {
         let gate = self.gate.as_deref();
         let gate = gate.map(|g| Gate { target: g.target.alone(), service: g.service.clone() });

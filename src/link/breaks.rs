@@ -10,7 +10,8 @@ pub enum Breaks {
     End,
     /// The peer sees a break too.
     Reset,
-    /// The same; and writing has said that it broke. What it said before may still be read.
+    /// The peer sees a break too, and writing has said that it broke. What it said before may still
+    /// be read.
     Broken,
 }
 

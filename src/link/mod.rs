@@ -125,7 +125,7 @@ impl Link {
         self.socket.as_fd()
     }
 
-    /// The same, for whoever may have to end it.
+    /// The socket, for whoever may have to end it.
     pub fn shared_socket(&self) -> &Arc<Shared> {
         &self.socket
     }

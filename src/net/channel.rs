@@ -82,7 +82,7 @@ pub struct Received {
     pub answer: Answer,
     /// Net's end of a connection that the parent has made.
     pub connection: Option<OwnedFd>,
-    /// The same of a service's standard error.
+    /// Net's end of the service's standard error.
     pub errors: Option<OwnedFd>,
     /// Bytes that the client of that connection gets first.
     pub greeting: Vec<u8>,

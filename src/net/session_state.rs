@@ -30,7 +30,7 @@ pub enum First {
     Builtin(Builtin),
     /// A TLS handshake, without the word SSL before it.
     Tls,
-    /// The same at a services' own port of this number: a service follows, and no request.
+    /// A TLS handshake at a services' own port of this number: a service follows, and no request.
     TlsPort(u32),
 }
 

@@ -36,7 +36,7 @@ impl<T: Copy + Ord + Default> Sources<T> {
         self.by_age.range((source, 0, T::default())..).next().map(|(_, _, of)| *of)
     }
 
-    /// The same. None also if this source has as many.
+    /// The oldest one of the source that has most. None also if this source has as many.
     pub fn oldest_of_more_than(&self, source: Source) -> Option<T> {
         let (_, most) = self.counts.most()?;
         self.oldest_of_most().filter(|_| self.counts.of(source) < most)

@@ -52,7 +52,8 @@ pub fn run(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     Ok(())
 }
 
-/// The same for work that is done with this; in the case of Err it is given back.
+/// Does this work with this thing in a thread of its own. Err: no thread could be started, and the
+/// thing is given back.
 pub fn run_with<T: Send + 'static>(thing: Box<T>, work: fn(Box<T>)) -> Result<(), Box<T>> {
     let given = Arc::new(Mutex::new(Some(thing)));
     let taken = given.clone();

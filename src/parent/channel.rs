@@ -103,7 +103,7 @@ impl Channel {
         })
     }
 
-    /// The same channel, which holds `held_max` answers at most, and counts them in `all`.
+    /// It holds `held_max` answers at most from now on, and counts them in `all`.
     pub fn holding(mut self, held_max: usize, all: &Held) -> Channel {
         (self.held_max, self.all) = (held_max, all.clone());
         self
@@ -257,7 +257,8 @@ pub fn next(fds: &mut Fds) -> Result<Shared, Broken> {
     fds.take().ok_or(Broken::Forbidden)
 }
 
-/// The same, where it must be an end of a pair of Unix sockets, as a net process makes them.
+/// The next descriptor of an order, which must be an end of a pair of Unix sockets, as a net
+/// process makes them.
 /// Anything else may be a stranger's connection, or may wait where such a pair does not.
 pub fn next_end(fds: &mut Fds) -> Result<Shared, Broken> {
     let fd = next(fds)?;

@@ -186,7 +186,8 @@ impl Context {
         self.phase != Phase::Serving
     }
 
-    /// The same, and not to make room for another fived: sessions end when they have no service.
+    /// Has fived been asked to end, and not to make room for another fived? Sessions end when they
+    /// have no service.
     pub fn is_stopping(&self) -> bool {
         self.is_ending() && self.phase != Phase::Leaving
     }
@@ -208,7 +209,8 @@ impl Context {
         Ok((token.into(), channel))
     }
 
-    /// The same of a new channel, through which no descriptors come, with its other end.
+    /// Makes a new channel, through which no descriptors come, and polls it. Returns its other end
+    /// too.
     pub fn new_channel(&mut self) -> io::Result<((SessionToken, Channel), OwnedFd)> {
         match self.descriptors.channel_to_send() {
             Ok((ours, theirs)) => Ok((self.channel(local::without_rights(ours))?, theirs)),
@@ -245,7 +247,7 @@ impl Context {
         self.expires_after(pause, what);
     }
 
-    /// The same. Returned: when it expires, for `cancel`.
+    /// Sets such a timer. Returned: when it expires, for `cancel`.
     pub fn expires_after(&mut self, pause: Duration, what: Timer) -> Duration {
         let when = clock::monotonic() + pause;
         self.at(when, what);

@@ -87,7 +87,8 @@ impl Descriptors {
         self.reserve.but(socket::seqpacket())
     }
 
-    /// The same, of which the second end is sent away at once, and may be from the reserve.
+    /// The two ends of a channel, of which the second is sent away at once, and may be from the
+    /// reserve.
     pub fn channel_to_send(&self) -> io::Result<(OwnedFd, OwnedFd)> {
         let (ours, theirs) = socket::seqpacket()?;
         Ok((self.reserve.but_one(Ok(ours))?, theirs))

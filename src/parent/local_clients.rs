@@ -14,7 +14,7 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 
 impl Arrival {
-    /// The same, with the user who has connected, if it is known who that is.
+    /// Notes the user who has connected, if it is known who that is.
     pub fn identified(mut self) -> Arrival {
         if let Some(user) = local_user(&self.config, self.who.facts.peer) {
             self.who.facts.login = Some(user.login);

@@ -320,8 +320,7 @@ impl Logins {
         self.result(cx, sessions, t, user, p.key);
     }
 
-    /// The same, where the user cannot be looked up now, because too many are. One who was not
-    /// known may try again.
+    /// The user cannot be looked up now, because too many are. One who was not known may try again.
     pub fn not_looked_up(&mut self, cx: &Context, sessions: &mut Sessions, p: &Proved) {
         match p.tried.config.catalog.known_account(&p.tried.name()) {
             Some(_) => self.looked_up(cx, sessions, p, &LookUpResult::NoAnswer),

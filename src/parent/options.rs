@@ -24,7 +24,7 @@ pub enum Task {
     Reload,
     Version,
     Help,
-    /// The same of a program that fived replaces.
+    /// The usage of a program that fived replaces: this text.
     Usage(&'static str),
 }
 

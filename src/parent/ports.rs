@@ -188,10 +188,12 @@ impl Ports {
             }
             Some(Condition::Useless | Condition::Good) | None => {}
         }
-        if let Some(l) = self.listeners.get_mut(token)
-            && let Some(wait) = l.wait.as_mut().filter(|w| w.state == State::Paused)
-        {
+        let Some(l) = self.listeners.get_mut(token) else { return false };
+        let paused = l.wait.as_mut().filter(|w| w.state == State::Paused);
+        if let Some(wait) = paused {
             wait.state = State::Watched;
+            l.watch_again(cx);
+        } else if l.wait.is_none() && l.is_unwatched() {
             l.watch_again(cx);
         }
         false

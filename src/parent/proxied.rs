@@ -39,7 +39,7 @@ impl Parent {
         believed(proxies, own, said.proxied).map(Some).ok_or(Broken::Forbidden)
     }
 
-    /// The same, whatever a load balancer has said.
+    /// The connection's own addresses, whatever a load balancer has said. None and Err: as above.
     fn own_addresses(
         &mut self,
         (net, config): (NetToken, &Config),

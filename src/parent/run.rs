@@ -57,7 +57,7 @@ pub enum AwaitsAccount {
     Login(Proved),
     /// A client at a row's Unix socket, of a user who was not known.
     Identify(Box<Arrival>),
-    /// The same, at a Unix socket of fived's own.
+    /// A client at a Unix socket of fived's own, of a user who was not known.
     LocalClient(LocalClient),
 }
 

@@ -56,8 +56,7 @@ pub fn serve(options: Options) -> Result<(), Stop> {
     start(options, &mut made).map_err(|Stop(status, why)| Stop(status, [made, why].concat()))
 }
 
-/// The same. `made`: lines about what was made for the configuration, as long as they are not
-/// logged.
+/// Serves. `made`: lines about what was made for the configuration, as long as they are not logged.
 fn start(mut options: Options, made: &mut Vec<String>) -> Result<(), Stop> {
     log::debug(options.debug);
     // A log that cannot be written ends nothing.

@@ -70,7 +70,7 @@ entries! {
         lingering_close: bool = false, YES_NO, Parent;
         /// Ports where clients reach it without a request.
         port: Vec<Port> = Vec::new(), PORTS, Parent;
-        /// The same, after a TLS handshake.
+        /// Ports where clients reach it after a TLS handshake.
         tls_port: Vec<Port> = Vec::new(), PORTS, Net;
         /// Is it reached by its name, too?
         tcpmux: bool = true, YES_NO, Net;

@@ -48,7 +48,7 @@ impl ClientPattern {
         }
     }
 
-    /// The same for a client without an address: only what stands for every client matches it.
+    /// How closely it matches a client without an address: only what stands for every client does.
     fn matches_no_address(&self, peer: Peer) -> Option<u8> {
         match self {
             ClientPattern::Unix => matches!(peer, Peer::User(_)).then_some(129),

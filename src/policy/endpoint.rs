@@ -107,7 +107,7 @@ pub fn socket_path(word: &str) -> Result<&str, String> {
     Ok(word)
 }
 
-/// The same of a word of a list, which must not be several paths with commas between them.
+/// The path of a Unix socket in a list, which must not be several paths with commas between them.
 pub fn one_socket(word: &str) -> Result<&str, String> {
     if is_one_path(word) {
         return socket_path(word);

@@ -48,7 +48,7 @@ pub enum Reached {
     ByName,
     /// It came to a port of the service's own, and names nothing.
     AtPort,
-    /// The same, where TLS is expected from the first byte.
+    /// It came to a port of the service's own where TLS is expected from the first byte.
     AtTlsPort,
 }
 

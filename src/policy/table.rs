@@ -173,7 +173,7 @@ impl Table {
         self.line(host, setting).unwrap_or_else(|whole| whole)
     }
 
-    /// The same. Err: no line has it.
+    /// `FILE:LINE` of a setting, else of its host's section. Err: no line has it; the file alone.
     pub fn line(&self, host: HostId, setting: &str) -> Result<String, String> {
         let whole = || self.host(host).map_or(("", 0), |h| (&*h.file, h.line));
         let given = self.set_at.get(&(host, setting.into()));
@@ -278,7 +278,7 @@ impl Table {
         self.usable_at(id, facts, |access| access.allows(facts.peer, &facts.peer_name))
     }
 
-    /// The same, where `from_here` decides about the rules on addresses.
+    /// May the client use this service? `from_here` decides about the rules on addresses.
     fn usable_at(
         &self,
         id: ServiceId,
@@ -355,7 +355,8 @@ impl Table {
         self.service_asks_name(id, facts)
     }
 
-    /// The same for a service that the client has chosen otherwise than by its name.
+    /// Does the decision about this service depend on the name of the client's address, and was
+    /// that name not looked up yet?
     pub fn service_asks_name(&self, id: ServiceId, facts: &Facts) -> bool {
         if facts.peer_name != PeerName::NotAsked {
             return false;

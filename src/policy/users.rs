@@ -33,8 +33,9 @@ impl Users {
         self.allow_member(&login.name, |_, i| Some(login.groups.contains(i)))
     }
 
-    /// The same of a user of whom `in_group` knows the groups, by their names and by their numbers
-    /// in the table; None: it does not know. Who may only perhaps use the service may not.
+    /// May the user of this name use the service? `in_group` knows the groups, by their names and
+    /// by their numbers in the table; None: it does not know. Who may only perhaps use the service
+    /// may not.
     pub fn allow_member(&self, name: &str, in_group: impl Fn(&str, usize) -> Option<bool>) -> bool {
         let is = |whom: &Whom| match whom {
             Whom::Name(n) => Some(n == name),

@@ -23,6 +23,8 @@ const WAIT_AGAIN: Duration = Duration::from_secs(60);
 /// How long a call may take to begin. It depends on nobody but the computer, which may be so busy
 /// that the process has to wait for a processor.
 const BEGIN_MAX: Duration = Duration::from_secs(3);
+/// How long the system may lack what it takes to ask for one.
+const SCARCE_MAX: Duration = Duration::from_millis(100);
 
 /// A call, with the descriptors that it was given; its answer may be another one.
 type Call = Box<dyn FnOnce(&[BorrowedFd]) -> Option<OwnedFd> + Send>;
@@ -157,7 +159,8 @@ impl BoundedCalls {
     }
 
     fn ask(&mut self, with: &[BorrowedFd], call: Call) -> io::Result<()> {
-        let process = match self.process.take() {
+        // Somebody may have ended it.
+        let process = match self.process.take().filter(|process| !poll::has_hung(process.as_fd())) {
             Some(process) => process,
             None => start()?,
         };
@@ -217,7 +220,7 @@ fn start() -> io::Result<OwnedFd> {
 /// Sends descriptors, and perhaps the call that they are for.
 fn send(process: BorrowedFd, call: Option<Call>, fds: &[BorrowedFd]) -> io::Result<()> {
     let at = call.map_or(0, |call| Box::into_raw(Box::new(call)).expose_provenance());
-    let sent = message::send(process, &at.to_ne_bytes(), fds);
+    let sent = message::send_within(SCARCE_MAX, process, &at.to_ne_bytes(), fds);
     if sent.is_err() && at != 0 {
         // SAFETY: it was made above, and nobody was told of it.
         drop(unsafe { Box::from_raw(std::ptr::with_exposed_provenance_mut::<Call>(at)) });
@@ -293,6 +296,19 @@ mod tests {
         });
         assert_eq!((calls.make(&[], |_| 1), continued.join().unwrap()), (Some(1), 0));
         assert!(calls.in_vain.is_none());
+    }
+
+    #[test]
+    fn a_process_that_somebody_has_ended_is_replaced() {
+        let mut calls = guarding();
+        // SAFETY: no memory is handed over.
+        let pid = || unsafe { libc::getpid() };
+        let first = calls.make(&[], move |_| pid()).expect("in time");
+        // SAFETY: likewise; it is a process of this test's own.
+        assert_eq!(unsafe { libc::kill(first, libc::SIGKILL) }, 0);
+        let channel = calls.process.as_ref().expect("it was there").as_fd();
+        poll::wait(&mut [Poll::hangup(channel)], Some(BEGIN_MAX)).unwrap();
+        assert!(calls.make(&[], move |_| pid()).is_some_and(|next| next != first));
     }
 
     #[test]

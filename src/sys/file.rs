@@ -35,8 +35,8 @@ pub fn read_any(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     whole(path.as_ref(), true, |_| Ok(()))
 }
 
-/// The same for a file that decides what this process does: nobody else may write it, as ssh(1)
-/// demands of its own.
+/// Reads a file that decides what this process does, as [`read_any`]: nobody else may write it, as
+/// ssh(1) demands of its own.
 pub fn read_own(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     whole(path.as_ref(), true, |found| {
         others_write(found).map_or(Ok(()), |e| Err(io::Error::other(e)))

@@ -12,7 +12,7 @@
 use super::interrupt::Interrupt;
 use super::message::{self, FDS_MAX, Failed};
 use super::shared::{self, Whose};
-use super::{process, side_process, socket};
+use super::{poll, process, side_process, socket};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -111,7 +111,10 @@ pub fn settle() {
 
 /// Lets those processes end that have got nothing since the last call.
 pub fn tidy() {
-    all().retain(|_, of| std::mem::take(&mut of.used) || of.left() > 0);
+    all().retain(|_, of| {
+        of.forget_ended();
+        std::mem::take(&mut of.used) || of.left() > 0
+    });
 }
 
 /// Waits until all is closed, for so long at most: for the end of this process.
@@ -191,6 +194,11 @@ impl Closing {
         }
     }
 
+    /// Somebody may have ended some. What such a one had to close was closed with it.
+    fn forget_ended(&mut self) {
+        self.closers.retain(|closer| closer.left() == 0 || !poll::has_hung(closer.channel.as_fd()));
+    }
+
     /// How many are not closed yet.
     fn left(&self) -> usize {
         self.waiting.len() + self.closers.iter().map(Closer::left).sum::<usize>()
@@ -200,7 +208,13 @@ impl Closing {
         // Each is looked at, for it is busy since it was seen to have closed something.
         let busy = self.closers.iter_mut().map(|c| c.is_busy_for(HELD_UP));
         let go_on = busy.filter(|is| !is).count();
-        go_on == 0 && self.closers.len() >= most(whose) || self.left() > left_max(whose)
+        let is_held_up = |of: &Closing| {
+            go_on == 0 && of.closers.len() >= most(whose) || of.left() > left_max(whose)
+        };
+        if is_held_up(self) {
+            self.forget_ended();
+        }
+        is_held_up(self)
     }
 }
 
@@ -306,5 +320,21 @@ mod tests {
         let (mut reads, writes) = std::io::pipe().unwrap();
         close(Whose::Anybody, writes.into());
         assert_eq!(reads.read(&mut [0]).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_process_that_somebody_has_ended_holds_up_nobody() {
+        let mut theirs = Vec::new();
+        let closers = (0..OF_A_CHANNEL).map(|_| {
+            let (channel, its) = socket::seqpacket().unwrap();
+            theirs.push(its);
+            let count = Arc::new(Count { got: 1.into(), closed: 0.into() });
+            let since = Instant::now().checked_sub(2 * HELD_UP).unwrap();
+            Closer { channel, count, closed: 0, since }
+        });
+        let mut of = Closing { closers: closers.collect(), ..Closing::default() };
+        assert!(of.is_held_up(Whose::Channel(1)) && of.left() == OF_A_CHANNEL);
+        drop(theirs);
+        assert!(!of.is_held_up(Whose::Channel(1)) && of.left() == 0);
     }
 }

@@ -41,7 +41,7 @@ pub fn connect(path: &Path, timeout: Duration) -> io::Result<OwnedFd> {
     connected(socket(0)?, path, timeout)
 }
 
-/// The same for a stream, such as an SSH agent's socket.
+/// Connects to a listener of streams, such as an SSH agent's socket, likewise.
 pub fn connect_stream(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
     connected(of_type(libc::SOCK_STREAM)?, path, timeout).map(UnixStream::from)
 }

@@ -61,7 +61,7 @@ type Control = [u64; CONTROL_BYTES.div_ceil(8)];
 /// Descriptors that the system lets a message carry (unix(7), SCM_MAX_FD). All of them are
 /// received, because the system itself would close at once what there is no space for.
 const RECEIVED_MAX: usize = 253;
-/// The same for these.
+/// Bytes that CMSG_SPACE wants for [`RECEIVED_MAX`] descriptors.
 // SAFETY: CMSG_SPACE only computes.
 const RECEIVED_BYTES: usize =
     unsafe { libc::CMSG_SPACE((RECEIVED_MAX * FD_BYTES) as u32) } as usize;
@@ -93,7 +93,7 @@ impl Fds {
         self.all.iter().flatten()
     }
 
-    /// The same, which are these's from now on.
+    /// From now on those that have not been taken yet are of these ([`Shared::of`]).
     pub fn of(mut self, whose: Whose) -> Fds {
         self.all = self.all.map(|fd| fd.map(|fd| fd.of(whose)));
         self

@@ -67,7 +67,7 @@ pub fn listen(wanted: &Wanted, own: &[BorrowedFd]) -> io::Result<OwnedFd> {
     }
 }
 
-/// The same once more, in place of a socket that has become useless while others may still have it.
+/// Binds a port again, in place of a socket that has become useless while others may still have it.
 /// `own`: that socket, and this process's others on the same port.
 pub fn listen_again(wanted: &Wanted, own: &[BorrowedFd]) -> io::Result<OwnedFd> {
     let wanted = *wanted;

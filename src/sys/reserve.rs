@@ -35,7 +35,7 @@ impl Reserve {
         }
     }
 
-    /// The same for one descriptor.
+    /// Returns the one that was made. If it has a reserved number it is closed, with that error.
     pub fn but_one<T: AsFd>(self, made: io::Result<T>) -> io::Result<T> {
         match made {
             Ok(fd) if self.has(&fd) => Err(io::Error::from_raw_os_error(libc::EMFILE)),

@@ -77,7 +77,7 @@ impl Shared {
         self
     }
 
-    /// The same of one that others have from now on.
+    /// From now on these have it, and can keep its close waiting.
     pub fn is_of(&mut self, whose: Whose) {
         self.whose = Some(whose);
     }

@@ -13,11 +13,12 @@
 
 use super::process;
 use super::stack::Stack;
-use std::ffi::{c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use syscalls::{Errno, Sysno, syscall};
 
@@ -29,21 +30,26 @@ const THREAD_STACK: usize = 64 * 1024;
 const LEAVES_WITHIN: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_micros(100);
 
+/// What ps(1) calls the process that closes everything after this one: as those beside which it is.
+const HEIR: &CStr = c"fived-foreign";
+
 struct Work<F> {
     name: &'static str,
     /// None: the table of descriptors is shared, too.
     channel: Option<OwnedFd>,
+    /// Then: who closes the rest of the table, if this process ends meanwhile.
+    heir: Option<Arc<Heir>>,
     work: Option<F>,
 }
 
 /// Begins such work. `name`: as ps(1) shows the process, 15 bytes at most. `channel`: the only
-/// descriptor, besides the three standard ones, that the process has at its beginning. Where no
-/// process can be made the thread does the work. Err: there can be no thread.
+/// descriptor, besides the three standard ones, that the process has at its beginning. Where there
+/// can be no such process the thread does the work. Err: there can be no thread.
 pub fn run<F>(name: &'static str, channel: OwnedFd, work: F) -> io::Result<()>
 where
     F: FnOnce(BorrowedFd) + Send + 'static,
 {
-    begin(name, Some(channel), |channel: Option<BorrowedFd>| {
+    begin(name, (Some(channel), None), |channel: Option<BorrowedFd>| {
         if let Some(channel) = channel {
             work(channel);
         }
@@ -57,8 +63,9 @@ where
 /// before would have a copy to close. Err: there can be no thread, and it stays open.
 pub fn close(name: &'static str, fd: OwnedFd) -> io::Result<()> {
     let (raw, until) = (fd.into_raw_fd(), Instant::now() + LEAVES_WITHIN);
+    let heir = Heir::of_all().inspect_err(|e| log::debug!("a process beside {name}: {e}")).ok();
     // SAFETY: it is nobody else's: its owner has given it up.
-    begin(name, None, move |_| drop(unsafe { OwnedFd::from_raw_fd(raw) }))?;
+    begin(name, (None, heir), move |_| drop(unsafe { OwnedFd::from_raw_fd(raw) }))?;
     // SAFETY: no memory is handed over.
     while unsafe { libc::fcntl(raw, libc::F_GETFD) } >= 0 && Instant::now() < until {
         std::thread::sleep(PAUSE);
@@ -66,20 +73,20 @@ pub fn close(name: &'static str, fd: OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-fn begin<F>(name: &'static str, channel: Option<OwnedFd>, work: F) -> io::Result<()>
+fn begin<F>(
+    name: &'static str,
+    (channel, heir): (Option<OwnedFd>, Option<Arc<Heir>>),
+    work: F,
+) -> io::Result<()>
 where
     F: FnOnce(Option<BorrowedFd>) + Send + 'static,
 {
-    let work = Work { name, channel, work: Some(work) };
+    let work = Work { name, channel, heir, work: Some(work) };
     let thread = std::thread::Builder::new().name(name.into()).stack_size(THREAD_STACK);
     thread.spawn(move || wait_for(work)).map(drop)
 }
 
 fn wait_for<F: FnOnce(Option<BorrowedFd>)>(mut work: Work<F>) {
-    let shares_table = work.channel.is_none();
-    let heir = shares_table.then(Heir::start).and_then(|heir| {
-        heir.inspect_err(|e| log::debug!("a process beside {}: {e}", work.name)).ok()
-    });
     let made = Stack::new().and_then(|stack| {
         // No signal tells of its end: the parent's loop knows nothing of it.
         let flags = libc::CLONE_VM | libc::CLONE_FILES;
@@ -95,12 +102,13 @@ fn wait_for<F: FnOnce(Option<BorrowedFd>)>(mut work: Work<F>) {
         stack.unpoison();
         Ok(())
     });
-    drop(heir);
+    drop(work.heir.take());
     if let Err(e) = made {
         log::debug!("a process for {}: {e}", work.name);
-        if let Some(f) = work.work.take() {
-            f(work.channel.as_ref().map(AsFd::as_fd));
-        }
+    }
+    // There was no process, or it could not leave the table, or somebody has ended it before.
+    if let Some(f) = work.work.take() {
+        f(work.channel.as_ref().map(AsFd::as_fd));
     }
 }
 
@@ -130,9 +138,9 @@ fn own_table(channel: BorrowedFd) -> Result<(), Errno> {
     Ok(())
 }
 
-/// A second process that shares the table while the first one closes something there. Whoever
-/// holds up that close would keep all that is open, ports included, when this process has ended:
-/// then this one closes everything. It ends with the close.
+/// A process that shares the table while others close something there. Whoever holds up such a
+/// close would keep all that is open, ports included, when this process has ended: then this one
+/// closes everything. It ends with the last of these closes: one is enough, however many there are.
 struct Heir {
     pid: c_int,
     _of: OwnedFd,
@@ -141,6 +149,18 @@ struct Heir {
 }
 
 impl Heir {
+    /// The one that there is, or a new one. To be called by a thread that does not end.
+    fn of_all() -> io::Result<Arc<Heir>> {
+        static ONE: Mutex<Weak<Heir>> = Mutex::new(Weak::new());
+        let mut heir = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(heir) = heir.upgrade() {
+            return Ok(heir);
+        }
+        let new = Arc::new(Heir::start()?);
+        *heir = Arc::downgrade(&new);
+        Ok(new)
+    }
+
     fn start() -> io::Result<Heir> {
         let (stack, of) = (Stack::new()?, own_pidfd()?);
         let flags = libc::CLONE_VM | libc::CLONE_FILES;
@@ -171,6 +191,8 @@ impl Drop for Heir {
 extern "C" fn inherit(of: *mut c_void) -> c_int {
     let mut of = libc::pollfd { fd: of.addr() as c_int, events: libc::POLLIN, revents: 0 };
     let none = ptr::null::<c_void>();
+    // SAFETY: the kernel reads the name, and keeps a copy.
+    let _ = unsafe { syscall!(Sysno::prctl, libc::PR_SET_NAME, HEIR.as_ptr()) };
     while of.revents == 0 {
         // SAFETY: one pollfd, which is written.
         match unsafe { syscall!(Sysno::ppoll, &raw mut of, 1, none, none, 0) } {
@@ -198,6 +220,32 @@ mod tests {
     use super::super::{message, socket};
     use super::*;
     use std::sync::mpsc;
+
+    /// To this thread and those that it makes, close_range(2) fails as where memory is scarce.
+    fn refuse_own_tables() {
+        use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
+        let rules = [(libc::SYS_close_range, vec![])].into();
+        let (others, this) = (SeccompAction::Allow, SeccompAction::Errno(libc::ENOMEM as u32));
+        let arch = std::env::consts::ARCH.try_into().unwrap();
+        let filter = SeccompFilter::new(rules, others, this, arch).unwrap();
+        apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn where_it_gets_no_table_of_its_own_the_thread_does_the_work() {
+        let (ours, theirs) = socket::seqpacket().unwrap();
+        let begin = move || {
+            refuse_own_tables();
+            run("test-side", theirs, |channel| {
+                let pid = std::process::id().to_ne_bytes();
+                message::send_waiting(channel, &pid, &[]).unwrap();
+            })
+        };
+        std::thread::spawn(begin).join().unwrap().unwrap();
+        let mut pid = [0; 4];
+        assert_eq!(message::receive_waiting(ours.as_fd(), &mut pid).unwrap().0, pid.len());
+        assert_eq!(u32::from_ne_bytes(pid), std::process::id());
+    }
 
     #[test]
     fn it_shares_memory_and_nothing_else() {

@@ -10,6 +10,8 @@ pub struct Stack(*mut libc::c_void);
 
 // SAFETY: the memory is this value's alone.
 unsafe impl Send for Stack {}
+// SAFETY: likewise, and a reference to it gives away its address alone.
+unsafe impl Sync for Stack {}
 
 impl Stack {
     /// Bytes; the child's calls are shallow. A multiple of any page size in use.

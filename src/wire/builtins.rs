@@ -60,7 +60,7 @@ pub enum Listed {
     Never,
     /// Where it may be used.
     Usable,
-    /// The same, for users who may offer a service.
+    /// Where it may be used, for users who may offer a service.
     Offerers,
 }
 

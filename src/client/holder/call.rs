@@ -25,7 +25,7 @@ pub enum Step {
     /// The server has opened it for a client of an offered service: the line that says of which one
     /// is being read.
     Naming(Line),
-    /// The same; what serves it has yet to accept the connection.
+    /// It is a client of an offered service; what serves it has yet to accept the connection.
     Connecting,
     /// The client is being served.
     Serving,
@@ -169,7 +169,7 @@ impl Call {
         format!("service={service} host={host} since={seconds} to={to} from={from}")
     }
 
-    /// The same for a call that has no stream.
+    /// One line for `-O list` of a call that has no stream.
     pub fn state_waiting(&self, now: Duration) -> String {
         self.state([0, self.ahead.len() as u64], now)
     }

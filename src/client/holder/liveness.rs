@@ -22,9 +22,9 @@ use std::time::Duration;
 const SILENCE_MIN: Duration = Duration::from_secs(1);
 /// How long the answer to a ping may take before a new connection is tried.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
-/// The same before the connection of a session that can be resumed is given up.
+/// How long it may take before the connection of a session that can be resumed is given up.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
-/// The same once the network has changed: TCP may wait for long before it sends again.
+/// How long it may take once the network has changed: TCP may wait for long before it sends again.
 const CHANGED_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a new connection may take before another one is tried.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(4);

@@ -180,7 +180,7 @@ impl Holder {
         self.has_room(OF_A_CALL + self.descriptors / CALLS_SHARE)
     }
 
-    /// The same for one that has connected to a forward: there the next session may serve it.
+    /// May a connection to a forward be taken? If not, the next session may serve it.
     pub(super) fn serves_forwards(&self) -> bool {
         !self.mux().is_going_away() && self.has_room_for_applications()
     }

@@ -92,7 +92,7 @@ pub struct TlsPort {
 /// where fived accepts: the program may still have it, and may have made it wait.
 pub type Key<'a> = (Protocol, SocketAddr, bool, Option<&'a str>, bool);
 
-/// The same, of all that a [`Port`] can be.
+/// What tells one listener from another ([`Key`]), at a port or at a path.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub enum PortKey<'a> {
     Port(Key<'a>),
@@ -148,7 +148,7 @@ pub struct Found {
     pub ports: RowPorts,
     /// Mistakes, one line each.
     pub wrong: Vec<String>,
-    /// The same of rows of other programs' files, which are switched off for them.
+    /// Mistakes in rows of other programs' files, which are switched off for them.
     pub left_out: Vec<(ServiceId, String)>,
 }
 

@@ -33,7 +33,8 @@ use std::time::Duration;
 pub const TIMEOUT: Duration = Duration::from_secs(5);
 /// Children at a time that connections wait for, in all and for one source.
 const CONNECTIONS_MAX: (usize, usize) = (64, 8);
-/// The same for datagrams, whose senders may be forged: they leave the others' alone.
+/// Children at a time that datagrams wait for. Their senders may be forged: they leave the others'
+/// alone.
 const DATAGRAMS_MAX: (usize, usize) = (16, 2);
 
 /// What the rules are asked.

@@ -29,7 +29,7 @@ pub enum Step {
     /// The client's connection. When it takes the client it serves it at once, and nobody else may
     /// have the client before it has said that it does not.
     Handed,
-    /// The same, and it was told that the client waits no more.
+    /// It was handed the connection, and then told that the client waits no more.
     Cancelled(AfterCancel),
 }
 

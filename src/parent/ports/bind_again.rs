@@ -10,7 +10,7 @@ use crate::sys::foreign;
 use std::time::Duration;
 
 const AGAIN: Duration = Duration::from_secs(600);
-/// The same while sockets are being closed beside this process, which may have had the port.
+/// The pause while sockets are being closed beside this process that may have had the port.
 const AGAIN_SOON: Duration = Duration::from_millis(100);
 
 /// What the administrator is told of those that are missing.

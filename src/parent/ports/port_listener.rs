@@ -17,12 +17,13 @@ use crate::sys::process;
 use crate::sys::shared::{Shared, Whose};
 use crate::sys::socket;
 use crate::sys::unix_listener::{self, SocketFile};
+use mio::Interest;
 use mio::unix::SourceFd;
-use mio::{Interest, Registry};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Clients that were accepted and wait for their turn, at most; and an eighth of the descriptors
 /// that fived may have, where that is less.
@@ -30,6 +31,9 @@ const WAITING_MAX: u64 = 4096;
 /// Clients that are accepted before one of them is served: the queue of the kernel, where all wait
 /// for those who came before them, must not stay long.
 const ACCEPTED: usize = 16;
+
+/// When the poll is asked again to watch one that it did not take.
+const WATCH_AGAIN: Duration = Duration::from_secs(1);
 
 /// A client at a port.
 pub enum Accepted {
@@ -59,6 +63,8 @@ pub struct PortListener {
     pub wait: Option<Wait>,
     /// There, the socket as it was before any program had it.
     pub made: Option<Arc<AsMade>>,
+    /// The poll did not take it.
+    unwatched: bool,
     /// What makes the calls on it that a program could make wait.
     pub calls: BoundedCalls,
     pub condition: Condition,
@@ -114,6 +120,7 @@ impl PortListener {
             token: None,
             wait: waits.then(Wait::new),
             made: (waits && is_alone).then(|| AsMade::of(socket.as_fd()).into()),
+            unwatched: false,
             calls: BoundedCalls::default(),
             condition: Condition::Good,
             socket: PortListener::socket(socket, real),
@@ -279,29 +286,49 @@ impl PortListener {
         self.wait.as_ref().is_some_and(|w| w.state == State::Taken)
     }
 
-    /// The same of a program that keeps it at a reload without its row: no internal service.
+    /// Has a program the socket that keeps it at a reload without its row? No internal service
+    /// does.
     pub fn stays_taken(&self) -> bool {
         self.is_taken() && self.wait.as_ref().is_some_and(|w| !w.is_internal)
     }
 
     pub fn is_watched(&self) -> bool {
-        self.token.is_some() && self.wait.as_ref().is_none_or(|w| w.state == State::Watched)
+        self.token.is_some()
+            && !self.unwatched
+            && self.wait.as_ref().is_none_or(|w| w.state == State::Watched)
     }
 
     pub fn has_datagrams(&self) -> bool {
         self.port.socket == ProgramSocket::Datagrams
     }
 
-    pub fn watch(&self, registry: &Registry) -> io::Result<()> {
+    /// Where that fails, for want of memory say, it is tried again after a pause.
+    pub fn watch(&mut self, cx: &mut Context) -> io::Result<()> {
         let (fd, Some(token)) = (self.socket.as_raw_fd(), self.token) else { return Ok(()) };
-        registry.register(&mut SourceFd(&fd), token.into(), Interest::READABLE)
+        let done = cx.registry().register(&mut SourceFd(&fd), token.into(), Interest::READABLE);
+        self.unwatched = done.is_err();
+        if self.unwatched {
+            if let Some(wait) = self.wait.as_mut() {
+                wait.state = State::Paused;
+            }
+            cx.after(WATCH_AGAIN, Timer::PortAgain { token });
+        }
+        done
     }
 
-    /// The same. Its error is logged: the socket stays as it is.
-    pub fn watch_again(&self, cx: &Context) {
-        if let Err(e) = self.watch(cx.registry()) {
-            log::warn(&format!("{}: poll: {e}", self.name()));
+    /// Watches it; the first of several errors is logged.
+    pub fn watch_again(&mut self, cx: &mut Context) {
+        let known = self.unwatched;
+        if let Err(e) = self.watch(cx)
+            && !known
+        {
+            log::warn(&format!("{}; fived tries again every second", self.at(e)));
         }
+    }
+
+    /// Did the poll not take it?
+    pub fn is_unwatched(&self) -> bool {
+        self.unwatched
     }
 
     /// From now on a program has the socket, or is about to get it: it is not watched.

@@ -199,7 +199,7 @@ impl PortListeners {
         }
         for l in self.now.iter_mut().filter(|l| l.token.is_none()) {
             l.token = Some(cx.new_token().into());
-            done = done.and(l.watch(cx.registry()).map_err(|e| l.at(e)));
+            done = done.and(l.watch(cx).map_err(|e| l.at(e)));
         }
         let now = self.now.iter().enumerate();
         self.places = now.filter_map(|(n, l)| Some((l.token?, n))).collect();

@@ -151,7 +151,7 @@ impl Wait {
         Ok(count > 0)
     }
 
-    /// The same of a Unix socket.
+    /// Does a connection wait at a Unix socket? The queue is noted.
     pub fn unix_connections(&mut self, socket: BorrowedFd) -> bool {
         // Where the system does not tell which ones wait, a program counts as one that has left
         // none.

@@ -32,7 +32,7 @@ pub enum Greeting {
     Sent,
     /// Net sends it.
     Data(Data),
-    /// The same, where it is long.
+    /// Net sends what is in this file, because it is long.
     File(OwnedFd),
 }
 

@@ -133,7 +133,8 @@ fn close_all(channel: BorrowedFd, left: &AtomicUsize) {
 
 /// Takes the next socket. False: there will be none.
 fn receive(channel: BorrowedFd, all: &mut Vec<Closing>, left: &AtomicUsize) -> bool {
-    let Ok((1.., mut fds)) = message::receive(channel, &mut [0; 1]) else {
+    // One has come. Where the system lacks something for the moment it is waited for.
+    let Ok((1.., mut fds)) = message::receive_waiting(channel, &mut [0; 1]) else {
         return false;
     };
     match fds.take().map(Shared::our_own) {

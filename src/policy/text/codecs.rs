@@ -32,7 +32,7 @@ pub const USERS: Codec<Users> = Codec {
     print: |users| print_list(&users.0),
 };
 
-/// The same, where no names mean nobody.
+/// Who may offer a service: as [`USERS`], but no names mean nobody.
 pub const OFFERED_BY: Codec<Users> = Codec {
     list: true,
     read: |users, written| {
@@ -266,7 +266,7 @@ pub const RLIMIT_CPU: Codec<Option<u64>> = Codec {
 /// file is read.
 const FILES_MIN: u64 = 4;
 
-/// The same, of descriptors.
+/// A limit of descriptors: as [`RLIMIT`], with a least value.
 pub const RLIMIT_FILES: Codec<Option<u64>> = Codec {
     list: false,
     read: |value, written| {

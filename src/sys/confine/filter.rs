@@ -22,7 +22,7 @@ pub(super) fn apply() -> io::Result<bool> {
     only(listed().map_err(io::Error::other)?)
 }
 
-/// The same, with these rules.
+/// Filters this process with these rules. False: as of [`apply`].
 pub(super) fn only(rules: Rules) -> io::Result<bool> {
     let Ok(machine) = std::env::consts::ARCH.try_into() else {
         return Ok(false);

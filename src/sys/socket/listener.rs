@@ -18,7 +18,7 @@ pub fn listen(address: SocketAddr, mptcp: bool) -> io::Result<OwnedFd> {
     listen_sharing(address, mptcp, false)
 }
 
-/// The same; `shared`: with SO_REUSEPORT.
+/// As [`listen`]; `shared`: with SO_REUSEPORT.
 pub(in crate::sys) fn listen_sharing(
     address: SocketAddr,
     mptcp: bool,

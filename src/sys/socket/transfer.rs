@@ -32,7 +32,7 @@ pub fn discard(fd: BorrowedFd, most: usize) -> io::Result<usize> {
     }
 }
 
-/// The same for a Unix socket, which copies what it gives away: by this.
+/// [`discard`] for a Unix socket, which copies what it gives away: `receive` takes the copies.
 pub(in crate::sys) fn discard_by(
     receive: fn(BorrowedFd, &mut [u8]) -> io::Result<usize>,
     fd: BorrowedFd,
@@ -69,7 +69,7 @@ fn send_with(fd: BorrowedFd, bytes: &[u8], more: libc::c_int) -> io::Result<usiz
     count(unsafe { libc::send(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) })
 }
 
-/// The same for several pieces at once, or the first of them where the kernel has no such call
+/// [`send`] for several pieces at once, or the first of them where the kernel has no such call
 /// (before Linux 6.4). A net process may not make sendmsg(2) (`confine`). Rust's runtime ignores
 /// SIGPIPE.
 pub fn send_parts(fd: BorrowedFd, parts: &[io::IoSlice]) -> io::Result<usize> {
