@@ -6,6 +6,7 @@ mod support;
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
 use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 use std::time::Duration;
 use support::*;
 
@@ -177,4 +178,36 @@ fn a_syslog_that_comes_and_goes_holds_up_nobody_and_each_line_is_there_or_counte
             "{n} requests answered while syslog came, went and did not read, {there} lines came, {lost} were lost and counted"
         ),
     );
+}
+
+/// A service may have that socket, too, and fill it, or make it smaller, at any moment (socket(7),
+/// SO_SNDBUF): whatever poll(2) has said, a write would wait for whoever reads there.
+#[test]
+fn a_socket_that_services_have_is_written_without_waiting() {
+    if !root() || !installed("strace") || !installed("python3") {
+        return skip("needs root, strace and python3");
+    }
+    const SOCKET: &str = "import os, socket, sys
+ours, theirs = socket.socketpair()
+if os.fork() == 0:
+    theirs.close()
+    while data := ours.recv(4096):
+        os.write(2, data)
+    os._exit(0)
+os.dup2(theirs.fileno(), 2)
+os.execv(sys.argv[1], sys.argv[1:])";
+    let conf = "hello stream tcp nowait nobody /bin/echo echo hello\n stderr = log\n";
+    let d = Daemon::with(conf).under(&["python3", "-c", SOCKET]).start();
+    let (calls, parent) = (d.place.at("calls"), d.parent_pid());
+    let words = ["-q", "-y", "-o", &calls, "-p", &parent.to_string()];
+    let mut strace = Command::new("strace").args(words).spawn().expect("strace");
+    until("it is traced", || proc::status(parent, "TracerPid") != "0");
+    same(d.ask("hello\r\n"), "+Go\r\nhello\n");
+    d.wait_log("EXIT service=hello");
+    strace.kill().and_then(|()| strace.wait()).expect("kill");
+    let calls = std::fs::read_to_string(calls).expect("calls");
+    let written: Vec<&str> = calls.lines().filter(|l| l.contains("(2<socket:")).collect();
+    let waits = |l: &&&str| !l.starts_with("sendto(") || !l.contains("MSG_DONTWAIT");
+    assert!(!written.is_empty(), "{calls}");
+    assert_eq!(written.iter().find(waits), None);
 }
