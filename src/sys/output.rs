@@ -4,18 +4,22 @@
 //! | file | noun |
 //! |---|---|
 //! | `beside` | what is written by a process beside this one |
+//! | `path` | the file's name |
 //! | `stderr` | descriptor 2, and how much is written there at once |
 
 mod beside;
+mod path;
 mod stderr;
+
+pub use path::may_append;
 
 use super::socket;
 use beside::Beside;
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, Metadata};
 use std::io::{self, Write};
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicBool, Ordering};
 use stderr::{descriptor_2, piece};
@@ -82,16 +86,7 @@ impl Output {
     /// Appends to a file, which is created with mode 0640 if it does not exist. A named pipe is
     /// opened without waiting for a reader.
     pub fn file(path: &str) -> io::Result<Output> {
-        let file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o640)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(path)?;
-        if file.metadata()?.file_type().is_dir() {
-            return Err(io::Error::from_raw_os_error(libc::EISDIR));
-        }
-        Ok(Output(Kind::Own(file)))
+        path::open(path).map(|file| Output(Kind::Own(file)))
     }
 
     /// syslog(3)'s datagrams to /dev/log; `facility` and `level` as RFC 5424, 6.2.1 numbers them.
