@@ -1,13 +1,15 @@
 //! A log that cannot be written: a disk that is full, a syslog that comes, goes, and does not read.
 //! Everybody is served all the same, and each line is written or counted as lost.
 
+#[path = "support/listed.rs"]
+mod listed;
 mod support;
 
+use listed::Listed;
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
-use std::io::Read;
 use std::os::unix::net::UnixDatagram;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 use support::*;
 
@@ -213,75 +215,28 @@ os.execv(sys.argv[1], sys.argv[1:])";
     assert_eq!(written.iter().find(waits), None);
 }
 
-/// Lists a directory into memory that nobody provides, until it is ended.
-const LISTS: &str = r#"
-    #define _GNU_SOURCE
-    #include <fcntl.h>
-    #include <linux/userfaultfd.h>
-    #include <poll.h>
-    #include <pthread.h>
-    #include <sys/ioctl.h>
-    #include <sys/mman.h>
-    #include <sys/prctl.h>
-    #include <sys/syscall.h>
-    #include <unistd.h>
-
-    static char *nothing;
-    static int directory;
-
-    static void *list(void *none) {
-        syscall(SYS_getdents64, directory, nothing, 4096);
-        return 0;
-    }
-
-    int main(int n, char **words) {
-        struct uffdio_api api = { .api = UFFD_API };
-        struct uffdio_register page = { .mode = UFFDIO_REGISTER_MODE_MISSING };
-        int faults = syscall(SYS_userfaultfd, O_NONBLOCK);
-        struct pollfd fault = { faults, POLLIN };
-        pthread_t thread;
-        prctl(PR_SET_PDEATHSIG, 9);
-        alarm(90);
-        nothing = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        page.range.start = (unsigned long)nothing;
-        page.range.len = 4096;
-        if (ioctl(faults, UFFDIO_API, &api) || ioctl(faults, UFFDIO_REGISTER, &page)) return 1;
-        directory = open(words[1], O_RDONLY | O_DIRECTORY);
-        pthread_create(&thread, 0, list, 0);
-        poll(&fault, 1, -1);
-        write(1, "x", 1);
-        while (1) pause();
-    }"#;
-
 /// Whoever may list the log's directory can keep its lock: nobody makes a file there meanwhile.
 #[test]
 fn whoever_keeps_the_lock_of_its_directory_keeps_nobody_else_waiting() {
-    if !root() || !installed("cc") {
-        return skip("needs root, and a C compiler");
+    if !Listed::can_be() {
+        return;
     }
     let d = Daemon::with(
         "log_type = FILE @DIR@/logs/log\nhello stream tcp nowait @USER@ /bin/echo echo hello\n",
-    )
-    .file("lists.c", LISTS);
-    let (directory, source, program) =
-        (d.place.at("logs"), d.place.at("lists.c"), d.place.at("lists"));
+    );
+    let directory = d.place.at("logs");
     std::fs::create_dir(&directory).expect("directory");
-    let cc = ["-static", "-O2", "-w", "-pthread", "-o", &program, &source];
-    assert!(Command::new("cc").args(cc).status().expect("cc").success());
     let d = d.start_unlogged();
     let (log, rotated) = (d.place.at("logs/log"), d.place.at("logs/log.1"));
     until("there is a log", || std::fs::rename(&log, &rotated).is_ok());
-    let mut lists = Command::new(program);
-    let mut lists = lists.arg(&directory).stdout(Stdio::piped()).spawn().expect("lists");
-    let told = lists.stdout.as_mut().expect("a pipe").read_exact(&mut [0]);
-    assert!(told.is_ok(), "{told:?}");
+    let listed = Listed::new(&d.place, &directory);
     d.signal(Signal::SIGHUP);
     for _ in 0..4 {
         same(d.ask("hello\r\n"), "+Go\r\nhello\n");
     }
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     until("the log says so", || read(&rotated).contains("the lock of its directory"));
-    lists.kill().and_then(|()| lists.wait()).expect("kill");
+    drop(listed);
     until("it is opened again", || {
         d.signal(Signal::SIGHUP);
         same(d.ask("hello\r\n"), "+Go\r\nhello\n");

@@ -140,8 +140,8 @@ fn read(answer: &[u8]) -> Option<Between> {
     Some((address(2)?, address(0)?))
 }
 
-/// Does sock_diag(7) answer at once, about Unix sockets too? Before Linux 6.9 it answers one process
-/// of the computer at a time, and any user can ask it about a socket whose lock is kept.
+/// Does sock_diag(7) answer at once, about Unix sockets too? Before Linux 6.9 it answers one
+/// process of the computer at a time, and any user can ask it about a socket whose lock is kept.
 pub fn answers_at_once() -> bool {
     kernel_is_at_least((6, 9))
 }

@@ -1,5 +1,5 @@
-//! Which clients wait at a port, as the system says it (sock_diag(7)). Where somebody else could keep
-//! it from answering, before Linux 6.9, a process beside this one asks.
+//! Which clients wait at a port, as the system says it (sock_diag(7)). Where somebody else could
+//! keep it from answering, before Linux 6.9, a process beside this one asks.
 
 use crate::sys::bounded_calls::BoundedCalls;
 use crate::sys::{inet_diag, queue_head, unix_queue};

@@ -1,40 +1,19 @@
-//! The log's file by its name. Who may list its directory can keep that directory's lock, by a call
-//! (getdents(2)) with memory that somebody else provides (userfaultfd(2), FUSE): whoever makes a file
-//! there waits for it, and then whoever looks for one, and no signal ends that. So a process beside
-//! this one does (`sys::bounded_calls`).
+//! The log's file by its name (`sys::directory_calls`).
 
-use crate::sys::bounded_calls::BoundedCalls;
-use crate::sys::file;
+use crate::sys::{directory_calls, file};
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
-
-/// A disk may be slow.
-const LONGEST: Duration = Duration::from_secs(1);
-const LOCKED: &str = "the system has not answered in time: a process may keep the lock of its directory (a call that lists it does not return)";
-
-static CALLS: Mutex<Option<BoundedCalls>> = Mutex::new(None);
-
-fn with_calls<T>(call: impl FnOnce(&mut BoundedCalls) -> Option<io::Result<T>>) -> io::Result<T> {
-    let mut calls = CALLS.lock().unwrap_or_else(PoisonError::into_inner);
-    let calls = calls.get_or_insert_default();
-    calls.guard_for(LONGEST);
-    let answer = call(calls);
-    calls.rest();
-    answer.unwrap_or_else(|| Err(io::Error::new(ErrorKind::TimedOut, LOCKED)))
-}
+use std::path::{Path, PathBuf};
 
 /// Opens it to append to it. It is made if it does not exist.
 pub fn open(path: &str) -> io::Result<File> {
-    let path = path.to_string();
-    let opened = with_calls(|calls| calls.make_socket(&[], move |_| open_now(&path)));
-    opened.map(File::from)
+    let at = PathBuf::from(path);
+    directory_calls::open(Path::new(path), move || open_now(&at)).map(File::from)
 }
 
-fn open_now(path: &str) -> io::Result<OwnedFd> {
+fn open_now(path: &Path) -> io::Result<OwnedFd> {
     let file = OpenOptions::new()
         .append(true)
         .create(true)
@@ -49,6 +28,6 @@ fn open_now(path: &str) -> io::Result<OwnedFd> {
 
 /// As [`file::may_append`].
 pub fn may_append(path: &str) -> io::Result<()> {
-    let path = path.to_string();
-    with_calls(|calls| calls.make(&[], move |_| file::may_append(&path)))
+    let name = path.to_string();
+    directory_calls::make(Path::new(path), &[], move |_| file::may_append(&name))
 }
