@@ -320,6 +320,29 @@ fn of_the_log() {
     d.wait_logs("EXIT service=hello", 100);
 }
 
+/// Nor does the parent ask a terminal anything that its user has got: who changes its line
+/// discipline has each such call wait.
+#[test]
+fn of_a_terminal_that_is_asked() {
+    if !root() || !installed("strace") {
+        return skip("needs root and strace");
+    }
+    let d = Daemon::with("x stream tcp nowait nobody /bin/echo echo x\n pty = yes\n").start();
+    let (calls, parent) = (d.place.at("calls"), d.parent_pid());
+    let words = ["-q", "-y", "-o", &calls, "-p", &parent.to_string()];
+    let mut strace = Command::new("strace").args(words).spawn().expect("strace");
+    until("it is traced", || proc::status(parent, "TracerPid") != "0");
+    let mut c = d.connect();
+    c.send("RUN\r\nx pty xterm 24 80\r\n").expect("+ Success\r\n+Go\r\n");
+    d.wait_log("EXIT service=x");
+    strace.kill().and_then(|()| strace.wait()).expect("kill");
+    let calls = std::fs::read_to_string(calls).expect("calls");
+    let (made, got) = calls.split_once("clone(").expect("a start");
+    assert!(made.contains("</dev/pts/"), "{calls}");
+    let asks = |l: &&str| l.starts_with("ioctl(") && l.contains("</dev/pts/");
+    assert_eq!(got.lines().find(asks), None);
+}
+
 /// Whoever closes the other end of a terminal waits for who writes there.
 #[test]
 fn of_a_terminal() {

@@ -1,11 +1,15 @@
 //! A log that cannot be written: a disk that is full, a syslog that comes, goes, and does not read.
 //! Everybody is served all the same, and each line is written or counted as lost.
 
+#[path = "support/listed.rs"]
+mod listed;
 mod support;
 
+use listed::Listed;
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
 use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 use std::time::Duration;
 use support::*;
 
@@ -187,4 +191,65 @@ fn a_syslog_that_is_not_there_is_a_warning() {
     assert_eq!((code, out.as_str()), (0, "configuration OK\n"));
     let missing = err.contains(":1: log_type: /dev/log: No such file or directory");
     assert_eq!(missing, !std::path::Path::new("/dev/log").exists(), "{err}");
+}
+
+/// A service may have that socket, too, and fill it, or make it smaller, at any moment (socket(7),
+/// SO_SNDBUF): whatever poll(2) has said, a write would wait for whoever reads there.
+#[test]
+fn a_socket_that_services_have_is_written_without_waiting() {
+    if !root() || !installed("strace") || !installed("python3") {
+        return skip("needs root, strace and python3");
+    }
+    const SOCKET: &str = "import os, socket, sys
+ours, theirs = socket.socketpair()
+if os.fork() == 0:
+    theirs.close()
+    while data := ours.recv(4096):
+        os.write(2, data)
+    os._exit(0)
+os.dup2(theirs.fileno(), 2)
+os.execv(sys.argv[1], sys.argv[1:])";
+    let conf = "hello stream tcp nowait nobody /bin/echo echo hello\n stderr = log\n";
+    let d = Daemon::with(conf).under(&["python3", "-c", SOCKET]).start();
+    let (calls, parent) = (d.place.at("calls"), d.parent_pid());
+    let words = ["-q", "-y", "-o", &calls, "-p", &parent.to_string()];
+    let mut strace = Command::new("strace").args(words).spawn().expect("strace");
+    until("it is traced", || proc::status(parent, "TracerPid") != "0");
+    same(d.ask("hello\r\n"), "+Go\r\nhello\n");
+    d.wait_log("EXIT service=hello");
+    strace.kill().and_then(|()| strace.wait()).expect("kill");
+    let calls = std::fs::read_to_string(calls).expect("calls");
+    let written: Vec<&str> = calls.lines().filter(|l| l.contains("(2<socket:")).collect();
+    let waits = |l: &&&str| !l.starts_with("sendto(") || !l.contains("MSG_DONTWAIT");
+    assert!(!written.is_empty(), "{calls}");
+    assert_eq!(written.iter().find(waits), None);
+}
+
+/// Whoever may list the log's directory can keep its lock: nobody makes a file there meanwhile.
+#[test]
+fn whoever_keeps_the_lock_of_its_directory_keeps_nobody_else_waiting() {
+    if !Listed::can_be() {
+        return;
+    }
+    let d = Daemon::with(
+        "log_type = FILE @DIR@/logs/log\nhello stream tcp nowait @USER@ /bin/echo echo hello\n",
+    );
+    let directory = d.place.at("logs");
+    std::fs::create_dir(&directory).expect("directory");
+    let d = d.start_unlogged();
+    let (log, rotated) = (d.place.at("logs/log"), d.place.at("logs/log.1"));
+    until("there is a log", || std::fs::rename(&log, &rotated).is_ok());
+    let listed = Listed::new(&d.place, &directory);
+    d.signal(Signal::SIGHUP);
+    for _ in 0..4 {
+        same(d.ask("hello\r\n"), "+Go\r\nhello\n");
+    }
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    until("the log says so", || read(&rotated).contains("the lock of its directory"));
+    drop(listed);
+    until("it is opened again", || {
+        d.signal(Signal::SIGHUP);
+        same(d.ask("hello\r\n"), "+Go\r\nhello\n");
+        read(&log).contains("RELOAD ")
+    });
 }

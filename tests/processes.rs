@@ -6,6 +6,7 @@ use fived::wire::orders::{FromNet, Message};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::process::Command;
 use support::*;
 
 const CONF: &str = "hello stream tcp nowait @USER@ /bin/echo echo hello\ncat stream tcp nowait @USER@ /bin/cat cat\n";
@@ -417,6 +418,67 @@ fn what_ends_is_reaped() {
     d.wait_logs("EXIT service=hello", 51);
     alone();
     until("the parent has no more descriptors", || open() <= before);
+}
+
+/// Makes processes that are the parent's children, not its own (CLONE_PARENT, clone(2)): many that
+/// live, so that it takes long to find those that have ended, and some that make more and more,
+/// which end at once. So for 90 s, or until it is told to end.
+const SIBLINGS: &str = r#"
+    #define _GNU_SOURCE
+    #include <sched.h>
+    #include <signal.h>
+    #include <sys/prctl.h>
+    #include <sys/resource.h>
+    #include <sys/syscall.h>
+    #include <unistd.h>
+
+    static int sibling(long more) {
+        int pid = syscall(SYS_clone, CLONE_PARENT | SIGCHLD | more, 0, 0, 0, 0);
+        if (!pid && !more) {
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
+            alarm(90);
+        }
+        return pid;
+    }
+
+    int main(int n, char **words) {
+        struct rlimit most = { 6000, 6000 };
+        setrlimit(RLIMIT_NPROC, &most);
+        for (int i = 0; i < 4000; i++) if (!sibling(0)) while (1) pause();
+        for (int i = 0; i < 3; i++) if (!sibling(0))
+            while (1) if (!sibling(CLONE_VM | CLONE_VFORK)) syscall(SYS_exit, 0);
+        write(1, "made\n", 5);
+        for (int i = 0; i < 900 && access(words[1], F_OK); i++) usleep(100000);
+        kill(0, SIGKILL);
+    }"#;
+
+/// Whatever children a service makes for it, the parent serves others, and reaps its own.
+#[test]
+fn whoever_ends_without_end_keeps_no_other_waiting() {
+    if !root() || !installed("cc") {
+        skip("needs root, and a C compiler");
+        return;
+    }
+    // A user who has no other processes, which the limit would count.
+    let d = Daemon::with(&format!("{CONF}x stream tcp nowait 64999 @DIR@/x x @DIR@/release\n"))
+        .file("x.c", SIBLINGS);
+    let mut cc = Command::new("cc");
+    cc.args(["-static", "-O2", "-w", "-o"]).args([d.place.at("x"), d.place.at("x.c")]);
+    assert!(cc.status().expect("cc").success());
+    let d = d.start();
+    let mut c = d.connect();
+    c.send("x\r\n").expect("+Go\r\nmade\n");
+    for _ in 0..20 {
+        same(d.ask("hello\r\n"), HELLO);
+    }
+    d.wait_logs("EXIT service=hello", 20);
+    assert!(!d.log().contains("EXIT service=x"), "{}", d.log());
+    d.place.write("release", "", 0o600);
+    d.wait_log("EXIT service=x");
+    until("all are reaped", || {
+        let all = proc::children(d.parent_pid());
+        all.iter().all(|p| [d.net_pid(), d.keys_pid()].contains(p))
+    });
 }
 
 #[test]

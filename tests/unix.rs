@@ -1,11 +1,14 @@
 //! Rows on Unix sockets, and fived's own Unix socket, where the system says who asks.
 
+#[path = "support/listed.rs"]
+mod listed;
 mod support;
 #[path = "support/upstream.rs"]
 mod upstream;
 #[path = "support/yamux_client.rs"]
 mod yamux_client;
 
+use listed::Listed;
 use nix::libc;
 use nix::sys::signal::Signal;
 use std::io::{Read, Write};
@@ -945,4 +948,46 @@ fn a_rows_socket_is_closed_after_what_was_said() {
         c.send("y".repeat(1000));
         same(c.half_close().read_all(), said);
     }
+}
+
+/// Whoever may list a socket's directory can keep its lock. That holds up who makes and removes files
+/// there, and nobody else.
+#[test]
+fn whoever_keeps_the_lock_of_a_directory_keeps_nobody_waiting() {
+    if !Listed::can_be() {
+        return;
+    }
+    const HELLO: &str = "hello stream tcp nowait @USER@ /bin/echo echo hello\n";
+    let row = |name: &str| {
+        format!("{name} stream unix nowait @USER@ /bin/echo echo {name}\n port = @DIR@/s/{name}\n")
+    };
+    let shuts =
+        "w stream unix wait @USER@ /usr/bin/python3 python3 @DIR@/shuts\n port = @DIR@/s/w\n";
+    let d = Daemon::with(&format!("{HELLO}{}{shuts}", row("a")));
+    let shut = "import socket\nsocket.socket(fileno=0).shutdown(socket.SHUT_RDWR)\n";
+    let d = d.file("shuts", shut).file("s/other", "");
+    let mut d = d.start();
+    let (directory, w) = (d.place.at("s"), d.place.at("s/w"));
+    let listed = Listed::new(&d.place, &directory);
+    let others_are_served = || (0..4).for_each(|_| same(d.ask("hello\r\n"), "+Go\r\nhello\n"));
+    if installed("python3") {
+        // Another socket is to be bound in place of this one.
+        let _ = UnixStream::connect(&w).expect("connect");
+        d.wait_log("the lock of its directory");
+        others_are_served();
+    }
+    assert!(d.reload(&format!("{HELLO}{}{}{shuts}", row("a"), row("b"))).contains("refused"));
+    others_are_served();
+    d.reload(HELLO);
+    others_are_served();
+    drop(listed);
+    until("there is another socket", || {
+        !d.reload(&format!("{HELLO}{}", row("b"))).contains("refused")
+    });
+    same(text(connect(&d.place.at("s/b"))), "b\n");
+    until("those of before are removed", || !std::fs::exists(d.place.at("s/a")).expect("a path"));
+    let listed = Listed::new(&d.place, &directory);
+    d.signal(Signal::SIGTERM);
+    assert_eq!(d.wait(), 0);
+    drop(listed);
 }

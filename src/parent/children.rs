@@ -32,8 +32,14 @@ impl Children {
         self.0.insert(pid, role);
     }
 
+    /// Their process ids.
+    pub fn all(&self) -> Vec<i32> {
+        self.0.keys().copied().collect()
+    }
+
     /// Forgets a child that has ended, and returns what it was. None: fived did not start it, but
-    /// inherited it when the process that started it ended.
+    /// inherited it when the process that started it ended, or a service made it for fived
+    /// (CLONE_PARENT, clone(2)).
     pub fn remove(&mut self, pid: i32) -> Option<Role> {
         self.0.remove(&pid)
     }

@@ -2,13 +2,12 @@
 
 use crate::log;
 use crate::policy::{HostId, LogType, Service, Stderr, Table};
-use crate::sys::file;
-use crate::sys::output::Output;
+use crate::sys::output::{self, Output};
 
 /// Why the log that `log_type` names cannot be opened, if it is a file: a sentence. It is not made.
 pub fn check(table: &Table) -> Option<String> {
     let LogType::File(path) = &table.settings.log_type else { return None };
-    file::may_append(path).err().map(|e| wrong(table, path, &e))
+    output::may_append(path).err().map(|e| wrong(table, path, &e))
 }
 
 /// Opens the log that `log_type` names; in the background, syslog in place of standard error. A

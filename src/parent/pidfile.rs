@@ -1,9 +1,10 @@
 //! The file with the parent's process id (`-p`).
 
-use crate::sys::file;
+use crate::sys::{directory_calls, file};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 /// Bytes of such a file at most: a number, and some blanks.
 const SIZE_MAX: u64 = 32;
@@ -72,12 +73,13 @@ impl Pidfile {
 
 impl Drop for Pidfile {
     fn drop(&mut self) {
-        // Another fived may have written its own id to it. If somebody has removed the file, there
-        // is nothing to do.
-        if std::fs::read(&self.path)
-            .is_ok_and(|id| id == format!("{}\n", std::process::id()).as_bytes())
-        {
-            let _ = std::fs::remove_file(&self.path);
-        }
+        let (path, own) = (PathBuf::from(&self.path), format!("{}\n", std::process::id()));
+        directory_calls::make_late(Path::new(&self.path), &[], move |_| {
+            // Another fived may have written its own id to it. If somebody has removed the file,
+            // there is nothing to do.
+            if std::fs::read(&path).is_ok_and(|id| id == own.as_bytes()) {
+                let _ = std::fs::remove_file(&path);
+            }
+        });
     }
 }

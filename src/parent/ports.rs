@@ -6,7 +6,7 @@
 //! | `accept` `clients` | who comes there, and how clients arrive |
 //! | `port_listener` | a socket of one |
 //! | `port_listeners` | all of them |
-//! | `waits` | a port whose program gets the socket itself |
+//! | `waits` `questions` | a port whose program gets the socket itself; which clients wait there |
 //! | `claims` | which listener each port of a new table goes on with |
 //! | `systemd_sockets` | Unix sockets that the service manager has bound |
 //! | `bind_again` | ports of inetd.conf and xinetd.conf that could not be bound, until they can be |
@@ -17,6 +17,7 @@ mod claims;
 mod clients;
 mod port_listener;
 pub mod port_listeners;
+mod questions;
 pub mod systemd_sockets;
 pub mod waits;
 

@@ -8,13 +8,21 @@ use super::relays::Owner;
 use super::run::{AwaitsAccount, Parent};
 use super::sessions::session::Step;
 use super::tokens::{NetToken, SessionToken};
-use crate::sys::foreign;
 use crate::sys::process::Exit;
+use crate::sys::{clock, foreign};
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Orders that are read from a channel after its net process has ended: more than the kernel holds
 /// there. Somebody else may have the other end too, and go on.
 pub const LAST_ORDERS: usize = 4096;
+
+/// How long children are reaped at a time. A service can make as many children of fived's as its
+/// user may have processes (CLONE_PARENT, clone(2)), end some without end, and let the others live
+/// so that it takes long to find those: then there is a pause, of so many times the time that it
+/// took, in which fived asks for its own ones alone.
+const REAP_MAX: Duration = Duration::from_millis(5);
+const REAP_PAUSE: u32 = 9;
 
 impl Parent {
     /// A session's channel has closed or cannot be used: everything known about it is forgotten.
@@ -40,43 +48,67 @@ impl Parent {
         self.relays_over(Owner::Session(token));
     }
 
-    /// Reaps all children that have ended.
+    /// Reaps all children that have ended, as far as there is time for that now.
     pub fn reap(&mut self) {
-        let mut ended = false;
+        let (began, mut ended) = (clock::monotonic(), false);
+        if self.strangers_at.is_some_and(|at| began < at) {
+            return self.reap_own();
+        }
+        self.strangers_at = None;
         while let Some((pid, exit)) = self.services.running.next_end() {
             ended = true;
-            self.services.reaped(&mut self.cx, pid);
-            self.connects.reaped(&mut self.cx, pid);
-            let cx = &mut self.cx;
-            match cx.children.remove(pid) {
-                Some(Role::Service) => {
-                    if let Some((socket, uid)) = self.services.ended(cx, pid, exit) {
-                        self.lingering.close(&socket, uid, cx.now);
-                    }
-                }
-                Some(Role::Net(token)) => self.net_ended(token, exit),
-                Some(Role::Login(number)) => {
-                    let look_up = self.logins.ended(cx, &mut self.sessions, number, exit);
-                    self.look_up_login(look_up);
-                }
-                Some(Role::Keys(token)) => self.signers.ended(cx, token, exit),
-                Some(Role::Host) => self.hosts.ended(cx, pid, exit),
-                Some(Role::Name) => self.names.ended(cx, pid, exit),
-                Some(Role::Account) => {
-                    let looked_up = self.accounts.ended(cx, pid, exit);
-                    self.account_known(looked_up);
-                }
-                Some(Role::HostsAccess) => {
-                    let checked = self.hosts_access.ended(cx, pid, exit);
-                    self.libwrap_checked(checked);
-                }
-                None => {}
+            self.ended(pid, exit);
+            let now = clock::monotonic();
+            if now >= began + REAP_MAX {
+                self.strangers_at = Some(now + REAP_PAUSE * (now - began));
+                return self.reap_own();
             }
         }
         // A signal without an end tells of a stop. One that came together with an end is noticed
         // by the next look (`watchdog::check`).
         if !ended {
             watchdog::end_stopped(&self.nets);
+        }
+    }
+
+    /// Reaps what fived itself has started, which takes the same time however many other children
+    /// there are.
+    fn reap_own(&mut self) {
+        for pid in self.cx.children.all() {
+            if let Some(exit) = self.services.running.end_of(pid) {
+                self.ended(pid, exit);
+            }
+        }
+    }
+
+    /// This child has ended, and was reaped.
+    fn ended(&mut self, pid: i32, exit: Exit) {
+        self.services.reaped(&mut self.cx, pid);
+        self.connects.reaped(&mut self.cx, pid);
+        let cx = &mut self.cx;
+        match cx.children.remove(pid) {
+            Some(Role::Service) => {
+                if let Some((socket, uid)) = self.services.ended(cx, pid, exit) {
+                    self.lingering.close(&socket, uid, cx.now);
+                }
+            }
+            Some(Role::Net(token)) => self.net_ended(token, exit),
+            Some(Role::Login(number)) => {
+                let look_up = self.logins.ended(cx, &mut self.sessions, number, exit);
+                self.look_up_login(look_up);
+            }
+            Some(Role::Keys(token)) => self.signers.ended(cx, token, exit),
+            Some(Role::Host) => self.hosts.ended(cx, pid, exit),
+            Some(Role::Name) => self.names.ended(cx, pid, exit),
+            Some(Role::Account) => {
+                let looked_up = self.accounts.ended(cx, pid, exit);
+                self.account_known(looked_up);
+            }
+            Some(Role::HostsAccess) => {
+                let checked = self.hosts_access.ended(cx, pid, exit);
+                self.libwrap_checked(checked);
+            }
+            None => {}
         }
     }
 

@@ -93,6 +93,8 @@ pub struct Parent {
     pub signals: Signals,
     /// Signals may have come that were not received yet.
     pub signalled: bool,
+    /// When children that fived has not started are reaped again, where there was no time for all.
+    pub strangers_at: Option<Duration>,
     pub watchdog: Watchdog,
     /// Channels that may have orders.
     pub ready: Ready,
@@ -129,6 +131,7 @@ impl Parent {
             announce: None,
             signals,
             signalled: false,
+            strangers_at: None,
             watchdog: Watchdog::default(),
             ready: Ready::default(),
             stand_in: None,
@@ -255,9 +258,10 @@ impl Parent {
         let until = |at: Duration| at.saturating_sub(self.cx.now) + Duration::from_millis(1);
         let timer = self.cx.next_due().map(until);
         let login = self.logins.deadline().map(until);
+        let reap = self.strangers_at.map(until);
         let (connect, start) = (self.connects.poll_timeout(), self.services.poll_timeout());
         let deferred = (!self.deferred.is_empty()).then_some(super::services::turns::LOOK_SOON);
-        [timer, login, log, retry, connect, start, deferred].into_iter().flatten().min()
+        [timer, login, reap, log, retry, connect, start, deferred].into_iter().flatten().min()
     }
 
     /// Serves the channels that may have orders, in turn.

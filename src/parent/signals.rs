@@ -16,6 +16,10 @@ impl Parent {
         if std::mem::take(&mut self.signalled) {
             self.signals();
         }
+        if self.strangers_at.is_some_and(|at| at <= clock::monotonic()) {
+            self.reap();
+            self.route();
+        }
         if std::mem::take(&mut self.reloads.gathered) && !self.reloads.asking.is_empty() {
             self.reload();
         }

@@ -28,11 +28,9 @@ pub struct InetDiag {
 }
 
 impl InetDiag {
-    /// None: there is no such thing here, or to ask could take as long as others like. Before Linux
-    /// 6.9 it answers one process of the computer at a time, and any user can ask it about a socket
-    /// whose lock is kept.
+    /// None: there is no such thing here, or to ask could take as long as others like.
     pub fn open() -> Option<InetDiag> {
-        if !kernel_is_at_least((6, 9)) {
+        if !answers_at_once() {
             return None;
         }
         // SAFETY: no memory is handed over.
@@ -140,6 +138,12 @@ fn read(answer: &[u8]) -> Option<Between> {
         Some(SocketAddr::new(ip, port))
     };
     Some((address(2)?, address(0)?))
+}
+
+/// Does sock_diag(7) answer at once, about Unix sockets too? Before Linux 6.9 it answers one
+/// process of the computer at a time, and any user can ask it about a socket whose lock is kept.
+pub fn answers_at_once() -> bool {
+    kernel_is_at_least((6, 9))
 }
 
 fn kernel_is_at_least(wanted: (u32, u32)) -> bool {

@@ -14,7 +14,7 @@
 //! | `identity` `crypt` `pam` `library` `resolve` `libwrap` | users and groups, hashes, PAM, names of addresses, hosts_access(5) |
 //! | `socket` `port` `shared_port` `options` `dial` | sockets, services' own ports, a port that several sockets have, options, connecting |
 //! | `queue_head` `unix_queue` `leftover` | a socket that a program gets whole: what is first in its queue; what the program has left on it |
-//! | `bounded_calls` `side_process` `stack` | calls that another process can make wait; work in a process beside this one, which shares its memory, and a stack for one |
+//! | `bounded_calls` `directory_calls` `side_process` `stack` | calls that another process can make wait, those that concern a directory among them; work in a process beside this one, which shares its memory, and a stack for one |
 //! | `inet_diag` | between which addresses a connection is, asked without its socket's lock |
 //! | `datagram` | datagrams that are answered from the address that they were sent to |
 //! | `local` `unix_listener` `message` `shared` `foreign` `passed_rights` | Unix sockets, the files of those that listen, messages with descriptors, descriptors that others hold too, and how those are closed that others handed over; reading what may have come with some |
@@ -34,6 +34,7 @@ pub mod confine;
 pub mod crypt;
 pub mod datagram;
 pub mod dial;
+pub mod directory_calls;
 pub mod file;
 pub mod flow;
 pub mod foreign;

@@ -4,17 +4,22 @@
 //! | file | noun |
 //! |---|---|
 //! | `beside` | what is written by a process beside this one |
+//! | `path` | the file's name |
 //! | `stderr` | descriptor 2, and how much is written there at once |
 
 mod beside;
+mod path;
 mod stderr;
 
+pub use path::may_append;
+
+use super::socket;
 use beside::Beside;
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, Metadata};
 use std::io::{self, Write};
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicBool, Ordering};
 use stderr::{descriptor_2, piece};
@@ -26,11 +31,10 @@ const WARNING: u8 = 4;
 
 #[derive(Debug)]
 enum Kind {
-    /// Other processes share it, so it is never made nonblocking: a pipe, a socket or a terminal is
-    /// polled before each write; a regular file never blocks.
+    /// Other processes share it, so it is never made nonblocking.
     Shared {
         file: ManuallyDrop<File>,
-        regular: bool,
+        how: How,
         /// It leads to systemd's journal, which takes the priority of a line from `<N>` before it.
         journal: bool,
     },
@@ -44,6 +48,18 @@ enum Kind {
     },
 }
 
+/// How descriptor 2 is written to without waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// A regular file never blocks.
+    AtOnce,
+    /// A pipe or a terminal takes something where poll(2) says so.
+    Polled,
+    /// What a socket takes it takes without waiting (send(2), MSG_DONTWAIT). Others who have it may
+    /// fill it, or make it smaller, between a poll and a write.
+    Socket,
+}
+
 /// Where the log goes.
 #[derive(Debug)]
 pub struct Output(Kind);
@@ -54,31 +70,23 @@ impl Output {
         static HAVE_IT: AtomicBool = AtomicBool::new(false);
         let have_it = HAVE_IT.fetch_or(services, Ordering::Relaxed) || services;
         let file = descriptor_2();
-        let may_wait = |m: &Metadata| {
-            m.file_type().is_fifo() || m.file_type().is_socket() || m.file_type().is_char_device()
-        };
         let found = file.metadata();
-        if have_it && !found.as_ref().is_ok_and(|m| m.file_type().is_socket()) {
+        let how = found.as_ref().map_or(How::Polled, |m| match m.file_type() {
+            t if t.is_socket() => How::Socket,
+            t if t.is_fifo() || t.is_char_device() => How::Polled,
+            _ => How::AtOnce,
+        });
+        if have_it && how != How::Socket {
             return Output(Kind::Beside(Beside::default()));
         }
-        let regular = found.as_ref().is_ok_and(|m| !may_wait(m));
         let journal = found.is_ok_and(|m| is_journal(&m));
-        Output(Kind::Shared { file, regular, journal })
+        Output(Kind::Shared { file, how, journal })
     }
 
     /// Appends to a file, which is created with mode 0640 if it does not exist. A named pipe is
     /// opened without waiting for a reader.
     pub fn file(path: &str) -> io::Result<Output> {
-        let file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o640)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(path)?;
-        if file.metadata()?.file_type().is_dir() {
-            return Err(io::Error::from_raw_os_error(libc::EISDIR));
-        }
-        Ok(Output(Kind::Own(file)))
+        path::open(path).map(|file| Output(Kind::Own(file)))
     }
 
     /// syslog(3)'s datagrams to /dev/log; `facility` and `level` as RFC 5424, 6.2.1 numbers them.
@@ -100,8 +108,8 @@ impl Output {
     /// bytes.
     pub fn write(&mut self, lines: &[u8]) -> usize {
         match &mut self.0 {
-            Kind::Shared { file, journal: true, .. } => journal(file, lines),
-            Kind::Shared { file, regular, .. } => shared(file, *regular, lines),
+            Kind::Shared { file, how, journal: true } => journal(file, *how, lines),
+            Kind::Shared { file, how, .. } => shared(file, *how, lines),
             Kind::Beside(beside) => beside.write(lines),
             Kind::Own(file) => file.write(lines).unwrap_or(0),
             Kind::Syslog { socket, facility, level } => syslog(socket, *facility, *level, lines),
@@ -117,14 +125,16 @@ impl Output {
     }
 }
 
-fn shared(file: &mut File, regular: bool, lines: &[u8]) -> usize {
+fn shared(file: &mut File, how: How, lines: &[u8]) -> usize {
     let mut done = 0;
     while done < lines.len() {
-        let piece = if regular { &lines[done..] } else { piece(&lines[done..]) };
-        if !regular && !writable(file.as_fd()) {
-            break;
-        }
-        match file.write(piece) {
+        let written = match how {
+            How::AtOnce => file.write(&lines[done..]),
+            How::Polled if !writable(file.as_fd()) => break,
+            How::Polled => file.write(piece(&lines[done..])),
+            How::Socket => socket::send(file.as_fd(), piece(&lines[done..])),
+        };
+        match written {
             Ok(n) if n > 0 => done += n,
             _ => break,
         }
@@ -139,7 +149,7 @@ fn is_journal(found: &Metadata) -> bool {
 }
 
 /// Each warning by itself, with its priority, and the lines between them together.
-fn journal(file: &mut File, lines: &[u8]) -> usize {
+fn journal(file: &mut File, how: How, lines: &[u8]) -> usize {
     let mut done = 0;
     while done < lines.len() {
         let rest = &lines[done..];
@@ -147,11 +157,11 @@ fn journal(file: &mut File, lines: &[u8]) -> usize {
         let (size, taken) = if rest.starts_with(WARN) {
             let marked = [format!("<{WARNING}>").as_bytes(), &rest[..line]].concat();
             // What is left of a line goes on without the mark.
-            (line, shared(file, false, &marked).saturating_sub(marked.len() - line))
+            (line, shared(file, how, &marked).saturating_sub(marked.len() - line))
         } else {
             let next = rest.windows(WARN.len() + 1).position(|w| w[0] == b'\n' && &w[1..] == WARN);
             let size = next.map_or(rest.len(), |i| i + 1);
-            (size, shared(file, false, &rest[..size]))
+            (size, shared(file, how, &rest[..size]))
         };
         done += taken;
         if taken < size {

@@ -41,21 +41,24 @@ pub fn wait_any() -> Option<(i32, Exit)> {
     wait(-1)
 }
 
-/// The same in two steps: while `look` runs the child is still a zombie, so its pid is not reused.
-pub fn wait_any_after(look: impl FnOnce(i32)) -> Option<(i32, Exit)> {
+/// Reaps this child, if it has ended. However many others there are, that costs the same.
+pub fn wait_for(pid: i32) -> Option<Exit> {
+    wait(pid).map(|(_, exit)| exit)
+}
+
+/// The next child that has ended, or this one if it has. It is still a zombie, so that its pid is
+/// not reused.
+pub fn has_ended(which: Option<i32>) -> Option<i32> {
     let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    let (kind, id) = which.map_or((libc::P_ALL, 0), |pid| (libc::P_PID, pid as libc::id_t));
     // SAFETY: all zeros is a valid siginfo, which the call fills; its number stays zero where
     // nobody has ended.
     let pid = unsafe {
         let mut info: libc::siginfo_t = std::mem::zeroed();
-        check(libc::waitid(libc::P_ALL, 0, &mut info, flags)).ok()?;
+        check(libc::waitid(kind, id, &mut info, flags)).ok()?;
         info.si_pid()
     };
-    if pid == 0 {
-        return None;
-    }
-    look(pid);
-    wait(pid)
+    (pid != 0).then_some(pid)
 }
 
 fn wait(who: i32) -> Option<(i32, Exit)> {

@@ -81,7 +81,8 @@ const ESTABLISHED: u32 = 1 << 1;
 const CLOSE_WAIT: u32 = 1 << 8;
 
 /// The clients whose connections to that port nobody has accepted yet (sock_diag(7)). Errors: the
-/// system cannot tell.
+/// system cannot tell. (Before Linux 6.9 it may take long:
+/// [`answers_at_once`](super::inet_diag::answers_at_once).)
 pub fn unaccepted(port: u16) -> io::Result<BTreeSet<SocketAddr>> {
     let mut all = BTreeSet::new();
     for family in [libc::AF_INET, libc::AF_INET6] {

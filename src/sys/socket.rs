@@ -209,10 +209,12 @@ pub fn unread(fd: BorrowedFd) -> usize {
 }
 
 /// Bytes that were written and wait until the other end has space for them. Errors: it is no TCP
-/// socket.
+/// socket. A terminal is not asked: that waits while somebody else changes its line discipline
+/// (TIOCSETD), for as long as that one likes.
 pub fn unsent(fd: BorrowedFd) -> io::Result<usize> {
     /// linux/sockios.h
     const SIOCOUTQNSD: u64 = 0x894B;
+    domain(fd).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOTSOCK))?;
     let mut n: libc::c_int = 0;
     // SAFETY: the request writes one int.
     check(unsafe { libc::ioctl(fd.as_raw_fd(), SIOCOUTQNSD as _, &raw mut n) })?;

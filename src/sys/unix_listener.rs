@@ -2,11 +2,13 @@
 //!
 //! The directory may belong to somebody else, who can exchange everything in it at any moment. So
 //! the directory is opened once, the file is changed and removed only there, and only after it was
-//! found to be a socket of this process. No link is followed to a file.
+//! found to be a socket of this process. No link is followed to a file. Who can list the directory
+//! keeps nobody waiting (`directory_calls`).
 
-use super::check;
 use super::local::{self, Address};
-use super::socket::BACKLOG;
+use super::shared::Shared;
+use super::socket::{BACKLOG, seqpacket};
+use super::{check, directory_calls, message};
 use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
 use nix::sys::stat::{
     FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstat, fstatat, lstat,
@@ -16,7 +18,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const ANOTHER_FILE: &str =
     "expected no file or the socket of a fived that has ended, found another file";
@@ -37,10 +39,18 @@ pub struct Wanted {
 /// The file of a listening socket. It is removed when this is dropped.
 #[derive(Debug)]
 pub struct SocketFile {
+    /// As it was wanted.
+    path: PathBuf,
     directory: OwnedFd,
-    name: OsString,
-    /// The file itself. While it is open, no other file has its device and inode, which are here.
+    /// The file itself. While it is open, no other file has its device and inode.
     file: OwnedFd,
+    place: Place,
+}
+
+/// Where in its directory it is.
+#[derive(Debug, Clone)]
+struct Place {
+    name: OsString,
     identity: Identity,
     /// The name that the file of this process's socket before this one has meanwhile.
     before: Option<OsString>,
@@ -52,22 +62,60 @@ pub struct Identity(u64, u64);
 
 /// That of the file at this path, however the path is written. None: there is none.
 pub fn identity_at(path: &str) -> Option<Identity> {
-    fstatat(nix::fcntl::AT_FDCWD, path, AtFlags::AT_SYMLINK_NOFOLLOW).ok().map(|s| identity(&s))
+    look_at(path).ok().map(|s| identity(&s))
+}
+
+fn look_at(path: &str) -> io::Result<FileStat> {
+    let at = path.to_string();
+    directory_calls::make(Path::new(path), &[], move |_| Ok(lstat(&*at)?))
 }
 
 /// A listener that does not block and takes no descriptors ([`local::take_rights`]), and its file.
 /// A file of a socket on which nobody listens any more is replaced, and so is that of a socket of
 /// this process (`own`), which comes back if the new one is dropped before [`SocketFile::keep`].
 /// Errors: AddrInUse if somebody else listens there, AlreadyExists if another file has this path,
-/// InvalidInput if it is too long.
+/// InvalidInput if it is too long, TimedOut if somebody keeps the directory locked.
 pub fn listen(wanted: &Wanted, own: &[&SocketFile]) -> io::Result<(OwnedFd, SocketFile)> {
+    let (path, at) = (Path::new(&wanted.path), wanted.clone());
+    let own: Vec<Identity> = own.iter().map(|file| file.identity()).collect();
+    let (ours, theirs) = seqpacket()?;
+    let made = directory_calls::make(path, &[theirs.as_fd()], move |to| {
+        let made = bind(&at, &own)?;
+        let all = [made.socket.as_fd(), made.directory.as_fd(), made.file.as_fd()];
+        // An error: nobody waits for it any more.
+        message::send(to[0], &[0], &all).inspect_err(|_| made.place.remove(all[1]))?;
+        Ok(made.place)
+    });
+    let place = made?;
+    let (_, mut fds) = message::receive(ours.as_fd(), &mut [0; 1])?;
+    let mut next = || fds.take().map(Shared::our_own);
+    let (Some(socket), Some(directory), Some(file)) = (next(), next(), next()) else {
+        return Err(io::Error::from_raw_os_error(libc::EMFILE));
+    };
+    let file = SocketFile { path: path.into(), directory, file, place };
+    let backlog = wanted.backlog.map_or(BACKLOG, |n| i32::try_from(n).unwrap_or(i32::MAX));
+    // SAFETY: no memory is handed over. (Clients see which process called this: unix(7).)
+    check(unsafe { libc::listen(socket.as_raw_fd(), backlog) })?;
+    Ok((socket, file))
+}
+
+/// What [`bind`] makes.
+struct Made {
+    socket: OwnedFd,
+    directory: OwnedFd,
+    file: OwnedFd,
+    place: Place,
+}
+
+fn bind(wanted: &Wanted, own: &[Identity]) -> io::Result<Made> {
     let path = Path::new(&wanted.path);
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(ErrorKind::InvalidInput.into());
     };
     let directory =
         open(parent, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-    let moved = match own.iter().any(|file| file.is_at(directory.as_fd(), name)) {
+    let here = identity_in(directory.as_fd(), name);
+    let moved = match own.iter().any(|identity| here == Some(*identity)) {
         true => Some(Moved::away(directory.try_clone()?, name)?),
         false => remove_dead(directory.as_fd(), Path::new(name)).map(|()| None)?,
     };
@@ -88,23 +136,30 @@ pub fn listen(wanted: &Wanted, own: &[&SocketFile]) -> io::Result<(OwnedFd, Sock
         return Err(io::Error::new(ErrorKind::AlreadyExists, "somebody has replaced the socket"));
     }
     let before = moved.map(Moved::stays);
-    let (name, identity) = (name.into(), identity(&found));
-    let file = SocketFile { directory, name, file: made, identity, before };
+    let place = Place { name: name.into(), identity: identity(&found), before };
     if let Some(owner) = wanted.owner {
-        file.change_owner(owner)?;
+        change_owner(made.as_fd(), owner).inspect_err(|_| place.remove(directory.as_fd()))?;
     }
-    let backlog = wanted.backlog.map_or(BACKLOG, |n| i32::try_from(n).unwrap_or(i32::MAX));
-    // SAFETY: no memory is handed over.
-    check(unsafe { libc::listen(socket.as_raw_fd(), backlog) })?;
-    Ok((socket, file))
+    Ok(Made { socket, directory, file: made, place })
+}
+
+fn change_owner(file: BorrowedFd, (uid, gid): (u32, u32)) -> io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    Ok(fchownat(file, "", Some(uid), Some(gid), AtFlags::AT_EMPTY_PATH)?)
+}
+
+fn identity_in(directory: BorrowedFd, name: &OsStr) -> Option<Identity> {
+    fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok().map(|s| identity(&s))
 }
 
 impl SocketFile {
     /// The socket is used from now on: the file of the one before it is removed.
     pub fn keep(&mut self) {
-        if let Some(before) = self.before.take() {
-            // A file that cannot be removed is found and replaced by the next fived.
-            let _ = unlinkat(&self.directory, before.as_os_str(), UnlinkatFlags::NoRemoveDir);
+        if let Some(before) = self.place.before.take() {
+            // One that cannot be removed is replaced by the next one with this name.
+            let _ = directory_calls::make(&self.path, &[self.directory.as_fd()], move |with| {
+                Ok(unlinkat(with[0], before.as_os_str(), UnlinkatFlags::NoRemoveDir)?)
+            });
         }
     }
 
@@ -114,36 +169,34 @@ impl SocketFile {
         let link = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         fchmodat(nix::fcntl::AT_FDCWD, &*link, mode(wanted.mode), FchmodatFlags::FollowSymlink)?;
         let ours = (super::identity::effective_uid(), super::identity::effective_gid());
-        self.change_owner(wanted.owner.unwrap_or(ours))
-    }
-
-    fn change_owner(&self, (uid, gid): (u32, u32)) -> io::Result<()> {
-        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-        Ok(fchownat(&self.file, "", Some(uid), Some(gid), AtFlags::AT_EMPTY_PATH)?)
-    }
-
-    /// Has it this name, and not another file?
-    fn is_at(&self, directory: BorrowedFd, name: &OsStr) -> bool {
-        let here = fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW).map(|s| identity(&s));
-        here == Ok(self.identity)
+        change_owner(self.file.as_fd(), wanted.owner.unwrap_or(ours))
     }
 
     pub fn identity(&self) -> Identity {
-        self.identity
+        self.place.identity
+    }
+}
+
+impl Place {
+    /// Removes the file, or puts the one before it back.
+    fn remove(&self, directory: BorrowedFd) {
+        if let Some(before) = &self.before {
+            let _ = move_back(directory, before, &self.name);
+            return;
+        }
+        // Somebody may have put another file there, or have removed this one.
+        if identity_in(directory, &self.name) == Some(self.identity) {
+            // A file that cannot be removed is found and replaced by the next fived.
+            let _ = unlinkat(directory, self.name.as_os_str(), UnlinkatFlags::NoRemoveDir);
+        }
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if let Some(before) = self.before.take() {
-            let _ = move_back(&self.directory, &before, &self.name);
-            return;
-        }
-        // Somebody may have put another file there, or have removed this one.
-        if self.is_at(self.directory.as_fd(), &self.name) {
-            // A file that cannot be removed is found and replaced by the next fived.
-            let _ = unlinkat(&self.directory, self.name.as_os_str(), UnlinkatFlags::NoRemoveDir);
-        }
+        // The file stays open meanwhile: it is told from others by its inode.
+        let (place, with) = (self.place.clone(), [self.directory.as_fd(), self.file.as_fd()]);
+        directory_calls::make_late(&self.path, &with, move |with| place.remove(with[0]));
     }
 }
 
@@ -172,14 +225,14 @@ impl Moved {
 impl Drop for Moved {
     fn drop(&mut self) {
         if let Some(now) = self.now.take() {
-            let _ = move_back(&self.directory, &now, &self.name);
+            let _ = move_back(self.directory.as_fd(), &now, &self.name);
         }
     }
 }
 
 /// Whatever has the name now is replaced. Who drops a value by this can do no more where it fails:
 /// the file keeps its other name.
-fn move_back(directory: &OwnedFd, now: &OsStr, name: &OsStr) -> nix::Result<()> {
+fn move_back(directory: BorrowedFd, now: &OsStr, name: &OsStr) -> nix::Result<()> {
     renameat(directory, now, directory, name)
 }
 
@@ -197,7 +250,7 @@ fn is_socket(s: &FileStat) -> bool {
 
 /// Is there a file that is no socket at this path, a symbolic link too? Err: what to say of it.
 pub fn no_other_file(path: &str) -> Result<(), &'static str> {
-    match lstat(path) {
+    match look_at(path) {
         Ok(found) if !is_socket(&found) => Err(ANOTHER_FILE),
         // One that cannot be seen is told where the socket is to be made.
         _ => Ok(()),

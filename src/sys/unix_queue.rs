@@ -15,10 +15,15 @@ const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const UDIAG_SHOW_ICONS: u32 = 8;
 const UNIX_DIAG_ICONS: u16 = 3;
 
-/// The clients whose connections nobody has accepted yet, by the inodes of their sockets. Errors:
-/// the system cannot tell.
-pub fn unaccepted(listener: BorrowedFd) -> io::Result<BTreeSet<u32>> {
-    let inode = nix::sys::stat::fstat(listener)?.st_ino as u32;
+/// The inode of a listener, by which the system is asked about it.
+pub fn inode(listener: BorrowedFd) -> io::Result<u32> {
+    Ok(nix::sys::stat::fstat(listener)?.st_ino as u32)
+}
+
+/// The clients whose connections to the listener with this inode nobody has accepted yet, by the
+/// inodes of their sockets. Errors: the system cannot tell. (Before Linux 6.9 it may take long:
+/// [`answers_at_once`](super::inet_diag::answers_at_once).)
+pub fn unaccepted(inode: u32) -> io::Result<BTreeSet<u32>> {
     // SAFETY: no memory is handed over.
     let fd = check(unsafe {
         let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
@@ -81,10 +86,10 @@ mod tests {
     fn connections_are_known_until_they_are_accepted() {
         let path = std::env::temp_dir().join(format!("fived-queue-{}", std::process::id()));
         let l = UnixListener::bind(&path).expect("bind");
-        let waiting = || unaccepted(l.as_fd()).expect("look");
+        let waiting = || unaccepted(inode(l.as_fd()).expect("stat")).expect("look");
         assert!(waiting().is_empty() && !any(l.as_fd()));
         let clients = [0, 1].map(|_| UnixStream::connect(&path).expect("connect"));
-        let inode = |c: &UnixStream| nix::sys::stat::fstat(c).expect("stat").st_ino as u32;
+        let inode = |c: &UnixStream| inode(c.as_fd()).expect("stat");
         assert_eq!(waiting(), clients.iter().map(inode).collect());
         assert!(any(l.as_fd()));
         let _first = l.accept().expect("accept");

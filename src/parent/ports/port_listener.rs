@@ -273,10 +273,12 @@ impl PortListener {
     /// Looks at what a program that has ended has left, and undoes that (the inner Err: what cannot
     /// be undone, so that the socket is of no use). Errors: those of [`look`].
     pub fn examine(&mut self) -> io::Result<(Found, Result<(), &'static str>)> {
+        let (socket, made) = (self.socket.as_fd(), self.made.clone());
+        let port = self.real.map_or(0, |a| a.port());
         let queue = self.wait.as_ref().and_then(Wait::queue);
-        let (made, port) = (self.made.clone(), self.real.map_or(0, |a| a.port()));
-        look(self.socket.as_fd(), &mut self.calls, move |socket| {
-            let found = Found::at(socket, port, queue.as_ref());
+        let all_wait = self.wait.as_mut().is_some_and(|w| w.all_wait(socket, port));
+        look(socket, &mut self.calls, move |socket| {
+            let found = Found::at(socket, queue.as_ref(), all_wait);
             (found, made.map_or(Ok(()), |made| made.put_back(socket)))
         })
     }

@@ -7,6 +7,7 @@
 //! it does so. The pause grows likewise, and apart from that, where no program can be started at
 //! all; where a limit is reached it is [`BUSY_PAUSE`], and another start is tried then.
 
+use super::questions::Questions;
 use crate::sys::bounded_calls::BoundedCalls;
 use crate::sys::queue_head::{self, Datagram};
 use crate::sys::unix_queue;
@@ -83,6 +84,7 @@ pub struct Wait {
     pub look_failed: bool,
     /// The program is an internal service, which ends where a reload changes its row.
     pub is_internal: bool,
+    questions: Questions,
 }
 
 /// Why no program was started.
@@ -118,6 +120,7 @@ impl Wait {
             unexamined_since: None,
             look_failed: false,
             is_internal: false,
+            questions: Questions::default(),
         }
     }
 
@@ -146,7 +149,7 @@ impl Wait {
         let count = look(socket, calls, queue_head::connections)??;
         self.unexamined_since = None;
         // Where the system does not tell which ones wait, they are only counted.
-        let known = if self.left > 0 { queue_head::unaccepted(port).ok() } else { None };
+        let known = if self.left > 0 { self.questions.clients(port) } else { None };
         self.queue = Some(known.map_or(Queue::Count(count), Queue::Connections));
         Ok(count > 0)
     }
@@ -155,8 +158,21 @@ impl Wait {
     pub fn unix_connections(&mut self, socket: BorrowedFd) -> bool {
         // Where the system does not tell which ones wait, a program counts as one that has left
         // none.
-        self.queue = unix_queue::unaccepted(socket).ok().map(Queue::Unix);
+        self.queue = self.questions.unix_clients(socket).map(Queue::Unix);
         unix_queue::any(socket)
+    }
+
+    /// Of connections that were known when the program was started: do all of them still wait?
+    pub fn all_wait(&mut self, socket: BorrowedFd, port: u16) -> bool {
+        match self.queue.clone() {
+            Some(Queue::Unix(before)) if !before.is_empty() => {
+                self.questions.unix_clients(socket).is_some_and(|now| before.is_subset(&now))
+            }
+            Some(Queue::Connections(before)) if !before.is_empty() => {
+                self.questions.clients(port).is_some_and(|now| before.is_subset(&now))
+            }
+            _ => false,
+        }
     }
 
     /// What was in the queue when the program was started.
@@ -251,9 +267,9 @@ pub struct Found {
 }
 
 impl Found {
-    /// `queue`: what was there when the program was started. Makes calls that a process which has
-    /// the socket can make wait.
-    pub fn at(socket: BorrowedFd, port: u16, queue: Option<&Queue>) -> Found {
+    /// `queue`: what was there when the program was started; `all_wait`: as [`Wait::all_wait`] has
+    /// it. Makes calls that a process which has the socket can make wait.
+    pub fn at(socket: BorrowedFd, queue: Option<&Queue>, all_wait: bool) -> Found {
         let mut seen = None;
         let left = match queue {
             None => false,
@@ -265,14 +281,7 @@ impl Found {
             Some(Queue::Count(before)) => {
                 queue_head::connections(socket).is_ok_and(|now| now >= (*before).max(1))
             }
-            Some(Queue::Unix(before)) => {
-                let still = |now: BTreeSet<u32>| before.is_subset(&now);
-                !before.is_empty() && unix_queue::unaccepted(socket).is_ok_and(still)
-            }
-            Some(Queue::Connections(before)) => {
-                let still = |now: BTreeSet<SocketAddr>| before.is_subset(&now);
-                !before.is_empty() && queue_head::unaccepted(port).is_ok_and(still)
-            }
+            Some(Queue::Unix(_) | Queue::Connections(_)) => all_wait,
         };
         Found { left, seen }
     }

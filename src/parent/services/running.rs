@@ -174,12 +174,20 @@ impl Runs {
         if self.early_kills == 0 {
             return process::wait_any();
         }
-        process::wait_any_after(|pid| {
-            if let Some(r) = self.all.get(&pid).filter(|r| r.ending != Ending::No) {
-                // This fails only where the group is empty.
-                let _ = r.child.signal_group(Signal::KILL);
-            }
-        })
+        let pid = process::has_ended(None)?;
+        Some((pid, self.end_of(pid)?))
+    }
+
+    /// How this child has ended. None: it has not.
+    pub fn end_of(&self, pid: i32) -> Option<Exit> {
+        if self.early_kills > 0
+            && let Some(r) = self.all.get(&pid).filter(|r| r.ending != Ending::No)
+        {
+            process::has_ended(Some(pid))?;
+            // This fails only where the group is empty.
+            let _ = r.child.signal_group(Signal::KILL);
+        }
+        process::wait_for(pid)
     }
 
     /// Sends SIGTERM to a service's process group.
