@@ -238,3 +238,26 @@ fn a_program_on_a_file_system_that_does_not_answer() {
     }
     d.wait_log("no answer within");
 }
+
+/// A child that has left fived's memory may still wait on its way to its end: the end of a session
+/// waits for the lock of its terminal, which any process of its user can keep.
+#[test]
+fn no_child_is_waited_for_until_it_has_ended() {
+    if !installed("strace") || !root() {
+        return skip("needs root and strace");
+    }
+    let d =
+        Daemon::with("x stream tcp nowait nobody /bin/true true\n directory = /none\n pty = yes\n")
+            .start();
+    let (calls, parent) = (d.place.at("calls"), d.parent_pid());
+    let words = ["-q", "-e", "trace=wait4,waitid", "-o", &calls, "-p", &parent.to_string()];
+    let mut strace = Command::new("strace").args(words).spawn().expect("strace");
+    until("it is traced", || proc::status(parent, "TracerPid") != "0");
+    same(d.ask("x\r\n"), FAILED);
+    d.wait_log("REFUSE service=x");
+    until("it is reaped", || d.services().is_empty());
+    strace.kill().and_then(|()| strace.wait()).expect("kill");
+    let calls = std::fs::read_to_string(calls).expect("calls");
+    assert!(calls.contains("wait4("), "{calls}");
+    assert_eq!(calls.lines().find(|l| l.starts_with("wait") && !l.contains("WNOHANG")), None);
+}

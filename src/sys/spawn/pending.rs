@@ -22,6 +22,8 @@ pub const LOOK_AFTER: Duration = Duration::from_millis(20);
 const WAIT_MIN: Duration = Duration::from_millis(1);
 /// How long others run, as often as this process would, before it sleeps until the child has left.
 const YIELD_TIME: Duration = Duration::from_micros(50);
+/// How long a child is waited for that has left our memory and ends: some microseconds mostly.
+const END_TIME: Duration = Duration::from_millis(1);
 /// A child that has not exec'd when it was looked after for so long is killed.
 const START_MAX: Duration = Duration::from_secs(5);
 /// One that has not ended so long after that hangs where no signal reaches it.
@@ -329,13 +331,13 @@ impl Begun {
         let result = match failed {
             None => {
                 if ends && !reaped {
-                    reap(self.pid, true);
+                    reap_at_once(self.pid, false);
                 }
                 Ok(Child::new(self.pid))
             }
             Some(f) => {
                 if !reaped {
-                    reap(self.pid, !self.killed);
+                    reap_at_once(self.pid, self.killed);
                 }
                 Err(Failure { stage: f.stage, errno: f.errno, greeted: order.greeted.get() })
             }
@@ -400,13 +402,31 @@ fn sleep(runs: &AtomicU32, time: Duration) {
     unsafe { libc::syscall(call, runs.as_ptr(), libc::FUTEX_WAIT, running, &raw const time) };
 }
 
-/// Of a child that is ending at this moment. One that was killed may hang even so, and is left to
-/// whoever reaps all that ends.
-pub(super) fn reap(pid: i32, wait: bool) {
+/// Waits for the end of a child that nothing keeps from it.
+pub(super) fn reap(pid: i32) {
     let mut status = 0;
-    let how = if wait { 0 } else { libc::WNOHANG };
     // SAFETY: one int is written.
-    while unsafe { libc::waitpid(pid, &mut status, how) } < 0
+    while unsafe { libc::waitpid(pid, &mut status, 0) } < 0
         && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
     {}
+}
+
+/// Of a child that has left our memory and is ending at this moment. One that was killed may hang
+/// even so, and so may any other: the end of a session waits for the lock of its terminal, which
+/// others may have. It is left to whoever reaps all that ends.
+fn reap_at_once(pid: i32, killed: bool) {
+    let (mut status, until) = (0, Instant::now() + END_TIME);
+    loop {
+        // SAFETY: one int is written.
+        let reaped = unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) };
+        let again = match reaped {
+            0 => !killed && Instant::now() < until,
+            _ => reaped < 0 && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted,
+        };
+        if !again {
+            return;
+        }
+        // SAFETY: no memory is handed over.
+        unsafe { libc::syscall(libc::SYS_sched_yield) };
+    }
 }

@@ -103,7 +103,7 @@ impl Spare {
             // number is its own.
             unsafe { libc::kill(self.pid, libc::SIGKILL) };
             // It sleeps where SIGKILL ends it at once.
-            reap(self.pid, true);
+            reap(self.pid);
         }
         // SAFETY: from a Box; the child has ended.
         drop(unsafe { Box::from_raw(self.gate) });

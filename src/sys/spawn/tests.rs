@@ -16,7 +16,7 @@ mod starts;
 const STARTS: usize = 4;
 
 fn reap(pid: i32) {
-    pending::reap(pid, true);
+    pending::reap(pid);
 }
 
 /// A launch of /bin/sh with a script, to be varied.
