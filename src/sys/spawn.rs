@@ -281,14 +281,11 @@ impl Spawner {
     ) -> Result<Box<Order<'static>>, Fault> {
         // SAFETY: `make_child` has promised what the longer life says.
         let mut launch = unsafe { std::mem::transmute::<Launch<'_>, Launch<'static>>(*launch) };
-        // One that connects the socket itself stays with our own table.
-        let shares_table = matches!(launch.instead, Some(Instead::Connect(_)));
-        let given = if shares_table {
-            Given::NOTHING
-        } else {
+        if !matches!(launch.instead, Some(Instead::Connect(_))) {
             launch.connection.map_or(Ok(()), block)?;
-            Given::send(&mut launch, maker.slot()).map_err(Fault::at(Stage::Descriptors))?
-        };
+        }
+        let given = Given::send(&mut launch, maker.slot());
+        let given = given.map_err(Fault::at(Stage::Descriptors))?;
         let queue = maker.slot().fd();
         let mut groups = launch.identity.map_or_else(Vec::new, |i| i.groups.clone());
         groups.sort_unstable();

@@ -37,9 +37,6 @@ pub(super) enum Given {
 }
 
 impl Given {
-    /// Of a child that gets nothing.
-    pub const NOTHING: Given = Given::Queued([false; FDS_MAX]);
-
     /// Sends those of a launch, which then has them no more.
     pub fn send(l: &mut Launch, slot: &Slot) -> io::Result<Given> {
         let each = [l.connection.take(), l.errors.take(), l.extra.take(), l.second.take()];

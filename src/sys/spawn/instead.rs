@@ -9,7 +9,7 @@ use super::failure::{Fault, Stage, Step, step};
 use super::given;
 use crate::sys::local::Address;
 use std::ffi::c_int;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::ptr;
 use syscalls::{Errno, Sysno, syscall};
 
@@ -19,11 +19,13 @@ pub(super) const NOT_DONE: Fault = Fault { stage: Stage::Stopped, errno: libc::E
 /// Bytes of the control message: its head and one descriptor, both aligned (cmsg(3)).
 const CONTROL: usize = 24;
 
-/// Connects a socket as the identity. The child ends after that, so its descriptors, limits and
-/// signals are left as they are. No signal but those that end it reaches the child.
+/// Connects a socket as the identity. No signal but those that end it reaches the child.
 pub(super) fn connect(o: &Order, to: &Address) -> Step {
+    // Before it is that user's, who might get at its descriptors: of ours it has this one alone.
+    given::take_places(o)?;
+    given::be_alone(o)?;
     become_identity(o)?;
-    o.launch.connection.map_or(Ok(()), |socket| connect_to(socket.as_raw_fd(), to))
+    connect_to(0, to)
 }
 
 /// As the identity, connects to a process, greets the client, and gives its connection away.
