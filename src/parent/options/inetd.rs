@@ -135,6 +135,7 @@ impl Program {
             background: true,
             pidfile: None,
             debug: 0,
+            reloads_at_usr2: self.grammar == Grammar::Xinetd,
             notes: Vec::new(),
         };
         let mut paths = m.free.clone();
