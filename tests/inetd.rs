@@ -6,7 +6,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
 use std::io::Read;
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use support::*;
@@ -100,6 +100,45 @@ fn a_program_that_waits_gets_the_socket_itself() {
     }
     d.wait_log("inetd.conf:5: nowait: not served: a program for each datagram");
     assert_eq!(d.ports_named(), 2, "{}", d.log());
+}
+
+/// As under the inetd of OpenBSD: a program of `wait` that knows sockaddr_in alone works, and IPv6
+/// clients have a program of their own.
+#[test]
+fn a_program_that_waits_has_a_socket_for_each_family() {
+    if !installed("python3") {
+        return skip("needs python3");
+    }
+    if !has_ipv6() {
+        return;
+    }
+    let (tcp, udp) = (free_port(), free_port());
+    let d = table(&format!(
+        "{tcp} stream tcp wait @USER@ /usr/bin/python3 python3 @DIR@/tcp\n\
+         {udp} dgram udp wait @USER@ /usr/bin/python3 python3 @DIR@/udp\n"
+    ))
+    .file(
+        "tcp",
+        "import socket\ns = socket.socket(fileno=0)\nc, who = s.accept()\n\
+         c.sendall(f'{s.family.name} {who[0]}'.encode())\n",
+    )
+    .file(
+        "udp",
+        "import socket\ns = socket.socket(fileno=0)\n_, who = s.recvfrom(9)\n\
+         s.sendto(f'{s.family.name} {who[0]}'.encode(), who)\n",
+    )
+    .start();
+    d.listening(2);
+    for (host, said) in [("127.0.0.1", "AF_INET 127.0.0.1"), ("::1", "AF_INET6 ::1")] {
+        let ip: IpAddr = host.parse().expect("an address");
+        same(Client::connect((ip, tcp).into()).read_all(), said);
+        let s = UdpSocket::bind((ip, 0)).expect("a socket");
+        s.set_read_timeout(Some(TIMEOUT)).expect("timeout");
+        s.send_to(b"x", (ip, udp)).expect("sent");
+        let mut buffer = [0; 99];
+        let n = s.recv(&mut buffer).expect("an answer");
+        same(&buffer[..n], said);
+    }
 }
 
 #[test]
@@ -250,8 +289,11 @@ fn tables_of_other_computers_come_back_as_they_are_printed() {
         let active =
             text.lines().filter(|l| !l.starts_with('#') && l.split_whitespace().count() > 5);
         let active = active.filter(|l| !l.starts_with("tcpmux")).count();
-        let rows = out.lines().filter(|l| l.contains(" stream ") || l.contains(" dgram ")).count();
-        assert_eq!(rows, active, "{path}");
+        let is_row = |l: &&str| l.contains(" stream ") || l.contains(" dgram ");
+        let rows: Vec<_> = out.lines().filter(is_row).collect();
+        // Programs of `wait` have one for each family.
+        let twins = rows.windows(2).filter(|w| w[0].replacen("4 wait", "6 wait", 1) == w[1]);
+        assert_eq!(rows.len() - twins.count(), active, "{path}");
         let off = out.lines().filter(|l| *l == "\tdisable = yes").count();
         let reasons = warnings.lines().filter(|l| l.contains(": not served: ")).count();
         assert_eq!(off, reasons, "{path}: {warnings}");
@@ -474,7 +516,7 @@ fn a_link_is_xinetd() {
     let (pid, log, port) = (place.at("xinetd.pid"), place.at("log"), free_port());
     let service = format!(
         "defaults\n{{\n log_type = SYSLOG authpriv\n}}\nservice fast\n{{\n type = UNLISTED\n flags = NOLIBWRAP\n socket_type = stream\n protocol = tcp\n port = {port}\n bind = 127.0.0.1\n\
-         wait = no\n user = @USER@\n server = /bin/sh\n server_args = -c 'echo go; cat'\n}}\n"
+         wait = no\n user = @USER@\n server = /bin/sh\n server_args = -c 'echo go; cat'\n log_on_success = EXIT\n}}\n"
     )
     .replace("-c 'echo go; cat'", &place.write("serve", "echo go\ncat\n", 0o755));
     let conf = place.write("xinetd.conf", &service, 0o644);
