@@ -8,6 +8,7 @@ use std::fs;
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use support::*;
 
@@ -413,6 +414,71 @@ fn a_link_is_inetd_and_moves_to_a_new_port_at_each_reload() {
     assert!(fs::metadata(&pid).is_err(), "the pidfile goes with it");
 }
 
+/// The unit of Debian's inetd has `Type=notify` and `WatchdogSec=5`, and no option: its main process
+/// must stay and say that it lives.
+#[test]
+fn where_a_service_manager_waits_inetd_stays_in_the_foreground_and_gives_signs_of_life() {
+    let place = Place::new();
+    let (link, pid, socket) = (place.at("inetd"), place.at("inetd.pid"), place.at("notify"));
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_fived"), &link).expect("link");
+    let conf = place.write("inetd.conf", "127.0.0.1:0 stream tcp nowait @USER@ /bin/cat\n", 0o644);
+    let manager = UnixDatagram::bind(&socket).expect("a socket");
+    manager.set_read_timeout(Some(TIMEOUT)).expect("timeout");
+    let told = |word: &str| {
+        let mut bytes = [0; 4096];
+        loop {
+            let n = manager.recv(&mut bytes).expect("a message");
+            let text = String::from_utf8_lossy(&bytes[..n]).into_owned();
+            if text.lines().any(|l| l == word) {
+                return text;
+            }
+        }
+    };
+    let mut command = Command::new(&link);
+    command.args(["-p", &pid, &conf]).env("NOTIFY_SOCKET", &socket);
+    command.env("WATCHDOG_USEC", "300000").env_remove("WATCHDOG_PID");
+    let mut main = command.stderr(std::process::Stdio::null()).spawn().expect("it starts");
+    let inetd = Running(&pid);
+    told("READY=1");
+    assert_eq!(inetd.pid().as_raw(), main.id() as i32);
+    told("WATCHDOG=1");
+    told("WATCHDOG=1");
+    // A reload may wait for answers longer than that.
+    kill(inetd.pid(), Signal::SIGHUP).expect("it runs");
+    let text = told("RELOADING=1");
+    assert!(text.contains("\nWATCHDOG_USEC=60000000"), "{text}");
+    let text = told("READY=1");
+    assert!(text.contains("\nWATCHDOG_USEC=300000"), "{text}");
+    kill(inetd.pid(), Signal::SIGTERM).expect("it runs");
+    told("STOPPING=1");
+    assert_eq!(main.wait().expect("it ends").code(), Some(0));
+}
+
+/// Init scripts send SIGTERM, and start another at once, which does nothing while the pidfile
+/// names a process that runs. The first one waits for its services meanwhile.
+#[test]
+fn another_can_be_started_while_services_of_the_first_go_on() {
+    let place = Place::new();
+    let (pid, port) = (place.at("inetd.pid"), free_port());
+    let row = format!("127.0.0.1:{port} stream tcp nowait @USER@ /bin/cat\n");
+    let conf = place.write("inetd.conf", &row, 0o644);
+    let words = ["-p", &pid, &conf];
+    assert_eq!(called(&place, "inetd", &words).0, 0);
+    let first = Pid::from_raw(read(&pid).trim().parse().expect("a process id"));
+    let mut c = at(port);
+    c.send("a").expect("a");
+    kill(first, Signal::SIGTERM).expect("it runs");
+    until("the pidfile goes", || fs::metadata(&pid).is_err());
+    assert_eq!(called(&place, "inetd", &words).0, 0);
+    let second = Running(&pid);
+    assert_ne!(second.pid(), first);
+    at(port).send("b").expect("b");
+    c.send("c").expect("c").half_close().end();
+    until("the first has ended", || !proc::alive(first.as_raw()));
+    assert_ne!(second.pid(), first, "the pidfile of the second stays");
+    second.ends();
+}
+
 /// Debian's openbsd-inetd: rows on nine ports, then one more and SIGHUP.
 #[test]
 fn a_row_is_added_at_a_reload() {
@@ -535,8 +601,18 @@ fn a_link_is_xinetd() {
     // Old scripts reload it so; the ports stay.
     kill(xinetd.pid(), Signal::SIGUSR2).expect("it runs");
     until("it has reloaded", || read(&log).contains("RELOAD"));
-    at(port).expect("go\n");
-    xinetd.ends();
+    let mut last = at(port);
+    last.expect("go\n");
+    // Init scripts end it so, and start it at once again: nothing of it is left in their way.
+    let id = xinetd.pid();
+    kill(id, Signal::SIGQUIT).expect("it runs");
+    until("it has ended", || !proc::alive(id.as_raw()));
+    assert!(read(&log).ends_with("stopping\n"), "{}", read(&log));
+    assert!(fs::metadata(&pid).is_err(), "the pidfile goes with it");
+    assert_eq!(called(&place, "xinetd", &words).0, 0);
+    Running(&pid).ends();
+    // The service has its client all the same.
+    last.send("x").expect("x");
     assert!(called(&place, "xinetd", &["-version"]).1.is_empty());
 }
 

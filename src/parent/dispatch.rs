@@ -312,6 +312,7 @@ impl Parent {
             }
             announce();
             notify::ready();
+            self.give_sign_of_life();
         }
     }
 

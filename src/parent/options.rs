@@ -51,8 +51,8 @@ pub struct Options {
     pub pidfile: Option<String>,
     /// How often `-d` was given.
     pub debug: usize,
-    /// SIGUSR2 asks for a reload, as it once did of xinetd.
-    pub reloads_at_usr2: bool,
+    /// Called by the name xinetd: signals mean what they mean to it.
+    pub as_xinetd: bool,
     /// Warnings about options that change nothing.
     pub notes: Vec<String>,
 }
@@ -76,7 +76,7 @@ impl Options {
             background: m.opt_present("b"),
             pidfile: m.opt_str("p"),
             debug: m.opt_count("d"),
-            reloads_at_usr2: false,
+            as_xinetd: false,
             notes: Vec::new(),
         })
     }

@@ -37,9 +37,9 @@ impl Parent {
                     self.stop();
                 }
                 // Scripts for old versions of xinetd reload it so; the last one ignores it.
-                Signal::USR2 if self.cx.options.reloads_at_usr2 => self.asked_to_reload(None),
+                Signal::USR2 if self.cx.options.as_xinetd => self.asked_to_reload(None),
                 Signal::USR2 => self.leave(),
-                Signal::TERM | Signal::INT => self.end_now(),
+                Signal::TERM | Signal::INT | Signal::QUIT => self.end_now(),
                 _ => {}
             }
         }

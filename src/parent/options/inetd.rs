@@ -4,6 +4,7 @@
 use crate::parent::config::disk::Disk;
 use crate::parent::options::{Options, Task};
 use crate::policy::{Files, GivenOption, Grammar, Origin};
+use crate::sys::notify;
 use getopts::{HasArg, Matches, Occur, Options as Parser};
 use std::net::IpAddr;
 
@@ -135,7 +136,7 @@ impl Program {
             background: true,
             pidfile: None,
             debug: 0,
-            reloads_at_usr2: self.grammar == Grammar::Xinetd,
+            as_xinetd: self.grammar == Grammar::Xinetd,
             notes: Vec::new(),
         };
         let mut paths = m.free.clone();
@@ -170,6 +171,8 @@ impl Program {
         }
         if o.background {
             o.pidfile.get_or_insert_with(|| self.pidfile.into());
+            // The unit of Debian's inetd has no option for it, and `Type=notify`.
+            o.background = self.grammar != Grammar::Inetd || !notify::is_awaited();
         }
         if paths.is_empty() {
             paths = self.files.iter().map(|f| f.to_string()).collect();
