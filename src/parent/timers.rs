@@ -62,9 +62,11 @@ impl Parent {
         }
     }
 
-    /// Tells the service manager that this process lives, twice as often as it must be told.
+    /// Tells the service manager that this process lives, twice as often as it must be told. One
+    /// that leaves is the unit's main process no longer.
     pub fn give_sign_of_life(&mut self) {
-        if let Some(silence) = notify::silence_max() {
+        let watched = notify::silence_max().filter(|_| self.cx.phase != Phase::Leaving);
+        if let Some(silence) = watched {
             notify::alive();
             self.cx.after(silence / 2, Timer::SignOfLife);
         }
