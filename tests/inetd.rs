@@ -6,8 +6,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
 use std::io::Read;
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use support::*;
 
@@ -100,6 +101,45 @@ fn a_program_that_waits_gets_the_socket_itself() {
     }
     d.wait_log("inetd.conf:5: nowait: not served: a program for each datagram");
     assert_eq!(d.ports_named(), 2, "{}", d.log());
+}
+
+/// As under the inetd of OpenBSD: a program of `wait` that knows sockaddr_in alone works, and IPv6
+/// clients have a program of their own.
+#[test]
+fn a_program_that_waits_has_a_socket_for_each_family() {
+    if !installed("python3") {
+        return skip("needs python3");
+    }
+    if !has_ipv6() {
+        return;
+    }
+    let (tcp, udp) = (free_port(), free_port());
+    let d = table(&format!(
+        "{tcp} stream tcp wait @USER@ /usr/bin/python3 python3 @DIR@/tcp\n\
+         {udp} dgram udp wait @USER@ /usr/bin/python3 python3 @DIR@/udp\n"
+    ))
+    .file(
+        "tcp",
+        "import socket\ns = socket.socket(fileno=0)\nc, who = s.accept()\n\
+         c.sendall(f'{s.family.name} {who[0]}'.encode())\n",
+    )
+    .file(
+        "udp",
+        "import socket\ns = socket.socket(fileno=0)\n_, who = s.recvfrom(9)\n\
+         s.sendto(f'{s.family.name} {who[0]}'.encode(), who)\n",
+    )
+    .start();
+    d.listening(2);
+    for (host, said) in [("127.0.0.1", "AF_INET 127.0.0.1"), ("::1", "AF_INET6 ::1")] {
+        let ip: IpAddr = host.parse().expect("an address");
+        same(Client::connect((ip, tcp).into()).read_all(), said);
+        let s = UdpSocket::bind((ip, 0)).expect("a socket");
+        s.set_read_timeout(Some(TIMEOUT)).expect("timeout");
+        s.send_to(b"x", (ip, udp)).expect("sent");
+        let mut buffer = [0; 99];
+        let n = s.recv(&mut buffer).expect("an answer");
+        same(&buffer[..n], said);
+    }
 }
 
 #[test]
@@ -250,8 +290,11 @@ fn tables_of_other_computers_come_back_as_they_are_printed() {
         let active =
             text.lines().filter(|l| !l.starts_with('#') && l.split_whitespace().count() > 5);
         let active = active.filter(|l| !l.starts_with("tcpmux")).count();
-        let rows = out.lines().filter(|l| l.contains(" stream ") || l.contains(" dgram ")).count();
-        assert_eq!(rows, active, "{path}");
+        let is_row = |l: &&str| l.contains(" stream ") || l.contains(" dgram ");
+        let rows: Vec<_> = out.lines().filter(is_row).collect();
+        // Programs of `wait` have one for each family.
+        let twins = rows.windows(2).filter(|w| w[0].replacen("4 wait", "6 wait", 1) == w[1]);
+        assert_eq!(rows.len() - twins.count(), active, "{path}");
         let off = out.lines().filter(|l| *l == "\tdisable = yes").count();
         let reasons = warnings.lines().filter(|l| l.contains(": not served: ")).count();
         assert_eq!(off, reasons, "{path}: {warnings}");
@@ -371,6 +414,69 @@ fn a_link_is_inetd_and_moves_to_a_new_port_at_each_reload() {
     assert!(fs::metadata(&pid).is_err(), "the pidfile goes with it");
 }
 
+/// The unit of Debian's inetd has `Type=notify` and `WatchdogSec=5`, and no option: its main process
+/// must stay and say that it lives.
+#[test]
+fn where_a_service_manager_waits_inetd_stays_in_the_foreground_and_gives_signs_of_life() {
+    let place = Place::new();
+    let (link, pid, socket) = (place.at("inetd"), place.at("inetd.pid"), place.at("notify"));
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_fived"), &link).expect("link");
+    let conf = place.write("inetd.conf", "127.0.0.1:0 stream tcp nowait @USER@ /bin/cat\n", 0o644);
+    let manager = UnixDatagram::bind(&socket).expect("a socket");
+    manager.set_read_timeout(Some(TIMEOUT)).expect("timeout");
+    let told = |word: &str| {
+        let mut bytes = [0; 4096];
+        loop {
+            let n = manager.recv(&mut bytes).expect("a message");
+            let text = String::from_utf8_lossy(&bytes[..n]).into_owned();
+            if text.lines().any(|l| l == word) {
+                return text;
+            }
+        }
+    };
+    let mut command = Command::new(&link);
+    command.args(["-p", &pid, &conf]).env("NOTIFY_SOCKET", &socket);
+    command.env("WATCHDOG_USEC", "300000").env_remove("WATCHDOG_PID");
+    let mut main = command.stderr(std::process::Stdio::null()).spawn().expect("it starts");
+    let inetd = Running(&pid);
+    told("READY=1");
+    assert_eq!(inetd.pid().as_raw(), main.id() as i32);
+    told("WATCHDOG=1");
+    told("WATCHDOG=1");
+    // A reload may wait for answers longer than that.
+    kill(inetd.pid(), Signal::SIGHUP).expect("it runs");
+    let text = told("RELOADING=1");
+    assert!(text.contains("\nWATCHDOG_USEC=60000000"), "{text}");
+    let text = told("READY=1");
+    assert!(text.contains("\nWATCHDOG_USEC=300000"), "{text}");
+    kill(inetd.pid(), Signal::SIGTERM).expect("it runs");
+    told("STOPPING=1");
+    assert_eq!(main.wait().expect("it ends").code(), Some(0));
+}
+
+/// As inetd: units and scripts start it again as soon as it has ended, and its ports are closed
+/// until then.
+#[test]
+fn told_to_end_it_ends_at_once_and_services_go_on() {
+    let place = Place::new();
+    let (pid, port) = (place.at("inetd.pid"), free_port());
+    let row = format!("127.0.0.1:{port} stream tcp nowait @USER@ /bin/cat\n");
+    let conf = place.write("inetd.conf", &row, 0o644);
+    let words = ["-p", &pid, &conf];
+    assert_eq!(called(&place, "inetd", &words).0, 0);
+    let mut c = at(port);
+    c.send("a").expect("a");
+    let begun = std::time::Instant::now();
+    Running(&pid).ends();
+    // Not the 30 s that fived waits for services.
+    assert!(begun.elapsed().as_secs() < 15);
+    assert_eq!(called(&place, "inetd", &words).0, 0);
+    let second = Running(&pid);
+    at(port).send("b").expect("b");
+    c.send("c").expect("c").half_close().end();
+    second.ends();
+}
+
 /// Debian's openbsd-inetd: rows on nine ports, then one more and SIGHUP.
 #[test]
 fn a_row_is_added_at_a_reload() {
@@ -474,7 +580,7 @@ fn a_link_is_xinetd() {
     let (pid, log, port) = (place.at("xinetd.pid"), place.at("log"), free_port());
     let service = format!(
         "defaults\n{{\n log_type = SYSLOG authpriv\n}}\nservice fast\n{{\n type = UNLISTED\n flags = NOLIBWRAP\n socket_type = stream\n protocol = tcp\n port = {port}\n bind = 127.0.0.1\n\
-         wait = no\n user = @USER@\n server = /bin/sh\n server_args = -c 'echo go; cat'\n}}\n"
+         wait = no\n user = @USER@\n server = /bin/sh\n server_args = -c 'echo go; cat'\n log_on_success = EXIT\n}}\n"
     )
     .replace("-c 'echo go; cat'", &place.write("serve", "echo go\ncat\n", 0o755));
     let conf = place.write("xinetd.conf", &service, 0o644);
@@ -489,7 +595,22 @@ fn a_link_is_xinetd() {
     same(at(port).read_all(), "");
     until("the log says it", || read(&log).contains("reason=max_services"));
     drop(first);
-    xinetd.ends();
+    until("there is room for another", || read(&log).contains("EXIT service=fast"));
+    // Old scripts reload it so; the ports stay.
+    kill(xinetd.pid(), Signal::SIGUSR2).expect("it runs");
+    until("it has reloaded", || read(&log).contains("RELOAD"));
+    let mut last = at(port);
+    last.expect("go\n");
+    // Init scripts end it so, and start it at once again: nothing of it is left in their way.
+    let id = xinetd.pid();
+    kill(id, Signal::SIGQUIT).expect("it runs");
+    until("it has ended", || !proc::alive(id.as_raw()));
+    assert!(read(&log).ends_with("stopping\n"), "{}", read(&log));
+    assert!(fs::metadata(&pid).is_err(), "the pidfile goes with it");
+    assert_eq!(called(&place, "xinetd", &words).0, 0);
+    Running(&pid).ends();
+    // The service has its client all the same.
+    last.send("x").expect("x");
     assert!(called(&place, "xinetd", &["-version"]).1.is_empty());
 }
 

@@ -195,6 +195,29 @@ fn no_address_is_every_address_and_a_family_is_that_family() {
     });
 }
 
+/// As under inetd and xinetd: programs that know sockaddr_in alone would take the addresses of a
+/// socket of IPv6 for other ones, or refuse the client. IPv6 clients have the same port.
+#[test]
+fn a_client_of_ipv4_has_a_socket_of_ipv4_at_a_port_of_both_families() {
+    if !has_ipv6() {
+        return;
+    }
+    let conf = "listen = [::]:0\n\
+        who stream tcp nowait @USER@ /usr/bin/python3 python3 @DIR@/who.py\n port = 0\n";
+    let program = "import socket\ns = socket.socket(fileno=0)\n\
+        print(s.family.name, s.getpeername()[0], s.getsockname()[0])\n";
+    let d = Daemon::with(conf).file("who.py", program).listen("").start();
+    let ports = [d.listening(2)[0].port(), d.listening(2)[1].port()];
+    for (port, request, reply) in [(ports[0], "who\r\n", "+Go\r\n"), (ports[1], "", "")] {
+        for (host, said) in
+            [("127.0.0.1", "AF_INET 127.0.0.1 127.0.0.1\n"), ("[::1]", "AF_INET6 ::1 ::1\n")]
+        {
+            let mut c = Client::connect(format!("{host}:{port}").parse().expect("address"));
+            c.send(request).expect(format!("{reply}{said}")).end();
+        }
+    }
+}
+
 #[test]
 fn a_reload_moves_ports_and_keeps_what_stays() {
     const ROW: &str = "echo stream tcp nowait @USER@ internal\n port = ";

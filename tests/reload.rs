@@ -485,6 +485,20 @@ fn a_pidfile_of_another_is_left_alone() {
     assert_eq!(std::fs::read_to_string(d.place.at("pid")).expect("pidfile"), "1\n");
 }
 
+/// Scripts start another at once, which does nothing while the pidfile names one that runs.
+#[test]
+fn the_pidfile_goes_when_fived_begins_to_stop() {
+    let conf = "cat stream tcp nowait @USER@ /bin/cat cat\n";
+    let mut d = Daemon::with(conf).arg("-p").arg("@DIR@/pid").start();
+    let mut c = d.connect();
+    c.send("cat\r\na").expect("+Go\r\na");
+    d.signal(Signal::SIGTERM);
+    until("the pidfile goes", || std::fs::metadata(d.place.at("pid")).is_err());
+    assert!(proc::alive(d.parent_pid()), "its service still runs");
+    c.send("b").expect("b").half_close().end();
+    assert_eq!(d.wait(), 0);
+}
+
 /// `fived --reload -p` and init scripts would reach the wrong one.
 #[test]
 fn the_pidfile_of_one_that_serves_is_left_alone() {

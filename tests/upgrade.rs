@@ -188,6 +188,28 @@ fn the_service_manager_gets_another_main_process() {
     assert_eq!(d.wait(), 0);
 }
 
+/// It gives no signs of life.
+#[test]
+fn the_other_main_process_is_not_watched() {
+    let place = Place::new();
+    let path = place.at("notify");
+    let socket = UnixDatagram::bind(&path).expect("socket");
+    socket.set_read_timeout(Some(TIMEOUT)).expect("timeout");
+    let d = Daemon::with(CONF).env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "60000000").start();
+    let mut plain = d.connect();
+    plain.send("cat\r\nx").expect("+Go\r\nx");
+    d.signal(Signal::SIGUSR2);
+    let mut bytes = [0; 4096];
+    loop {
+        let n = socket.recv(&mut bytes).expect("a message");
+        let text = String::from_utf8_lossy(&bytes[..n]);
+        if text.starts_with("MAINPID=") {
+            assert!(text.ends_with("\nWATCHDOG_USEC=0"), "{text}");
+            return;
+        }
+    }
+}
+
 /// The service manager must not take the unit for active when nobody serves any more.
 #[test]
 fn the_other_main_process_ends_with_fived() {

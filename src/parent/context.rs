@@ -78,6 +78,8 @@ pub enum Timer {
     Tidy,
     /// Check whether the net process answers.
     Watchdog,
+    /// The service manager wants a sign of life.
+    SignOfLife,
     /// Log how many lines about refused datagrams were left out.
     RefusalsOver,
     /// Look whether the output of services that have ended was delivered.

@@ -326,6 +326,7 @@ impl Parent {
             }
             announce();
             notify::ready();
+            self.give_sign_of_life();
         }
     }
 

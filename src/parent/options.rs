@@ -51,6 +51,8 @@ pub struct Options {
     pub pidfile: Option<String>,
     /// How often `-d` was given.
     pub debug: usize,
+    /// Called by the name xinetd: signals mean what they mean to it.
+    pub as_xinetd: bool,
     /// Warnings about options that change nothing.
     pub notes: Vec<String>,
 }
@@ -74,6 +76,7 @@ impl Options {
             background: m.opt_present("b"),
             pidfile: m.opt_str("p"),
             debug: m.opt_count("d"),
+            as_xinetd: false,
             notes: Vec::new(),
         })
     }

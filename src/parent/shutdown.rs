@@ -35,6 +35,8 @@ impl Parent {
         self.cx.phase = Phase::Stopping;
         self.close_listeners(true);
         log::say("stopping");
+        // Scripts that start fived again do nothing while it names a process that runs.
+        self.cx.pidfile = None;
         self.services.running.end_internal_waits();
         self.cx.after(self.cx.config.table.settings.shutdown_timeout, Timer::Shutdown);
     }

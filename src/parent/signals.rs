@@ -40,8 +40,10 @@ impl Parent {
                 Signal::TERM if matches!(self.cx.phase, Phase::Serving | Phase::Leaving) => {
                     self.stop();
                 }
+                // Scripts for old versions of xinetd reload it so; the last one ignores it.
+                Signal::USR2 if self.cx.options.as_xinetd => self.asked_to_reload(None),
                 Signal::USR2 => self.leave(),
-                Signal::TERM | Signal::INT => self.end_now(),
+                Signal::TERM | Signal::INT | Signal::QUIT => self.end_now(),
                 _ => {}
             }
         }

@@ -46,9 +46,13 @@ impl Stop {
 /// descriptors in all.
 const DESCRIPTORS_A_START: u64 = 32;
 
-/// Those that the daemon takes (fived(8)).
-const SIGNALS: [Signal; 6] =
-    [Signal::CHLD, Signal::HUP, Signal::TERM, Signal::INT, Signal::USR1, Signal::USR2];
+/// Those that the daemon takes (fived(8)). With SIGQUIT scripts end xinetd.
+fn signals(options: &Options) -> Vec<Signal> {
+    let mut all =
+        vec![Signal::CHLD, Signal::HUP, Signal::TERM, Signal::INT, Signal::USR1, Signal::USR2];
+    all.extend(options.as_xinetd.then_some(Signal::QUIT));
+    all
+}
 
 /// Serves until a signal ends it. Err: it cannot serve.
 pub fn serve(options: Options) -> Result<(), Stop> {
@@ -94,7 +98,7 @@ fn start(mut options: Options, made: &mut Vec<String>) -> Result<(), Stop> {
     let detached = detach(&options, &config.table)?;
     let pidfile =
         options.pidfile.as_deref().map(Pidfile::write).transpose().map_err(Stop::refused)?;
-    let signals = Signals::new(&SIGNALS).map_err(Stop::system("signals"))?;
+    let signals = Signals::new(&signals(&options)).map_err(Stop::system("signals"))?;
     options.notes.iter().chain(&warnings).chain(&missing).for_each(|w| log::warn(w));
     warn_of_rights(&rights);
     config.keys.notes.iter().for_each(|n| log::warn(n));

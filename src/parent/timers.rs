@@ -2,6 +2,7 @@
 
 use super::context::{Phase, Timer};
 use super::run::Parent;
+use crate::sys::notify;
 
 impl Parent {
     /// Does what the timers order that have expired.
@@ -55,8 +56,19 @@ impl Parent {
                         || self.lingering.has_processes();
                     self.watchdog.check(cx, &mut self.nets, &self.listeners, spares)
                 }
+                Timer::SignOfLife => self.give_sign_of_life(),
                 Timer::Tidy => self.tidy(),
             }
+        }
+    }
+
+    /// Tells the service manager that this process lives, twice as often as it must be told. One
+    /// that leaves is the unit's main process no longer.
+    pub fn give_sign_of_life(&mut self) {
+        let watched = notify::silence_max().filter(|_| self.cx.phase != Phase::Leaving);
+        if let Some(silence) = watched {
+            notify::alive();
+            self.cx.after(silence / 2, Timer::SignOfLife);
         }
     }
 }

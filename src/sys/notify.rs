@@ -12,6 +12,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// Sockets that are taken at most.
 const SOCKETS_MAX: i32 = 64;
@@ -82,15 +83,43 @@ fn is_listening(fd: BorrowedFd) -> io::Result<bool> {
     Ok(answer != 0)
 }
 
+/// While a reload waits for answers (fived(8)), the signs of life may take this long.
+const RELOAD_MAX: Duration = Duration::from_secs(60);
+
+/// Does a service manager wait for what this process reports?
+pub fn is_awaited() -> bool {
+    env::var_os("NOTIFY_SOCKET").is_some()
+}
+
+/// The service manager ends this process if it has no sign of life from it for so long
+/// (`WatchdogSec`, sd_watchdog_enabled(3)).
+pub fn silence_max() -> Option<Duration> {
+    let number = |name| env::var(name).ok()?.parse::<u64>().ok();
+    let ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
+    let micros = number("WATCHDOG_USEC").filter(|micros| ours && *micros > 0)?;
+    Some(Duration::from_micros(micros))
+}
+
+/// A sign of life.
+pub fn alive() {
+    send("WATCHDOG=1");
+}
+
 /// Ready to serve; also the end of a reload.
 pub fn ready() {
-    send("READY=1");
+    send(&format!("READY=1{}", silence(silence_max)));
 }
 
 /// A reload begins.
 pub fn reloading() {
     let now = clock::monotonic().as_micros();
-    send(&format!("RELOADING=1\nMONOTONIC_USEC={now}"));
+    let silence = silence(|| silence_max().map(|own| own.max(RELOAD_MAX)));
+    send(&format!("RELOADING=1\nMONOTONIC_USEC={now}{silence}"));
+}
+
+/// The longest silence from now on, if the service manager has one at all.
+fn silence(max: impl FnOnce() -> Option<Duration>) -> String {
+    max().map_or_else(String::new, |max| format!("\nWATCHDOG_USEC={}", max.as_micros()))
 }
 
 /// fived begins to stop.
@@ -109,7 +138,7 @@ pub struct StandIn(#[expect(dead_code, reason = "it is closed when it is dropped
 /// manager, nothing is done. To be called while this process has one thread. Errors: no process can
 /// be made.
 pub fn stand_in() -> io::Result<Option<StandIn>> {
-    if env::var_os("NOTIFY_SOCKET").is_none() {
+    if !is_awaited() {
         return Ok(None);
     }
     let (reader, writer) = pipe::ends()?;
@@ -121,7 +150,9 @@ pub fn stand_in() -> io::Result<Option<StandIn>> {
         u8::from(ended.is_err())
     };
     let pid = process::branch(&[reader.as_raw_fd()], wait)?;
-    send(&format!("MAINPID={pid}"));
+    // That process gives no signs of life.
+    let none = silence(|| silence_max().map(|_| Duration::ZERO));
+    send(&format!("MAINPID={pid}{none}"));
     Ok(Some(StandIn(writer)))
 }
 

@@ -25,6 +25,10 @@ pub(super) const OF_NET: [SocketOption; 8] =
 /// by it than it was told with the client, or than who made its own channels.
 pub(super) const ASKED_BY_NET: SocketOption = (libc::SOL_SOCKET, libc::SO_PEERCRED);
 
+/// IPV6_ADDRFORM, which makes the accepted socket of an IPv4 client one of IPv4. No listener takes
+/// it, and it cannot be asked for.
+pub(super) const FAMILY: SocketOption = (libc::IPPROTO_IPV6, libc::IPV6_ADDRFORM);
+
 const NODELAY: SocketOption = (libc::IPPROTO_TCP, libc::TCP_NODELAY);
 const LINGER: SocketOption = (libc::SOL_SOCKET, libc::SO_LINGER);
 pub(super) const SEND_BUFFER: SocketOption = (libc::SOL_SOCKET, libc::SO_SNDBUF);

@@ -38,6 +38,7 @@ const ENDING: [libc::c_int; 15] = [
 impl Signal {
     pub const HUP: Signal = Signal(libc::SIGHUP);
     pub const INT: Signal = Signal(libc::SIGINT);
+    pub const QUIT: Signal = Signal(libc::SIGQUIT);
     pub const PIPE: Signal = Signal(libc::SIGPIPE);
     pub const USR1: Signal = Signal(libc::SIGUSR1);
     pub const USR2: Signal = Signal(libc::SIGUSR2);

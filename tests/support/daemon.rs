@@ -222,7 +222,15 @@ impl Builder {
         for address in listen.iter().filter(|l| !l.is_empty()) {
             command.args(["-l", address]);
         }
-        for name in ["LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET", "RUST_LOG", "TZ"] {
+        for name in [
+            "LISTEN_FDS",
+            "LISTEN_PID",
+            "NOTIFY_SOCKET",
+            "WATCHDOG_PID",
+            "WATCHDOG_USEC",
+            "RUST_LOG",
+            "TZ",
+        ] {
             command.env_remove(name);
         }
         command.args(&self.arguments).envs(self.environment.clone());

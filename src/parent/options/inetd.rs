@@ -4,6 +4,7 @@
 use crate::parent::config::disk::Disk;
 use crate::parent::options::{Options, Task};
 use crate::policy::{Files, GivenOption, Grammar, Origin};
+use crate::sys::notify;
 use getopts::{HasArg, Matches, Occur, Options as Parser};
 use std::net::IpAddr;
 
@@ -135,8 +136,12 @@ impl Program {
             background: true,
             pidfile: None,
             debug: 0,
+            as_xinetd: self.grammar == Grammar::Xinetd,
             notes: Vec::new(),
         };
+        // Told to end, both end at once, and so scripts and units start them again.
+        let (option, name) = (self.name.to_string(), "shutdown_timeout".into());
+        o.origin.given.push(GivenOption { option, name, words: vec!["0".into()] });
         let mut paths = m.free.clone();
         for option in self.options.iter().filter(|o| m.opt_present(o.key())) {
             let value = m.opt_str(option.key());
@@ -169,6 +174,8 @@ impl Program {
         }
         if o.background {
             o.pidfile.get_or_insert_with(|| self.pidfile.into());
+            // The unit of Debian's inetd has no option for it, and `Type=notify`.
+            o.background = self.grammar != Grammar::Inetd || !notify::is_awaited();
         }
         if paths.is_empty() {
             paths = self.files.iter().map(|f| f.to_string()).collect();
@@ -259,9 +266,9 @@ mod tests {
             (o.background, o.pidfile.as_deref(), o.origin.to_string(), o.origin.per_minute),
             (false, Some("/p"), "a b".to_string(), Some(40))
         );
-        assert_eq!(given(&o), ["libwrap yes", "backlog 128"]);
+        assert_eq!(given(&o), ["shutdown_timeout 0", "libwrap yes", "backlog 128"]);
         let o = called("inetd -a [::1]").expect("good");
-        assert_eq!(given(&o), ["listen ::1"]);
+        assert_eq!(given(&o), ["shutdown_timeout 0", "listen ::1"]);
         assert_eq!(o.origin.addresses, ["::1".parse::<IpAddr>().expect("an address")]);
         let o = called("./xinetd -f x -filelog /l -pidfile /p -stayalive -inetd_compat -limit 5")
             .expect("good");
@@ -269,7 +276,10 @@ mod tests {
             (o.background, o.pidfile.as_deref(), o.origin.to_string(), o.debug),
             (true, Some("/p"), "x".to_string(), 0)
         );
-        assert_eq!(given(&o), ["log_type FILE /l", "inetd /etc/inetd.conf", "max_services 5"]);
+        assert_eq!(
+            given(&o),
+            ["shutdown_timeout 0", "log_type FILE /l", "inetd /etc/inetd.conf", "max_services 5"]
+        );
         assert!(o.notes.is_empty());
         let o = called("xinetd -loop 9 -cc 60 -logprocs 3 -remlock -reuse").expect("good");
         assert_eq!((o.notes.len(), o.notes[0].as_str()), (3, LOOP));

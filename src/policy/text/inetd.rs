@@ -179,7 +179,8 @@ impl InetdReader {
                 let what = if off { format!("not served: {what}") } else { what };
                 warnings.push_as(weight, &file, line, &word, what);
             }
-            rows.extend(row.map(|row| (file, line, row)));
+            let each = row.map(InetdRow::of_each_family).into_iter().flatten();
+            rows.extend(each.map(|row| (file.clone(), line, row)));
         }
         (rows, warnings)
     }
@@ -188,10 +189,7 @@ impl InetdReader {
     /// `localhost` that at ::1). Where no row
     /// serves IPv4 there, the administrator is told what `tcp6` means.
     fn leave_ipv6(&mut self) {
-        let everywhere = |s: &InetdRow| match &s.reached {
-            Reached::Ports(ports) => s.number != 0 && ports.iter().any(|p| p.address.is_none()),
-            Reached::Name | Reached::Off => false,
-        };
+        let everywhere = InetdRow::is_everywhere;
         let all = || self.all.iter().filter_map(|e| e.row.as_ref());
         let six: HashSet<_> = all()
             .filter(|s| s.columns.endpoint.family == Family::V6 && everywhere(s))

@@ -6,7 +6,7 @@
 //! programs or processes, signalling others, tracing, memory that can be executed. The list serves
 //! std's threads, mio, rustls and malloc(3), with glibc and musl.
 
-use crate::sys::options::{ASKED_BY_NET, OF_NET};
+use crate::sys::options::{ASKED_BY_NET, FAMILY, OF_NET};
 use crate::sys::{check, pipe, prctl};
 use seccompiler::{
     BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
@@ -201,7 +201,7 @@ pub(super) fn conditional() -> Result<Vec<(i64, SeccompRule)>, Error> {
         rules.push((libc::SYS_socketpair, rule([is(0, libc::AF_UNIX), kind])?));
     }
     // By option alone: what net sets on a socket that others have, too, they restore (options.rs).
-    for (level, name) in OF_NET {
+    for (level, name) in OF_NET.into_iter().chain([FAMILY]) {
         rules.push((libc::SYS_setsockopt, rule([is(1, level), is(2, name)])?));
     }
     for (level, name) in OF_NET.into_iter().chain([ASKED_BY_NET]) {

@@ -2,11 +2,12 @@
 
 use super::internet::{address_from, bind, canonical, stream};
 use crate::sys::check;
+use crate::sys::options::FAMILY;
 use crate::sys::shared::{self, Shared};
 use nix::sys::socket::{setsockopt, sockopt};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// Connections that may wait to be accepted; the kernel lowers it to net.core.somaxconn.
 pub const BACKLOG: i32 = 4096;
@@ -68,15 +69,33 @@ fn both_families(fd: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// The next connection and its canonical peer; the descriptor blocks. `WouldBlock`: no client
-/// waits. [`is_transient`](super::is_transient) and [`is_scarcity`](super::is_scarcity) tell what
-/// other errors mean.
+/// The next connection and its canonical peer; the descriptor blocks. The socket of an IPv4 client
+/// is one of IPv4 (see [`into_v4`]). `WouldBlock`: no client waits.
+/// [`is_transient`](super::is_transient) and [`is_scarcity`](super::is_scarcity) tell what other
+/// errors mean.
 pub fn accept(listener: BorrowedFd) -> io::Result<(Shared, SocketAddr)> {
     let (fd, address) = address_from(|addr, len| {
         // SAFETY: `addr` leads to `len` bytes.
         unsafe { libc::accept4(listener.as_raw_fd(), addr, len, libc::SOCK_CLOEXEC) }
     })?;
-    Ok((shared::accepted(fd)?, canonical(address?)))
+    let (client, address) = (shared::accepted(fd)?, address?);
+    let canonical = canonical(address);
+    if canonical.is_ipv4() && address.is_ipv6() {
+        into_v4(client.as_fd());
+    }
+    Ok((client, canonical))
+}
+
+/// Makes what a listener of both families has accepted from IPv4 a socket of IPv4, as inetd's and
+/// xinetd's services have it: many programs know sockaddr_in alone. (Nobody else has the socket
+/// yet, so nobody keeps its lock.) The kernel refuses where the client has sent its end already,
+/// and for Multipath TCP: such a socket stays as it is, and so xinetd's does.
+fn into_v4(client: BorrowedFd) {
+    let family = libc::AF_INET;
+    let size = size_of_val(&family) as libc::socklen_t;
+    let (fd, (level, name)) = (client.as_raw_fd(), FAMILY);
+    // SAFETY: the option is an int, which is read.
+    unsafe { libc::setsockopt(fd, level, name, (&raw const family).cast(), size) };
 }
 
 /// Makes a socket nonblocking, for every process that has it.

@@ -1,10 +1,11 @@
 //! A row of inetd.conf(5), translated into fived.conf(5): the same columns, and a port.
 
 use super::super::super::backend::Backend;
-use super::super::super::endpoint::{Owner, Port, ProgramSocket};
+use super::super::super::endpoint::{Endpoint, Family, Owner, Port, ProgramSocket};
 use super::super::assigned::Pair;
 use super::super::builder::Row;
 use super::super::columns::Columns;
+use crate::wire::peer::Peer;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -69,6 +70,34 @@ impl InetdRow {
         if let Reached::Ports(ports) = &mut self.reached {
             ports.retain(|p| p.address != address);
         }
+    }
+
+    /// Does it have a port at every address?
+    pub fn is_everywhere(&self) -> bool {
+        match &self.reached {
+            Reached::Ports(ports) => self.number != 0 && ports.iter().any(|p| p.address.is_none()),
+            Reached::Name | Reached::Off => false,
+        }
+    }
+
+    /// A program of `wait` gets the socket itself, and may know IPv4 alone: it has one of IPv4 and
+    /// one of IPv6, as under the inetd of OpenBSD, and so there are two rows.
+    pub fn of_each_family(self) -> Vec<InetdRow> {
+        let Endpoint { family, socket, .. } = self.columns.endpoint;
+        let runs = matches!(self.columns.backend, Backend::Exec { .. });
+        let yields = self.families == Families::Yields && family == Family::Any;
+        if !(yields && runs && socket.waits() && self.is_everywhere()) {
+            return vec![self];
+        }
+        let of = |family: Family| {
+            let mut row = self.clone();
+            row.columns.endpoint.family = family;
+            if let Reached::Ports(ports) = &mut row.reached {
+                ports.retain(|p| p.address.is_none_or(|a| family.has(Peer::Address(a))));
+            }
+            row
+        };
+        vec![of(Family::V4), of(Family::V6)]
     }
 
     /// The row of fived.conf(5); `before`: how many mistakes there were before it.

@@ -147,11 +147,14 @@ fn a_row_is_reached_where_it_says() {
         (format!("tcpmux/a {END}\ntcpmux/+b {END}"), vec!["a tcp by name", "b tcp by name"]),
         ("tcpmux stream tcp nowait root internal".into(), vec![]),
         (format!("tcpmux {END}"), vec!["tcpmux tcp tcpmux"]),
-        ("tftp dgram udp wait root /x".into(), vec!["tftp udp tftp"]),
-        ("5 stream tcp wait.40 root /x".into(), vec!["5 tcp 5"]),
+        ("tftp dgram udp wait root /x".into(), vec!["tftp udp4 tftp", "tftp udp6 tftp"]),
+        ("5 stream tcp wait.40 root /x".into(), vec!["5 tcp4 5", "5 tcp6 5"]),
+        // Where it says its addresses or families, or is fived's own, one socket does.
+        ("127.0.0.1:5 dgram udp wait root /x".into(), vec!["5 udp 127.0.0.1:5"]),
+        ("5 dgram udp46 wait root /x".into(), vec!["5 udp 5"]),
         ("echo dgram udp nowait root internal".into(), vec!["echo udp echo"]),
         // One port for TCP and one for UDP.
-        (format!("5 {END}\n5 dgram udp wait root /x"), vec!["5 tcp 5", "5 udp 5"]),
+        (format!("5 {END}\n5 dgram udp wait root /x"), vec!["5 tcp 5", "5 udp4 5", "5 udp6 5"]),
         // rlogin's port, not the built-in LOGIN.
         (format!("login {END}"), vec!["login tcp login"]),
         ("5 stream tcp,rcvbuf=12k nowait root /x".into(), vec!["5 tcp 5"]),

@@ -86,14 +86,7 @@ impl<'a, 'b> Lines<'a, 'b> {
             Becomes::Number => Some(words.iter().map(|w| unsigned(w).into()).collect()),
             Becomes::Hours => Some(self.hours(pair)),
             Becomes::Log => Some(self.log(pair, operator)),
-            Becomes::Clients => {
-                if words.contains(&"::") {
-                    let what = "stands for all of IPv6; xinetd takes it for this one address";
-                    self.differs(pair, "::", what);
-                }
-                let network = |w: &&str| client_pattern::as_name(self.etc.network(w).unwrap_or(w));
-                Some(words.iter().map(network).collect())
-            }
+            Becomes::Clients => Some(self.clients(pair, &words)),
             Becomes::Banner => self.banner(pair, attribute.name),
             Becomes::Cps => Some(self.cps(pair, &words)),
             Becomes::Env => self.env(pair, operator),
@@ -111,6 +104,37 @@ impl<'a, 'b> Lines<'a, 'b> {
 
     fn differs(&mut self, pair: &Pair, word: &str, what: impl Into<String>) {
         self.remarks.push(Kind::Differs, pair.line, word, what);
+    }
+
+    fn clients(&mut self, pair: &Pair, words: &[&str]) -> Vec<String> {
+        for word in words {
+            if let Some(what) = self.is_more_than_in_xinetd(word) {
+                self.differs(pair, word, what);
+            }
+        }
+        let network = |w: &&str| client_pattern::as_name(self.etc.network(w).unwrap_or(w));
+        words.iter().map(network).collect()
+    }
+
+    /// What stands for more clients here than in xinetd, as its state dump shows.
+    fn is_more_than_in_xinetd(&self, word: &str) -> Option<&'static str> {
+        let numbers = word.split('.').filter(|n| !n.is_empty()).count();
+        let dotted = word.chars().all(|c| c.is_ascii_digit() || c == '.');
+        match word.split_once('/') {
+            _ if word == "::" => {
+                Some("stands for all of IPv6; xinetd takes it for this one address")
+            }
+            Some((_, mask)) if mask.contains('.') && mask != "0.0.0.0" => {
+                Some("a network of this mask; xinetd takes it for this one address")
+            }
+            None if dotted && numbers < 4 => {
+                Some("a network; xinetd takes it for another address, or for the name of a host")
+            }
+            None if self.etc.network(word).is_some() => {
+                Some("the network of this name; xinetd takes it for its first address alone")
+            }
+            _ => None,
+        }
     }
 
     fn hours(&mut self, pair: &Pair) -> Vec<String> {

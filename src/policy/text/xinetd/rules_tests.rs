@@ -96,6 +96,27 @@ fn a_network_of_ipv6_with_all_of_ipv4_in_it_stands_for_ipv4_too() {
     assert_eq!(printed(&table, "no_access"), "::/0 0.0.0.0/0");
 }
 
+/// The real xinetd lets nobody of such a network in.
+#[test]
+fn who_writes_a_network_that_xinetd_does_not_know_is_told() {
+    for (word, what) in [
+        ("10.9", "a network; xinetd takes it for another address, or for the name of a host"),
+        ("10.", "a network; xinetd takes it for another address, or for the name of a host"),
+        ("10.9.0.0/255.255.0.0", "a network of this mask; xinetd takes it for this one address"),
+        ("10.9.0.0", ""),
+        ("10.9.0.0/16", ""),
+        ("10.9.{1,2}", ""),
+        ("0.0.0.0/0.0.0.0", ""),
+        ("fd00::/16", ""),
+        ("host.example", ""),
+    ] {
+        let (_, said) = read(&[("/x", &service("ssh", &format!(" only_from = {word}\n")))]);
+        let said: Vec<_> = said.iter().map(ToString::to_string).collect();
+        let wanted = format!("/x:7: {word}: {what}");
+        assert_eq!(said, Vec::from_iter((!what.is_empty()).then_some(wanted)), "{word}");
+    }
+}
+
 #[test]
 fn a_users_name_may_have_a_dot() {
     for user in ["x.y", "u"] {

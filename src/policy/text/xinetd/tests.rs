@@ -81,7 +81,9 @@ fn a_service_is_a_row_with_a_port() {
     let more = " server_args = -i  -x\n only_from = 10.0.0.0 net\n id = other\n BIND = ::1\n env = A=b\n env += C=d\n";
     let (table, remarks) =
         read(&[("/x", &service("ssh", more)), ("/etc/networks", "net 192.0.2.0 # a\n")]);
-    assert_eq!(remarks, []);
+    let remarks: Vec<_> = remarks.iter().map(ToString::to_string).collect();
+    let what = "the network of this name; xinetd takes it for its first address alone";
+    assert_eq!(remarks, [format!("/x:8: net: {what}")]);
     let [row] = table.services() else { panic!("one row") };
     assert_eq!((row.name.as_str(), row.line), ("other", 1));
     let Backend::Exec { program, arguments } = &row.backend else { panic!("a program") };
