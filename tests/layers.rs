@@ -249,7 +249,8 @@ fn one_file_of_the_parent_makes_descriptors() {
 /// `deliver` alone calls; everything else is a role of fived's own.
 const STARTS: &[(&str, &[&str])] = &[
     ("services.start(", &["parent/pipeline.rs"]),
-    ("spawner.begin(", &["parent/backend/as_user.rs", "parent/services.rs"]),
+    ("spawner.begin_passing(", &["parent/services.rs"]),
+    ("spawner.begin(", &["parent/backend/as_user.rs"]),
     (
         "spawner.start(",
         &[

@@ -219,14 +219,18 @@ impl Parent {
         Ok(())
     }
 
-    /// The net process of this requester keeps what is not its own any more.
-    fn end_net_of(&mut self, requester: Requester) {
-        let net = match requester {
-            Requester::Net(net) | Requester::Port(Some(net)) => Some(net),
-            Requester::Session(StreamTag { session, .. }) => self.sessions.net_of(session),
-            Requester::Port(None) | Requester::Wait(_) => None,
-        };
-        net.into_iter().for_each(|net| self.net_broken(net, &Broken::KeepsCopy));
+    /// Ends the net processes that keep what is not their own any more. False: there was none.
+    fn end_nets_that_keep_copies(&mut self) -> bool {
+        let all = self.services.kept_copies();
+        for requester in &all {
+            let net = match *requester {
+                Requester::Net(net) | Requester::Port(Some(net)) => Some(net),
+                Requester::Session(StreamTag { session, .. }) => self.sessions.net_of(session),
+                Requester::Port(None) | Requester::Wait(_) => None,
+            };
+            net.into_iter().for_each(|net| self.net_broken(net, &Broken::KeepsCopy));
+        }
+        !all.is_empty()
     }
 
     /// Routes all answers and failures that the parts have, until there are no more.
@@ -237,10 +241,7 @@ impl Parent {
                 done = false;
                 self.answer(outcome);
             }
-            for requester in self.services.kept_copies() {
-                done = false;
-                self.end_net_of(requester);
-            }
+            done &= !self.end_nets_that_keep_copies();
             // After the answers, so that a session hears of a start before it hears of the end.
             for (StreamTag { session, tag }, status) in self.services.run_ends() {
                 done = false;

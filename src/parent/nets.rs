@@ -157,9 +157,6 @@ impl Nets {
         let config = net.config.clone();
         cx.counters.orders += 1;
         ::log::trace!("net {}: {order:?}", net.child.pid);
-        if matches!(order, FromNet::Start { .. } | FromNet::AtPort { .. }) {
-            net.handed_over += 1;
-        }
         if fds.lost() {
             // The client's connection was closed with the descriptor that could not be received.
             cx.out_of_descriptors();

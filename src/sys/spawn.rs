@@ -30,13 +30,15 @@
 //! | `gate` | what a child shares with this process, and where it gets its order from |
 //! | `entry` | where it begins |
 //! | `child` | what it does between clone and exec |
-//! | `given` | the descriptors that it is given |
+//! | `order` | what it reads, and where it writes what became of that |
+//! | `given` `places` | the descriptors that it is given, and their places |
 //! | `trial` | it tries the program |
 //! | `tried` | what is remembered of the last trial |
 //! | `instead` | it does something else than becoming a program |
 //! | `inherited` | what it has from this process |
 //! | `pending` | a start that is under way |
 //! | `failure` | why nothing was started |
+//! | `reap` | the end of a child that becomes no program |
 //! | `running` | a program that was started |
 //! | `spare` | a child that is made before there is an order for it |
 
@@ -49,7 +51,10 @@ mod inherited;
 mod instead;
 mod launch;
 mod list;
+mod order;
 mod pending;
+mod places;
+mod reap;
 mod running;
 mod slot;
 mod spare;
@@ -64,17 +69,17 @@ pub use running::Child;
 pub use tried::Tried;
 
 use super::message::Fds;
-use super::{check, process, signal};
-use child::Order;
+use super::{process, signal};
 use failure::Fault;
-use given::Given;
+use given::{Given, discard};
 use inherited::Inherited;
-use pending::{Begun, Finished, discard};
+use order::Order;
+use pending::{Begun, Finished};
 use slot::{Slot, low};
 use spare::{Demand, Maker, Spare};
 use std::cell::Cell;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -109,7 +114,7 @@ impl Spawner {
         if unsafe { libc::syscall(libc::SYS_close_range, all.0, all.1, all.2) } != 0 {
             return Err(io::Error::last_os_error());
         }
-        drop_ambient()?;
+        inherited::drop_ambient()?;
         signal::catch_ignored();
         let file = process::null()?;
         // They ascend, because nothing closes meanwhile: each is the lowest that is free.
@@ -282,7 +287,7 @@ impl Spawner {
         // SAFETY: `make_child` has promised what the longer life says.
         let mut launch = unsafe { std::mem::transmute::<Launch<'_>, Launch<'static>>(*launch) };
         if !matches!(launch.instead, Some(Instead::Connect(_))) {
-            launch.connection.map_or(Ok(()), block)?;
+            launch.connection.map_or(Ok(()), given::block)?;
         }
         let given = Given::send(&mut launch, maker.slot());
         let given = given.map_err(Fault::at(Stage::Descriptors))?;
@@ -319,40 +324,6 @@ impl Drop for Spawner {
     fn drop(&mut self) {
         self.end_spare();
     }
-}
-
-/// Services must not inherit what a system manager gave us to bind port 1 (capabilities(7)). Secure
-/// bits that would let rights survive a change of ids are refused.
-fn drop_ambient() -> io::Result<()> {
-    const SECBIT_NO_SETUID_FIXUP: libc::c_int = 1 << 2;
-    const SECBIT_KEEP_CAPS: libc::c_int = 1 << 4;
-    // SAFETY: prctl(2)s without memory.
-    let bits = unsafe {
-        let clear = libc::PR_CAP_AMBIENT_CLEAR_ALL;
-        // A kernel without ambient capabilities has none to clear.
-        libc::prctl(libc::PR_CAP_AMBIENT, clear, 0, 0, 0);
-        check(libc::prctl(libc::PR_GET_SECUREBITS))?
-    };
-    if bits & (SECBIT_NO_SETUID_FIXUP | SECBIT_KEEP_CAPS) != 0 {
-        let what = "secure bits keep capabilities across a change of user";
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
-    }
-    Ok(())
-}
-
-/// A service expects a descriptor that blocks, and the process that hands us the connection shares
-/// its flags.
-fn block(fd: BorrowedFd) -> Result<(), Fault> {
-    let raw = fd.as_raw_fd();
-    // SAFETY: no memory is handed over.
-    let flags =
-        check(unsafe { libc::fcntl(raw, libc::F_GETFL) }).map_err(Fault::at(Stage::Descriptors))?;
-    if flags & libc::O_NONBLOCK != 0 {
-        // SAFETY: no memory is handed over.
-        let set = check(unsafe { libc::fcntl(raw, libc::F_SETFL, flags & !libc::O_NONBLOCK) });
-        set.map_err(Fault::at(Stage::Descriptors))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

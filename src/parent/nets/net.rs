@@ -197,8 +197,10 @@ impl Net {
             return Ok(None);
         }
         let received = self.channel.receive::<FromNet>(&self.phase())?;
-        if received.is_some() {
+        if let Some((order, _)) = &received {
             (self.pinged, self.unheard) = (None, false);
+            let hands_over = matches!(order, FromNet::Start { .. } | FromNet::AtPort { .. });
+            self.handed_over += u64::from(hands_over);
         }
         Ok(received)
     }

@@ -5,47 +5,15 @@
 //! stack and to the Cells of its [`Order`] alone.
 
 use super::failure::{Fault, Stage, Step, step};
-use super::given::{self, Given};
-use super::inherited::Inherited;
 use super::launch::{Launch, Rlimit};
+use super::order::Order;
+use super::places;
 use super::trial::try_if_changed;
 use crate::sys::given_mark;
 use crate::sys::local::PASS_RIGHTS;
-use std::cell::Cell;
 use std::ffi::CStr;
-use std::os::fd::RawFd;
 use std::ptr;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use syscalls::{Errno, Sysno, syscall};
-
-/// What the child is to do, and where it writes what failed.
-pub(super) struct Order<'a> {
-    pub launch: Launch<'a>,
-    pub inherited: Arc<Inherited>,
-    /// The identity's groups, sorted as the kernel sorts them.
-    pub groups: Vec<u32>,
-    /// Longer than `groups`.
-    pub groups_back: Vec<Cell<u32>>,
-    pub null: RawFd,
-    /// Where what it is given waits for it.
-    pub queue: RawFd,
-    /// The child's own number of that, when it has a table of its own.
-    pub queue_now: Cell<RawFd>,
-    /// The launch itself has none of these any more.
-    pub given: Given,
-    /// The child has left our descriptor table, and needs nothing of it.
-    pub has_own_table: AtomicBool,
-    /// Descriptors from here on are not the child's.
-    pub above: u32,
-    /// The limit of descriptors before we raised ours.
-    pub nofile: Option<(u64, u64)>,
-    /// The child was a spare: it has a session and a keyring of its own already.
-    pub prepared: bool,
-    /// Some of the greeting may have been sent.
-    pub greeted: Cell<bool>,
-    pub fault: Cell<Option<Fault>>,
-}
 
 /// How long a client may take until its greeting can be sent, in all, in milliseconds. On a new
 /// connection it can be sent at once.
@@ -54,7 +22,7 @@ const GREETING_WAIT: i64 = 50;
 /// All of the way to exec. It returns only when a step of it failed.
 pub(super) fn become_program(o: &Order) -> Step {
     let l = &o.launch;
-    given::take_places(o)?;
+    places::take_places(o)?;
     if l.new_session && !o.prepared {
         own_session()?;
     }
@@ -96,7 +64,7 @@ pub(super) fn become_program(o: &Order) -> Step {
     if !tried {
         may_have_a_process(o)?;
     }
-    given::be_alone(o)?;
+    places::be_alone(o)?;
     greet(o)?;
     exec(l)
 }

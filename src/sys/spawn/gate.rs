@@ -1,7 +1,8 @@
 //! What a child shares with us from its beginning, and where it gets its order from.
 
-use super::child::{Order, join_keyring, own_session};
+use super::child::{join_keyring, own_session};
 use super::failure::{Fault, Stage, Step, step};
+use super::order::Order;
 use std::ffi::CStr;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};

@@ -1,6 +1,6 @@
 //! What a child inherits from this process, so that it need not set it, or must undo it.
 
-use crate::sys::identity;
+use crate::sys::{check, identity};
 use std::io;
 use std::path::Path;
 use std::ptr;
@@ -59,4 +59,23 @@ fn ignored() -> Vec<libc::c_int> {
         answer == 0 && now[0] == libc::SIG_IGN as u64
     };
     (1..=LAST).filter(ignored).collect()
+}
+
+/// Services must not inherit what a system manager gave us to bind port 1 (capabilities(7)). Secure
+/// bits that would let rights survive a change of ids are refused.
+pub(super) fn drop_ambient() -> io::Result<()> {
+    const SECBIT_NO_SETUID_FIXUP: libc::c_int = 1 << 2;
+    const SECBIT_KEEP_CAPS: libc::c_int = 1 << 4;
+    // SAFETY: prctl(2)s without memory.
+    let bits = unsafe {
+        let clear = libc::PR_CAP_AMBIENT_CLEAR_ALL;
+        // A kernel without ambient capabilities has none to clear.
+        libc::prctl(libc::PR_CAP_AMBIENT, clear, 0, 0, 0);
+        check(libc::prctl(libc::PR_GET_SECUREBITS))?
+    };
+    if bits & (SECBIT_NO_SETUID_FIXUP | SECBIT_KEEP_CAPS) != 0 {
+        let what = "secure bits keep capabilities across a change of user";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+    }
+    Ok(())
 }

@@ -4,9 +4,10 @@
 //! Only the file system of a socket's path can make them wait: then that process alone waits, and
 //! is killed after a while.
 
-use super::child::{Order, become_identity, greet};
+use super::child::{become_identity, greet};
 use super::failure::{Fault, Stage, Step, step};
-use super::given;
+use super::order::Order;
+use super::places;
 use crate::sys::local::Address;
 use std::ffi::c_int;
 use std::os::fd::RawFd;
@@ -22,8 +23,8 @@ const CONTROL: usize = 24;
 /// Connects a socket as the identity. No signal but those that end it reaches the child.
 pub(super) fn connect(o: &Order, to: &Address) -> Step {
     // Before it is that user's, who might get at its descriptors: of ours it has this one alone.
-    given::take_places(o)?;
-    given::be_alone(o)?;
+    places::take_places(o)?;
+    places::be_alone(o)?;
     become_identity(o)?;
     connect_to(0, to)
 }
@@ -32,14 +33,14 @@ pub(super) fn connect(o: &Order, to: &Address) -> Step {
 pub(super) fn hand_over(o: &Order, to: &Address, message: &[u8]) -> Step {
     // After this the child's descriptor table is its own, so that the socket that is made below is
     // closed whatever ends the child.
-    given::take_places(o)?;
+    places::take_places(o)?;
     become_identity(o)?;
     // The server may listen with a stream, or with a socket that keeps messages apart.
     let receiver = match connected(libc::SOCK_STREAM, to) {
         Err(f) if f.errno == libc::EPROTOTYPE => connected(libc::SOCK_SEQPACKET, to)?,
         other => other?,
     };
-    given::be_alone(o)?;
+    places::be_alone(o)?;
     greet(o)?;
     send(receiver, message)
 }

@@ -1,10 +1,11 @@
 //! A start between clone and exec, in which its child shares our memory.
 
-use super::child::Order;
 use super::entry;
 use super::failure::{Failure, Fault, Stage};
 use super::gate::Gate;
-use super::given::Given;
+use super::given::{Given, discard};
+use super::order::Order;
+use super::reap::reap_at_once;
 use super::running::Child;
 use super::slot::{Place, Slot};
 use crate::sys::message::Fds;
@@ -22,8 +23,6 @@ pub const LOOK_AFTER: Duration = Duration::from_millis(20);
 const WAIT_MIN: Duration = Duration::from_millis(1);
 /// How long others run, as often as this process would, before it sleeps until the child has left.
 const YIELD_TIME: Duration = Duration::from_micros(50);
-/// How long a child is waited for that has left our memory and ends: some microseconds mostly.
-const END_TIME: Duration = Duration::from_millis(1);
 /// A child that has not exec'd when it was looked after for so long is killed.
 const START_MAX: Duration = Duration::from_secs(5);
 /// One that has not ended so long after that hangs where no signal reaches it.
@@ -386,13 +385,6 @@ impl Begun {
     }
 }
 
-/// Closes copies that are not the last ones, but in the case that [`Begun::finish`] names.
-pub(super) fn discard(mut fds: Fds) {
-    while let Some(mut copy) = fds.take() {
-        copy.is_of_nobody();
-    }
-}
-
 /// Until the child is gone, or for some time of less than a second: the caller looks which.
 fn sleep(runs: &AtomicU32, time: Duration) {
     let time = libc::timespec { tv_sec: 0, tv_nsec: time.subsec_nanos() as _ };
@@ -400,33 +392,4 @@ fn sleep(runs: &AtomicU32, time: Duration) {
     // SAFETY: one word and one timespec are read. Not private: the kernel wakes us as it wakes who
     // joins a thread.
     unsafe { libc::syscall(call, runs.as_ptr(), libc::FUTEX_WAIT, running, &raw const time) };
-}
-
-/// Waits for the end of a child that nothing keeps from it.
-pub(super) fn reap(pid: i32) {
-    let mut status = 0;
-    // SAFETY: one int is written.
-    while unsafe { libc::waitpid(pid, &mut status, 0) } < 0
-        && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
-    {}
-}
-
-/// Of a child that has left our memory and is ending at this moment. One that was killed may hang
-/// even so, and so may any other: the end of a session waits for the lock of its terminal, which
-/// others may have. It is left to whoever reaps all that ends.
-fn reap_at_once(pid: i32, killed: bool) {
-    let (mut status, until) = (0, Instant::now() + END_TIME);
-    loop {
-        // SAFETY: one int is written.
-        let reaped = unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) };
-        let again = match reaped {
-            0 => !killed && Instant::now() < until,
-            _ => reaped < 0 && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted,
-        };
-        if !again {
-            return;
-        }
-        // SAFETY: no memory is handed over.
-        unsafe { libc::syscall(libc::SYS_sched_yield) };
-    }
 }

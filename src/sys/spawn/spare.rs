@@ -6,10 +6,11 @@
 //! session and a keyring for it: with one client at a time it takes a seventh less. Under load a
 //! start makes its child itself, which costs the same work in all.
 
-use super::child::Order;
 use super::entry;
 use super::gate::Gate;
-use super::pending::{Begun, reap};
+use super::order::Order;
+use super::pending::Begun;
+use super::reap::reap;
 use super::slot::Slot;
 use std::io;
 use std::time::Duration;
