@@ -207,7 +207,7 @@ impl Spawner {
         (payload, result, rest)
     }
 
-    /// Others may have the place of a start that hangs: its child needs its stack and its queue alone.
+    /// Others may have the place of a start that hangs: its child needs its stack and queue alone.
     pub fn free_place<T: 'static>(&mut self, start: &mut PendingStart<T>) {
         if let Some(slot) = start.take_slot() {
             self.add_free(slot);
