@@ -1,11 +1,11 @@
 use super::super::identity::Identity;
 use super::super::signal::{Signal, Signals, raise};
-use super::super::{identity, memfd, socket};
+use super::super::{check, identity, memfd, socket};
 use super::reap;
 use super::*;
 use std::ffi::CString;
 use std::fs::Permissions;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
