@@ -34,6 +34,9 @@ const IDLE_MAX: usize = 64;
 /// One that has closed nothing for so long waits for somebody; a computer that is busy may leave
 /// it without a processor for some tenths of a second.
 const HELD_UP: Duration = Duration::from_secs(3);
+/// They end at a [`tidy`] when they have got nothing for so long. Where nothing happens any more the
+/// last such call is 3 s after the last thing that did: it must not leave them for good.
+const UNUSED: Duration = Duration::from_secs(2);
 /// So many of one channel, and of nobody knows whom, may be left to be closed: of the latter an
 /// eighth of the descriptors that this process may have, too, where that is less.
 const LEFT_MAX: usize = 256;
@@ -67,8 +70,8 @@ struct Closing {
     closers: Vec<Closer>,
     /// What no process has taken yet.
     waiting: VecDeque<OwnedFd>,
-    /// It got something since the last [`tidy`].
-    used: bool,
+    /// When it got something last.
+    used: Option<Instant>,
 }
 
 static ALL: LazyLock<Mutex<HashMap<Whose, Closing>>> = LazyLock::new(Mutex::default);
@@ -109,9 +112,10 @@ pub fn settle() {
     }
 }
 
-/// Lets those processes end that have got nothing since the last call.
+/// Lets those processes end that have got nothing for a while.
 pub fn tidy() {
-    all().retain(|_, of| std::mem::take(&mut of.used) || of.left() > 0);
+    let is_used = |of: &Closing| of.used.is_some_and(|when| when.elapsed() < UNUSED);
+    all().retain(|_, of| of.left() > 0 || is_used(of));
 }
 
 /// Waits until all is closed, for so long at most: for the end of this process.
@@ -132,7 +136,7 @@ fn close(whose: Whose, fd: OwnedFd) {
         }
         let of = all.entry(whose).or_default();
         of.waiting.push_back(fd);
-        of.used = true;
+        of.used = Some(Instant::now());
         WAITS.store(true, Ordering::Relaxed);
     } else {
         close_alone(fd);
