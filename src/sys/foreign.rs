@@ -34,8 +34,8 @@ const IDLE_MAX: usize = 64;
 /// One that has closed nothing for so long waits for somebody; a computer that is busy may leave
 /// it without a processor for some tenths of a second.
 const HELD_UP: Duration = Duration::from_secs(3);
-/// They end at a [`tidy`] when they have got nothing for so long. Where nothing happens any more the
-/// last such call is 3 s after the last thing that did: it must not leave them for good.
+/// They end at a [`tidy`] when they have got nothing for so long. Where nothing happens any more
+/// the last such call is 3 s after the last thing that did: it must not leave them for good.
 const UNUSED: Duration = Duration::from_secs(2);
 /// So many of one channel, and of nobody knows whom, may be left to be closed: of the latter an
 /// eighth of the descriptors that this process may have, too, where that is less.

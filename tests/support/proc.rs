@@ -100,9 +100,9 @@ pub fn switches(pid: i32) -> u64 {
     threads.filter_map(|t| fs::read_to_string(t.path().join("status")).ok()).map(|s| of(&s)).sum()
 }
 
-/// Kibibytes of its own that it has in memory: no pages of programs, of which there are more when it
-/// has done more kinds of things. Under the address sanitizer none, for it keeps what was freed: what
-/// is asserted of them holds in any other build.
+/// Kibibytes of its own that it has in memory: no pages of its program, of which there are more
+/// when it has done more kinds of things. Under the address sanitizer none, for it keeps what was
+/// freed: what is asserted of them holds in any other build.
 pub fn rss(pid: i32) -> u64 {
     if cfg!(asan) {
         return 0;
