@@ -6,6 +6,7 @@ use fived::wire::orders::{FromNet, Message};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::io::Read;
 use std::process::Command;
 use support::*;
 
@@ -30,6 +31,20 @@ fn three_processes_and_the_parent_is_single_threaded() {
     });
     assert_eq!(proc::threads(d.parent_pid()), 1);
     assert_eq!(proc::arguments(net)[0], "fived-net");
+}
+
+#[test]
+fn a_process_that_closes_for_it_ends_when_nobody_comes_any_more() {
+    let row =
+        "no stream unix nowait @USER@ /bin/echo echo no\n port = @DIR@/no\n no_access = unix:\n";
+    let d = Daemon::with(&format!("{CONF}{row}")).start();
+    // The second time is long before what is kept is looked through by the clock.
+    for _ in 0..2 {
+        let mut c = std::os::unix::net::UnixStream::connect(d.place.at("no")).expect("connect");
+        assert_eq!(c.read(&mut [0]).expect("the end"), 0);
+        assert_eq!(proc::closers(d.parent_pid()).len(), 1);
+        until("it has ended", || proc::closers(d.parent_pid()).is_empty());
+    }
 }
 
 /// However many sessions are busy, clients do not wait for their threads.

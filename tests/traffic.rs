@@ -24,6 +24,7 @@ cps = UNLIMITED
 max_connections = 20000
 max_sessions = 10000
 max_sessions_per_source = 10000
+max_services = 20000
 max_services_per_source = 10000
 max_streams_anonymous = 100
 instances = UNLIMITED

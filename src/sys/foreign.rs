@@ -34,6 +34,9 @@ const IDLE_MAX: usize = 64;
 /// One that has closed nothing for so long waits for somebody; a computer that is busy may leave
 /// it without a processor for some tenths of a second.
 const HELD_UP: Duration = Duration::from_secs(3);
+/// They end at a [`tidy`] when they have got nothing for so long. Where nothing happens any more
+/// the last such call is 3 s after the last thing that did: it must not leave them for good.
+const UNUSED: Duration = Duration::from_secs(2);
 /// So many of one channel, and of nobody knows whom, may be left to be closed: of the latter an
 /// eighth of the descriptors that this process may have, too, where that is less.
 const LEFT_MAX: usize = 256;
@@ -67,8 +70,8 @@ struct Closing {
     closers: Vec<Closer>,
     /// What no process has taken yet.
     waiting: VecDeque<OwnedFd>,
-    /// It got something since the last [`tidy`].
-    used: bool,
+    /// When it got something last.
+    used: Option<Instant>,
 }
 
 static ALL: LazyLock<Mutex<HashMap<Whose, Closing>>> = LazyLock::new(Mutex::default);
@@ -109,11 +112,12 @@ pub fn settle() {
     }
 }
 
-/// Lets those processes end that have got nothing since the last call.
+/// Lets those processes end that have got nothing for a while.
 pub fn tidy() {
+    let is_used = |of: &Closing| of.used.is_some_and(|when| when.elapsed() < UNUSED);
     all().retain(|_, of| {
         of.forget_ended();
-        std::mem::take(&mut of.used) || of.left() > 0
+        of.left() > 0 || is_used(of)
     });
 }
 
@@ -135,7 +139,7 @@ fn close(whose: Whose, fd: OwnedFd) {
         }
         let of = all.entry(whose).or_default();
         of.waiting.push_back(fd);
-        of.used = true;
+        of.used = Some(Instant::now());
         WAITS.store(true, Ordering::Relaxed);
     } else {
         close_alone(fd);
@@ -304,37 +308,4 @@ fn close_all(channel: BorrowedFd, count: &Count) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Read;
-
-    #[test]
-    fn what_is_closed_elsewhere_is_closed() {
-        for _ in 0..100 {
-            let (ours, theirs) = socket::pair().unwrap();
-            close(Whose::User(1), theirs);
-            assert!(waits());
-            settle();
-            assert_eq!(std::os::unix::net::UnixStream::from(ours).read(&mut [0]).unwrap(), 0);
-        }
-        let (mut reads, writes) = std::io::pipe().unwrap();
-        close(Whose::Anybody, writes.into());
-        assert_eq!(reads.read(&mut [0]).unwrap(), 0);
-    }
-
-    #[test]
-    fn a_process_that_somebody_has_ended_holds_up_nobody() {
-        let mut theirs = Vec::new();
-        let closers = (0..OF_A_CHANNEL).map(|_| {
-            let (channel, its) = socket::seqpacket().unwrap();
-            theirs.push(its);
-            let count = Arc::new(Count { got: 1.into(), closed: 0.into() });
-            let since = Instant::now().checked_sub(2 * HELD_UP).unwrap();
-            Closer { channel, count, closed: 0, since }
-        });
-        let mut of = Closing { closers: closers.collect(), ..Closing::default() };
-        assert!(of.is_held_up(Whose::Channel(1)) && of.left() == OF_A_CHANNEL);
-        drop(theirs);
-        assert!(!of.is_held_up(Whose::Channel(1)) && of.left() == 0);
-    }
-}
+mod tests;

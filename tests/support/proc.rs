@@ -100,13 +100,14 @@ pub fn switches(pid: i32) -> u64 {
     threads.filter_map(|t| fs::read_to_string(t.path().join("status")).ok()).map(|s| of(&s)).sum()
 }
 
-/// Kibibytes that it has in memory. Under the address sanitizer none, for it keeps what was freed:
-/// what is asserted of them holds in any other build.
+/// Kibibytes of its own that it has in memory: no pages of its program, of which there are more
+/// when it has done more kinds of things. Under the address sanitizer none, for it keeps what was
+/// freed: what is asserted of them holds in any other build.
 pub fn rss(pid: i32) -> u64 {
     if cfg!(asan) {
         return 0;
     }
-    status(pid, "VmRSS").split(' ').next().and_then(|n| n.parse().ok()).expect("VmRSS")
+    status(pid, "RssAnon").split(' ').next().and_then(|n| n.parse().ok()).expect("RssAnon")
 }
 
 /// All that it can write to and has written to, piece by piece.
