@@ -70,7 +70,7 @@ fn both_families(fd: &OwnedFd) -> io::Result<()> {
 }
 
 /// The next connection and its canonical peer; the descriptor blocks. The socket of an IPv4 client
-/// is one of IPv4 (see [`into_v4`]). `WouldBlock`: no client waits.
+/// is one of IPv4 (`into_v4`). `WouldBlock`: no client waits.
 /// [`is_transient`](super::is_transient) and [`is_scarcity`](super::is_scarcity) tell what other
 /// errors mean.
 pub fn accept(listener: BorrowedFd) -> io::Result<(Shared, SocketAddr)> {
