@@ -52,11 +52,12 @@ pub(super) fn take_places(o: &Order) -> Step {
     step(Stage::Descriptors, unsafe { syscall!(Sysno::close_range, first, u32::MAX, 0) })
 }
 
-/// How often, and after which pauses, the child looks whether another copy is closed: it is at the
-/// first look mostly, and within some microseconds where others let its owner run.
-const LOOKS: u32 = 2000;
-const YIELDS: u32 = 20;
-static PAUSE: libc::timespec = libc::timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+/// How often, and after which pauses, the child looks whether another copy is closed, for some 2 s
+/// in all. Mostly it is within some microseconds, for which others may run; to sleep and be woken
+/// would take longer.
+const LOOKS: u32 = 20_000;
+const YIELDS: u32 = 300;
+static PAUSE: libc::timespec = libc::timespec { tv_sec: 0, tv_nsec: 50_000 };
 
 /// From here on nobody but the child has what it was given.
 pub(super) fn be_alone(o: &Order) -> Step {
