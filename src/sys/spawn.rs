@@ -92,6 +92,8 @@ compile_error!("the ids' raw system calls have 16 bits on 32-bit systems");
 pub struct Spawner {
     /// /dev/null.
     null: OwnedFd,
+    /// So that no queue has a number that a program's descriptor may have.
+    _place: OwnedFd,
     /// The free ones, the best last. Besides the starts that may be under way there is one for
     /// [`Spawner::start`] alone, and one for a spare.
     free: Vec<Slot>,
@@ -118,11 +120,12 @@ impl Spawner {
         signal::catch_ignored();
         let file = process::null()?;
         // They ascend, because nothing closes meanwhile: each is the lowest that is free.
-        let null = low(&file)?;
+        let (null, place) = (low(&file)?, low(&file)?);
         let slots = (0..capacity + 2).map(|_| low(&file)).collect::<io::Result<Vec<OwnedFd>>>()?;
         let free = slots.into_iter().rev().map(Slot::new).collect::<io::Result<_>>()?;
         Ok(Spawner {
             null,
+            _place: place,
             free,
             capacity,
             inherited: Arc::new(Inherited::look()?),
@@ -301,7 +304,6 @@ impl Spawner {
             groups,
             null: self.null.as_raw_fd(),
             queue,
-            queue_now: Cell::new(queue),
             given,
             has_own_table: AtomicBool::new(false),
             above: given.above(queue),

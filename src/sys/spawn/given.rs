@@ -8,9 +8,9 @@ use crate::sys::message::{FDS_MAX, Fds};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
-/// All of a program's descriptors, and the queue, have lower numbers than this. What is received
-/// has a higher one, so that nothing is overwritten before it is in its place.
-pub(super) const PLACES: u32 = 6;
+/// All of a program's descriptors have lower numbers than this. The queues, and what is received,
+/// have higher ones, so that nothing is overwritten before it is in its place.
+pub(super) const PLACES: u32 = 5;
 
 /// Something for each of them: the connection, the standard error, the extra and the second one.
 pub(super) type Each<T> = [T; FDS_MAX];

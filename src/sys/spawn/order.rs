@@ -20,8 +20,6 @@ pub(super) struct Order<'a> {
     pub null: RawFd,
     /// Where what it is given waits for it.
     pub queue: RawFd,
-    /// The child's own number of that, when it has a table of its own.
-    pub queue_now: Cell<RawFd>,
     /// The launch itself has none of these any more.
     pub given: Given,
     /// The child has left our descriptor table, and needs nothing of it.

@@ -27,29 +27,25 @@ pub(super) fn take_places(o: &Order) -> Step {
     o.has_own_table.store(true, Ordering::Release);
     let [connection, errors, extra, second] = receive(o)?;
     let connection = connection.unwrap_or(o.null);
-    duplicate(connection, 0, 0)?;
-    duplicate(connection, 1, 0)?;
+    duplicate(connection, 0)?;
+    duplicate(connection, 1)?;
     match o.launch.stderr {
-        Stderr::Connection => duplicate(errors.unwrap_or(connection), 2, 0)?,
-        Stderr::Null => duplicate(o.null, 2, 0)?,
+        Stderr::Connection => duplicate(errors.unwrap_or(connection), 2)?,
+        Stderr::Null => duplicate(o.null, 2)?,
         Stderr::Ours => {}
     }
-    let mut first = match (extra, second) {
-        (_, Some(_)) => 5,
-        (Some(_), None) => 4,
-        (None, None) => 3,
-    };
-    if is_queued(o) {
-        if o.queue != first {
-            duplicate(o.queue, first, libc::O_CLOEXEC)?;
+    extra.map_or(Ok(()), |fd| duplicate(fd, 3))?;
+    second.map_or(Ok(()), |fd| duplicate(fd, 4))?;
+    match o.given {
+        // What else is in the table are queues, which exec closes.
+        Given::Queued(_) => Ok(()),
+        // And other starts' connections, which must not stay open if this one is held up.
+        Given::Here(_) => {
+            // SAFETY: no memory is handed over.
+            let closed = unsafe { syscall!(Sysno::close_range, PLACES, u32::MAX, 0) };
+            step(Stage::Descriptors, closed)
         }
-        o.queue_now.set(first);
-        first += 1;
     }
-    extra.map_or(Ok(()), |fd| duplicate(fd, 3, 0))?;
-    second.map_or(Ok(()), |fd| duplicate(fd, 4, 0))?;
-    // SAFETY: no memory is handed over.
-    step(Stage::Descriptors, unsafe { syscall!(Sysno::close_range, first, u32::MAX, 0) })
 }
 
 /// How often, and after which pauses, the child looks whether another copy is closed, for some 2 s
@@ -63,7 +59,7 @@ static PAUSE: libc::timespec = libc::timespec { tv_sec: 0, tv_nsec: 50_000 };
 pub(super) fn be_alone(o: &Order) -> Step {
     o.launch.other_copy.map_or(Ok(()), wait_until_closed)?;
     let mut byte = 0u8;
-    let (call, queue, flags) = (Sysno::recvfrom, o.queue_now.get(), libc::MSG_DONTWAIT);
+    let (call, queue, flags) = (Sysno::recvfrom, o.queue, libc::MSG_DONTWAIT);
     let (at, none) = (&raw mut byte, ptr::null::<u8>());
     match is_queued(o) {
         // SAFETY: one byte is written.
@@ -95,9 +91,9 @@ fn is_queued(o: &Order) -> bool {
     matches!(o.given, Given::Queued(each) if each.contains(&true))
 }
 
-fn duplicate(from: RawFd, to: RawFd, flags: c_int) -> Step {
+fn duplicate(from: RawFd, to: RawFd) -> Step {
     // SAFETY: no memory is handed over.
-    step(Stage::Descriptors, unsafe { syscall!(Sysno::dup3, from, to, flags) })
+    step(Stage::Descriptors, unsafe { syscall!(Sysno::dup3, from, to, 0) })
 }
 
 /// What is given. It stays in the queue.
