@@ -179,7 +179,7 @@ impl Parent {
                 return self.redirect(permit, a, prepared);
             }
             (Ok(_), Some(Backend::Offer)) => return self.offered(permit, a),
-            _ => {}
+            _ => self.cx.spawner.expect_start(),
         }
         let report = config.table.service(a.service).map_or(Ok(None), |s| self.state_report(s));
         let report = report.map_err(StartError::no_descriptor);

@@ -100,6 +100,8 @@ pub struct Spawner {
     capacity: usize,
     inherited: Arc<Inherited>,
     spare: Option<Spare>,
+    /// More than one.
+    has_processors: bool,
     demand: Demand,
 }
 
@@ -130,6 +132,7 @@ impl Spawner {
             capacity,
             inherited: Arc::new(Inherited::look()?),
             spare: None,
+            has_processors: std::thread::available_parallelism().is_ok_and(|n| n.get() > 1),
             demand: Demand::default(),
         })
     }
@@ -234,6 +237,14 @@ impl Spawner {
                 self.free.push(slot);
                 self.demand.pause(now);
             }
+        }
+    }
+
+    /// A start will begin in a moment, unless something comes between: a spare is woken for it, where
+    /// it has a processor of its own meanwhile.
+    pub fn expect_start(&self) {
+        if self.has_processors {
+            self.spare.iter().for_each(Spare::expect_order);
         }
     }
 

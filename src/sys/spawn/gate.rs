@@ -11,8 +11,15 @@ use syscalls::{Errno, Sysno, syscall};
 /// What ps(1) calls a spare (prctl(2), PR_SET_NAME: 15 bytes at most).
 const NAME: &CStr = c"fived-spare";
 
+/// The child sleeps, or will.
 const SHUT: u32 = 0;
 const OPEN: u32 = 1;
+/// It is awake, or will be, because its order is being written.
+const EXPECTED: u32 = 2;
+
+/// How often others may run while an order is expected. It takes some microseconds; to be woken
+/// only then would take longer.
+const YIELDS: u32 = 100;
 
 /// See the module. It lives as long as the child is in our memory.
 #[derive(Debug)]
@@ -52,10 +59,23 @@ impl Gate {
         self.runs.load(Ordering::Acquire) != 0
     }
 
+    /// Wakes a child that waits: its order will come in a moment, or not at all.
+    pub fn expect_order(&self) {
+        let (from, to, relaxed) = (SHUT, EXPECTED, Ordering::Relaxed);
+        if self.state.compare_exchange(from, to, relaxed, relaxed).is_ok() {
+            self.wake();
+        }
+    }
+
     /// Gives a child that waits its order.
     pub fn open(&self, order: *mut Order<'static>) {
         self.order.store(order, Ordering::Relaxed);
-        self.state.store(OPEN, Ordering::Release);
+        if self.state.swap(OPEN, Ordering::Release) == SHUT {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
         let (call, wake, one) = (libc::SYS_futex, libc::FUTEX_WAKE, 1);
         // SAFETY: no memory is read or written; the address names who waits.
         unsafe { libc::syscall(call, self.state.as_ptr(), wake, one) };
@@ -65,16 +85,38 @@ impl Gate {
     pub fn order(&self) -> Option<*mut Order<'static>> {
         if let Some(parent) = self.made_ahead_by {
             prepare(parent).ok()?;
-            while self.state.load(Ordering::Acquire) == SHUT {
-                let (word, for_ever) = (self.state.as_ptr(), ptr::null::<libc::timespec>());
-                let (call, wait) = (Sysno::futex, libc::FUTEX_WAIT);
-                // SAFETY: one word is read, which lives as long as the child is here. Whatever the
-                // answer is, the state is looked at again.
-                let _ = unsafe { syscall!(call, word, wait, SHUT, for_ever) };
+            loop {
+                match self.state.load(Ordering::Acquire) {
+                    SHUT => self.sleep(),
+                    EXPECTED => self.expect(),
+                    _ => break,
+                }
             }
             awake().ok()?;
         }
         Some(self.order.load(Ordering::Acquire))
+    }
+
+    fn sleep(&self) {
+        let (word, for_ever) = (self.state.as_ptr(), ptr::null::<libc::timespec>());
+        let (call, wait) = (Sysno::futex, libc::FUTEX_WAIT);
+        // SAFETY: one word is read, which lives as long as the child is here. Whatever the answer
+        // is, the state is looked at again.
+        let _ = unsafe { syscall!(call, word, wait, SHUT, for_ever) };
+    }
+
+    /// Lets others run until the order is there, or does not come.
+    fn expect(&self) {
+        for _ in 0..YIELDS {
+            if self.state.load(Ordering::Relaxed) != EXPECTED {
+                return;
+            }
+            // SAFETY: no memory is handed over. It cannot fail.
+            let _ = unsafe { syscall!(Sysno::sched_yield) };
+        }
+        let (from, to, relaxed) = (EXPECTED, SHUT, Ordering::Relaxed);
+        // An error: it is there.
+        let _ = self.state.compare_exchange(from, to, relaxed, relaxed);
     }
 }
 

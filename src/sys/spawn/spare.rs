@@ -83,6 +83,11 @@ impl Spare {
         unsafe { &*self.gate }
     }
 
+    /// Its order is being written.
+    pub fn expect_order(&self) {
+        self.gate().expect_order();
+    }
+
     /// Nobody has ended it. One that ends after this was asked is a start's child that ended.
     pub fn is_there(&self) -> bool {
         self.gate().is_ours()
