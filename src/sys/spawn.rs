@@ -240,7 +240,7 @@ impl Spawner {
         }
     }
 
-    /// A start will begin in a moment, unless something comes between: a spare is woken for it, where
+    /// A start will begin in a moment, unless something comes between: a spare is woken for it where
     /// it has a processor of its own meanwhile.
     pub fn expect_start(&self) {
         if self.has_processors {
