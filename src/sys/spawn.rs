@@ -240,8 +240,8 @@ impl Spawner {
         }
     }
 
-    /// A start will begin in a moment, unless something comes between: a spare is woken for it where
-    /// it has a processor of its own meanwhile.
+    /// A start will begin in a moment, unless something comes between. A spare is woken for it, where
+    /// there is a processor for both.
     pub fn expect_start(&self) {
         if self.has_processors {
             self.spare.iter().for_each(Spare::expect_order);
