@@ -240,8 +240,8 @@ impl Spawner {
         }
     }
 
-    /// A start will begin in a moment, unless something comes between. A spare is woken for it, where
-    /// there is a processor for both.
+    /// A start will begin in a moment, unless something comes between. A spare is woken for it
+    /// where there is a processor for both.
     pub fn expect_start(&self) {
         if self.has_processors {
             self.spare.iter().for_each(Spare::expect_order);
