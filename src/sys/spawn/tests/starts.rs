@@ -206,7 +206,7 @@ fn what_was_passed_comes_back_where_no_program_runs() {
     }
 }
 
-/// One that is stopped on its way. `apart`: it has left our descriptor table, and given up its place.
+/// One that is stopped on its way. `apart`: it has left our descriptor table, and has no place.
 fn stopped_early(spawner: &mut Spawner, apart: bool) -> (PendingStart<World>, OwnedFd) {
     const MANY: &[(Rlimit, u64)] = &[(Rlimit::Cpu, libc::RLIM64_INFINITY); 200_000];
     loop {
