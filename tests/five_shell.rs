@@ -235,8 +235,12 @@ fn is_suspended_and_goes_on(t: &Tmux) {
     // One that the shell continues in the background waits until it has the terminal.
     t.cleared("there$").keys(&["~", "C-z"]).suspended();
     t.types("bg");
-    until("it has stopped again", || proc::stat(t.pid().as_raw()).is_some_and(|s| s[0] == "T"));
-    t.keys(&["Enter"]).shows("Stopped").sees("here$");
+    // The shell says so before its next prompt.
+    until("it has stopped again", || {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        t.keys(&["Enter"]).screen().contains("Stopped")
+    });
+    t.sees("here$");
     assert_eq!(t.settings(), t.before);
     t.types("fg").keys(&["Enter"]).sees("there$").types("exit 5").sees("here$");
     assert_eq!(t.settings(), t.before);

@@ -55,6 +55,9 @@ const LOOKS: u32 = 20_000;
 const YIELDS: u32 = 300;
 static PAUSE: libc::timespec = libc::timespec { tv_sec: 0, tv_nsec: 50_000 };
 
+/// How often more the child tries to receive where memory is scarce, after the same pause.
+const TRIES: u32 = 10;
+
 /// From here on nobody but the child has what it was given.
 pub(super) fn be_alone(o: &Order) -> Step {
     o.launch.other_copy.map_or(Ok(()), wait_until_closed)?;
@@ -115,7 +118,18 @@ fn receive(o: &Order) -> Result<Each<Option<RawFd>>, Fault> {
     let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
     let (call, from) = (Sysno::recvmsg, o.queue);
     // SAFETY: one byte and the control message are written, and the lengths in the head.
-    let received = unsafe { syscall!(call, from, &raw mut head, flags) };
+    let mut received = unsafe { syscall!(call, from, &raw mut head, flags) };
+    for _ in 0..TRIES {
+        if !matches!(received, Err(Errno::ENOMEM | Errno::ENOBUFS)) {
+            break;
+        }
+        let none = ptr::null::<libc::timespec>();
+        // SAFETY: one timespec is read; then as above.
+        received = unsafe {
+            let _ = syscall!(Sysno::nanosleep, &raw const PAUSE, none);
+            syscall!(call, from, &raw mut head, flags)
+        };
+    }
     step(Stage::Descriptors, received)?;
     if head.msg_flags & libc::MSG_CTRUNC != 0 {
         return Err(Fault::new(Stage::Descriptors, Errno::EMFILE));
