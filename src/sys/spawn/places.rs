@@ -36,16 +36,22 @@ pub(super) fn take_places(o: &Order) -> Step {
     }
     extra.map_or(Ok(()), |fd| duplicate(fd, 3))?;
     second.map_or(Ok(()), |fd| duplicate(fd, 4))?;
-    match o.given {
-        // What else is in the table are queues, which exec closes.
-        Given::Queued(_) => Ok(()),
-        // And other starts' connections, which must not stay open if this one is held up.
-        Given::Here(_) => {
-            // SAFETY: no memory is handed over.
-            let closed = unsafe { syscall!(Sysno::close_range, PLACES, u32::MAX, 0) };
-            step(Stage::Descriptors, closed)
-        }
+    // Other starts' queues have lower numbers than its own; and what is not in a queue has other
+    // starts' connections beside it. All that must be gone before the child is another user's.
+    let last = match o.given {
+        Given::Queued(_) => o.queue as u32 - 1,
+        Given::Here(_) => u32::MAX,
+    };
+    if last < PLACES {
+        return Ok(());
     }
+    let first = match (extra, second) {
+        (_, Some(_)) => 5u32,
+        (Some(_), None) => 4,
+        (None, None) => 3,
+    };
+    // SAFETY: no memory is handed over.
+    step(Stage::Descriptors, unsafe { syscall!(Sysno::close_range, first, last, 0) })
 }
 
 /// How often, and after which pauses, the child looks whether another copy is closed, for some 2 s

@@ -206,6 +206,21 @@ fn what_was_passed_comes_back_where_no_program_runs() {
     }
 }
 
+#[test]
+fn a_child_has_nothing_of_other_starts() {
+    let mut spawner = Spawner::new(STARTS).unwrap();
+    let (first, second) = (stopped(&mut spawner), stopped(&mut spawner));
+    let all = std::fs::read_dir(format!("/proc/{}/fd", second.0.pid().unwrap())).unwrap();
+    let links = all.map(|entry| std::fs::read_link(entry.unwrap().path()).unwrap());
+    let sockets: std::collections::BTreeSet<_> =
+        links.filter(|link| link.to_string_lossy().starts_with("socket:")).collect();
+    // Its connection, and perhaps its own queue.
+    assert!((1..=2).contains(&sockets.len()), "{sockets:?}");
+    for (start, _client) in [first, second] {
+        assert!(spawner.finish(start, false).1.is_err());
+    }
+}
+
 /// One that is stopped on its way. `apart`: it has left our descriptor table, and has no place.
 fn stopped_early(spawner: &mut Spawner, apart: bool) -> (PendingStart<World>, OwnedFd) {
     const MANY: &[(Rlimit, u64)] = &[(Rlimit::Cpu, libc::RLIM64_INFINITY); 200_000];
@@ -254,6 +269,8 @@ fn one_that_is_dropped_is_waited_for_and_reaped() {
     let start = spawner.begin(Box::new(missing), World::launch);
     let pid = start.pid().unwrap();
     drop(start);
+    // It has been, unless its end took longer than a moment: then it is left to whoever reaps.
+    reap(pid);
     // SAFETY: no memory is handed over.
     assert_eq!(unsafe { libc::waitpid(pid, ptr::null_mut(), libc::WNOHANG) }, -1);
     let (stopped, _client) = stopped(&mut spawner);
