@@ -14,6 +14,7 @@
 //! | `fived-net` | [`net`] | own user, empty root, no capabilities, system call filter | everything that strangers send |
 //! | `fived-keys` | [`keys`] | root without capabilities, empty root, a shorter filter | the private keys, texts to sign from the parent |
 //! | `fived-login` | [`login`] | root until it has what it needs, then the helpers' user | one name, one password or signature |
+//! | `fived-terminal` | [`internal::terminal`] | the helpers' user, empty root, a shorter filter | what it copies: one service's bytes |
 //! | `fived-service` | [`internal`] | the row's user | its own connection |
 //! | the same, for look-ups | [`internal`] | the helpers' user; root's where it examines rows' programs | a name, an address, a user, a path to look up ([`wire::lookups`]) |
 //!
@@ -44,7 +45,8 @@
 //! before its exec holds up no other. While services start often, the process of the next one is
 //! made in advance (`sys::spawn::spare`). Calls that a service could make wait for as long as it
 //! likes are made by processes beside the parent that share its memory, and for which nobody waits
-//! (`sys::side_process`).
+//! (`sys::side_process`). Likewise each terminal has a process of its own, and net has the other
+//! end of that one's connection ([`internal::terminal`]).
 //!
 //! # The client
 //!

@@ -149,8 +149,8 @@ fn what_lies_in_the_queue_of_a_socket_keeps_nobody_waiting() {
 
 /// Arguments: the pid of a net process, the order `StartOnClient`, and what goes with it: `null`,
 /// or a file whose close is not answered before the end of the input, or for two minutes (`fuse`;
-/// `longer`: the order has a byte too many; `more`: the file comes fifty times). It prints whether
-/// it was said.
+/// `longer`: the order has a byte too many; `more`: the file comes fifty times, `many`: 200 times).
+/// It prints whether it was said.
 const HANDS_FILE: &str = r"
 import array, ctypes, os, select, signal, socket, struct, sys, tempfile
 pid, order, what = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), sys.argv[3]
@@ -189,7 +189,7 @@ if what != 'null':
     path = f'{at}/file'
 file = os.open(path, os.O_RDONLY)
 order += b'x' * (what == 'longer')
-files = [file] * (50 if what == 'more' else 1)
+files = [file] * {'more': 50, 'many': 200}.get(what, 1)
 own.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', files))])
 print('said', flush=True)
 select.select([sys.stdin], [], [], 120)
@@ -230,6 +230,44 @@ fn a_file_whose_close_waits_keeps_nobody_waiting() {
         drop(said.stdin.take());
         said.wait().expect("python3");
     }
+}
+
+/// Each such file takes a process until it is closed, and no net process begins that could send more
+/// of them where there are many.
+#[test]
+fn files_whose_closes_wait_have_a_bound() {
+    if !takes_net_over() {
+        return;
+    }
+    let mut d = Daemon::with(CONF).start();
+    let order = hex(&on_client(0).encode());
+    let mut all = Vec::new();
+    for before in [0, d.net_pid()] {
+        until("another net serves", || matches!(d.nets()[..], [net] if net != before));
+        same(d.ask("hello\r\n"), HELLO);
+        let net = d.net_pid();
+        let (mut said, line) = says(HANDS_FILE, &[&net.to_string(), &order, "many"]);
+        if &line == b"none\n" {
+            said.wait().expect("python3");
+            return;
+        }
+        all.push(said);
+    }
+    d.wait_log("net: files that earlier ones sent cannot be closed: no new one begins");
+    until("the second one has ended", || d.nets().is_empty());
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(3) {
+        assert!(d.nets().is_empty(), "one has begun");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let mut first = all.remove(0);
+    drop(first.stdin.take());
+    first.wait().expect("python3");
+    same(d.ask("hello\r\n"), HELLO);
+    assert_eq!(d.log().matches("no new one begins").count(), 1);
+    d.signal(Signal::SIGTERM);
+    d.wait();
+    drop(all);
 }
 
 /// Arguments: the pid of a net process, the orders `Session` and one of a session, and what is done

@@ -24,6 +24,8 @@ max_services_per_source = 1000
 max_streams_anonymous = 100
 echo stream tcp nowait nobody internal
 cat  stream tcp nowait nobody /bin/cat cat
+tty  stream tcp nowait nobody /bin/cat cat
+ pty = yes
 show stream tcp nowait nobody /bin/cat cat /proc/self/stat -
 ";
 const NONE: &str = "0000000000000000";
@@ -51,7 +53,7 @@ const NO_RIGHTS: [(&str, &str); 8] = [
     ("Seccomp", "2"),
 ];
 
-const ROLES: [Role; 4] = [
+const ROLES: [Role; 5] = [
     Role {
         argv0: "fived-net",
         status: &NO_RIGHTS,
@@ -72,6 +74,13 @@ const ROLES: [Role; 4] = [
         apart: false,
         descriptors: &["socket:", "anon_inode:[pidfd]", "/dev/null"],
         most: 16,
+    },
+    Role {
+        argv0: "fived-terminal",
+        status: &NO_RIGHTS,
+        apart: false,
+        descriptors: &["socket:", "/dev/pts/ptmx", "/dev/ptmx"],
+        most: 6,
     },
     Role {
         argv0: "fived-service",
@@ -131,7 +140,7 @@ fn no_process_of_fived_has_a_right_that_it_does_not_need() {
     let (over, next, looks) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
     let mut seen = BTreeMap::<&str, usize>::new();
     std::thread::scope(|s| {
-        for kind in 0..4 {
+        for kind in 0..5 {
             let (d, over, next, looks) = (&d, &over, &next, &looks);
             s.spawn(move || {
                 while !over.load(Ordering::Relaxed) {
@@ -183,6 +192,13 @@ fn live(d: &Daemon, kind: usize, n: usize, looked: impl Fn() -> bool) {
         0 => {
             let mut c = d.connect();
             c.send("echo\r\nx").expect("+Go\r\nx");
+            while !looked() {
+                c.silent(20);
+            }
+        }
+        3 => {
+            let mut c = d.connect();
+            c.send("RUN\r\ntty pty xterm 24 80\r\n").expect("+ Success\r\n+Go\r\n");
             while !looked() {
                 c.silent(20);
             }

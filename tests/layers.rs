@@ -259,6 +259,7 @@ const STARTS: &[(&str, &[&str])] = &[
             "parent/logins/tries.rs",
             "parent/lookups.rs",
             "parent/nets/net.rs",
+            "parent/services/terminals.rs",
         ],
     ),
 ];

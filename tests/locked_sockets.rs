@@ -31,6 +31,7 @@ const LOCKS: &str = r#"
     #include <sys/mman.h>
     #include <sys/socket.h>
     #include <sys/syscall.h>
+    #include <termios.h>
     #include <unistd.h>
 
     static char *nothing;
@@ -46,11 +47,35 @@ const LOCKS: &str = r#"
         return 0;
     }
 
+    static void *size(void *none) {
+        ioctl(0, TIOCGWINSZ, nothing);
+        return 0;
+    }
+
+    static void *read_all(void *none) {
+        read(0, nothing, 4096);
+        return 0;
+    }
+
+    static void *set(void *none) {
+        struct termios mode;
+        tcgetattr(0, &mode);
+        tcsetattr(0, TCSANOW, &mode);
+        return 0;
+    }
+
     static void *lock(void *listens) {
         struct sock_fprog filter = { 1, (void *)nothing };
         if (listens) setsockopt(0, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof filter);
         else send(0, nothing, 4096, MSG_DONTWAIT);
         return 0;
+    }
+
+    static void *(*begins(char *what))(void *) {
+        if (strstr(what, "size")) return size;
+        if (strstr(what, "mode")) return read_all;
+        if (strstr(what, "log") || strstr(what, "terminal")) return say;
+        return strstr(what, "watched") ? watch : lock;
     }
 
     int main(int n, char **words) {
@@ -86,9 +111,19 @@ const LOCKS: &str = r#"
         if (ioctl(faults, UFFDIO_API, &api) || ioctl(faults, UFFDIO_REGISTER, &page)) return 1;
         pthread_t thread;
         int whole = strstr(what, "datagram") || strstr(what, "listener");
-        pthread_create(&thread, 0, strstr(what, "log") || strstr(what, "terminal") ? say : watched ? watch : lock, whole ? words : 0);
+        if (strstr(what, "mode")) {
+            struct termios mode;
+            tcgetattr(0, &mode);
+            cfmakeraw(&mode);
+            tcsetattr(0, TCSANOW, &mode);
+            write(1, "raw", 3);
+            for (int come = 0; come < 2048; ioctl(0, FIONREAD, &come)) usleep(10000);
+        }
+        pthread_create(&thread, 0, begins(what), whole ? words : 0);
         struct pollfd fault = { faults, POLLIN };
         poll(&fault, 1, -1);
+        if (strstr(what, "mode")) pthread_create(&thread, 0, set, 0);
+        if (strstr(what, "mode")) usleep(200000);
         close(open(words[4], O_CREAT | O_WRONLY, 0600));
         write(told[1], "x", 1);
         for (int n = 0; n < 900 && !access(words[4], F_OK) && access(words[3], F_OK); n++) usleep(100000);
@@ -343,19 +378,32 @@ fn of_a_terminal_that_is_asked() {
     assert_eq!(got.lines().find(asks), None);
 }
 
-/// Whoever closes the other end of a terminal waits for who writes there.
+/// Whoever closes the other end of a terminal waits for who writes there; who gives it another size,
+/// for who asks for that; and who asks for its mode, for who reads it while somebody sets that.
 #[test]
 fn of_a_terminal() {
-    let row = "stream tcp nowait PROGRAM\n pty = yes\n";
-    let Some(d) = locks(row, "terminal") else { return };
-    let mut c = d.connect();
-    c.send("RUN\r\nx pty xterm 24 80\r\n").expect("+ Success\r\n+Go\r\n");
-    until("it is kept", || std::fs::exists(d.place.at("kept")).expect("a path"));
-    drop(c);
-    d.wait_log("END session=");
-    d.reload(&conf(row, "terminal"));
-    // The network process from before has no thread that waits.
-    until("it ends", || d.nets().len() == 1);
-    same(d.ask("hello\r\n"), "+Go\r\nhello\n");
-    d.place.write("release", "", 0o600);
+    let resize = b"\x02\0\0\x04\0\x32\0\x84";
+    let input = [b"\0\0\x08\0".as_slice(), &[b'x'; 2048]].concat();
+    let end = b"\x01\0\0\0";
+    for (what, before, then) in [
+        ("terminal", &b""[..], &b""[..]),
+        ("terminal,size", b"", resize),
+        ("terminal,mode", &input, end),
+    ] {
+        let row = "stream tcp nowait PROGRAM\n pty = yes\n";
+        let Some(d) = locks(row, what) else { return };
+        let mut c = d.connect();
+        c.send("RUN\r\nx pty xterm 24 80\r\n").expect("+ Success\r\n+Go\r\n");
+        c.send(before);
+        until("it is kept", || std::fs::exists(d.place.at("kept")).expect("a path"));
+        c.send(then);
+        std::thread::sleep(Duration::from_millis(300));
+        drop(c);
+        d.wait_log("END session=");
+        d.reload(&conf(row, what));
+        // The network process from before has no thread that waits.
+        until("it ends", || d.nets().len() == 1);
+        same(d.ask("hello\r\n"), "+Go\r\nhello\n");
+        d.place.write("release", "", 0o600);
+    }
 }

@@ -12,7 +12,8 @@ fn main() {
         .collect();
     let (role, rest) =
         words.split_first().map_or(("", &[][..]), |(role, rest)| (role.as_str(), rest));
-    if [roles::NET, roles::KEYS, roles::LOGIN, roles::SERVICE].contains(&role) {
+    let own = [roles::NET, roles::KEYS, roles::LOGIN, roles::TERMINAL, roles::SERVICE];
+    if own.contains(&role) {
         // They are started by a path whose last part says nothing.
         process::set_name(role);
     }
@@ -20,6 +21,7 @@ fn main() {
         roles::NET => net::main(),
         roles::KEYS => keys::main(),
         roles::LOGIN => login::main(),
+        roles::TERMINAL => internal::terminal::main(),
         roles::SERVICE => internal::main(rest),
         _ => parent::main(role, rest),
     });

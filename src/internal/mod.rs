@@ -9,11 +9,13 @@
 //! | `mod.rs` | services of connections, and what fived's own look-ups run as |
 //! | `datagrams` | the same services as rows of `dgram` |
 //! | `http` | the service `metrics`: one request of HTTP |
+//! | `terminal` | no service, but what serves the terminal of one |
 //! | `rfcs` | what the RFCs say of their answers |
 
 mod datagrams;
 pub mod http;
 mod rfcs;
+pub mod terminal;
 
 use crate::sys::libwrap::{self, Libwrap};
 use crate::sys::{clock, confine, identity, inherit, memfd, message, port, program, resolve};

@@ -82,8 +82,8 @@ pub struct Received {
     pub answer: Answer,
     /// Net's end of a connection that the parent has made.
     pub connection: Option<OwnedFd>,
-    /// Net's end of the service's standard error.
-    pub errors: Option<OwnedFd>,
+    /// Net's end of the service's standard error, or what tells its terminal's process a size.
+    pub second: Option<OwnedFd>,
     /// Bytes that the client of that connection gets first.
     pub greeting: Vec<u8>,
 }
@@ -93,14 +93,15 @@ impl Received {
         // There was no number for one of them: without all of it the connection is of no use.
         let lost = fds.lost();
         let connection = fds.take().filter(|_| !lost).map(Shared::our_own);
-        let has_errors = matches!(&answer, Answer::Started { extras, .. } if extras.errors);
-        let errors = if has_errors { fds.take().map(Shared::our_own) } else { None };
+        let has_second = matches!(&answer,
+            Answer::Started { extras, .. } if extras.errors || extras.terminal);
+        let second = if has_second { fds.take().map(Shared::our_own) } else { None };
         let greeting = match (&answer, fds.take()) {
             (_, Some(file)) => memfd::read(file.as_fd())?,
             (Answer::Started { greeting, .. }, None) => greeting.bytes().to_vec(),
             _ => Vec::new(),
         };
-        Ok(Received { answer, connection, errors, greeting })
+        Ok(Received { answer, connection, second, greeting })
     }
 }
 

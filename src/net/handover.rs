@@ -10,7 +10,7 @@
 
 use super::channel::Received;
 use super::counted::Counted;
-use crate::link::pump::Run;
+use crate::link::pump::{Run, Terminal};
 use crate::link::{Breaks, Tally};
 use crate::sys::flow::Flow;
 use crate::sys::shared::Shared;
@@ -72,13 +72,13 @@ impl Service {
     /// line? None: there was no descriptor for its connection.
     pub fn of(received: Received, counted: Counted, run: Option<bool>) -> Option<Service> {
         let Answer::Started { extras, .. } = received.answer else { return None };
-        let connection = match extras.terminal {
-            true => Flow::of_terminal(received.connection?),
-            false => Flow::of_socket(received.connection?),
-        };
+        let connection = Flow::of_socket(received.connection?);
         let run = run.map(|replies| {
-            let errors = received.errors.map(Flow::of_socket);
-            let mut run = Run::of_service(errors, extras.terminal, replies);
+            let (terminal, errors) = match (extras.terminal, received.second.map(Flow::of_socket)) {
+                (true, Some(sizes)) => (Terminal::OfService(sizes), None),
+                (_, errors) => (Terminal::None, errors),
+            };
+            let mut run = Run::of_service(errors, terminal, replies);
             if !extras.tells_end {
                 run.ends_with_connection(extras.ends_at);
             }

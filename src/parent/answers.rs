@@ -68,7 +68,7 @@ impl Parent {
                 let greeting = if file.is_none() { Data::truncate(text) } else { Data::default() };
                 let file = file.as_ref().and_then(|f| f.as_ref().ok());
                 let own = net_ends.connection.as_ref().map(AsFd::as_fd);
-                let others = [net_ends.errors.as_ref(), file];
+                let others = [net_ends.second.as_ref(), file];
                 let others = others.into_iter().flatten().map(AsFd::as_fd);
                 let all: Vec<BorrowedFd> = own.into_iter().chain(others).collect();
                 (greeting, all, net_ends.extras(o.returned.tells_end))

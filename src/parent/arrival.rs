@@ -173,8 +173,9 @@ pub struct Given {
 pub struct NetEnds {
     /// None: the service has the client's own socket.
     pub connection: Option<Shared>,
-    pub errors: Option<OwnedFd>,
-    /// The connection is a terminal.
+    /// Of its standard error; or, where it has a terminal, of the channel for that one's sizes.
+    pub second: Option<OwnedFd>,
+    /// It has a terminal, whose process has the other end of the connection.
     pub terminal: bool,
     /// How many bytes of fived's own come first on the connection.
     pub greeting: u32,
@@ -186,7 +187,7 @@ impl NetEnds {
     /// What net is told of them. `tells_end`: it will be told how the service ends, too.
     pub fn extras(&self, tells_end: bool) -> Extras {
         let NetEnds { terminal, greeting, server, .. } = *self;
-        let errors = self.errors.is_some();
+        let errors = self.second.is_some() && !terminal;
         Extras { tells_end, errors, terminal, server, greeting, ends_at: None }
     }
 }

@@ -19,6 +19,8 @@ pub enum Role {
     Account,
     /// Asks the rules of hosts_access(5).
     HostsAccess,
+    /// Serves a service's terminal.
+    Terminal,
     /// A login child, by the number of its try.
     Login(u64),
 }

@@ -32,6 +32,7 @@ use super::tokens::{NetToken, SessionToken};
 use crate::log;
 use crate::policy::{HostId, ServiceId};
 use crate::sys::bounded_calls::BoundedCalls;
+use crate::sys::foreign;
 use crate::sys::gauges::{Now, OtherCopy};
 use crate::sys::shared::{Shared, Whose};
 use crate::sys::socket;
@@ -67,6 +68,8 @@ pub struct Nets {
     /// Why fived gives up, if it does: no net process can run here.
     gave_up: Option<String>,
     failed: Vec<(NetToken, Broken)>,
+    /// None begins now, because files that earlier ones have sent are not closed.
+    waits_for_files: bool,
     /// Those that hung, and were killed.
     pub(super) hung: Vec<NetToken>,
     /// What those that have ended had counted since they began.
@@ -99,9 +102,26 @@ impl Nets {
         self.gave_up.take()
     }
 
+    /// Starts a net process that could not be started before.
+    pub fn start_again(&mut self, cx: &mut Context) {
+        if self.waits_for_files && foreign::is_full_of_files() {
+            return cx.after(PAUSE, Timer::NetAgain);
+        }
+        self.waits_for_files = false;
+        self.start(cx);
+    }
+
     /// Starts a net process for the current table.
     pub fn start(&mut self, cx: &mut Context) {
         if cx.is_ending() {
+            return;
+        }
+        if foreign::is_full_of_files() {
+            // It could send as many more, and each takes a process.
+            if !std::mem::replace(&mut self.waits_for_files, true) {
+                log::warn("net: files that earlier ones sent cannot be closed: no new one begins");
+                cx.after(PAUSE, Timer::NetAgain);
+            }
             return;
         }
         self.starts.add(cx.now);

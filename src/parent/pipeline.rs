@@ -296,13 +296,11 @@ impl Parent {
         };
         let scarce = StartError::no_descriptor;
         if let Some(size) = plan.terminal() {
-            let (net_end, terminal) =
-                self.cx.descriptors.terminal(plan.uid, size).map_err(scarce)?;
-            // Its close hangs up the service's end, and waits for who writes there.
-            let net_end = Shared::from(net_end).of(whose);
-            let net_ends =
-                NetEnds { connection: Some(net_end), terminal: true, ..NetEnds::default() };
-            let connection = Shared::from(terminal).of(whose);
+            let running = &mut self.services.running;
+            let made = running.terminals.start(&mut self.cx, plan.uid, stream, size)?;
+            let (connection, second) = (Some(made.connection.into()), Some(made.sizes));
+            let net_ends = NetEnds { connection, second, terminal: true, ..NetEnds::default() };
+            let connection = Shared::from(made.service_end).of(whose);
             let passed = Passed { connection, errors: None };
             return Ok(Given { passed, net_ends });
         }
@@ -321,8 +319,8 @@ impl Parent {
         }
         let (net_errors, service_errors) = errors.unzip();
         let (connection, server) = (Some(net_end.into()), plan.hands_over());
-        let errors = net_errors;
-        let net_ends = NetEnds { connection, errors, server, ..NetEnds::default() };
+        let second = net_errors;
+        let net_ends = NetEnds { connection, second, server, ..NetEnds::default() };
         let errors = service_errors.map(|errors| Shared::from(errors).of(whose));
         Ok(Given { passed: Passed { connection: service_end.of(whose), errors }, net_ends })
     }

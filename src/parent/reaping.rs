@@ -92,6 +92,7 @@ impl Parent {
                     self.lingering.close(&socket, uid, cx.now);
                 }
             }
+            Some(Role::Terminal) => self.services.running.terminals.ended(pid, exit),
             Some(Role::Net(token)) => self.net_ended(token, exit),
             Some(Role::Login(number)) => {
                 let look_up = self.logins.ended(cx, &mut self.sessions, number, exit);

@@ -11,6 +11,7 @@
 //! | `starting` | those that start |
 //! | `started` | what comes of a start |
 //! | `running` | those that run |
+//! | `terminals` | the processes of their terminals |
 //! | `counts` | bytes of their relays, and lines that wait for them |
 //! | `turns` | how many may be starting, and who waits for them |
 //! | `deferred` | those that wait for their turn |
@@ -25,6 +26,7 @@ pub mod lingering;
 pub mod running;
 mod started;
 mod starting;
+mod terminals;
 pub mod turns;
 mod undelivered;
 

@@ -41,7 +41,7 @@ impl Parent {
                 Timer::NetLate { net } => self.nets.late(net),
                 Timer::NameLate { address, since } => self.names.late(cx, address, since),
                 Timer::NamesAgain => self.names.resume(cx),
-                Timer::NetAgain => self.nets.start(cx),
+                Timer::NetAgain => self.nets.start_again(cx),
                 Timer::SignersAgain => self.signers.again(cx),
                 Timer::SignersCheck => self.signers.look(cx),
                 Timer::Undelivered => self.services.look_undelivered(cx),

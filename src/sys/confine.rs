@@ -3,13 +3,14 @@
 //! [`net`] is for the process that strangers talk to: its own user, an empty root directory, no
 //! capabilities, no new privileges, no core dump, no debugger, and a system call filter that leaves
 //! it sockets, threads and memory. [`keys`] is for the process that has the private keys; its
-//! filter allows less. [`login`] is for a process that reads a user's own files, [`helper`] for one
-//! that looks something up. If a step fails, the process must end. Call these functions before the
-//! first thread is made.
+//! filter allows less, as that of [`terminal`] does, for the process of a terminal. [`login`] is
+//! for a process that reads a user's own files, [`helper`] for one that looks something up. If a
+//! step fails, the process must end. Call these functions before the first thread is made.
 
 mod filter;
 mod login;
 mod signer;
+mod terminal;
 
 use super::identity::{self, Identity};
 use super::{check, clock, prctl};
@@ -96,6 +97,20 @@ pub fn keys() -> Result<Confined, ConfineError> {
     let filtered = signer::apply().map_err(at("system call filter"))?;
     confined(rooted, filtered)?;
     Ok(Confined { apart: apart && rooted, unconnected, filtered })
+}
+
+/// Confines the process of a service's terminal, which becomes this user (uid, gid; no
+/// supplementary groups). None: it keeps its user, which is an ordinary one.
+pub fn terminal(user: Option<(u32, u32)>) -> Result<(), ConfineError> {
+    let mut rooted = true;
+    if let Some((uid, gid)) = user {
+        rooted = has_empty_root()?;
+        drop_bounding_set()?;
+        become_user(uid, gid)?;
+    }
+    drop_capabilities()?;
+    close_up()?;
+    confined(rooted, terminal::apply().map_err(at("system call filter"))?)
 }
 
 /// Moves this process into an empty network namespace of its own. False: it may not make one, or

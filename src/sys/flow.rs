@@ -6,7 +6,7 @@
 //! with flags of its own.
 
 use super::poll::{self, Poll};
-use super::{check, count, process, pty, socket};
+use super::{check, count, process, socket};
 use nix::sys::statfs::{
     BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, F2FS_SUPER_MAGIC, FsType, OVERLAYFS_SUPER_MAGIC,
     TMPFS_MAGIC, XFS_SUPER_MAGIC, fstatfs,
@@ -169,16 +169,6 @@ impl Flow {
     /// The descriptor itself.
     pub fn into_fd(self) -> OwnedFd {
         self.fd
-    }
-
-    /// Gives a terminal another size.
-    pub fn resize(&self, rows: u16, columns: u16) -> io::Result<()> {
-        pty::resize(self.fd.as_fd(), rows, columns)
-    }
-
-    /// What a terminal hands to its reader.
-    pub fn mode(&self) -> io::Result<pty::Mode> {
-        pty::mode(self.fd.as_fd())
     }
 
     pub fn is_socket(&self) -> bool {

@@ -1,13 +1,13 @@
 //! Closes descriptors that other processes have, or have had. That may take as long as they like,
-//! and no signal ends it: who watches a file by epoll(7) keeps its last close waiting by a wait
-//! for events with memory that somebody else provides (userfaultfd(2), FUSE), and who writes to a
-//! terminal so the close of its other end; whoever serves a file of FUSE is told of each close and
-//! need not answer; and what lies in the queue of a Unix socket is closed with its last descriptor,
-//! thousands of sockets perhaps, whose close takes some milliseconds each (packet(7)). So processes
-//! beside this one close them (`side_process`), and nobody waits for them: some for each user whose
-//! services had them, so that a user keeps only that user's own from being closed, and some for
-//! each channel that they came through. Whoever asks for more of that user's, or reads that
-//! channel, asks first whether it [is held up](is_held_up).
+//! and no signal ends it: who watches a file by epoll(7) keeps its last close waiting by a wait for
+//! events with memory that somebody else provides (userfaultfd(2), FUSE); whoever serves a file of
+//! FUSE is told of each close and need not answer; and what lies in the queue of a Unix socket is
+//! closed with its last descriptor, thousands of sockets perhaps, whose close takes some
+//! milliseconds each (packet(7)). So processes beside this one close them (`side_process`), and
+//! nobody waits for them: some for each user whose services had them, so that a user keeps only
+//! that user's own from being closed, and some for each channel that they came through. Whoever
+//! asks for more of that user's, or reads that channel, asks first whether it
+//! [is held up](is_held_up).
 
 use super::interrupt::Interrupt;
 use super::message::{self, FDS_MAX, Failed};
@@ -41,6 +41,11 @@ const UNUSED: Duration = Duration::from_secs(2);
 /// eighth of the descriptors that this process may have, too, where that is less.
 const LEFT_MAX: usize = 256;
 const LEFT_OF_ANYBODY_MAX: usize = 4096;
+
+/// So many files that are no sockets may be left to be closed, each of which takes a process of its
+/// own. Nobody but a net process that somebody else controls sends one: then
+/// [no other begins](is_full_of_files).
+const FILES_MAX: usize = 256;
 
 /// How long such a process waits until this one has closed its copy, on a computer that is busy,
 /// and how often it looks. It is a microsecond mostly, for which others may run.
@@ -77,6 +82,8 @@ struct Closing {
 static ALL: LazyLock<Mutex<HashMap<Whose, Closing>>> = LazyLock::new(Mutex::default);
 /// Does something wait that no process has got yet?
 static WAITS: AtomicBool = AtomicBool::new(false);
+/// Files that are no sockets and are not closed yet.
+static FILES: AtomicUsize = AtomicUsize::new(0);
 
 fn all() -> MutexGuard<'static, HashMap<Whose, Closing>> {
     ALL.lock().unwrap_or_else(PoisonError::into_inner)
@@ -93,6 +100,11 @@ pub fn close_elsewhere() {
 /// Does the process that closes what is theirs wait for somebody, or have too much to close?
 pub fn is_held_up(whose: Whose) -> bool {
     all().get_mut(&whose).is_some_and(|of| of.is_held_up(whose))
+}
+
+/// Are so many files of net processes not closed yet that no such process may begin?
+pub fn is_full_of_files() -> bool {
+    FILES.load(Ordering::Acquire) >= FILES_MAX
 }
 
 /// Does something wait until it is handed over? Then [`settle`] is to be called in a moment.
@@ -142,14 +154,15 @@ fn close(whose: Whose, fd: OwnedFd) {
         of.used = Some(Instant::now());
         WAITS.store(true, Ordering::Relaxed);
     } else {
-        close_alone(fd);
+        FILES.fetch_add(1, Ordering::AcqRel);
+        close_alone(fd, || _ = FILES.fetch_sub(1, Ordering::AcqRel));
     }
 }
 
 /// In a process for this one alone, which needs no message.
-fn close_alone(fd: OwnedFd) {
+fn close_alone(fd: OwnedFd, closed: impl FnOnce() + Send + 'static) {
     // An error: there can be no thread, and it stays open.
-    if let Err(e) = side_process::close(NAME, fd) {
+    if let Err(e) = side_process::close(NAME, fd, closed) {
         ::log::debug!("{NAME}: {e}");
     }
 }
@@ -191,7 +204,7 @@ impl Closing {
                 Err(Failed::Full) => return Err(some),
                 // Too many may be under way (ETOOMANYREFS, unix(7)).
                 Err(Failed::Scarce | Failed::Broken) => {
-                    some.into_iter().for_each(close_alone);
+                    some.into_iter().for_each(|fd| close_alone(fd, || ()));
                     return Ok(());
                 }
             }

@@ -60,12 +60,20 @@ where
 /// table: a file is told of each close of it (as of FUSE), and not only of the last one, so no copy
 /// helps. (If this process ends meanwhile, a second process closes what else is in the table.)
 /// Returns when it has left the table, as it does before the file is told: a child that is made
-/// before would have a copy to close. Err: there can be no thread, and it stays open.
-pub fn close(name: &'static str, fd: OwnedFd) -> io::Result<()> {
+/// before would have a copy to close. `closed` is called when the file has been told. Err: there
+/// can be no thread, and it stays open.
+pub fn close(
+    name: &'static str,
+    fd: OwnedFd,
+    closed: impl FnOnce() + Send + 'static,
+) -> io::Result<()> {
     let (raw, until) = (fd.into_raw_fd(), Instant::now() + LEAVES_WITHIN);
     let heir = Heir::of_all().inspect_err(|e| log::debug!("a process beside {name}: {e}")).ok();
-    // SAFETY: it is nobody else's: its owner has given it up.
-    begin(name, (None, heir), move |_| drop(unsafe { OwnedFd::from_raw_fd(raw) }))?;
+    begin(name, (None, heir), move |_| {
+        // SAFETY: it is nobody else's: its owner has given it up.
+        drop(unsafe { OwnedFd::from_raw_fd(raw) });
+        closed();
+    })?;
     // SAFETY: no memory is handed over.
     while unsafe { libc::fcntl(raw, libc::F_GETFD) } >= 0 && Instant::now() < until {
         std::thread::sleep(PAUSE);

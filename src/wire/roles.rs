@@ -18,6 +18,8 @@ pub const NET: &str = "fived-net";
 pub const KEYS: &str = "fived-keys";
 /// `argv[0]` of a login child.
 pub const LOGIN: &str = "fived-login";
+/// `argv[0]` of the process of a service's terminal.
+pub const TERMINAL: &str = "fived-terminal";
 /// `argv[0]` of an internal service. `argv[1]` is its name, or one of the next six; `argv[2]`, if
 /// there is one, how many datagrams of one sender it answers at most.
 pub const SERVICE: &str = "fived-service";
@@ -43,6 +45,10 @@ pub const CHANNEL: i32 = 3;
 pub const CONFIGURATION: i32 = 4;
 /// Login: the descriptor of its channel to the parent.
 pub const REPORTS: i32 = 4;
+/// The process of a terminal: the end of the terminal that is not the service's.
+pub const TERMINAL_END: i32 = 3;
+/// The same: where the terminal's sizes come from ([`super::run::Size::bytes`]).
+pub const SIZES: i32 = 4;
 /// The internal services `status` and `metrics`: the channel on which a sealed file with the text
 /// comes when that is complete.
 pub const STATUS: i32 = 3;

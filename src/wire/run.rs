@@ -16,6 +16,10 @@
 //! Data of the service and what is told about it are never mixed: whoever sends a record decides
 //! its kind, and nothing within the data of a record means anything.
 
+mod size;
+
+pub use size::Size;
+
 /// Bytes of a record's head.
 pub const HEAD: usize = 4;
 /// The most bytes of data in a record.
@@ -58,13 +62,6 @@ pub enum Status {
     Exited(u8),
     /// A signal of this number ended it.
     Killed(u8),
-}
-
-/// The size of a terminal, in characters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Size {
-    pub rows: u16,
-    pub columns: u16,
 }
 
 /// A terminal that a client asks for.
@@ -223,8 +220,7 @@ pub fn terminal() -> Vec<u8> {
 
 /// The record with a new size of the client's terminal.
 pub fn size(size: Size) -> Vec<u8> {
-    let (rows, columns) = (size.rows.to_be_bytes(), size.columns.to_be_bytes());
-    [&head_of(SIZE, 4)[..], &rows, &columns].concat()
+    [head_of(SIZE, 4), size.bytes()].concat()
 }
 
 /// The record of the service's end.
@@ -379,9 +375,7 @@ impl Decoder {
                 return None;
             }
             (Sender::Client, SIZE, 4) => {
-                let [r, s, c, d] = rest;
-                let (rows, columns) = (u16::from_be_bytes([r, s]), u16::from_be_bytes([c, d]));
-                return Some(Part::Size(Size { rows, columns }));
+                return Some(Part::Size(Size::from_bytes(rest)));
             }
             (Sender::Server, STATUS, 4) if before == Progress::Ended => {
                 if let Some(status) = Status::from_number(u32::from_be_bytes(rest)) {

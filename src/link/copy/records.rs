@@ -305,10 +305,7 @@ impl RecordCopy<'_> {
             record[..HEAD].copy_from_slice(&head);
         }
         match (read, what) {
-            (Ok(n @ 1..), _) => {
-                stream.tally.send(n);
-                stream.repeat_end();
-            }
+            (Ok(n @ 1..), _) => stream.tally.send(n),
             (Err(e), _) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
             (read, Data::Main) if stream.breaks.is_break(&read) => {
                 return self.break_link("the service broke its connection");

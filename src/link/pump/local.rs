@@ -200,7 +200,6 @@ impl<T> Pump<T> {
         match got {
             Ok(n @ 1..) => {
                 s.tally.send(n);
-                s.repeat_end();
                 self.turn = Some(id);
                 (n == most || ended) && self.mux.send_window(id) > head
             }

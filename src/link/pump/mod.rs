@@ -47,7 +47,7 @@ mod tests;
 
 pub use event::Event;
 pub(super) use records::Passed;
-pub use run::Run;
+pub use run::{Run, Terminal};
 pub use stream::{KEPT_MAX, LocalEnd, Stream};
 
 pub use super::queue::OUT_MAX;

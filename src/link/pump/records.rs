@@ -9,15 +9,11 @@ use super::stream::{LocalEnd, Stream, ToPeer};
 use super::{Event, OUT_MAX, Pump};
 use crate::link::Breaks;
 use crate::sys::flow::Flow;
-use crate::sys::pty::Mode;
 use crate::sys::socket;
 use crate::wire::run::{Data, Part};
 use crate::wire::yamux::StreamId;
 use std::io;
 use std::os::fd::AsFd;
-
-/// What a terminal's line discipline takes for the end of the input, where it reads lines.
-const END_OF_INPUT: &[u8] = b"\x04";
 
 /// What became of bytes that the peer sent.
 #[derive(Debug)]
@@ -59,8 +55,11 @@ impl<T> Stream<T> {
 
     /// The peer has finished: the output is closed. False: it may not finish here.
     pub(in crate::link) fn finish_records(&mut self) -> bool {
-        self.finish_output();
-        self.run.as_ref().is_none_or(|run| run.may_finish())
+        let may = self.run.as_ref().is_none_or(|run| run.may_finish());
+        if may {
+            self.finish_output();
+        }
+        may
     }
 
     /// All that the service has sent was passed on, and with that the stream ends. A server that
@@ -97,9 +96,6 @@ impl<T> Stream<T> {
                 Part::Banner(data) | Part::Data(Data::Main, data) => match self.write(data) {
                     Ok(n) => {
                         self.tally.receive(n);
-                        if let Some(last) = data[..n].last() {
-                            run.in_line = !b"\r\n".contains(last);
-                        }
                         // A pipe that has taken only a part may take more at once.
                         let full = n == 0 || self.output().is_some_and(Flow::is_socket);
                         (n, n < data.len() && full)
@@ -108,14 +104,11 @@ impl<T> Stream<T> {
                 },
                 Part::Data(Data::Errors, data) => write_errors(&mut run.errors, data),
                 Part::End => {
-                    self.end_output(run);
+                    self.finish_output();
                     (0, false)
                 }
                 Part::Size(size) => {
-                    if let Some(terminal) = self.output().filter(|_| run.terminal) {
-                        // This fails where it has hung up, which is noticed when it is read.
-                        let _ = terminal.resize(size.rows, size.columns);
-                    }
+                    run.pass_size(size);
                     (0, false)
                 }
                 Part::Terminal => return (at, Passed::Terminal),
@@ -134,40 +127,6 @@ impl<T> Stream<T> {
                 return (at, Passed::Blocked);
             }
         }
-    }
-
-    fn end_output(&mut self, run: &mut Run) {
-        match run.serves() && run.terminal {
-            // It is no socket, one direction of which could be closed.
-            true => self.write_end(run),
-            false => self.finish_output(),
-        }
-    }
-
-    /// Writes the end of the input to the service's terminal. If that takes nothing now, its reader
-    /// has more than enough to read.
-    fn write_end(&mut self, run: &mut Run) {
-        // It may have hung up, which is noticed when it is read.
-        let Some(Ok(mode)) = self.output().map(Flow::mode) else { return };
-        if mode == Mode::Lines && run.in_line {
-            // The first one ends only that line.
-            let _ = self.write(END_OF_INPUT);
-        }
-        let _ = self.write(END_OF_INPUT);
-        (run.in_line, run.end_written) = (false, Some(mode));
-    }
-
-    /// The service has written something. An end of the input that its terminal had before its mode
-    /// changed is no end any more: it is written again.
-    pub(in crate::link) fn repeat_end(&mut self) {
-        let Some(mut run) = self.run.take() else { return };
-        let mode = self.output().filter(|_| run.end_written.is_some()).map(Flow::mode);
-        if let Some(Ok(mode)) = mode
-            && run.end_written != Some(mode)
-        {
-            self.write_end(&mut run);
-        }
-        self.run = Some(run);
     }
 }
 

@@ -3,7 +3,6 @@
 
 use crate::sys::clock;
 use crate::sys::flow::Flow;
-use crate::sys::pty::Mode;
 use crate::wire::run::{self, Data, Decoder, HEAD, Sender, Size, Status};
 use std::time::Duration;
 
@@ -45,6 +44,16 @@ enum ServiceEnd {
     Sent(Status),
 }
 
+/// Is the local end a terminal?
+#[derive(Debug)]
+pub enum Terminal {
+    None,
+    /// The caller's, whose sizes are sent even after its input has ended.
+    OfCaller,
+    /// The service's, which has a process of its own: that is told each size here.
+    OfService(Flow),
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Run {
@@ -52,12 +61,7 @@ pub struct Run {
     pub(super) decoder: Decoder,
     /// Where the service's standard error comes from, or goes to. None: it has none, or it is over.
     pub(super) errors: Option<Flow>,
-    /// The local end is a terminal.
-    pub(super) terminal: bool,
-    /// What was written to the service's terminal last has no line end yet.
-    pub(super) in_line: bool,
-    /// The end of the input was written to it, which was in that mode.
-    pub(super) end_written: Option<Mode>,
+    terminal: Terminal,
     main: Main,
     service_end: ServiceEnd,
     /// The new size of the caller's terminal, which was not sent to the peer yet.
@@ -74,15 +78,15 @@ pub struct Run {
 
 impl Run {
     /// Of the end with the service; `errors`: its standard error, if that is not with its output.
-    /// `terminal`: the local end is a terminal. `replies`: its first line is its answer to the
-    /// client, and comes before the records.
-    pub fn of_service(errors: Option<Flow>, terminal: bool, replies: bool) -> Box<Run> {
+    /// `replies`: its first line is its answer to the client, and comes before the records.
+    pub fn of_service(errors: Option<Flow>, terminal: Terminal, replies: bool) -> Box<Run> {
         let reply = replies.then_some(0);
         Run::new(End::Service, Sender::Client, errors, terminal, reply)
     }
 
-    /// Of the caller's end. `terminal`: new sizes of it are sent even after its input has ended.
-    pub fn of_caller(errors: Option<Flow>, terminal: bool) -> Box<Run> {
+    /// Of the caller's end. `is_terminal`: new sizes of it are sent even after its input has ended.
+    pub fn of_caller(errors: Option<Flow>, is_terminal: bool) -> Box<Run> {
+        let terminal = if is_terminal { Terminal::OfCaller } else { Terminal::None };
         Run::new(End::Caller, Sender::Server, errors, terminal, None)
     }
 
@@ -90,20 +94,19 @@ impl Run {
         end: End,
         peer: Sender,
         errors: Option<Flow>,
-        terminal: bool,
+        terminal: Terminal,
         reply: Option<usize>,
     ) -> Box<Run> {
+        let announces = matches!(terminal, Terminal::OfService(_));
         let run = Run {
             end,
             decoder: Decoder::new(peer),
             errors,
             terminal,
-            in_line: false,
-            end_written: None,
             main: Main::Open,
             service_end: ServiceEnd::Unknown,
             size: None,
-            announces: terminal && end == End::Service,
+            announces,
             banner: 0,
             probes: false,
             reply,
@@ -197,7 +200,16 @@ impl Run {
 
     /// Does the service's terminal hang up as soon as the peer has left?
     pub(in crate::link) fn hangs_up(&self) -> bool {
-        self.serves() && self.terminal
+        matches!(self.terminal, Terminal::OfService(_))
+    }
+
+    /// The service's terminal gets this size. If its process has not read hundreds of them, it is
+    /// kept from that by the terminal's users, and this one is lost.
+    pub(super) fn pass_size(&self, size: Size) {
+        if let Terminal::OfService(sizes) = &self.terminal {
+            // An error: that process has ended, and so has the local end.
+            let _ = sizes.write(&size.bytes());
+        }
     }
 
     /// Sends the peer an empty record of output: its system answers with a reset if it has closed
@@ -264,7 +276,9 @@ impl Run {
     pub(in crate::link) fn has_sent_all(&self) -> bool {
         match self.end {
             End::Service => matches!(self.service_end, ServiceEnd::Sent(_)),
-            End::Caller => self.main == Main::EndSent && !self.terminal,
+            End::Caller => {
+                self.main == Main::EndSent && !matches!(self.terminal, Terminal::OfCaller)
+            }
         }
     }
 

@@ -102,11 +102,6 @@ impl<T> Counts<T> {
         too_many
     }
 
-    /// Has its relay ended before its service was known to run?
-    pub fn is_early(&self, stream: StreamTag) -> bool {
-        matches!(self.0.get(&stream), Some(State::Early(_)))
-    }
-
     /// A session is over: there will be no more counts for its services. The lines that wait.
     pub fn forget(&mut self, session: SessionToken) -> Vec<T> {
         let over: Vec<StreamTag> = self.0.range(of_session(session)).map(|(s, _)| *s).collect();
@@ -119,7 +114,7 @@ impl<T> Counts<T> {
 }
 
 /// All streams of a session.
-pub fn of_session(session: SessionToken) -> std::ops::RangeInclusive<StreamTag> {
+fn of_session(session: SessionToken) -> std::ops::RangeInclusive<StreamTag> {
     StreamTag { session, tag: 0 }..=StreamTag { session, tag: u32::MAX }
 }
 

@@ -1,6 +1,7 @@
 //! The services that run: one entry each, from its start to its `EXIT` line.
 
-use super::counts::{Counts, CountsOf, Traffic, of_session};
+use super::counts::{Counts, CountsOf, Traffic};
+use super::terminals::Terminals;
 use crate::parent::arrival::{Record, Requester, StreamTag};
 use crate::parent::config::Config;
 use crate::parent::lines;
@@ -12,7 +13,7 @@ use crate::sys::shared::Shared;
 use crate::sys::signal::Signal;
 use crate::sys::socket;
 use crate::sys::spawn::Child;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -112,9 +113,7 @@ pub struct Runs {
     /// after that its number may be given to another group.
     early_kills: usize,
     pub counts: Counts<Ended>,
-    /// Net's ends of services' terminals, until their relays have ended: net's close is not the
-    /// last one, which hangs up the service's end and waits for whoever writes there (`foreign`).
-    terminals: BTreeMap<StreamTag, Shared>,
+    pub terminals: Terminals,
 }
 
 impl Runs {
@@ -124,19 +123,6 @@ impl Runs {
             running.traffic = self.counts.runs(stream, pid);
         }
         self.all.insert(pid, running);
-    }
-
-    /// A service of this table has a terminal, of which this is net's end. A session has no more of
-    /// them than it may have streams.
-    pub fn keep_terminal(&mut self, stream: StreamTag, table: &Table, terminal: Option<Shared>) {
-        let Some(terminal) = terminal.filter(|_| !self.counts.is_early(stream)) else { return };
-        let of_session = self.terminals.range(of_session(stream.session));
-        if of_session.clone().count() >= table.settings.dialogues() as usize
-            && let Some(oldest) = of_session.map(|(of, _)| *of).next()
-        {
-            self.terminals.remove(&oldest);
-        }
-        self.terminals.insert(stream, terminal);
     }
 
     /// Does no service run, and no process of one that was sent SIGTERM?
@@ -163,7 +149,6 @@ impl Runs {
 
     /// Lets go of what it has of services' connections.
     pub fn let_go(&mut self) {
-        self.terminals.clear();
         for r in self.all.values_mut() {
             (r.lingering_close, r.output) = (None, Output::Safe);
         }
@@ -284,7 +269,7 @@ impl Runs {
 
     /// A relay has ended: its counts of bytes.
     pub fn tally(&mut self, stream: StreamTag, traffic: Traffic) {
-        self.terminals.remove(&stream);
+        self.terminals.relay_over(stream);
         match self.counts.come(stream) {
             Some(CountsOf::Runs(pid)) => {
                 self.all.get_mut(&pid).into_iter().for_each(|r| r.traffic = Some(traffic));
@@ -299,7 +284,7 @@ impl Runs {
 
     /// A session is over: there will be no more counts for its services.
     pub fn forget(&mut self, session: SessionToken) {
-        self.terminals.retain(|stream, _| stream.session != session);
+        self.terminals.session_over(session);
         self.counts.forget(session).iter().for_each(log_exit);
     }
 }

@@ -3,8 +3,7 @@
 use super::Services;
 use super::running::{Ending, Running};
 use super::starting::{Copies, Starting, not_started};
-use super::undelivered;
-use crate::parent::arrival::{NetEnds, Record, Requester, Returned, StartOutcome, StreamTag};
+use crate::parent::arrival::{NetEnds, Record, Requester, Returned, StartOutcome};
 use crate::parent::children::Role;
 use crate::parent::config::Config;
 use crate::parent::context::{Context, Timer};
@@ -48,7 +47,7 @@ impl Services {
                     Started { config, id: service, ticket, record, net_ends, text, copies };
                 match plan.hands_over() {
                     true => self.handed_over(cx, started),
-                    false => self.runs(cx, started, child, plan.uid),
+                    false => self.runs(cx, started, child),
                 }
             }
             Err(error) => {
@@ -92,7 +91,6 @@ impl Services {
         cx: &mut Context,
         Started { config, id, ticket, record, net_ends, text, copies }: Started,
         child: Child,
-        uid: u32,
     ) {
         let (pid, started) = (child.pid, record.at);
         // The loop's own time may be that of the turn in which the start began.
@@ -117,7 +115,6 @@ impl Services {
             Requester::Session(s) => Some(s),
             Requester::Net(_) | Requester::Port(_) | Requester::Wait(_) => None,
         };
-        self.keep_terminal(cx, stream, &net_ends, (&config, uid));
         cx.children.add(pid, Role::Service);
         self.outdated |=
             matches!(record.requester, Requester::Wait(_)) && !Rc::ptr_eq(&config, &cx.config);
@@ -153,18 +150,5 @@ impl Services {
         let requester = record.requester;
         let returned = Returned { client: None, net_ends, tells_end };
         self.outcomes.push(StartOutcome { requester, service, result: Ok(()), text, returned });
-    }
-
-    /// A copy of net's end of a terminal is kept.
-    fn keep_terminal(
-        &mut self,
-        cx: &Context,
-        stream: Option<StreamTag>,
-        ends: &NetEnds,
-        (config, uid): (&Config, u32),
-    ) {
-        if let (Some(stream), true, Some(end)) = (stream, ends.terminal, &ends.connection) {
-            self.running.keep_terminal(stream, &config.table, undelivered::copy(cx, end, uid));
-        }
     }
 }

@@ -56,7 +56,7 @@ pub fn status(exit: Exit) -> Status {
     }
 }
 
-/// A copy of the socket, or of the terminal, of a service of this user.
+/// A copy of the socket of a service of this user.
 pub fn copy(cx: &Context, connection: &Shared, uid: u32) -> Option<Shared> {
     let copy = cx.descriptors.copy(connection.as_fd(), Whose::User(uid));
     copy.inspect_err(|e| ::log::debug!("a copy of a service's socket: {e}")).ok()

@@ -229,7 +229,8 @@ pub const ANSWER: [Row<()>; 22] = [
     row(kind::LOGIN, 0, ALWAYS),
     row(kind::RESULT, 0, ALWAYS),
     // With net's end of the connection that the parent has made; that of a service's standard
-    // error; and a file with the bytes that the client gets first, where they do not fit.
+    // error, or of the channel to its terminal's process; and a file with the bytes that the client
+    // gets first, where they do not fit.
     Row { kind: kind::STARTED, descriptors: 0..=3, phases: ALWAYS },
     row(kind::NOT_STARTED, 0, ALWAYS),
     row(kind::GO_AWAY, 0, ALWAYS),

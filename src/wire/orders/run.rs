@@ -21,7 +21,8 @@ pub struct Extras {
     pub tells_end: bool,
     /// The second descriptor is net's end of its standard error.
     pub errors: bool,
-    /// Its connection is a terminal.
+    /// It has a terminal, whose process has the other end of its connection. The second descriptor
+    /// is a channel that tells that process the terminal's sizes ([`Size::bytes`]).
     pub terminal: bool,
     /// Its server was running already: if that breaks its connection, so does the client's.
     pub server: bool,
