@@ -4,6 +4,8 @@
  *
  *   MODE help   accept, read a line, write the answer, close
  *        vfork  accept, read a line, write "+Go", vfork + execve PROGRAM on the socket
+ *        apart  the same in two processes: one accepts and reads the line, and hands the socket to the
+ *               other (SCM_RIGHTS), which writes "+Go" and does vfork + execve
  *        src N  accept, write N zero bytes from a forked child, close (behind a TLS terminator)
  *        hold   accept and hold (likewise)
  *        line   accept, write a line, close (what a redirect leads to)
@@ -25,13 +27,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum mode { HELP, VFORK, SRC, HOLD, LINE, SPLICE, DGRAM, WAIT };
+enum mode { HELP, VFORK, SRC, HOLD, LINE, SPLICE, DGRAM, WAIT, APART };
 static enum mode mode;
 static char **prog;
 static unsigned long long srcbytes;
@@ -61,6 +64,55 @@ static void start(int fd)
     if (p < 0)
         die("vfork");
     close(fd);
+}
+
+/* Which descriptor hands sockets to the process that starts programs. */
+static int starter;
+
+static void hand_over(int fd)
+{
+    char control[CMSG_SPACE(sizeof fd)] = { 0 }, order[512] = { 0 };
+    struct iovec bytes = { order, sizeof order };
+    struct msghdr m = { .msg_iov = &bytes, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control };
+    struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+    c->cmsg_level = SOL_SOCKET;
+    c->cmsg_type = SCM_RIGHTS;
+    c->cmsg_len = CMSG_LEN(sizeof fd);
+    memcpy(CMSG_DATA(c), &fd, sizeof fd);
+    if (sendmsg(starter, &m, MSG_NOSIGNAL) < 0)
+        die("sendmsg");
+    close(fd);
+}
+
+/* Forks the process that accepts, which returns; this one starts programs until that has ended. */
+static void apart(void)
+{
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
+        die("socketpair");
+    pid_t p = fork();
+    if (p < 0)
+        die("fork");
+    if (p == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        close(pair[1]);
+        starter = pair[0];
+        return;
+    }
+    close(pair[0]);
+    for (;;) {
+        char control[CMSG_SPACE(sizeof(int))], order[512];
+        struct iovec bytes = { order, sizeof order };
+        struct msghdr m = { .msg_iov = &bytes, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control };
+        ssize_t n = recvmsg(pair[1], &m, MSG_CMSG_CLOEXEC);
+        struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&m) : 0;
+        if (!c)
+            exit(n < 0);
+        int fd;
+        memcpy(&fd, CMSG_DATA(c), sizeof fd);
+        send(fd, go, sizeof go - 1, MSG_NOSIGNAL);
+        start(fd);
+    }
 }
 
 static void datagrams(int fd)
@@ -155,6 +207,8 @@ static int serve(int fd)
         return 0;
     if (n < 2 || b[n - 1] != '\n')
         close(fd);
+    else if (mode == APART)
+        hand_over(fd);
     else if (mode == HELP) {
         send(fd, helptext, sizeof helptext - 1, MSG_NOSIGNAL);
         close(fd);
@@ -204,10 +258,10 @@ static void loop(int lfd)
 
 int main(int argc, char **argv)
 {
-    static const char *names[] = { "help", "vfork", "src", "hold", "line", "splice", "dgram", "wait" };
+    static const char *names[] = { "help", "vfork", "src", "hold", "line", "splice", "dgram", "wait", "apart" };
     const char *addr = "127.0.0.1";
     int port = 1, i = 2, m = -1;
-    for (int k = 0; argc > 1 && k < 8; k++)
+    for (int k = 0; argc > 1 && k < 9; k++)
         if (!strcmp(argv[1], names[k]))
             m = k;
     if (m < 0)
@@ -251,5 +305,7 @@ int main(int argc, char **argv)
         datagrams(lfd);
     if (listen(lfd, 4096))
         die("listen");
+    if (mode == APART)
+        apart();
     loop(lfd);
 }

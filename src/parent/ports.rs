@@ -50,6 +50,8 @@ pub struct Ports {
     pub listeners: PortListeners,
     /// When those that could not be bound are tried again.
     pub again_at: Option<Duration>,
+    /// The pause before that.
+    again_after: Duration,
     naming: BTreeMap<u64, Arrival>,
     next: u64,
 }

@@ -2,7 +2,7 @@
 
 use super::context::{Phase, Timer};
 use super::run::Parent;
-use crate::sys::notify;
+use crate::sys::{foreign, notify};
 
 impl Parent {
     /// Does what the timers order that have expired.
@@ -53,7 +53,8 @@ impl Parent {
                 Timer::Watchdog => {
                     let spares = self.pairs.has_spares()
                         || cx.spawner.has_spare()
-                        || self.lingering.has_processes();
+                        || self.lingering.has_processes()
+                        || foreign::has_idle();
                     self.watchdog.check(cx, &mut self.nets, &self.listeners, spares)
                 }
                 Timer::SignOfLife => self.give_sign_of_life(),

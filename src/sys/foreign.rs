@@ -117,6 +117,11 @@ pub fn is_closing() -> bool {
     all().values().any(|of| of.left() > 0)
 }
 
+/// Is a process there that has nothing to close? Then [`tidy`] is to be called some time.
+pub fn has_idle() -> bool {
+    all().values().any(|of| of.left() == 0 && !of.closers.is_empty())
+}
+
 /// Hands over what waits for that, several at a time: whoever closes is woken once for them.
 pub fn settle() {
     if WAITS.swap(false, Ordering::Relaxed) {

@@ -10,7 +10,8 @@ use crate::sys::foreign;
 use std::time::Duration;
 
 const AGAIN: Duration = Duration::from_secs(600);
-/// The pause while sockets are being closed beside this process that may have had the port.
+/// The first pause while sockets are being closed beside this process that may have had the port.
+/// Each further one is twice as long: whoever keeps such a socket open may do so for ever.
 const AGAIN_SOON: Duration = Duration::from_millis(100);
 
 /// What the administrator is told of those that are missing.
@@ -20,6 +21,15 @@ pub fn warnings(missing: Vec<String>) -> Vec<String> {
     missing.into_iter().map(again).collect()
 }
 
+/// The pause after one of this length.
+fn pause(before: Duration, closes: bool) -> Duration {
+    match closes {
+        true if before < AGAIN => (2 * before).clamp(AGAIN_SOON, AGAIN),
+        true => AGAIN_SOON,
+        false => AGAIN,
+    }
+}
+
 impl Ports {
     /// Sets the time when those that are missing are tried again; without any, none.
     pub fn again_later(&mut self, cx: &mut Context, any: bool) {
@@ -27,7 +37,8 @@ impl Ports {
             cx.cancel(when, Timer::BindAgain);
         }
         if any {
-            let when = cx.now + if foreign::is_closing() { AGAIN_SOON } else { AGAIN };
+            self.again_after = pause(self.again_after, foreign::is_closing());
+            let when = cx.now + self.again_after;
             cx.at(when, Timer::BindAgain);
             self.again_at = Some(when);
         }
@@ -63,5 +74,23 @@ impl Parent {
         // Those that are missing have had their line before.
         warnings(unbound.wrong).iter().for_each(|line| log::warn(line));
         self.ports.again_later(&mut self.cx, any);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_keeps_a_socket_open_for_ever_has_fived_try_ever_more_rarely() {
+        let mut tried = Duration::ZERO;
+        let mut after = AGAIN;
+        for _ in 0..13 {
+            after = pause(after, true);
+            tried += after;
+        }
+        assert_eq!(pause(AGAIN, true), AGAIN_SOON);
+        assert!(after == AGAIN_SOON * 4096 && tried > AGAIN);
+        assert_eq!((pause(after, true), pause(after, false)), (AGAIN, AGAIN));
     }
 }
