@@ -475,6 +475,8 @@ fn signals_and_sizes_reach_a_terminal() {
     let d = Daemon::with(
         "sh stream tcp nowait @USER@ /bin/sh sh
  pty = yes
+cat stream tcp nowait @USER@ /bin/cat cat
+ pty = yes
 sizes stream tcp nowait @USER@ /bin/sh sh -c 'trap \"stty size\" WINCH; echo on; while :; do sleep 0.1; done'
  pty = yes
 ",
@@ -497,6 +499,17 @@ sizes stream tcp nowait @USER@ /bin/sh sh -c 'trap \"stty size\" WINCH; echo on;
     drop(c);
     until("the shell has ended", || d.services().is_empty());
     d.wait_log("EXIT service=sh pid=");
+    // It does not take that for the end of its input.
+    for n in 1..=20 {
+        let mut c = d.connect();
+        c.send("RUN\r\ncat pty xterm 24 80\r\n").expect(GO);
+        c.send(input(b"on\n"));
+        shown(&mut c.0, "on\r\non\r\n");
+        drop(c);
+        d.wait_logs("EXIT service=cat", n);
+    }
+    let hung_up = |l: &&str| l.starts_with("EXIT service=cat") && l.contains(" signal=1 ");
+    assert_eq!(d.log().lines().filter(hung_up).count(), 20, "{}", d.log());
 }
 
 /// The end of the input is Control-D, and not the end of the terminal; that its client is gone is.

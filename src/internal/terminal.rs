@@ -96,6 +96,10 @@ impl TerminalCopy {
             if sizes.readable {
                 self.resize();
             }
+            if connection.hung {
+                self.pass_last_input();
+                return Ok(());
+            }
             if connection.readable {
                 self.receive_input();
             }
@@ -107,14 +111,6 @@ impl TerminalCopy {
             }
             if connection.writable || terminal.readable {
                 self.pass_output()?;
-            }
-            if connection.hung {
-                // What was sent before is passed on as far as the terminal takes it.
-                while self.input.0 == Direction::Open && self.input.1.is_empty() {
-                    self.receive_input();
-                    self.pass_input();
-                }
-                return Ok(());
             }
         }
         Ok(())
@@ -183,6 +179,17 @@ impl TerminalCopy {
         if *direction == Direction::Ended {
             *direction = Direction::Over;
             self.write_end();
+        }
+    }
+
+    /// The client has left: what it has sent before is written as far as the terminal takes it. That
+    /// is no end of the input: the terminal hangs up.
+    fn pass_last_input(&mut self) {
+        while self.input.1.is_written_to(&self.terminal).is_ok()
+            && self.input.1.is_empty()
+            && self.input.0 == Direction::Open
+        {
+            self.receive_input();
         }
     }
 
