@@ -10,6 +10,8 @@ mod support;
 use captured::*;
 use fived::wire::orders::{Ask, ClientAddresses, Data, FromNet, Message, Method, OfferAsk};
 use fived::wire::run::Way;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::process::Command;
 use support::*;
 
@@ -175,6 +177,54 @@ channel.send(order)
 print('said', flush=True)
 sys.stdin.read()
 ";
+
+/// Arguments: a net process's pid, and a port. Each of its listeners gets SO_LINGER, and the one at
+/// that port is shut down; before that it prints whether one had SO_LINGER.
+const SPOILS_LISTENERS: &str = r"
+import ctypes, os, socket, struct, sys
+libc, pid, port = ctypes.CDLL(None), int(sys.argv[1]), int(sys.argv[2])
+pidfd = os.pidfd_open(pid)
+for n in os.listdir(f'/proc/{pid}/fd'):
+    if not os.readlink(f'/proc/{pid}/fd/{n}').startswith('socket:'):
+        continue
+    s = socket.socket(fileno=libc.syscall(438, pidfd, int(n), 0))
+    if s.family != socket.AF_UNIX and s.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        print(s.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 4) != bytes(4))
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 30))
+        if s.getsockname()[1] == port:
+            s.shutdown(socket.SHUT_RDWR)
+";
+
+/// What such a net process has done to the listeners is undone when another one gets them.
+#[test]
+fn a_listener_that_was_shut_down_keeps_no_other_from_clients_and_listens_again() {
+    if !takes_net_over() {
+        return;
+    }
+    let d = Daemon::with(CONF).listen("127.0.0.1:0").listen("127.0.0.2:0").start();
+    let [dead, other] = d.listening(2)[..] else { panic!("{}", d.log()) };
+    let spoil = |net: i32| {
+        let mut python = Command::new("python3");
+        python.args(["-c", SPOILS_LISTENERS, &net.to_string(), &dead.port().to_string()]);
+        let done = python.output().expect("python3");
+        same(done.stdout, "False\nFalse\n");
+    };
+    let hello = |at| same(Client::connect(at).send("hello\r\n").half_close().read_all(), HELLO);
+    for round in 1..4 {
+        let net = d.net_pid();
+        spoil(net);
+        assert!(std::net::TcpStream::connect(dead).is_err());
+        (0..20).for_each(|_| hello(other));
+        assert_eq!(d.net_pid(), net);
+        kill(Pid::from_raw(net), Signal::SIGKILL).expect("kill");
+        d.wait_logs(
+            &format!("{dead}: a process shut this socket down; fived opens it again"),
+            round,
+        );
+        hello(dead);
+        hello(other);
+    }
+}
 
 /// Where bytes are counted, the line about a service's end waits for the counts of its stream.
 #[test]

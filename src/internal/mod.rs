@@ -16,7 +16,9 @@ pub mod http;
 mod rfcs;
 
 use crate::sys::libwrap::{self, Libwrap};
-use crate::sys::{clock, confine, identity, inherit, memfd, message, port, process, program, resolve};
+use crate::sys::{
+    clock, confine, identity, inherit, memfd, message, port, process, program, resolve,
+};
 use crate::wire::internal::Internal;
 use crate::wire::lookups::{self, Entry, FileKind, LibwrapAnswer};
 use crate::wire::roles::{self, LookUp};

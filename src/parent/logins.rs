@@ -187,18 +187,11 @@ impl Logins {
         lines::penalty(peer, s.failures, seconds(lasts), lasts, cx.now, s.number);
     }
 
-    /// fived ends: no try is waited for, because what decides about one (a module of PAM, a program)
-    /// takes as long as it likes.
-    pub fn end(&mut self) {
-        self.tries.end_all();
-        // Those that had no child must be answered.
-        self.more = true;
-    }
-
     /// Ends the tries that have taken too long, and starts those that may run now, a few at a time.
     pub fn start(&mut self, cx: &mut Context, sessions: &mut Sessions) {
         if cx.is_stopping() {
-            self.end();
+            // What decides about one, such as a module of PAM, takes as long as it likes.
+            self.tries.end_all();
         }
         for (t, result) in self.tries.late(cx.now) {
             match t.asks {

@@ -38,7 +38,7 @@ impl Parent {
         // Scripts that start fived again do nothing while it names a process that runs.
         self.cx.pidfile = None;
         self.services.running.end_internal_waits();
-        self.logins.end();
+        self.logins.start(&mut self.cx, &mut self.sessions);
         self.cx.after(self.cx.config.table.settings.shutdown_timeout, Timer::Shutdown);
     }
 
@@ -197,7 +197,6 @@ impl Parent {
             log::warn(&format!("{hang} starts hang before their exec; fived ends them"));
         }
         self.connects.abandon();
-        self.logins.end();
         self.end_waits();
         self.end_lingering();
         self.nets.end();

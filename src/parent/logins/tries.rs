@@ -171,7 +171,8 @@ impl Tries {
 
     /// Ends all tries: none has a slot any more.
     pub fn end_all(&mut self) {
-        let is_over = |running: &Option<LoginChild>| matches!(running, Some(r) if r.ended.is_some());
+        let is_over =
+            |running: &Option<LoginChild>| matches!(running, Some(r) if r.ended.is_some());
         let all = self.tries.iter().filter(|(_, (_, running))| !is_over(running));
         for number in all.map(|(n, _)| *n).collect::<Vec<u64>>() {
             self.slots.remove(number);
