@@ -64,8 +64,8 @@ pub fn main(words: &[String]) -> i32 {
     }
 }
 
-/// Of a look-up: it ends with the parent, and becomes the user that all of them have. Whom an answer
-/// of a name server has taken over must not change what others answer: who a user is, say.
+/// Of a look-up: it ends with the parent, and becomes the user that all of them have. Whom an
+/// answer of a name server has taken over must not change what others answer: who a user is, say.
 fn become_helper() -> Result<(), String> {
     if let Some((uid, gid)) = roles::helper(inherit::variable)? {
         confine::helper(uid, gid).map_err(|e| e.to_string())?;
