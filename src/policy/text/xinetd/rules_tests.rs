@@ -206,3 +206,58 @@ fn a_service_that_logs_traffic_without_redirect_is_told() {
         assert_eq!(found, told.map(|line| (line, "log_on_success")), "{defaults}{lines}");
     }
 }
+
+/// fived(8), The files of xinetd: "A warning also says where fived differs from xinetd".
+#[test]
+fn each_difference_is_told_with_its_line() {
+    let own = |more: &str| service("ssh", more);
+    for (text, wanted) in [
+        (own(" per_source = 3 # of them\n"), "7: #: a comment begins here"),
+        (own(" only_from = 10.9\n"), "7: 10.9: "),
+        (own(" only_from = 10.9.0.0/255.255.0.0\n"), "7: 10.9.0.0/255.255.0.0: "),
+        (
+            own(" only_from = 10.0.0.1\n no_access = 10.0.0.2\n"),
+            "1: no_access: of `only_from` and `no_access` the more specific decides",
+        ),
+        (own(" access_times = 22:00-06:00\n"), "7: 22:00-06:00: served at these hours"),
+        (own(" access_times = 08:00-24:00\n"), "7: 08:00-24:00: served at these hours"),
+        (own(" cps = 3 5\n"), "7: cps: clients above the rate are refused"),
+        (own(" v6only = no\n"), "7: v6only: serves IPv4 too"),
+        (own(" log_on_success = USERID\n"), "7: USERID: the log has the user who logged in"),
+        (own(" log_on_success = TRAFFIC\n"), "7: log_on_success: served with TRAFFIC"),
+        (own(" log_type = FILE /l 1 2\n"), "7: log_type: the log lines of this service go where"),
+        (own(" banner = /no\n"), "7: banner: /no: no such file: nothing is sent"),
+        (own(" env = a-b=c\n"), "7: env: a-b=c: "),
+        (own(" flags = NODELAY\n"), "7: NODELAY: fived does not set TCP_NODELAY"),
+        (own(" group = g\n groups = yes\n"), "7: group: stands in place of"),
+        (
+            own(" type = TCPMUX\n"),
+            "7: type: the service is reached by its name; in xinetd it is so only with UNLISTED",
+        ),
+        (own(" type = TCPMUX UNLISTED\n"), "1: ssh: its rules and limits hold"),
+        (
+            own(" type = TCPMUX UNLISTED\n"),
+            "1: ssh: is reached by its name at fived's own port; xinetd asks for a service tcpmux",
+        ),
+        (
+            format!("defaults\n{{\n v6only = yes\n}}\n{}", own("")),
+            "3: v6only: holds for every service",
+        ),
+        (
+            format!("defaults\n{{\n log_type = FILE /l 1 2\n}}\n{}", own("")),
+            "3: log_type: the file may grow without limits",
+        ),
+        (
+            own("")
+                .replace("server = /s/d", "type = INTERNAL")
+                .replace("stream", "dgram")
+                .replace("wait = no", "wait = yes")
+                .replace("ssh", "time"),
+            "1: time: no answer is larger than the datagram that asks for it",
+        ),
+    ] {
+        let said: Vec<_> = read(&[("/x", &text)]).1.iter().map(ToString::to_string).collect();
+        let wanted = format!("/x:{wanted}");
+        assert!(said.iter().any(|line| line.starts_with(&wanted)), "{wanted}: {said:?}");
+    }
+}
