@@ -182,6 +182,29 @@ print('said', flush=True)
 sys.stdin.read()
 ";
 
+/// Argument: a net process's pid. Writes 150 lines where that writes its own.
+const WRITES_LINES: &str = r"
+import ctypes, os, socket, sys
+s = socket.socket(fileno=ctypes.CDLL(None).syscall(438, os.pidfd_open(int(sys.argv[1])), 2, 0))
+for n in range(150):
+    s.send(b'line %d' % n)
+";
+
+#[test]
+fn it_does_not_fill_the_log() {
+    if !takes_net_over() {
+        return;
+    }
+    let d = Daemon::with(CONF).start();
+    let net = d.net_pid();
+    let done = Command::new("python3").args(["-c", WRITES_LINES, &net.to_string()]).status();
+    assert!(done.expect("python3").success());
+    d.wait_logs("WARN net: line ", 100);
+    kill(Pid::from_raw(net), Signal::SIGKILL).expect("kill");
+    d.wait_log("WARN net: more=50 lines like these");
+    assert_eq!(d.log().matches("net: line ").count(), 100, "{}", d.log());
+}
+
 /// Arguments: a net process's pid, and ports. Each of its listeners gets SO_LINGER, and those at
 /// these ports are shut down; before that it prints whether one had SO_LINGER.
 const SPOILS_LISTENERS: &str = r"
