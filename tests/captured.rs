@@ -6,12 +6,18 @@
 #[path = "support/captured.rs"]
 mod captured;
 mod support;
+#[path = "support/tls.rs"]
+mod tls;
 
 use captured::*;
 use fived::wire::orders::{Ask, ClientAddresses, Data, FromNet, Message, Method, OfferAsk};
 use fived::wire::run::Way;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::net::TcpStream;
 use std::process::Command;
 use support::*;
+use tls::Tls;
 
 /// Arguments: the parent's pid, how many net processes are taken over, orders. Each says up to 50 of
 /// those orders, spoiled or not, until it is ended. The last line is how many were said.
@@ -175,6 +181,82 @@ channel.send(order)
 print('said', flush=True)
 sys.stdin.read()
 ";
+
+/// Argument: a net process's pid. Writes 150 lines where that writes its own.
+const WRITES_LINES: &str = r"
+import ctypes, os, socket, sys
+s = socket.socket(fileno=ctypes.CDLL(None).syscall(438, os.pidfd_open(int(sys.argv[1])), 2, 0))
+for n in range(150):
+    s.send(b'line %d' % n)
+";
+
+#[test]
+fn it_does_not_fill_the_log() {
+    if !takes_net_over() {
+        return;
+    }
+    let d = Daemon::with(CONF).start();
+    let net = d.net_pid();
+    let done = Command::new("python3").args(["-c", WRITES_LINES, &net.to_string()]).status();
+    assert!(done.expect("python3").success());
+    d.wait_logs("WARN net: line ", 100);
+    kill(Pid::from_raw(net), Signal::SIGKILL).expect("kill");
+    d.wait_log("WARN net: more=50 lines like these");
+    assert_eq!(d.log().matches("net: line ").count(), 100, "{}", d.log());
+}
+
+/// Arguments: a net process's pid, and ports. Each of its listeners gets SO_LINGER, and those at
+/// these ports are shut down; before that it prints whether one had SO_LINGER.
+const SPOILS_LISTENERS: &str = r"
+import ctypes, os, socket, struct, sys
+libc, pid, ports = ctypes.CDLL(None), int(sys.argv[1]), sys.argv[2:]
+pidfd = os.pidfd_open(pid)
+for n in os.listdir(f'/proc/{pid}/fd'):
+    if not os.readlink(f'/proc/{pid}/fd/{n}').startswith('socket:'):
+        continue
+    s = socket.socket(fileno=libc.syscall(438, pidfd, int(n), 0))
+    if s.family != socket.AF_UNIX and s.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        print(s.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 4) != bytes(4))
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 30))
+        if str(s.getsockname()[1]) in ports:
+            s.shutdown(socket.SHUT_RDWR)
+";
+
+/// What such a net process has done to the listeners is undone when another one gets them.
+#[test]
+fn a_listener_that_was_shut_down_keeps_no_other_from_clients_and_listens_again() {
+    if !takes_net_over() {
+        return;
+    }
+    let tls = "own stream tcp nowait @USER@ /bin/echo echo own\n tls_port = 127.0.0.1:0\n";
+    let conf = format!("{CONF}{tls}");
+    let d = Daemon::with(&conf).listen("127.0.0.1:0").listen("127.0.0.2:0").start();
+    let [dead, other, tls] = d.listening(3)[..] else { panic!("{}", d.log()) };
+    let spoil = |net: i32| {
+        let mut python = Command::new("python3");
+        python.args(["-c", SPOILS_LISTENERS, &net.to_string()]);
+        python.args([dead, tls].map(|at| at.port().to_string()));
+        let done = python.output().expect("python3");
+        same(done.stdout, "False\nFalse\nFalse\n");
+    };
+    let hello = |at| same(Client::connect(at).send("hello\r\n").half_close().read_all(), HELLO);
+    for round in 1..4 {
+        let net = d.net_pid();
+        spoil(net);
+        assert!([dead, tls].iter().all(|at| TcpStream::connect(at).is_err()));
+        (0..20).for_each(|_| hello(other));
+        assert_eq!(d.net_pid(), net);
+        kill(Pid::from_raw(net), Signal::SIGKILL).expect("kill");
+        d.wait_logs(
+            &format!("{dead}: a process shut this socket down; fived opens it again"),
+            round,
+        );
+        hello(dead);
+        hello(other);
+        let tcp = TcpStream::connect(tls).expect("it listens again");
+        same(Tls::start(tcp, "x.example").read_all(), "own\n");
+    }
+}
 
 /// Where bytes are counted, the line about a service's end waits for the counts of its stream.
 #[test]

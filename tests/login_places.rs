@@ -5,6 +5,7 @@ mod support;
 #[path = "support/yamux_raw.rs"]
 mod yamux_raw;
 
+use nix::sys::signal::Signal;
 use std::fs::File;
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -239,6 +240,24 @@ fn idle_dialogues_of_pam_keep_nobody_waiting() {
     drop(all);
     d.wait_logs("LOGIN user=demo method=password result=later from=127.0.0.1", 69);
     assert!(!d.log().contains("PENALTY from=127.0.0.1"), "{}", d.log());
+}
+
+/// Whatever ends fived: no process of it is left that waits for a module.
+#[test]
+fn modules_of_pam_that_hang_end_with_fived() {
+    for (signal, status) in [(Signal::SIGTERM, 0), (Signal::SIGINT, 0), (Signal::SIGKILL, 137)] {
+        let Some(mut d) = own_module("shutdown_timeout = 600\n", "hangs", "") else { return };
+        let mut c = d.connect();
+        c.send("AUTH\r\ndemo\r\ndemopass\r\n").expect(ASKED);
+        let all = || proc::descendants(d.parent_pid());
+        let hangs = |p: &i32| proc::try_status(*p, "Name").is_some_and(|name| name == "hangs");
+        until("it hangs", || all().iter().any(hangs));
+        let all = all();
+        d.signal(signal);
+        drop(c);
+        assert_eq!(d.wait(), status);
+        until("all of fived is gone", || all.iter().all(|p| !proc::alive(*p)));
+    }
 }
 
 /// A module that never returns is ended at the deadline with what it has started. Meanwhile others

@@ -103,6 +103,23 @@ fn what_is_relayed_goes_on_to_its_end_and_nothing_new_begins() {
     plain.send("still").expect("still");
 }
 
+/// A program that is asked about a password takes as long as it likes.
+#[test]
+fn a_login_that_hangs_ends_with_it() {
+    let script = "#!/bin/sh\necho $$ >@DIR@/hangs\nexec sleep 1000\n";
+    let conf = format!("checkpassword = @DIR@/check\n{CONF}");
+    let mut d = Daemon::with(&conf).file("check", script).start();
+    let mut c = d.connect();
+    c.send("AUTH\r\ndemo\r\nx\r\n").expect("+ Success\r\nEnter Username: Enter Password: ");
+    until("it hangs", || {
+        proc::descendants(d.parent_pid()).iter().any(|p| proc::arguments(*p) == ["sleep", "1000"])
+    });
+    let all = proc::descendants(d.parent_pid());
+    d.signal(Signal::SIGKILL);
+    d.wait();
+    until("all of fived is gone, and the program", || gone(&all));
+}
+
 /// The listener is the parent's and net's: with the last that has it the port is closed.
 fn until_refused(address: std::net::SocketAddr) -> bool {
     until("the port is closed", || TcpStream::connect(address).is_err());

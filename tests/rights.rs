@@ -146,6 +146,7 @@ fn a_network_process_that_can_never_be_had_ends_the_start() {
             code == 111 && message.contains("no network process was ready in 5 tries"),
             "{code} {message}"
         );
+        assert_eq!(message.matches("WARN net: pid ").count(), 5, "{message}");
     }
 }
 

@@ -152,6 +152,45 @@ fn an_anonymous_session_without_a_stream_ends() {
     assert!(d.wait_logs("END session=", 2)[1].contains("reason=timeout"));
 }
 
+/// Sends to stream 1 whatever its window takes. Returns how much it took at a time, at most, when
+/// that was more than the first window, or when so many bytes were sent.
+fn taken_at_a_time(r: &mut yamux_raw::Raw<std::net::TcpStream>, bytes: u32) -> u32 {
+    let (mut window, mut most, mut sent) = (FIRST_WINDOW - "sink\r\n".len() as u32, 0, 0);
+    while most <= FIRST_WINDOW && sent < bytes {
+        most = most.max(window);
+        while window > 0 {
+            let piece = window.min(16 * 1024);
+            r.data(0, 1, vec![b'x'; piece as usize]);
+            (window, sent) = (window - piece, sent + piece);
+        }
+        window += r.until(yamux_raw::WINDOW, 0, 1).length;
+    }
+    most
+}
+
+const FIRST_WINDOW: u32 = 256 * 1024;
+
+#[test]
+fn windows_grow_only_where_somebody_had_logged_in() {
+    let sink = "sink stream tcp nowait @USER@ /bin/sh sh -c 'exec cat >/dev/null'\n";
+    let d = Daemon::with(&format!("passwords = @DIR@/passwd\n{sink}"))
+        .file("passwd", &passwords(&["demo"]))
+        .start();
+    let session = |login: &str, answer: &str| {
+        let mut c = d.connect();
+        c.send(format!("{login}MULTIPLEX\r\n")).expect(format!("{answer}+ Success\r\n"));
+        let mut r = yamux_raw::Raw(c.0);
+        r.data(yamux_raw::SYN, 1, "sink\r\n");
+        same(r.until(yamux_raw::DATA, 0, 1).payload, GO);
+        r
+    };
+    let answer =
+        "+ Success\r\nEnter Username: Enter Password: Authentication as demo successful\r\n";
+    let mut known = session("AUTH\r\ndemo\r\ndemopass\r\n", answer);
+    assert!(taken_at_a_time(&mut known, 1 << 30) > FIRST_WINDOW);
+    assert!(taken_at_a_time(&mut session("", ""), 16 << 20) <= FIRST_WINDOW);
+}
+
 /// Of the refusals of this source for this reason: how many have a line, and how many the log only
 /// counts.
 fn refused(log: &str, source: &str, reason: &str) -> (usize, usize) {

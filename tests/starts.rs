@@ -2,6 +2,7 @@
 //! what its service does, holds up nobody else.
 
 mod support;
+use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use std::fs::OpenOptions;
@@ -296,4 +297,12 @@ fn a_name_service_that_does_not_answer() {
         d.log().contains("user later: the name service did not answer within 5 s")
     });
     until("nothing is left of it", || d.services().is_empty());
+    // Nor when fived ends, or is killed.
+    let mut d = d;
+    d.connect().send("x\r\n");
+    until("it is looked up", || !d.services().is_empty());
+    let all = proc::descendants(d.parent_pid());
+    d.signal(Signal::SIGKILL);
+    d.wait();
+    until("all of fived is gone", || all.iter().all(|p| !proc::alive(*p)));
 }

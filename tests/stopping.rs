@@ -107,6 +107,34 @@ fn a_stream_with_a_service_is_waited_for_and_those_beside_it_are_not() {
     assert_eq!(d.wait(), 0);
 }
 
+/// A program that is asked about a password takes as long as it likes. One source has 16 of them;
+/// the others wait for their turn.
+#[test]
+fn logins_that_hang_are_not_waited_for_and_end_with_it() {
+    let script = "#!/bin/sh\necho $$ >>@DIR@/hang\nexec sleep 1000\n";
+    let asked = "+ Success\r\nEnter Username: Enter Password: ";
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let conf = format!("checkpassword = @DIR@/check\n{CONF}");
+        let mut d = Daemon::with(&conf).file("check", script).start();
+        let log_in = |_| {
+            let mut c = d.connect();
+            c.send("AUTH\r\ndemo\r\nx\r\n").expect(asked);
+            c
+        };
+        let mut clients: Vec<_> = (0..18).map(log_in).collect();
+        let hang = d.place.at("hang");
+        let begun = || std::fs::read_to_string(&hang).unwrap_or_default().lines().count();
+        until("16 of them run", || begun() == 16);
+        let all = proc::descendants(d.parent_pid());
+        assert!(all.len() > 32, "{all:?}");
+        d.signal(signal);
+        drop(clients.split_off(9));
+        assert_eq!(d.wait(), 0);
+        until("all of fived is gone", || all.iter().all(|p| !proc::alive(*p)));
+        assert!(!d.log().contains("PENALTY"), "{}", d.log());
+    }
+}
+
 /// Each session that the log has begun it also ends, whatever ends fived.
 #[test]
 fn every_session_has_a_line_of_its_end() {

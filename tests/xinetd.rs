@@ -251,3 +251,56 @@ fn a_number_may_have_a_plus_sign() {
         assert!(out.lines().any(|l| words(l) == line), "{line}: {out}");
     }
 }
+
+/// fived(8), The files of xinetd: where fived differs, a warning says so.
+#[test]
+fn each_difference_is_told_with_its_line() {
+    let own = |more: &str| service("a", more);
+    let named = |types: &str| {
+        own("").replace("type = UNLISTED", types).replace(" port = 0\n bind = 127.0.0.1\n", "")
+    };
+    let defaults = |line: &str| format!("defaults\n{{\n {line}\n}}\n{}", own(""));
+    let internal = named("type = INTERNAL")
+        .replace("service a", "service time")
+        .replace("stream", "dgram")
+        .replace("wait = no", "wait = yes")
+        .replace(" server = /bin/echo\n server_args = a\n", "");
+    let place = Place::new();
+    for (text, wanted) in [
+        (own(" per_source = 3 # of them\n"), "11: #: a comment begins here"),
+        (own(" only_from = 10.9\n"), "11: 10.9: "),
+        (own(" only_from = 10.9.0.0/255.255.0.0\n"), "11: 10.9.0.0/255.255.0.0: "),
+        (
+            own(" only_from = 10.0.0.1\n no_access = 10.0.0.2\n"),
+            "1: no_access: of `only_from` and `no_access` the more specific decides",
+        ),
+        (own(" access_times = 22:00-06:00\n"), "11: 22:00-06:00: served at these hours"),
+        (own(" access_times = 08:00-24:00\n"), "11: 08:00-24:00: served at these hours"),
+        (own(" cps = 3 5\n"), "11: cps: clients above the rate are refused"),
+        (own(" v6only = no\n"), "11: v6only: serves IPv4 too"),
+        (own(" log_on_success = USERID\n"), "11: USERID: the log has the user who logged in"),
+        (own(" log_on_success = TRAFFIC\n"), "11: log_on_success: served with TRAFFIC"),
+        (own(" log_type = FILE /l 1 2\n"), "11: log_type: the log lines of this service go where"),
+        (own(" banner = /no/such\n"), "11: banner: /no/such: "),
+        (own(" env = a-b=c\n"), "11: env: a-b=c: "),
+        (own(" flags = NODELAY\n"), "11: NODELAY: fived does not set TCP_NODELAY"),
+        (own(" group = nogroup\n groups = yes\n"), "11: group: stands in place of"),
+        (
+            named("type = TCPMUX"),
+            "3: type: the service is reached by its name; in xinetd it is so only with UNLISTED",
+        ),
+        (named("type = TCPMUX UNLISTED"), "1: a: its rules and limits hold"),
+        (
+            named("type = TCPMUX UNLISTED"),
+            "1: a: is reached by its name at fived's own port; xinetd asks for a service tcpmux",
+        ),
+        (defaults("v6only = yes"), "3: v6only: holds for every service"),
+        (defaults("log_type = FILE /l 1 2"), "3: log_type: the file may grow without limits"),
+        (internal, "1: time: no answer is larger than the datagram that asks for it"),
+    ] {
+        let path = place.write("x", &place.fill(&text), 0o644);
+        let (_, _, said) = run(&["-t", "--xinetd", &path]);
+        let wanted = format!("warning: {path}:{wanted}");
+        assert!(said.lines().any(|line| line.starts_with(&wanted)), "{wanted}: {said}\n{text}");
+    }
+}

@@ -18,7 +18,9 @@ mod rfcs;
 pub mod terminal;
 
 use crate::sys::libwrap::{self, Libwrap};
-use crate::sys::{clock, confine, identity, inherit, memfd, message, port, program, resolve};
+use crate::sys::{
+    clock, confine, identity, inherit, memfd, message, port, process, program, resolve,
+};
 use crate::wire::internal::Internal;
 use crate::wire::lookups::{self, Entry, FileKind, LibwrapAnswer};
 use crate::wire::roles::{self, LookUp};
@@ -64,13 +66,14 @@ pub fn main(words: &[String]) -> i32 {
     }
 }
 
-/// Of a look-up: becomes the user that all of them have. Whom an answer of a name server has taken
-/// over must not change what others answer: who a user is, say.
+/// Of a look-up: it ends with the parent, and becomes the user that all of them have. Whom an
+/// answer of a name server has taken over must not change what others answer: who a user is, say.
 fn become_helper() -> Result<(), String> {
-    match roles::helper(inherit::variable)? {
-        Some((uid, gid)) => confine::helper(uid, gid).map_err(|e| e.to_string()),
-        None => Ok(()),
+    if let Some((uid, gid)) = roles::helper(inherit::variable)? {
+        confine::helper(uid, gid).map_err(|e| e.to_string())?;
     }
+    // A name service may never answer.
+    process::end_with_parent().map_err(|e| e.to_string())
 }
 
 fn print(bytes: &[u8]) -> io::Result<()> {

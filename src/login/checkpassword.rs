@@ -57,11 +57,17 @@ pub fn result(
     wait(attempt, command, &child)
 }
 
-/// Waits for the program's exit status. One that takes too long is killed.
+/// Waits for the program's exit status. One that takes too long is killed, and one that nobody
+/// waits for any more.
 fn wait(attempt: &Attempt, command: &str, child: &Child) -> Result<LoginResult, String> {
     let pidfd = child.pidfd().map_err(|e| format!("{command}: {e}"))?;
-    let mut polls = [Poll::new(pidfd, true, false)];
-    if poll::wait(&mut polls, Some(ANSWER_TIMEOUT)).is_ok_and(|n| n == 0) {
+    let mut polls = [Poll::new(pidfd, true, false), Poll::hangup(attempt.reports.parent())];
+    let ready = poll::wait(&mut polls, Some(ANSWER_TIMEOUT));
+    if polls[1].hung() && !polls[0].readable() {
+        child.kill_tree();
+        return Err(format!("{command}: fived has ended"));
+    }
+    if ready.is_ok_and(|n| n == 0) {
         child.signal(Signal::KILL).map_err(|e| format!("{command}: {e}"))?;
         return Err(format!("{command}: no answer within {} s", ANSWER_TIMEOUT.as_secs()));
     }

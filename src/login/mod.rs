@@ -27,7 +27,7 @@ mod reports;
 mod verify;
 
 use crate::log;
-use crate::sys::confine;
+use crate::sys::{confine, poll, process};
 use crate::wire::login::LoginResult;
 use crate::wire::roles::{Asks, Login};
 use attempt::Attempt;
@@ -51,6 +51,9 @@ fn result() -> Result<LoginResult, String> {
     if request.asks == Asks::Account || foreign {
         confine::foreign_code().map_err(|e| e.to_string())?;
     }
+    if request.asks == Asks::Account || foreign && request.pam.is_some() {
+        ends_with_fived(&attempt)?;
+    }
     if request.asks == Asks::Account {
         return passwords::account(&attempt);
     }
@@ -67,6 +70,16 @@ fn result() -> Result<LoginResult, String> {
         conversation.delay_failure();
     }
     result
+}
+
+/// A module of PAM may never return. (A checkpassword program is waited for, and ended, by this
+/// process.)
+fn ends_with_fived(attempt: &Attempt) -> Result<(), String> {
+    process::end_with_parent().map_err(|e| format!("the parent's end: {e}"))?;
+    match poll::has_hung(attempt.reports.parent()) {
+        true => Err("fived has ended".into()),
+        false => Ok(()),
+    }
 }
 
 /// Can a user have this name? Instead of a name with a zero byte the parent passes an empty one.

@@ -4,13 +4,18 @@
 use crate::sys::{inherit, message};
 use crate::wire::login::Report;
 use crate::wire::roles;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 pub struct Reports(OwnedFd);
 
 impl Reports {
     pub fn open() -> Result<Reports, String> {
         inherit::take(roles::REPORTS).map(Reports).map_err(|e| format!("reports: {e}"))
+    }
+
+    /// Hangs up when the parent is gone.
+    pub fn parent(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 
     /// Never waits.

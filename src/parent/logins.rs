@@ -189,6 +189,10 @@ impl Logins {
 
     /// Ends the tries that have taken too long, and starts those that may run now, a few at a time.
     pub fn start(&mut self, cx: &mut Context, sessions: &mut Sessions) {
+        if cx.is_stopping() {
+            // What decides about one, such as a module of PAM, takes as long as it likes.
+            self.tries.end_all();
+        }
         for (t, result) in self.tries.late(cx.now) {
             match t.asks {
                 Asks::Proof => not_tried(cx, sessions, &t, RETRY_AFTER),

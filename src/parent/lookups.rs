@@ -82,7 +82,7 @@ impl<T> LookUps<T> {
     }
 
     /// What waits for each of them.
-    pub fn waiting(&self) -> impl Iterator<Item = &T> {
+    pub fn waiting(&self) -> impl Iterator<Item = &T> + Clone {
         self.0.values().map(|l| &l.waits)
     }
 

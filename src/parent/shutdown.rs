@@ -38,6 +38,7 @@ impl Parent {
         // Scripts that start fived again do nothing while it names a process that runs.
         self.cx.pidfile = None;
         self.services.running.end_internal_waits();
+        self.logins.start(&mut self.cx, &mut self.sessions);
         self.cx.after(self.cx.config.table.settings.shutdown_timeout, Timer::Shutdown);
     }
 

@@ -133,6 +133,12 @@ pub fn keep_memory_private() {
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0) };
 }
 
+/// From now on this process is killed when its parent ends. To be called once it has its user for
+/// good: the kernel forgets it with a change of that.
+pub fn end_with_parent() -> io::Result<()> {
+    super::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong)
+}
+
 /// The name that ps(1) shows, 15 bytes at most.
 pub fn set_name(name: &str) {
     let mut bytes = [0u8; 16];

@@ -1,8 +1,10 @@
 /* A module of PAM. It asks for a password, which is demopass, and its argument says what it does
  * besides: `renames` gives the user another name, `leaves` leaves a process behind that has
- * everything open, `ends` ends the process that has called it. */
+ * everything open, `ends` ends the process that has called it, `hangs` never returns, and calls the
+ * process `hangs`. */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 struct pam_message {
@@ -42,6 +44,9 @@ int pam_sm_authenticate(void *pam, int flags, int argc, const char **argv)
     }
     if (!strcmp(does, "ends"))
         exit(0);
+    if (!strcmp(does, "hangs"))
+        for (prctl(PR_SET_NAME, does);;)
+            pause();
     return 0;
 }
 

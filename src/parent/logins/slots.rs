@@ -290,6 +290,29 @@ mod tests {
         assert_eq!(of(&s.running, Work::Pam).count(), 128);
     }
 
+    /// fived(8), LIMITS.
+    #[test]
+    fn each_kind_has_its_slots_and_a_source_its_share_and_each_try_its_time() {
+        let bounds = Work::ALL.map(|work| {
+            let mut s = Slots::new(3);
+            let long = S(1_000_000);
+            let mut most = 0;
+            for n in 0..20 {
+                for _ in 0..WAITING_PER_SOURCE_MAX {
+                    s.add(work, from(n), long, S(0));
+                }
+                while s.next_of(work, S(0)).is_some() {}
+                most = most.max(s.counts(work, from(n)).running);
+            }
+            let until = s.running.iter().map(|(_, n)| s.entries[n].until.as_secs()).max();
+            (of(&s.running, work).count(), most, until.expect("one runs at least"))
+        });
+        assert_eq!(
+            bounds,
+            [(3, 3, 30), (64, 32, 30), (64, 16, 65), (128, 16, 1_000_000), (64, 16, 30)]
+        );
+    }
+
     #[test]
     fn a_queue_is_bounded_and_costs_whoever_fills_it() {
         let mut s = Slots::new(1);

@@ -169,6 +169,17 @@ impl Tries {
         std::mem::take(&mut self.dropped)
     }
 
+    /// Ends all tries: none has a slot any more.
+    pub fn end_all(&mut self) {
+        let is_over =
+            |running: &Option<LoginChild>| matches!(running, Some(r) if r.ended.is_some());
+        let all = self.tries.iter().filter(|(_, (_, running))| !is_over(running));
+        for number in all.map(|(n, _)| *n).collect::<Vec<u64>>() {
+            self.slots.remove(number);
+            self.end(number, LoginResult::Later);
+        }
+    }
+
     /// Ends a try that has lost its slot. If it has a child, that is killed, and the try is over
     /// when the child has been reaped.
     fn end(&mut self, number: u64, why: LoginResult) {

@@ -68,20 +68,12 @@ impl<T> Accounts<T> {
         let busy =
             |reason, why: &dyn Display| StartError::busy(reason, Some(format!("{subject}: {why}")));
         let too_many = || busy("processes", &"too many users are looked up");
-        if all.waiting().map(|l| l.waiting.len()).sum::<usize>() >= WAITING_MAX {
+        if !may_wait(all.waiting().map(|l| (&l.name, l.waiting.len())), &name) {
             return Err((then, too_many()));
         }
-        let is_uid = |name: &Missing| matches!(name, Missing::Uid(_));
-        let uids = all.waiting().filter(|l| is_uid(&l.name)).count();
         if let Some(l) = all.waiting_mut().find(|l| l.name == name) {
-            if is_uid(&name) && l.waiting.len() >= WAITING_OF_UID_MAX {
-                return Err((then, too_many()));
-            }
             l.waiting.push((config.clone(), then));
             return Ok(());
-        }
-        if all.len() >= RUNNING_MAX || is_uid(&name) && uids >= UIDS_MAX {
-            return Err((then, too_many()));
         }
         let asked = asked(&name);
         let wanted = Wanted { name, waiting: vec![(config.clone(), then)] };
@@ -144,6 +136,25 @@ impl<T> Wanted<T> {
     }
 }
 
+/// May one more request wait for this name? `running`: the names that are looked up, and how many
+/// requests wait for each.
+fn may_wait<'a>(
+    running: impl Iterator<Item = (&'a Missing, usize)> + Clone,
+    name: &Missing,
+) -> bool {
+    let is_uid = |name: &Missing| matches!(name, Missing::Uid(_));
+    let all: usize = running.clone().map(|(_, n)| n).sum();
+    let with_others = running.clone().find(|(of, _)| *of == name);
+    all < WAITING_MAX
+        && match with_others {
+            Some((_, n)) => !is_uid(name) || n < WAITING_OF_UID_MAX,
+            None => {
+                let uids = running.clone().filter(|(of, _)| is_uid(of)).count();
+                running.count() < RUNNING_MAX && (!is_uid(name) || uids < UIDS_MAX)
+            }
+        }
+}
+
 fn asked(name: &Missing) -> LookUp {
     match name {
         Missing::User(name) => LookUp::User(name.clone()),
@@ -163,5 +174,34 @@ impl LookUpResult {
             },
             None => LookUpResult::NoAnswer,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// fived(8), LIMITS.
+    #[test]
+    fn each_has_its_places_and_leaves_others_theirs() {
+        let (uid, user) = (Missing::Uid, |n: u32| Missing::User(format!("user{n}")));
+        let may = |running: &[(Missing, usize)], name: Missing| {
+            may_wait(running.iter().map(|(of, n)| (of, *n)), &name)
+        };
+        let each =
+            |all: Vec<Missing>, n: usize| -> Vec<_> { all.into_iter().map(|of| (of, n)).collect() };
+        let users = |n: u32| (0..n).map(user).collect::<Vec<_>>();
+        assert!(may(&each(users(15), 1), user(99)));
+        assert!(!may(&each(users(16), 1), user(99)), "16 at a time");
+        assert!(may(&each(users(16), 1), user(3)));
+        let uids = |n: u32| (0..n).map(uid).collect::<Vec<_>>();
+        assert!(may(&each(uids(7), 1), uid(99)));
+        assert!(!may(&each(uids(8), 1), uid(99)), "8 of them for who has connected");
+        assert!(may(&each(uids(8), 1), user(99)) && may(&each(uids(8), 1), uid(3)));
+        assert!(may(&each(uids(1), 15), uid(0)));
+        assert!(!may(&each(uids(1), 16), uid(0)), "16 of one who has connected wait");
+        assert!(may(&each(users(1), 255), user(0)));
+        assert!(!may(&each(users(1), 256), user(0)), "256 wait");
+        assert!(!may(&each(users(4), 64), user(99)));
     }
 }

@@ -139,10 +139,9 @@ impl HostsAccess {
 
     /// May one more child ask, for this client?
     fn may_ask(&self, client: Peer, datagram: bool) -> bool {
-        let (most, most_of_source) = if datagram { DATAGRAMS_MAX } else { CONNECTIONS_MAX };
-        let alike = || self.checks.waiting().filter(|c| c.datagram == datagram);
-        let own = |c: &&Check| Source::of(c.question.1) == Source::of(client);
-        alike().count() < most && alike().filter(own).count() < most_of_source
+        let alike = self.checks.waiting().filter(|c| c.datagram == datagram);
+        let most = if datagram { DATAGRAMS_MAX } else { CONNECTIONS_MAX };
+        has_room(alike.map(|c| Source::of(c.question.1)), most, Source::of(client))
     }
 
     /// A child has ended: the request goes on, or is refused.
@@ -183,6 +182,16 @@ impl HostsAccess {
     }
 }
 
+/// May one more child ask for this source? `running`: the source of each; `most`: in all, and of
+/// one source.
+fn has_room(
+    running: impl Iterator<Item = Source> + Clone,
+    most: (usize, usize),
+    source: Source,
+) -> bool {
+    running.clone().count() < most.0 && running.filter(|of| *of == source).count() < most.1
+}
+
 fn said(allowed: bool, why: Option<String>) -> Verdict {
     if allowed { Verdict::Allowed } else { Verdict::Refused(denied(why)) }
 }
@@ -202,4 +211,21 @@ fn not_asked(datagram: bool, reason: &'static str, text: String) -> Verdict {
         true => denied(Some(text)),
         false => StartError::busy(reason, Some(text)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_has_a_part_of_the_places() {
+        for (most, all, own) in [(CONNECTIONS_MAX, 64, 8), (DATAGRAMS_MAX, 16, 2)] {
+            let of = |n: usize| Source::of([192, 0, 2, n as u8].into());
+            let room = |running: &[usize], n| has_room(running.iter().map(|r| of(*r)), most, of(n));
+            let others: Vec<usize> = (100..100 + all - 1).collect();
+            assert!(room(&others, 1) && !room(&[&others[..], &[2]].concat(), 1));
+            assert!(room(&vec![1; own - 1], 1) && !room(&vec![1; own], 1));
+            assert!(room(&vec![1; own], 2));
+        }
+    }
 }

@@ -261,6 +261,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn so_many_answers_are_kept_and_the_first_to_expire_goes() {
+        let (mut names, s) = (Names::default(), Duration::from_secs);
+        let address = |n: u32| IpAddr::from((0x0a00_0000 + n).to_be_bytes());
+        let most = CACHE_MAX as u32;
+        for n in 0..most {
+            names.remember(address(n), &PeerName::None, s(1));
+        }
+        // Where nothing is known, that is forgotten sooner.
+        names.remember(address(most), &PeerName::Unknown, s(2));
+        names.remember(address(most + 1), &PeerName::None, s(2));
+        assert_eq!((names.known.len(), names.by_end.len()), (CACHE_MAX, CACHE_MAX));
+        let known = |n: u32| names.known(s(3), address(n).into());
+        assert_eq!(known(0), PeerName::NotAsked);
+        assert_eq!(known(most), PeerName::NotAsked);
+        assert_eq!((known(1), known(most + 1)), (PeerName::None, PeerName::None));
+        // For a moment longer, since net may have decided by it.
+        let at = |now: u64| names.known(s(now), address(1).into());
+        assert_eq!((at(65), at(66)), (PeerName::None, PeerName::NotAsked));
+    }
+
+    #[test]
     fn whoever_asks_again_and_again_does_not_fill_the_memory() {
         let mut pending = Pending { since: Duration::ZERO, askers: Vec::new() };
         let asker = |n| Asker::Session(SessionToken::of_number(n));

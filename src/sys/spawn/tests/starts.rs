@@ -241,6 +241,8 @@ fn stopped_early(spawner: &mut Spawner, apart: bool) -> (PendingStart<World>, Ow
             return (start, ours);
         }
         eprintln!("too late, or too early");
+        // Its place is free again; of one that is dropped it would be lost.
+        drop(spawner.finish(start, false));
     }
 }
 
