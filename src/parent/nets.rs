@@ -60,7 +60,8 @@ const DRAIN_SLACK: Duration = Duration::from_secs(10);
 pub struct Nets {
     pub(super) all: HashMap<NetToken, Net>,
     pub log: NetLog,
-    starts: StartLimit,
+    /// When they were replaced.
+    replaced: StartLimit,
     /// How many could not be started, or ended unexpectedly.
     failures: usize,
     /// Has one ever been ready?
@@ -124,7 +125,6 @@ impl Nets {
             }
             return;
         }
-        self.starts.add(cx.now);
         if let Err(e) = self.try_start(cx) {
             log::warn(&format!("net: {e}"));
             if !self.gives_up(&e) {
@@ -374,7 +374,8 @@ impl Nets {
     /// Starts another one in place of one that failed.
     pub fn replace(&mut self, cx: &mut Context) {
         cx.counters.replaced += 1;
-        if self.starts.too_many(cx.now) {
+        self.replaced.add(cx.now);
+        if self.replaced.too_many(cx.now) {
             cx.after(PAUSE, Timer::NetAgain);
         } else {
             self.start(cx);

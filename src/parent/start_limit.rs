@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-/// More starts than this within [`WINDOW`], and the next waits for [`PAUSE`].
+/// So many starts within [`WINDOW`], and the next waits for [`PAUSE`].
 pub const STARTS: usize = 5;
 pub const WINDOW: Duration = Duration::from_secs(10);
 pub const PAUSE: Duration = Duration::from_secs(1);
@@ -16,7 +16,7 @@ impl StartLimit {
     /// Was it started too often to be started again now?
     pub fn too_many(&mut self, now: Duration) -> bool {
         self.0.retain(|&s| s + WINDOW > now);
-        self.0.len() > STARTS
+        self.0.len() >= STARTS
     }
 
     /// It is started.
@@ -32,7 +32,7 @@ mod tests {
     #[test]
     fn a_few_at_once_and_then_one_in_a_while() {
         let (mut starts, s) = (StartLimit::default(), Duration::from_secs);
-        for _ in 0..=STARTS {
+        for _ in 0..STARTS {
             assert!(!starts.too_many(s(100)));
             starts.add(s(100));
         }
