@@ -1,8 +1,11 @@
 //! A client's socket goes from net to the parent and from there to its service. When the service
 //! begins, nobody else has it: whoever closes the last copy may have to wait for that service.
 
+#[path = "support/captured.rs"]
+mod captured;
 mod support;
 
+use captured::{hex, with_client};
 use fived::wire::orders::{ClientAddresses, FromNet, Message};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -20,10 +23,6 @@ const HELLO: &str = "+Go\r\nhello\n";
 
 fn at_port(d: &Daemon) -> Client {
     Client(TcpStream::connect(d.port(0)).expect("connect"))
-}
-
-fn hex(order: &[u8]) -> String {
-    order.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// It stops the processes of fived that its first argument names a file of, and writes into the file
@@ -125,7 +124,7 @@ fn a_net_that_keeps_what_it_has_handed_over_is_replaced() {
     let d = Daemon::with(CONF).start();
     let (net, addresses) = (d.net_pid(), ClientAddresses::default());
     let order = FromNet::Start { service: 0, host: 0, addresses }.encode();
-    let script = format!("{}{KEEPS}", include_str!("support/client_of_net.py"));
+    let script = with_client(KEEPS);
     let mut python = Command::new("python3");
     python.args(["-c", &script, &net.to_string(), &hex(&order)]);
     let mut keeps = python.stdin(Stdio::piped()).spawn().expect("python3");
