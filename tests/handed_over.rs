@@ -62,20 +62,20 @@ fn others(d: &Daemon, stopped: &[i32]) -> Vec<i32> {
     all
 }
 
-#[test]
-fn when_a_service_begins_nobody_else_has_its_socket() {
-    if !root() || !installed("cc") {
-        return skip("needs root and cc");
-    }
+/// A daemon whose service stops it; and where its clients come, by its name, at its port and in a
+/// session, each several times.
+fn each_way(times: usize, then: impl Fn(&Daemon)) {
     let row = "stream tcp nowait root @DIR@/stops stops @DIR@/pids @DIR@/socket\n";
     let conf = format!("stops {row} port = 127.0.0.1:0\n");
-    let d = Daemon::with(&conf).file("stops.c", STOPS).start();
+    let d = Daemon::with(&conf).file("stops.c", STOPS);
     let built = Command::new("cc")
         .args(["-O2", "-static", "-o", &d.place.at("stops"), &d.place.at("stops.c")])
         .status();
     assert!(built.expect("cc").success());
+    let d = d.start();
+    then(&d);
     for (request, own_port) in
-        [("stops\r\n", false), ("", true), ("HOST\r\n\r\nstops\r\n", false)].repeat(5)
+        [("stops\r\n", false), ("", true), ("HOST\r\n\r\nstops\r\n", false)].repeat(times)
     {
         let stopped = [d.parent_pid(), d.net_pid()];
         std::fs::write(d.place.at("pids"), stopped.map(|pid| pid.to_string()).join(" "))
@@ -85,6 +85,25 @@ fn when_a_service_begins_nobody_else_has_its_socket() {
         assert_eq!(others(&d, &stopped), [0; 0], "{request:?}: {stopped:?}");
         c.read_all();
     }
+}
+
+#[test]
+fn when_a_service_begins_nobody_else_has_its_socket() {
+    if !root() || !installed("cc") {
+        return skip("needs root and cc");
+    }
+    each_way(5, |_| ());
+}
+
+/// The service may begin before the parent goes on.
+#[test]
+fn nor_has_a_parent_that_does_not_go_on_when_it_has_made_the_child() {
+    if !root() || !installed("cc") || !installed("strace") {
+        return skip("needs root, cc and strace");
+    }
+    let calls = std::cell::OnceCell::new();
+    let late = ["-e", "trace=clone", "-e", "inject=clone:delay_exit=200000"];
+    each_way(1, |d| drop(calls.set(Calls::of_parent(d, &late))));
 }
 
 /// Net has the socket of a session's client no more when the service is refused.
