@@ -58,7 +58,10 @@ fn others(d: &Daemon, stopped: &[i32]) -> Vec<i32> {
     let socket = written();
     let has = |pid: &&i32| proc::descriptors(**pid).iter().any(|(_, to)| *to == socket);
     let all = stopped.iter().filter(has).copied().collect();
-    stopped.iter().for_each(|pid| kill(Pid::from_raw(*pid), Signal::SIGCONT).expect("it stands"));
+    // The parent last: it ends a net process that stands still.
+    for pid in stopped.iter().rev() {
+        kill(Pid::from_raw(*pid), Signal::SIGCONT).expect("it is there");
+    }
     all
 }
 
