@@ -11,6 +11,9 @@ mod filter;
 mod login;
 mod signer;
 
+#[cfg(test)]
+pub(super) use filter::refuse;
+
 use super::identity::{self, Identity};
 use super::{check, clock, prctl};
 use nix::sys::resource::{Resource, setrlimit};
