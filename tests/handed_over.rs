@@ -98,14 +98,15 @@ fn when_a_service_begins_nobody_else_has_its_socket() {
     each_way(5, |_| ());
 }
 
-/// The service may begin before the parent goes on.
+/// The service may begin before the parent goes on, which stands still here after each child that it
+/// makes and each message that it sends. Orders about one client come to it together then.
 #[test]
 fn nor_has_a_parent_that_does_not_go_on_when_it_has_made_the_child() {
     if !root() || !installed("cc") || !installed("strace") {
         return skip("needs root, cc and strace");
     }
     let calls = std::cell::OnceCell::new();
-    let late = ["-e", "trace=clone", "-e", "inject=clone:delay_exit=200000"];
+    let late = ["-e", "trace=clone,sendmsg", "-e", "inject=clone,sendmsg:delay_exit=200000"];
     each_way(1, |d| drop(calls.set(Calls::of_parent(d, &late))));
 }
 
