@@ -165,8 +165,8 @@ impl Services {
         let row = config.table.service(service);
         let copies = Copies::make(cx, row, &record, &plan, &passed.connection);
         let starting = Starting { config, service, ticket, plan, net_ends, record, copies };
-        // What net has handed over with earlier orders about this client, such as its session's, and
-        // is to be closed elsewhere.
+        // What net has handed over with earlier orders about this client, such as its session's,
+        // and is to be closed elsewhere.
         foreign::settle();
         let mut start = cx.spawner.begin_passing(Box::new(starting), passed, Starting::launch);
         start.expect_late(cx.held_up.has(uid, cx.now));
