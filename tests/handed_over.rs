@@ -1,8 +1,11 @@
 //! A client's socket goes from net to the parent and from there to its service. When the service
 //! begins, nobody else has it: whoever closes the last copy may have to wait for that service.
 
+#[path = "support/captured.rs"]
+mod captured;
 mod support;
 
+use captured::{hex, with_client};
 use fived::wire::orders::{ClientAddresses, FromNet, Message};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -20,10 +23,6 @@ const HELLO: &str = "+Go\r\nhello\n";
 
 fn at_port(d: &Daemon) -> Client {
     Client(TcpStream::connect(d.port(0)).expect("connect"))
-}
-
-fn hex(order: &[u8]) -> String {
-    order.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// It stops the processes of fived that its first argument names a file of, and writes into the file
@@ -59,24 +58,27 @@ fn others(d: &Daemon, stopped: &[i32]) -> Vec<i32> {
     let socket = written();
     let has = |pid: &&i32| proc::descriptors(**pid).iter().any(|(_, to)| *to == socket);
     let all = stopped.iter().filter(has).copied().collect();
-    stopped.iter().for_each(|pid| kill(Pid::from_raw(*pid), Signal::SIGCONT).expect("it stands"));
+    // The parent last: it ends a net process that stands still.
+    for pid in stopped.iter().rev() {
+        kill(Pid::from_raw(*pid), Signal::SIGCONT).expect("it is there");
+    }
     all
 }
 
-#[test]
-fn when_a_service_begins_nobody_else_has_its_socket() {
-    if !root() || !installed("cc") {
-        return skip("needs root and cc");
-    }
+/// A daemon whose service stops it; and where its clients come, by its name, at its port and in a
+/// session, each several times.
+fn each_way(times: usize, then: impl Fn(&Daemon)) {
     let row = "stream tcp nowait root @DIR@/stops stops @DIR@/pids @DIR@/socket\n";
     let conf = format!("stops {row} port = 127.0.0.1:0\n");
-    let d = Daemon::with(&conf).file("stops.c", STOPS).start();
+    let d = Daemon::with(&conf).file("stops.c", STOPS);
     let built = Command::new("cc")
         .args(["-O2", "-static", "-o", &d.place.at("stops"), &d.place.at("stops.c")])
         .status();
     assert!(built.expect("cc").success());
+    let d = d.start();
+    then(&d);
     for (request, own_port) in
-        [("stops\r\n", false), ("", true), ("HOST\r\n\r\nstops\r\n", false)].repeat(5)
+        [("stops\r\n", false), ("", true), ("HOST\r\n\r\nstops\r\n", false)].repeat(times)
     {
         let stopped = [d.parent_pid(), d.net_pid()];
         std::fs::write(d.place.at("pids"), stopped.map(|pid| pid.to_string()).join(" "))
@@ -86,6 +88,26 @@ fn when_a_service_begins_nobody_else_has_its_socket() {
         assert_eq!(others(&d, &stopped), [0; 0], "{request:?}: {stopped:?}");
         c.read_all();
     }
+}
+
+#[test]
+fn when_a_service_begins_nobody_else_has_its_socket() {
+    if !root() || !installed("cc") {
+        return skip("needs root and cc");
+    }
+    each_way(5, |_| ());
+}
+
+/// The service may begin before the parent goes on, which stands still here after each child that it
+/// makes and each message that it sends. Orders about one client come to it together then.
+#[test]
+fn nor_has_a_parent_that_does_not_go_on_when_it_has_made_the_child() {
+    if !root() || !installed("cc") || !installed("strace") {
+        return skip("needs root, cc and strace");
+    }
+    let calls = std::cell::OnceCell::new();
+    let late = ["-e", "trace=clone,sendmsg", "-e", "inject=clone,sendmsg:delay_exit=200000"];
+    each_way(1, |d| drop(calls.set(Calls::of_parent(d, &late))));
 }
 
 /// Net has the socket of a session's client no more when the service is refused.
@@ -125,7 +147,7 @@ fn a_net_that_keeps_what_it_has_handed_over_is_replaced() {
     let d = Daemon::with(CONF).start();
     let (net, addresses) = (d.net_pid(), ClientAddresses::default());
     let order = FromNet::Start { service: 0, host: 0, addresses }.encode();
-    let script = format!("{}{KEEPS}", include_str!("support/client_of_net.py"));
+    let script = with_client(KEEPS);
     let mut python = Command::new("python3");
     python.args(["-c", &script, &net.to_string(), &hex(&order)]);
     let mut keeps = python.stdin(Stdio::piped()).spawn().expect("python3");

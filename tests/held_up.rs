@@ -8,7 +8,6 @@ mod support;
 use hung::{Hung, answers_after};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::Signal;
-use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use support::*;
@@ -111,14 +110,7 @@ fn starts_that_are_slow_hold_up_nobody_but_their_user() {
         return skip("needs strace");
     }
     answers_after(&hung.device, Some(Duration::from_millis(60)));
-    let waits = d.place.at("waits");
-    let parent = d.parent_pid();
-    let mut strace = Command::new("strace")
-        .args(["-q", "-e", "trace=futex", "-o", &waits, "-p", &parent.to_string()])
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("strace");
-    until("it is traced", || proc::status(parent, "TracerPid") != "0");
+    let waits = Calls::of_parent(&d, &["-e", "trace=futex"]);
     // More at once than may be pending: the others have their turn, and none is refused.
     for _ in 0..3 {
         let mut slow: Vec<Client> = (0..40).map(|_| d.connect()).collect();
@@ -128,8 +120,7 @@ fn starts_that_are_slow_hold_up_nobody_but_their_user() {
         same(d.ask("hello\r\n"), HELLO);
         slow.iter_mut().for_each(|c| same(c.read_all(), "+Go\r\n"));
     }
-    strace.kill().and_then(|()| strace.wait()).expect("kill");
-    let waits = std::fs::read_to_string(&waits).expect("waits");
+    let waits = waits.end();
     let in_vain = waits.lines().filter(|l| l.contains("ETIMEDOUT")).count();
     // None, where it was so late itself that there was nothing to wait for.
     assert!(in_vain < 10, "{in_vain} of 120");
@@ -249,15 +240,11 @@ fn no_child_is_waited_for_until_it_has_ended() {
     let d =
         Daemon::with("x stream tcp nowait nobody /bin/true true\n directory = /none\n pty = yes\n")
             .start();
-    let (calls, parent) = (d.place.at("calls"), d.parent_pid());
-    let words = ["-q", "-e", "trace=wait4,waitid", "-o", &calls, "-p", &parent.to_string()];
-    let mut strace = Command::new("strace").args(words).spawn().expect("strace");
-    until("it is traced", || proc::status(parent, "TracerPid") != "0");
+    let calls = Calls::of_parent(&d, &["-e", "trace=wait4,waitid"]);
     same(d.ask("x\r\n"), FAILED);
     d.wait_log("REFUSE service=x");
     until("it is reaped", || d.services().is_empty());
-    strace.kill().and_then(|()| strace.wait()).expect("kill");
-    let calls = std::fs::read_to_string(calls).expect("calls");
+    let calls = calls.end();
     assert!(calls.contains("wait4("), "{calls}");
     assert_eq!(calls.lines().find(|l| l.starts_with("wait") && !l.contains("WNOHANG")), None);
 }

@@ -363,15 +363,11 @@ fn of_a_terminal_that_is_asked() {
         return skip("needs root and strace");
     }
     let d = Daemon::with("x stream tcp nowait nobody /bin/echo echo x\n pty = yes\n").start();
-    let (calls, parent) = (d.place.at("calls"), d.parent_pid());
-    let words = ["-q", "-y", "-o", &calls, "-p", &parent.to_string()];
-    let mut strace = Command::new("strace").args(words).spawn().expect("strace");
-    until("it is traced", || proc::status(parent, "TracerPid") != "0");
+    let calls = Calls::of_parent(&d, &["-y"]);
     let mut c = d.connect();
     c.send("RUN\r\nx pty xterm 24 80\r\n").expect("+ Success\r\n+Go\r\n");
     d.wait_log("EXIT service=x");
-    strace.kill().and_then(|()| strace.wait()).expect("kill");
-    let calls = std::fs::read_to_string(calls).expect("calls");
+    let calls = calls.end();
     let (made, got) = calls.split_once("clone(").expect("a start");
     assert!(made.contains("</dev/pts/"), "{calls}");
     let asks = |l: &&str| l.starts_with("ioctl(") && l.contains("</dev/pts/");

@@ -9,7 +9,6 @@ use listed::Listed;
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
 use std::os::unix::net::UnixDatagram;
-use std::process::Command;
 use std::time::Duration;
 use support::*;
 
@@ -211,14 +210,10 @@ os.dup2(theirs.fileno(), 2)
 os.execv(sys.argv[1], sys.argv[1:])";
     let conf = "hello stream tcp nowait nobody /bin/echo echo hello\n stderr = log\n";
     let d = Daemon::with(conf).under(&["python3", "-c", SOCKET]).start();
-    let (calls, parent) = (d.place.at("calls"), d.parent_pid());
-    let words = ["-q", "-y", "-o", &calls, "-p", &parent.to_string()];
-    let mut strace = Command::new("strace").args(words).spawn().expect("strace");
-    until("it is traced", || proc::status(parent, "TracerPid") != "0");
+    let calls = Calls::of_parent(&d, &["-y"]);
     same(d.ask("hello\r\n"), "+Go\r\nhello\n");
     d.wait_log("EXIT service=hello");
-    strace.kill().and_then(|()| strace.wait()).expect("kill");
-    let calls = std::fs::read_to_string(calls).expect("calls");
+    let calls = calls.end();
     let written: Vec<&str> = calls.lines().filter(|l| l.contains("(2<socket:")).collect();
     let waits = |l: &&&str| !l.starts_with("sendto(") || !l.contains("MSG_DONTWAIT");
     assert!(!written.is_empty(), "{calls}");

@@ -8,7 +8,7 @@ mod yamux_raw;
 use nix::sys::signal::Signal;
 use std::fs::File;
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 use support::*;
 
@@ -302,13 +302,7 @@ fn tries_are_started_a_few_at_a_time() {
         return skip("needs strace");
     }
     let d = Daemon::with("checkpassword = /bin/sleep 1\n").start();
-    let (parent, calls) = (d.parent_pid(), d.place.at("calls"));
-    let mut strace = Command::new("strace")
-        .args(["-q", "-e", "trace=clone,epoll_wait", "-o", &calls, "-p", &parent.to_string()])
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("strace");
-    until("it is traced", || proc::status(parent, "TracerPid") != "0");
+    let calls = Calls::of_parent(&d, &["-e", "trace=clone,epoll_wait"]);
     let sources = ["127.0.0.1", "127.0.0.2", "127.0.0.3"];
     let mut all: Vec<Client> =
         (0..48).map(|n| d.connect_from(sources[n % sources.len()])).collect();
@@ -316,8 +310,7 @@ fn tries_are_started_a_few_at_a_time() {
         c.send("AUTH\r\ndemo\r\nword\r\n");
     }
     d.wait_logs("LOGIN user=demo", all.len());
-    strace.kill().and_then(|()| strace.wait()).expect("kill");
-    let calls = std::fs::read_to_string(&calls).expect("calls");
+    let calls = calls.end();
     let started = |turn: &str| turn.matches("clone(").count();
     let most = calls.split("epoll_wait(").map(started).max().expect("a turn");
     assert!((1..=8).contains(&most), "{most} in one turn");

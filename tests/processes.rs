@@ -170,7 +170,7 @@ fn hang(net: i32) -> std::process::Child {
     let silent = std::process::Stdio::null;
     let strace =
         std::process::Command::new("strace").args(words).stdout(silent()).stderr(silent()).spawn();
-    until("it is traced", || proc::status(net, "TracerPid") != "0");
+    until("it is traced", || proc::traced(net));
     strace.expect("strace")
 }
 

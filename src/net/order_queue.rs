@@ -143,8 +143,8 @@ impl OrderQueue {
     }
 
     /// Sends or holds an order with this socket, to start a service for a client or to close it;
-    /// then it is closed here.
-    /// `of`: whose source it counts for. It may be [lost](OrderQueue::lost) later.
+    /// then it is closed here. `of`: whose source it counts for. It may be
+    /// [lost](OrderQueue::lost) later.
     pub fn request(&mut self, order: &FromNet, of: Peer, client: Shared) {
         if self.sent(order, &[client.as_fd()]) {
             drop(client);

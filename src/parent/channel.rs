@@ -258,8 +258,8 @@ pub fn next(fds: &mut Fds) -> Result<Shared, Broken> {
 }
 
 /// The next descriptor of an order, which must be an end of a pair of Unix sockets, as a net
-/// process makes them.
-/// Anything else may be a stranger's connection, or may wait where such a pair does not.
+/// process makes them. Anything else may be a stranger's connection, or may wait where such a pair
+/// does not.
 pub fn next_end(fds: &mut Fds) -> Result<Shared, Broken> {
     let fd = next(fds)?;
     if socket::is_end_of_pair(fd.as_fd()) { Ok(fd) } else { Err(Broken::Forbidden) }

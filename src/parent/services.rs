@@ -40,6 +40,7 @@ use super::refusals::Refusals;
 use super::tokens::{NetToken, PortToken, SessionToken};
 use crate::policy::{Grammar, Limits, Permit, Refusal, Service, ServiceId, Ticket};
 use crate::sys::clock;
+use crate::sys::foreign;
 use crate::sys::interrupt::Interrupt;
 use crate::sys::process::Exit;
 use crate::sys::shared::Shared;
@@ -166,6 +167,9 @@ impl Services {
         let row = config.table.service(service);
         let copies = Copies::make(cx, row, &record, &plan, &passed.connection);
         let starting = Starting { config, service, ticket, plan, net_ends, record, copies };
+        // What net has handed over with earlier orders about this client, such as its session's,
+        // and is to be closed elsewhere.
+        foreign::settle();
         let mut start = cx.spawner.begin_passing(Box::new(starting), passed, Starting::launch);
         start.expect_late(cx.held_up.has(uid, cx.now));
         self.starting.push(start);

@@ -315,6 +315,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "so many take Miri an hour")]
     fn a_crowd_of_sources_makes_the_oldest_forgotten_and_nobody_busy() {
         let mut state = State::default();
         crowd(&mut state, 0, SOURCES_MAX as u32 + 10);

@@ -12,6 +12,9 @@ mod login;
 mod signer;
 mod terminal;
 
+#[cfg(test)]
+pub(super) use filter::refuse;
+
 use super::identity::{self, Identity};
 use super::{check, clock, prctl};
 use nix::sys::resource::{Resource, setrlimit};

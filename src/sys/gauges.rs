@@ -110,7 +110,7 @@ impl Gauges {
     }
 
     /// The process has ended, and has nothing open any more.
-    pub fn has_ended(&self) {
+    pub fn note_end(&self) {
         self.ended.store(true, Ordering::Release);
     }
 
@@ -289,7 +289,7 @@ mod tests {
         session_closed(5);
         assert_eq!(loops.each_ref().map(OtherCopy::is_closed), [true, true, false]);
         assert_eq!(sessions.each_ref().map(OtherCopy::is_closed), [true, false]);
-        gauges.has_ended();
+        gauges.note_end();
         assert!(loops[2].is_closed() && sessions[1].is_closed());
         let (_, other) = super::super::pipe::ends().expect("a pipe");
         assert!(count_in(other).is_err(), "too small");

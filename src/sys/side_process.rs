@@ -225,25 +225,16 @@ fn own_pidfd() -> io::Result<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{message, socket};
+    use super::super::{confine, message, socket};
     use super::*;
     use std::sync::mpsc;
-
-    /// To this thread and those that it makes, close_range(2) fails as where memory is scarce.
-    fn refuse_own_tables() {
-        use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
-        let rules = [(libc::SYS_close_range, vec![])].into();
-        let (others, this) = (SeccompAction::Allow, SeccompAction::Errno(libc::ENOMEM as u32));
-        let arch = std::env::consts::ARCH.try_into().unwrap();
-        let filter = SeccompFilter::new(rules, others, this, arch).unwrap();
-        apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
-    }
 
     #[test]
     fn where_it_gets_no_table_of_its_own_the_thread_does_the_work() {
         let (ours, theirs) = socket::seqpacket().unwrap();
         let begin = move || {
-            refuse_own_tables();
+            // As where memory is scarce.
+            confine::refuse(libc::SYS_close_range, libc::ENOMEM);
             run("test-side", theirs, |channel| {
                 let pid = std::process::id().to_ne_bytes();
                 message::send_waiting(channel, &pid, &[]).unwrap();

@@ -74,7 +74,7 @@ use failure::Fault;
 use given::{Given, discard};
 use inherited::Inherited;
 use order::Order;
-use pending::{Begun, Finished};
+use pending::{Begun, Finished, NotBegun};
 use slot::{Slot, low};
 use spare::{Demand, Maker, Spare};
 use std::cell::Cell;
@@ -146,8 +146,8 @@ impl Spawner {
     pub fn start(&mut self, launch: &Launch) -> Result<Child, Failure> {
         // SAFETY: it is finished before this function ends, and what `launch` borrows lives as
         // long.
-        let begun = unsafe { self.make_child(launch) };
-        let begun = begun.map_err(|f| (f, Fds::default()));
+        let begun = unsafe { self.prepare(launch) }.map_err(|f| (f, Fds::default()));
+        let begun = begun.and_then(|prepared| self.make_child(prepared, Fds::default()));
         let start = PendingStart::new(Box::into_raw(Box::new(())), begun);
         let (_, result, rest) = self.finish(start, false);
         discard(rest);
@@ -182,16 +182,18 @@ impl Spawner {
         launch: impl for<'a> FnOnce(&'a T, &'a P) -> Launch<'a>,
     ) -> PendingStart<T> {
         let payload = Box::into_raw(payload);
-        let begun = match self.under_way() < self.capacity {
+        let prepared = match self.under_way() < self.capacity {
             // SAFETY: the pending start keeps the box, and leaves it alone, until the child has
-            // left. Of what is passed the child has copies.
-            true => unsafe { self.make_child(&launch(&*payload, &passed)) },
+            // left. What is passed is not the launch's any more.
+            true => unsafe { self.prepare(&launch(&*payload, &passed)) },
             false => Err(FULL),
         };
-        match begun {
-            Ok(begun) => PendingStart::new(payload, Ok(begun.with(passed.into()))),
-            Err(f) => PendingStart::new(payload, Err((f, passed.into()))),
-        }
+        let passed = passed.into();
+        let begun = match prepared {
+            Ok(prepared) => self.make_child(prepared, passed),
+            Err(f) => Err((f, passed)),
+        };
+        PendingStart::new(payload, begun)
     }
 
     /// How many starts have a slot.
@@ -268,37 +270,52 @@ impl Spawner {
         was
     }
 
+    /// What the child is made by and what it is to do, from which nothing has begun yet.
+    ///
     /// # Safety
     ///
     /// All that the launch borrows lives, and nobody changes it, until the child has left our
-    /// memory.
-    unsafe fn make_child(&mut self, launch: &Launch) -> Result<Begun, Failure> {
+    /// memory; but not the descriptors, if they are queued.
+    unsafe fn prepare(&mut self, launch: &Launch) -> Result<Prepared, Failure> {
         // What a spare has done already is what this one is to do.
         let fits = launch.new_session && launch.identity.is_some();
         self.demand.count(fits);
         let spare = self.spare.take_if(|spare| fits && spare.is_there()).map(Maker::Spare);
         let mut maker = spare.or_else(|| self.free.pop().map(Maker::Slot)).ok_or(FULL)?;
-        let order = self.prepare(launch, &mut maker);
-        let begun = match order {
-            // SAFETY: the caller's promise.
-            Ok(order) => unsafe { maker.begin(order) }
-                .map_err(|(slot, e)| (slot, Fault::at(Stage::Clone)(e))),
-            Err(f) => Err((maker.end(), f)),
+        match self.order(launch, &mut maker) {
+            Ok(order) => Ok(Prepared { maker, order }),
+            Err(f) => {
+                self.add_free(maker.end());
+                Err(f.before_the_child())
+            }
+        }
+    }
+
+    /// Makes the child. What was passed to it is closed here before that, if it is queued: this
+    /// process may get no processor until the program runs.
+    fn make_child(&mut self, prepared: Prepared, passed: Fds) -> Result<Begun, NotBegun> {
+        let Prepared { maker, order } = prepared;
+        let here = match order.given {
+            Given::Queued(_) => {
+                discard(passed);
+                Fds::default()
+            }
+            Given::Here(_) => passed,
         };
-        begun.map_err(|(slot, f)| {
-            discard(slot.rest());
-            self.add_free(slot);
-            Failure { stage: f.stage, errno: f.errno, greeted: false }
-        })
+        // SAFETY: `prepare` was promised it.
+        match unsafe { maker.begin(order) } {
+            Ok(begun) => Ok(begun.with(here)),
+            Err((slot, e)) => {
+                let rest = if here.count() == Some(0) { slot.rest() } else { here };
+                self.add_free(slot);
+                Err((Fault::at(Stage::Clone)(e).before_the_child(), rest))
+            }
+        }
     }
 
     /// Sends the child what it is given, and writes down what it is to do.
-    fn prepare(
-        &mut self,
-        launch: &Launch,
-        maker: &mut Maker,
-    ) -> Result<Box<Order<'static>>, Fault> {
-        // SAFETY: `make_child` has promised what the longer life says.
+    fn order(&self, launch: &Launch, maker: &mut Maker) -> Result<Box<Order<'static>>, Fault> {
+        // SAFETY: `prepare` was promised what the longer life says.
         let mut launch = unsafe { std::mem::transmute::<Launch<'_>, Launch<'static>>(*launch) };
         if !matches!(launch.instead, Some(Instead::Connect(_))) {
             launch.connection.map_or(Ok(()), given::block)?;
@@ -331,6 +348,12 @@ impl Spawner {
         // The child copies the table up to its own place.
         self.free.sort_unstable_by_key(|s| std::cmp::Reverse(s.fd()));
     }
+}
+
+/// A child that is to be made.
+struct Prepared {
+    maker: Maker,
+    order: Box<Order<'static>>,
 }
 
 impl Drop for Spawner {

@@ -6,9 +6,10 @@
 //! keeps nobody waiting (`directory_calls`).
 
 use super::local::{self, Address};
+use super::message::{self, Fds};
 use super::shared::Shared;
 use super::socket::{BACKLOG, seqpacket};
-use super::{check, directory_calls, message};
+use super::{check, directory_calls};
 use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
 use nix::sys::stat::{
     FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstat, fstatat, lstat,
@@ -87,16 +88,32 @@ pub fn listen(wanted: &Wanted, own: &[&SocketFile]) -> io::Result<(OwnedFd, Sock
         Ok(made.place)
     });
     let place = made?;
-    let (_, mut fds) = message::receive(ours.as_fd(), &mut [0; 1])?;
-    let mut next = || fds.take().map(Shared::our_own);
-    let (Some(socket), Some(directory), Some(file)) = (next(), next(), next()) else {
-        return Err(io::Error::from_raw_os_error(libc::EMFILE));
-    };
-    let file = SocketFile { path: path.into(), directory, file, place };
+    let received = message::receive(ours.as_fd(), &mut [0; 1]);
+    let (socket, file) = taken(path, place, received.map(|(_, fds)| fds))?;
     let backlog = wanted.backlog.map_or(BACKLOG, |n| i32::try_from(n).unwrap_or(i32::MAX));
     // SAFETY: no memory is handed over. (Clients see which process called this: unix(7).)
     check(unsafe { libc::listen(socket.as_raw_fd(), backlog) })?;
     Ok((socket, file))
+}
+
+/// What [`bind`] has made, of which these descriptors have come. Where some are lost, for want of a
+/// number say, what was made is undone.
+fn taken(path: &Path, place: Place, fds: io::Result<Fds>) -> io::Result<(OwnedFd, SocketFile)> {
+    let mut lost = io::Error::from_raw_os_error(libc::EMFILE);
+    let mut fds = fds.unwrap_or_else(|e| {
+        lost = e;
+        Fds::default()
+    });
+    let mut next = || fds.take().map(Shared::our_own);
+    if let (Some(socket), Some(directory), Some(file)) = (next(), next(), next()) {
+        return Ok((socket, SocketFile { path: path.into(), directory, file, place }));
+    }
+    let at = path.to_path_buf();
+    directory_calls::make_late(path, &[], move |_| {
+        // An error: the directory is gone, or nothing can be opened now either.
+        let _ = directory_of(&at).map(|(directory, _)| place.remove(directory.as_fd()));
+    });
+    Err(lost)
 }
 
 /// What [`bind`] makes.
@@ -109,11 +126,7 @@ struct Made {
 
 fn bind(wanted: &Wanted, own: &[Identity]) -> io::Result<Made> {
     let path = Path::new(&wanted.path);
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(ErrorKind::InvalidInput.into());
-    };
-    let directory =
-        open(parent, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let (directory, name) = directory_of(path)?;
     let here = identity_in(directory.as_fd(), name);
     let moved = match own.iter().any(|identity| here == Some(*identity)) {
         true => Some(Moved::away(directory.try_clone()?, name)?),
@@ -141,6 +154,15 @@ fn bind(wanted: &Wanted, own: &[Identity]) -> io::Result<Made> {
         change_owner(made.as_fd(), owner).inspect_err(|_| place.remove(directory.as_fd()))?;
     }
     Ok(Made { socket, directory, file: made, place })
+}
+
+/// The directory of this path, and the name in it.
+fn directory_of(path: &Path) -> io::Result<(OwnedFd, &OsStr)> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(ErrorKind::InvalidInput.into());
+    };
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    Ok((open(parent, flags, Mode::empty())?, name))
 }
 
 fn change_owner(file: BorrowedFd, (uid, gid): (u32, u32)) -> io::Result<()> {
@@ -337,6 +359,11 @@ mod tests {
         let (second, mut new) = listen(&wanted, &[&file]).expect("in its place");
         new.keep();
         drop((first, file));
+        let _client = connect().expect("it listens");
+        assert!(accepts(&second));
+        // Nor is it gone where what was made in its place cannot be received.
+        let made = bind(&wanted, &[new.identity()]).expect("in its place");
+        taken(&path, made.place, Ok(Fds::default())).expect_err("it has no descriptors");
         let _client = connect().expect("it listens");
         assert!(accepts(&second));
         drop(new);

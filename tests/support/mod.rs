@@ -11,6 +11,7 @@
 
 #![allow(dead_code, unused_imports)] // Each test file uses its own part of this.
 
+mod calls;
 mod client;
 mod daemon;
 pub mod five;
@@ -21,6 +22,7 @@ pub mod proc;
 pub mod signals;
 mod trial;
 
+pub use calls::Calls;
 pub use client::{Client, connect_from, reset};
 pub use daemon::{Builder, Daemon};
 pub use five::Five;

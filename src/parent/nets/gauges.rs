@@ -32,7 +32,7 @@ impl Nets {
 
     /// A net process has ended: what it has counted stays counted.
     pub fn keep_counted(&mut self, cx: &mut Context, net: &Net) {
-        net.gauges.iter().for_each(|gauges| gauges.has_ended());
+        net.gauges.iter().for_each(|gauges| gauges.note_end());
         let last = net.gauges.as_ref().map_or(Now::default(), |gauges| gauges.now());
         let (to, from) = (self.ended.to, self.ended.from);
         self.ended.to = to.saturating_add(last.to);

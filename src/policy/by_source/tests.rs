@@ -75,22 +75,25 @@ fn new_sources_without_end_leave_turns_to_the_others() {
     assert!(all.all.len() <= 8 * all.sources() + IDLE);
 }
 
-/// As fived's own port has it beside a stranger with a network of addresses.
+/// As fived's own port has it beside a stranger with a network of addresses. Miri, to which each
+/// step takes a thousand times as long, has a tenth of them.
 #[test]
 fn thousands_of_sources_are_looked_at_a_few_times_and_not_for_each_that_comes() {
+    const MOST: usize = if cfg!(miri) { 200 } else { 2000 };
     let (mut all, mut looked_at, mut lost) = (BySource::default(), 0, 0);
     let source = |n: u32| Source::of((0x0a00_0000 + n).to_be_bytes().into());
-    for n in 0..20_000u32 {
+    for n in 0..10 * MOST as u32 {
         let before = all.forget_at;
-        lost += usize::from(all.add_within(2000, source(n % 7000), n).is_some());
+        let from = source(n % (7 * MOST as u32 / 2));
+        lost += usize::from(all.add_within(MOST, from, n).is_some());
         looked_at += if all.forget_at == before { 0 } else { all.forget_at };
         if n % 2 == 0 {
             assert!(all.take_next().is_some());
         }
     }
-    assert!(looked_at < 100_000, "{looked_at}");
-    assert_eq!((all.waiting, all.iter().count(), lost), (2000, 2000, 8000));
-    assert!(all.all.len() < 10 * 2000, "{}", all.all.len());
+    assert!(looked_at < 50 * MOST, "{looked_at}");
+    assert_eq!((all.waiting, all.iter().count(), lost), (MOST, MOST, 4 * MOST));
+    assert!(all.all.len() < 10 * MOST, "{}", all.all.len());
     while all.take_next().is_some() {}
     assert!(all.all.is_empty() && all.counts.is_empty());
 }

@@ -186,8 +186,8 @@ impl InetdReader {
     }
 
     /// `tcp` is IPv4 and IPv6, but IPv4 alone where a row for IPv6 has the same port (of
-    /// `localhost` that at ::1). Where no row
-    /// serves IPv4 there, the administrator is told what `tcp6` means.
+    /// `localhost` that at ::1). Where no row serves IPv4 there, the administrator is told what
+    /// `tcp6` means.
     fn leave_ipv6(&mut self) {
         let everywhere = InetdRow::is_everywhere;
         let all = || self.all.iter().filter_map(|e| e.row.as_ref());

@@ -22,6 +22,15 @@ pub(super) fn apply() -> io::Result<bool> {
     only(listed().map_err(io::Error::other)?)
 }
 
+/// From now on this call fails so for this thread, and for those that it makes.
+#[cfg(test)]
+pub(in crate::sys) fn refuse(call: i64, errno: i32) {
+    let (rules, arch) = ([(call, vec![])].into(), std::env::consts::ARCH.try_into().unwrap());
+    let (others, this) = (SeccompAction::Allow, SeccompAction::Errno(errno as u32));
+    let filter = SeccompFilter::new(rules, others, this, arch).unwrap();
+    seccompiler::apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
+}
+
 /// Filters this process with these rules. False: as of [`apply`].
 pub(super) fn only(rules: Rules) -> io::Result<bool> {
     let Ok(machine) = std::env::consts::ARCH.try_into() else {

@@ -128,6 +128,11 @@ impl Fault {
     pub fn at(stage: Stage) -> impl Fn(io::Error) -> Fault {
         move |e| Fault { stage, errno: e.raw_os_error().unwrap_or(0) }
     }
+
+    /// There is no child, which could have greeted somebody.
+    pub fn before_the_child(self) -> Failure {
+        Failure { stage: self.stage, errno: self.errno, greeted: false }
+    }
 }
 
 /// A step between clone and exec.

@@ -3,7 +3,7 @@
 use super::entry;
 use super::failure::{Failure, Fault, Stage};
 use super::gate::Gate;
-use super::given::{Given, discard};
+use super::given::discard;
 use super::order::Order;
 use super::reap::reap_at_once;
 use super::running::Child;
@@ -46,7 +46,7 @@ enum State {
 }
 
 /// Why there is no child, and what it was to be given.
-type NotBegun = (Failure, Fds);
+pub(super) type NotBegun = (Failure, Fds);
 
 #[derive(Debug)]
 pub(super) struct Begun {
@@ -244,13 +244,9 @@ impl Begun {
         Begun { place, order, here: Fds::default(), gate, pid, begun, looked, looks, late, killed }
     }
 
-    /// This was passed to it: what it has in its queue is closed here.
-    pub fn with(mut self, passed: Fds) -> Begun {
-        // SAFETY: it lives as long as this does, and of this the child only reads.
-        match unsafe { &(*self.order).given } {
-            Given::Queued(_) => discard(passed),
-            Given::Here(_) => self.here = passed,
-        }
+    /// This was passed to it, and is not in its queue.
+    pub fn with(mut self, here: Fds) -> Begun {
+        self.here = here;
         self
     }
 

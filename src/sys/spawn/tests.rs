@@ -1,6 +1,6 @@
 use super::super::identity::Identity;
 use super::super::signal::{Signal, Signals, raise};
-use super::super::{check, identity, memfd, socket};
+use super::super::{check, confine, identity, memfd, socket};
 use super::reap;
 use super::*;
 use std::ffi::CString;

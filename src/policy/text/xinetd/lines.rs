@@ -108,7 +108,7 @@ impl<'a, 'b> Lines<'a, 'b> {
 
     fn clients(&mut self, pair: &Pair, words: &[&str]) -> Vec<String> {
         for word in words {
-            if let Some(what) = self.is_more_than_in_xinetd(word) {
+            if let Some(what) = self.more_than_in_xinetd(word) {
                 self.differs(pair, word, what);
             }
         }
@@ -117,7 +117,7 @@ impl<'a, 'b> Lines<'a, 'b> {
     }
 
     /// What stands for more clients here than in xinetd, as its state dump shows.
-    fn is_more_than_in_xinetd(&self, word: &str) -> Option<&'static str> {
+    fn more_than_in_xinetd(&self, word: &str) -> Option<&'static str> {
         let numbers = word.split('.').filter(|n| !n.is_empty()).count();
         let dotted = word.chars().all(|c| c.is_ascii_digit() || c == '.');
         match word.split_once('/') {

@@ -207,6 +207,24 @@ fn what_was_passed_comes_back_where_no_program_runs() {
 }
 
 #[test]
+fn what_was_passed_comes_back_where_no_child_can_be_made() {
+    let begin = || {
+        let mut spawner = Spawner::new(1).unwrap();
+        confine::refuse(libc::SYS_clone, libc::EAGAIN);
+        for _ in 0..3 {
+            let (start, ours, inode) = passing(&mut spawner, World::new(""));
+            let (_, result, mut rest) = spawner.finish(start, false);
+            assert!(result.unwrap_err().is_scarcity());
+            let back = rest.take().unwrap();
+            assert_eq!((copies(inode), rest.take().is_none()), (1, true));
+            socket::send(back.as_fd(), b"x").unwrap();
+            assert_eq!(socket::receive(ours.as_fd(), &mut [0; 9]).unwrap(), 1);
+        }
+    };
+    std::thread::spawn(begin).join().unwrap();
+}
+
+#[test]
 fn a_child_has_nothing_of_other_starts() {
     let mut spawner = Spawner::new(STARTS).unwrap();
     let (first, second) = (stopped(&mut spawner), stopped(&mut spawner));
