@@ -182,8 +182,8 @@ impl TerminalCopy {
         }
     }
 
-    /// The client has left: what it has sent before is written as far as the terminal takes it. That
-    /// is no end of the input: the terminal hangs up.
+    /// The client has left: what it has sent before is written as far as the terminal takes it.
+    /// That is no end of the input: the terminal hangs up.
     fn pass_last_input(&mut self) {
         while self.input.1.is_written_to(&self.terminal).is_ok()
             && self.input.1.is_empty()
