@@ -32,18 +32,18 @@
 //!
 //! Net decides first, so that the answer to a hidden name takes as long as that to an unknown one.
 //! The parent decides again from what it knows itself, and only its decision starts anything. The
-//! client's own socket goes with the order: when a plain service begins no process of fived has its
-//! connection any more (`sys::spawn::slot`, [`sys::gauges`]), so that none can be kept from going
-//! on by what the service does with it. Of a service that ran already (`parent::relays::redirect`)
-//! the parent makes the connection and hands both ends back to net, where a few threads copy
-//! (`net::relays`). The parent makes the connection of a service that is relayed
-//! (`parent::backend::socket_pairs`): it knows the client's address itself, and net must not be
-//! able to connect. A session has a thread while it has something to do; between two requests, and
-//! while nothing moves between it and its service, it is parked (`net::parked`), and one thread
-//! waits for all parked ones. The new process writes `+Go` when nothing but exec is left to do.
-//! Meanwhile the parent serves the next order (`sys::spawn::PendingStart`), so a start that hangs
-//! before its exec holds up no other. While services start often, the process of the next one is
-//! made in advance (`sys::spawn::spare`). Calls that a service could make wait for as long as it
+//! client's own socket goes with the order: when a plain service begins no process of fived that
+//! serves others has its connection any more (`sys::spawn::slot`, [`sys::gauges`]), so that none
+//! can be kept from going on by what the service does with it. Of a service that ran already
+//! (`parent::relays::redirect`) the parent makes the connection and hands both ends back to net,
+//! where a few threads copy (`net::relays`). The parent makes the connection of a service that is
+//! relayed (`parent::backend::socket_pairs`): it knows the client's address itself, and net must
+//! not be able to connect. A session has a thread while it has something to do; between two
+//! requests, and while nothing moves between it and its service, it is parked (`net::parked`), and
+//! one thread waits for all parked ones. The new process writes `+Go` when nothing but exec is left
+//! to do. Meanwhile the parent serves the next order (`sys::spawn::PendingStart`), so a start that
+//! hangs before its exec holds up no other. While services start often, the process of the next one
+//! is made in advance (`sys::spawn::spare`). Calls that a service could make wait for as long as it
 //! likes are made by processes beside the parent that share its memory, and for which nobody waits
 //! (`sys::side_process`). Likewise each terminal has a process of its own, and net has the other
 //! end of that one's connection ([`internal::terminal`]).
