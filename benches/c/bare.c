@@ -14,6 +14,8 @@
  *               descriptors, a session and a keyring of its own, a directory, a look at the
  *               program's file, two lines to standard error
  *        splice ADDR:PORT   accept, connect there from a forked child, splice its bytes to the client
+ *        relay ADDR:PORT    accept and connect there in one process, which hands both sockets to another
+ *               (SCM_RIGHTS), which copies
  *
  * One epoll loop, one thread. No error handling beyond what keeps a measurement honest: it exits loudly. */
 #define _GNU_SOURCE
@@ -34,7 +36,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum mode { HELP, VFORK, SRC, HOLD, LINE, SPLICE, DGRAM, WAIT, APART };
+enum mode { HELP, VFORK, SRC, HOLD, LINE, SPLICE, DGRAM, WAIT, APART, RELAY };
 static enum mode mode;
 static char **prog;
 static unsigned long long srcbytes;
@@ -66,25 +68,95 @@ static void start(int fd)
     close(fd);
 }
 
-/* Which descriptor hands sockets to the process that starts programs. */
-static int starter;
+/* Which descriptor hands sockets to the other process. */
+static int other;
 
-static void hand_over(int fd)
+static void hand_over(int n, const int *fds)
 {
-    char control[CMSG_SPACE(sizeof fd)] = { 0 }, order[512] = { 0 };
+    char control[CMSG_SPACE(2 * sizeof *fds)] = { 0 }, order[512] = { 0 };
     struct iovec bytes = { order, sizeof order };
-    struct msghdr m = { .msg_iov = &bytes, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control };
+    struct msghdr m = { .msg_iov = &bytes, .msg_iovlen = 1, .msg_control = control };
+    m.msg_controllen = CMSG_SPACE((size_t)n * sizeof *fds);
     struct cmsghdr *c = CMSG_FIRSTHDR(&m);
     c->cmsg_level = SOL_SOCKET;
     c->cmsg_type = SCM_RIGHTS;
-    c->cmsg_len = CMSG_LEN(sizeof fd);
-    memcpy(CMSG_DATA(c), &fd, sizeof fd);
-    if (sendmsg(starter, &m, MSG_NOSIGNAL) < 0)
+    c->cmsg_len = CMSG_LEN((size_t)n * sizeof *fds);
+    memcpy(CMSG_DATA(c), fds, (size_t)n * sizeof *fds);
+    if (sendmsg(other, &m, MSG_NOSIGNAL) < 0)
         die("sendmsg");
-    close(fd);
+    while (n > 0)
+        close(fds[--n]);
 }
 
-/* Forks the process that accepts, which returns; this one starts programs until that has ended. */
+/* False: the other process has ended. */
+static int handed_over(int channel, int n, int *fds)
+{
+    char control[CMSG_SPACE(2 * sizeof *fds)], order[512];
+    struct iovec bytes = { order, sizeof order };
+    struct msghdr m = { .msg_iov = &bytes, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control };
+    ssize_t got = recvmsg(channel, &m, MSG_CMSG_CLOEXEC);
+    struct cmsghdr *c = got > 0 ? CMSG_FIRSTHDR(&m) : 0;
+    if (!c)
+        return 0;
+    memcpy(fds, CMSG_DATA(c), (size_t)n * sizeof *fds);
+    return 1;
+}
+
+static void starts(int channel)
+{
+    for (int fd; handed_over(channel, 1, &fd);) {
+        send(fd, go, sizeof go - 1, MSG_NOSIGNAL);
+        start(fd);
+    }
+}
+
+/* Copies between each two sockets until both directions have ended; as much as two writes take, for the line of mode LINE. */
+static void copies(int channel)
+{
+    static int peer[65536];
+    static char ended[65536], b[65536];
+    int ep = epoll_create1(EPOLL_CLOEXEC);
+    struct epoll_event ev = { .events = EPOLLIN, .data.fd = channel };
+    epoll_ctl(ep, EPOLL_CTL_ADD, channel, &ev);
+    for (;;) {
+        struct epoll_event e[64];
+        int n = epoll_wait(ep, e, 64, -1);
+        for (int i = 0; i < n; i++) {
+            int fd = e[i].data.fd, fds[2];
+            if (fd == channel) {
+                if (!handed_over(channel, 2, fds))
+                    return;
+                for (int k = 0; k < 2; k++) {
+                    peer[fds[k]] = fds[!k];
+                    ended[fds[k]] = 0;
+                    ev.events = EPOLLIN | EPOLLET;
+                    ev.data.fd = fds[k];
+                    epoll_ctl(ep, EPOLL_CTL_ADD, fds[k], &ev);
+                }
+                continue;
+            }
+            for (ssize_t r; peer[fd] && (r = recv(fd, b, sizeof b, MSG_DONTWAIT)) != 0;) {
+                if (r < 0 && errno == EAGAIN)
+                    goto next;
+                if (r < 0 || send(peer[fd], b, (size_t)r, MSG_NOSIGNAL) < 0)
+                    break;
+            }
+            if (!peer[fd])
+                continue;
+            ended[fd] = 1;
+            shutdown(peer[fd], SHUT_WR);
+            if (ended[peer[fd]]) {
+                int to = peer[fd];
+                peer[fd] = peer[to] = 0;
+                close(fd);
+                close(to);
+            }
+        next:;
+        }
+    }
+}
+
+/* Forks another process. The one that goes on accepts. */
 static void apart(void)
 {
     int pair[2];
@@ -93,26 +165,26 @@ static void apart(void)
     pid_t p = fork();
     if (p < 0)
         die("fork");
-    if (p == 0) {
+    /* The one that starts programs, or accepts and connects, is the parent in both modes. */
+    int accepts = mode == RELAY ? p != 0 : p == 0;
+    if (p == 0)
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        close(pair[1]);
-        starter = pair[0];
+    close(pair[accepts]);
+    if (accepts) {
+        other = pair[0];
         return;
     }
-    close(pair[0]);
-    for (;;) {
-        char control[CMSG_SPACE(sizeof(int))], order[512];
-        struct iovec bytes = { order, sizeof order };
-        struct msghdr m = { .msg_iov = &bytes, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control };
-        ssize_t n = recvmsg(pair[1], &m, MSG_CMSG_CLOEXEC);
-        struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&m) : 0;
-        if (!c)
-            exit(n < 0);
-        int fd;
-        memcpy(&fd, CMSG_DATA(c), sizeof fd);
-        send(fd, go, sizeof go - 1, MSG_NOSIGNAL);
-        start(fd);
-    }
+    mode == RELAY ? copies(pair[1]) : starts(pair[1]);
+    exit(0);
+}
+
+/* Connects to the server, which is on this computer, and hands over both. */
+static void relay(int fd)
+{
+    int fds[2] = { fd, socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0) };
+    if (fds[1] < 0 || connect(fds[1], (struct sockaddr *)&upstream, sizeof upstream))
+        die("connect");
+    hand_over(2, fds);
 }
 
 static void datagrams(int fd)
@@ -198,6 +270,10 @@ static int serve(int fd)
         close(fd);
         return 1;
     }
+    if (mode == RELAY) {
+        relay(fd);
+        return 1;
+    }
     if (mode == SPLICE) {
         splicer(fd);
         return 1;
@@ -208,7 +284,7 @@ static int serve(int fd)
     if (n < 2 || b[n - 1] != '\n')
         close(fd);
     else if (mode == APART)
-        hand_over(fd);
+        hand_over(1, &fd);
     else if (mode == HELP) {
         send(fd, helptext, sizeof helptext - 1, MSG_NOSIGNAL);
         close(fd);
@@ -258,10 +334,10 @@ static void loop(int lfd)
 
 int main(int argc, char **argv)
 {
-    static const char *names[] = { "help", "vfork", "src", "hold", "line", "splice", "dgram", "wait", "apart" };
+    static const char *names[] = { "help", "vfork", "src", "hold", "line", "splice", "dgram", "wait", "apart", "relay" };
     const char *addr = "127.0.0.1";
     int port = 1, i = 2, m = -1;
-    for (int k = 0; argc > 1 && k < 9; k++)
+    for (int k = 0; argc > 1 && k < 10; k++)
         if (!strcmp(argv[1], names[k]))
             m = k;
     if (m < 0)
@@ -269,7 +345,7 @@ int main(int argc, char **argv)
     mode = (enum mode)m;
     if (mode == SRC && argc > 2)
         srcbytes = strtoull(argv[i++], 0, 0);
-    if (mode == SPLICE && argc > 2) {
+    if ((mode == SPLICE || mode == RELAY) && argc > 2) {
         char *colon = strchr(argv[i], ':');
         if (!colon)
             return 2;
@@ -305,7 +381,7 @@ int main(int argc, char **argv)
         datagrams(lfd);
     if (listen(lfd, 4096))
         die("listen");
-    if (mode == APART)
+    if (mode == APART || mode == RELAY)
         apart();
     loop(lfd);
 }
