@@ -41,24 +41,38 @@ pub fn wait_any() -> Option<(i32, Exit)> {
     wait(-1)
 }
 
-/// Reaps this child, if it has ended. However many others there are, that costs the same.
-pub fn wait_for(pid: i32) -> Option<Exit> {
-    wait(pid).map(|(_, exit)| exit)
-}
-
-/// The next child that has ended, or this one if it has. It is still a zombie, so that its pid is
-/// not reused.
-pub fn has_ended(which: Option<i32>) -> Option<i32> {
+/// The next child that has ended, or this one if it has, and how. It is still a zombie, so that its
+/// pid is not reused. However many children there are, to ask for one costs the same.
+pub fn ended(which: Option<i32>) -> Option<(i32, Exit)> {
     let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
     let (kind, id) = which.map_or((libc::P_ALL, 0), |pid| (libc::P_PID, pid as libc::id_t));
     // SAFETY: all zeros is a valid siginfo, which the call fills; its number stays zero where
     // nobody has ended.
-    let pid = unsafe {
+    let (pid, status, code) = unsafe {
         let mut info: libc::siginfo_t = std::mem::zeroed();
         check(libc::waitid(kind, id, &mut info, flags)).ok()?;
-        info.si_pid()
+        (info.si_pid(), info.si_status(), info.si_code)
     };
-    (pid != 0).then_some(pid)
+    let exit = match code {
+        libc::CLD_EXITED => Exit::Status(status),
+        _ => Exit::Signal(status),
+    };
+    (pid != 0).then_some((pid, exit))
+}
+
+/// Reaps a child that has ended ([`reaper`](super::reaper): that may take long).
+pub(super) fn reap(pid: i32) {
+    let (kind, id, flags) = (libc::P_PID, pid as libc::id_t, libc::WEXITED);
+    // SAFETY: nothing is written.
+    while check(unsafe { libc::waitid(kind, id, std::ptr::null_mut(), flags) })
+        .is_err_and(|e| e.kind() == io::ErrorKind::Interrupted)
+    {}
+}
+
+/// Sends this process the signal that tells of the end of a child.
+pub(super) fn child_signal() {
+    // SAFETY: no memory is handed over.
+    unsafe { libc::kill(libc::getpid(), libc::SIGCHLD) };
 }
 
 fn wait(who: i32) -> Option<(i32, Exit)> {
