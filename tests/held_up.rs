@@ -258,6 +258,6 @@ fn no_child_is_waited_for_until_it_has_ended() {
     until("it is reaped", || d.services().is_empty());
     strace.kill().and_then(|()| strace.wait()).expect("kill");
     let calls = std::fs::read_to_string(calls).expect("calls");
-    assert!(calls.contains("wait4("), "{calls}");
+    assert!(calls.contains("waitid("), "{calls}");
     assert_eq!(calls.lines().find(|l| l.starts_with("wait") && !l.contains("WNOHANG")), None);
 }

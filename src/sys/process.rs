@@ -11,13 +11,15 @@ pub use limits::{
 };
 pub use standard::{null, redirect_to_null};
 
-use super::check;
+use super::{check, directory_calls};
 use std::collections::HashSet;
 use std::ffi::{CStr, CString, OsStr};
 use std::fmt;
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 /// How a child ended.
@@ -107,22 +109,32 @@ pub fn has_stopped(pid: i32) -> bool {
     }
 }
 
+/// Looks into /proc, whose lock everybody may keep (`directory_calls`).
+fn look<T: Send + 'static>(what: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    directory_calls::make(Path::new("/proc/self"), &[], |_| what())
+}
+
 /// The users that processes run as, as far as /proc shows them.
 pub fn users_running() -> HashSet<u32> {
-    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let processes = all.filter(|e| e.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit));
-    processes.filter_map(|e| Some(e.metadata().ok()?.uid())).collect()
+    let is_number = |name: &OsStr| name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
+    let all = look(move || {
+        let processes = std::fs::read_dir("/proc")?.flatten().filter(|e| is_number(&e.file_name()));
+        Ok(processes.filter_map(|e| Some(e.metadata().ok()?.uid())).collect())
+    });
+    all.unwrap_or_default()
 }
 
 /// How many descriptors a process has now; None: this one. Errors: there is no such process, or it
-/// may not be seen.
+/// may not be seen, or somebody keeps /proc locked.
 pub fn descriptors(pid: Option<libc::pid_t>) -> io::Result<u64> {
-    let all = pid.map_or("/proc/self/fd".into(), |pid| format!("/proc/{pid}/fd"));
-    // Linux 6.2 and later tell it by the directory's size, whatever the number.
-    match std::fs::metadata(&all)?.len() {
-        0 => Ok(std::fs::read_dir(&all)?.count() as u64),
-        n => Ok(n),
-    }
+    let all = format!("/proc/{}/fd", pid.unwrap_or(std::process::id() as libc::pid_t));
+    look(move || {
+        // Linux 6.2 and later tell it by the directory's size, whatever the number.
+        match std::fs::metadata(&all)?.len() {
+            0 => Ok(std::fs::read_dir(&all)?.count() as u64),
+            n => Ok(n),
+        }
+    })
 }
 
 /// Does something with this umask. For a process of one thread.
@@ -167,13 +179,21 @@ pub fn limit_malloc_arenas(n: i32) {
     let _ = n;
 }
 
-/// The path by which this program can be started again: /proc/self/exe, or without /proc the path
-/// by which it was started. To be called before the working directory changes; later calls give the
-/// same.
-pub fn own_program() -> &'static CStr {
-    static PATH: OnceLock<CString> = OnceLock::new();
-    const LINK: &CStr = c"/proc/self/exe";
-    PATH.get_or_init(|| {
+/// How this program can be started again.
+struct OwnProgram {
+    /// Where it is, and the file that it must be there. As long as that is open nobody has to wait
+    /// who looks for it at this path.
+    place: Option<(CString, File)>,
+    /// /proc/self/exe, which is the same file for ever; or without /proc the path by which it was
+    /// started.
+    link: CString,
+}
+
+const LINK: &CStr = c"/proc/self/exe";
+
+fn own() -> &'static OwnProgram {
+    static OWN: OnceLock<OwnProgram> = OnceLock::new();
+    OWN.get_or_init(|| {
         // SAFETY: the kernel's own string, which stays as long as the process does (getauxval(3));
         // 0 where it gave none.
         let given = unsafe {
@@ -181,13 +201,35 @@ pub fn own_program() -> &'static CStr {
                 .as_ref()
                 .map(|c| CStr::from_ptr(c))
         };
+        let link = Path::new(OsStr::from_bytes(LINK.to_bytes()));
+        let c_string = |path: PathBuf| CString::new(path.into_os_string().into_vec()).ok();
         let absolute = |path: &CStr| std::path::absolute(OsStr::from_bytes(path.to_bytes())).ok();
-        let found =
-            given.and_then(absolute).filter(|_| !std::path::Path::new("/proc/self/exe").exists());
-        found
-            .and_then(|path| CString::new(path.into_os_string().into_vec()).ok())
-            .unwrap_or_else(|| LINK.into())
+        let found = given.and_then(absolute).filter(|_| !link.exists());
+        let open = || OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(link).ok();
+        OwnProgram {
+            place: std::fs::read_link(link).ok().and_then(c_string).zip(open()),
+            link: found.and_then(c_string).unwrap_or_else(|| LINK.into()),
+        }
     })
+}
+
+/// The path by which this program can be started again, whoever starts it, and whatever file is at
+/// its place then. To be called before the working directory changes; later calls give the same.
+pub fn own_link() -> &'static CStr {
+    &own().link
+}
+
+/// The path by which whoever this process is can start this program now. A process that was just
+/// made has no place in /proc that anybody has looked for, and whoever keeps /proc locked keeps it
+/// from finding that one; so this is where the program is, if it is there still.
+pub fn own_program() -> &'static CStr {
+    let OwnProgram { place, link } = own();
+    let is_there = |(path, file): &&(CString, File)| {
+        let at = std::fs::metadata(OsStr::from_bytes(path.to_bytes()));
+        let is = |m: Metadata| Some((m.dev(), m.ino()));
+        at.ok().and_then(is).is_some_and(|at| Some(at) == file.metadata().ok().and_then(is))
+    };
+    place.as_ref().filter(is_there).map_or(link, |(path, _)| path)
 }
 
 /// The name of another process (proc(5), comm). None: there is no such process, or no /proc.
@@ -197,9 +239,12 @@ pub fn name_of(pid: i32) -> Option<String> {
 
 /// A process's children, of all its threads (proc(5), children). None if /proc does not say.
 pub fn children(pid: i32) -> Vec<i32> {
-    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
-    let lists = threads.flatten().map(|t| std::fs::read_to_string(t.path().join("children")));
-    let all: Vec<String> = lists.map(Result::unwrap_or_default).collect();
+    let lists = look(move || {
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task"))?.flatten();
+        let lists = threads.map(|t| std::fs::read_to_string(t.path().join("children")));
+        Ok(lists.map(Result::unwrap_or_default).collect())
+    });
+    let all: Vec<String> = lists.unwrap_or_default();
     all.iter().flat_map(|l| l.split_ascii_whitespace()).filter_map(|n| n.parse().ok()).collect()
 }
 

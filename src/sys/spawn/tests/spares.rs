@@ -104,6 +104,7 @@ fn what_is_no_service_leaves_it_alone() {
     assert_eq!(spare(&spawner), Some(made));
     // It ends with the spawner.
     drop(spawner);
+    reap(made);
     assert_ne!(comm(made).as_deref(), Some("fived-spare\n"));
 }
 
