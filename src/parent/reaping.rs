@@ -55,10 +55,11 @@ impl Parent {
     /// another one (`sys::reaper`).
     pub fn reap(&mut self) {
         let began = clock::monotonic();
+        self.reap_again_at = None;
         if self.strangers_at.is_some_and(|at| began < at) {
             return self.reap_own();
         }
-        (self.strangers_at, self.reap_again_at) = (None, None);
+        self.strangers_at = None;
         match reaper::state() {
             reaper::State::Free if self.reap_next(began) => {}
             // A signal without an end tells of a stop. One that came together with an end is
@@ -92,6 +93,7 @@ impl Parent {
         if reaper::has(pid) {
             // The computer is busy: nobody has come to it yet, and others are not seen.
             self.reap_own();
+            self.reap_again_at = Some(began + LATE);
             return true;
         }
         if self.ended(pid, exit).is_none() {
@@ -111,10 +113,9 @@ impl Parent {
         }
     }
 
-    /// This child has ended, and is reaped.
-    /// Returns what it was.
+    /// This child has ended, and is reaped from now on. Returns what it was.
     fn ended(&mut self, pid: i32, exit: Exit) -> Option<Role> {
-        reaper::reap(pid, self.services.running.get(pid).map(|r| r.uid));
+        let uid = self.services.running.get(pid).map(|r| r.uid);
         self.services.child_ended(&mut self.cx, pid);
         self.connects.child_ended(&mut self.cx, pid);
         let cx = &mut self.cx;
@@ -143,6 +144,7 @@ impl Parent {
             }
             None => {}
         }
+        reaper::reap(pid, uid);
         role
     }
 

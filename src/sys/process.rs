@@ -64,7 +64,7 @@ pub fn ended(which: Option<i32>) -> Option<(i32, Exit)> {
 
 /// Reaps a child that has ended ([`reaper`](super::reaper): that may take long).
 pub(super) fn reap(pid: i32) {
-    let (kind, id, flags) = (libc::P_PID, pid as libc::id_t, libc::WEXITED);
+    let (kind, id, flags) = (libc::P_PID, pid as libc::id_t, libc::WEXITED | libc::__WALL);
     // SAFETY: nothing is written.
     while check(unsafe { libc::waitid(kind, id, std::ptr::null_mut(), flags) })
         .is_err_and(|e| e.kind() == io::ErrorKind::Interrupted)

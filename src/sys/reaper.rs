@@ -118,8 +118,7 @@ pub fn settle(most: Duration) -> bool {
 
 /// Do so many of this user's children hang that no more are to begin?
 pub fn is_held_up(uid: u32) -> bool {
-    let hangs = |r: &&Reaping| r.child.uid == Some(uid) && r.since.elapsed() > HANGS;
-    all().late.iter().filter(hangs).count() >= OF_A_USER
+    all().holds_up(uid)
 }
 
 impl All {
@@ -145,6 +144,11 @@ impl All {
             Ok(_) => self.thread = Some(number),
             Err(e) => log::debug!("{NAME}: {e}"),
         }
+    }
+
+    fn holds_up(&self, uid: u32) -> bool {
+        let hangs = |r: &&Reaping| r.child.uid == Some(uid) && r.since.elapsed() > HANGS;
+        self.late.iter().filter(hangs).count() >= OF_A_USER
     }
 
     fn is_of(&self, thread: u64) -> bool {
@@ -197,5 +201,52 @@ fn no_descriptors() -> io::Result<()> {
     match unsafe { libc::syscall(libc::SYS_close_range, all.0, all.1, all.2) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn what_has_ended_is_a_zombie_until_it_is_reaped() {
+        let child = Command::new("/bin/true").spawn().unwrap();
+        let pid = child.id() as i32;
+        let until = |what: &dyn Fn() -> bool| {
+            let is = (0..4000).any(|_| {
+                std::thread::sleep(Duration::from_millis(5));
+                what()
+            });
+            assert!(is);
+        };
+        until(&|| process::ended(Some(pid)).is_some());
+        assert_eq!(process::ended(Some(pid)), Some((pid, process::Exit::Status(0))));
+        reap(pid, Some(1));
+        until(&|| !has(pid));
+        assert!(process::ended(Some(pid)).is_none() && !is_held_up(1));
+    }
+
+    #[test]
+    fn whoever_hangs_is_replaced_and_a_user_has_no_more_than_some() {
+        let reaping = |by, uid, age| Reaping {
+            child: Ended { pid: -1, uid },
+            since: Instant::now().checked_sub(age).unwrap(),
+            by,
+        };
+        let mut all = All {
+            waiting: VecDeque::new(),
+            now: Some(reaping(7, Some(2), 2 * LATE)),
+            late: Vec::new(),
+            thread: Some(7),
+            threads: 7,
+        };
+        all.go_on();
+        assert!(all.now.is_none() && all.thread.is_none() && all.late.len() == 1);
+        assert!(!all.holds_up(2));
+        all.late.extend((0..OF_A_USER as u64).map(|n| reaping(n, Some(2), 2 * HANGS)));
+        assert!(all.holds_up(2) && !all.holds_up(3));
+        all.is_over(0);
+        assert!(!all.holds_up(2));
     }
 }

@@ -1,7 +1,7 @@
 use super::super::identity::Identity;
+use super::super::process;
 use super::super::signal::{Signal, Signals, raise};
 use super::super::{check, identity, memfd, socket};
-use super::super::process;
 use super::*;
 use std::ffi::CString;
 use std::fs::Permissions;
