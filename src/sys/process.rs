@@ -11,8 +11,7 @@ pub use limits::{
 };
 pub use standard::{null, redirect_to_null};
 
-use super::{check, directory_calls};
-use std::collections::HashSet;
+use super::check;
 use std::ffi::{CStr, CString, OsStr};
 use std::fmt;
 use std::fs::{File, Metadata, OpenOptions};
@@ -107,34 +106,6 @@ pub fn has_stopped(pid: i32) -> bool {
         check(libc::waitid(libc::P_PID, pid as libc::id_t, &mut info, flags)).is_ok()
             && info.si_pid() == pid
     }
-}
-
-/// Looks into /proc, whose lock everybody may keep (`directory_calls`).
-fn look<T: Send + 'static>(what: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    directory_calls::make(Path::new("/proc/self"), &[], |_| what())
-}
-
-/// The users that processes run as, as far as /proc shows them.
-pub fn users_running() -> HashSet<u32> {
-    let is_number = |name: &OsStr| name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
-    let all = look(move || {
-        let processes = std::fs::read_dir("/proc")?.flatten().filter(|e| is_number(&e.file_name()));
-        Ok(processes.filter_map(|e| Some(e.metadata().ok()?.uid())).collect())
-    });
-    all.unwrap_or_default()
-}
-
-/// How many descriptors a process has now; None: this one. Errors: there is no such process, or it
-/// may not be seen, or somebody keeps /proc locked.
-pub fn descriptors(pid: Option<libc::pid_t>) -> io::Result<u64> {
-    let all = format!("/proc/{}/fd", pid.unwrap_or(std::process::id() as libc::pid_t));
-    look(move || {
-        // Linux 6.2 and later tell it by the directory's size, whatever the number.
-        match std::fs::metadata(&all)?.len() {
-            0 => Ok(std::fs::read_dir(&all)?.count() as u64),
-            n => Ok(n),
-        }
-    })
 }
 
 /// Does something with this umask. For a process of one thread.
@@ -235,17 +206,6 @@ pub fn own_program() -> &'static CStr {
 /// The name of another process (proc(5), comm). None: there is no such process, or no /proc.
 pub fn name_of(pid: i32) -> Option<String> {
     std::fs::read_to_string(format!("/proc/{pid}/comm")).ok().map(|n| n.trim_end().to_string())
-}
-
-/// A process's children, of all its threads (proc(5), children). None if /proc does not say.
-pub fn children(pid: i32) -> Vec<i32> {
-    let lists = look(move || {
-        let threads = std::fs::read_dir(format!("/proc/{pid}/task"))?.flatten();
-        let lists = threads.map(|t| std::fs::read_to_string(t.path().join("children")));
-        Ok(lists.map(Result::unwrap_or_default).collect())
-    });
-    let all: Vec<String> = lists.unwrap_or_default();
-    all.iter().flat_map(|l| l.split_ascii_whitespace()).filter_map(|n| n.parse().ok()).collect()
 }
 
 /// Has a process been stopped (SIGSTOP), or is it being traced? If /proc does not say: no.

@@ -1,14 +1,14 @@
 //! Reaps children that have ended: their numbers are nobody's from then on.
 //!
 //! When a process is reaped the system removes what is mounted below its directory in /proc, in
-//! every mount namespace, and whoever reaps it waits for that: for whoever serves such a file system
-//! (FUSE), for as long as that likes, and no signal ends it. A service can mount there, in a user
-//! namespace of its own, and so can any user of this computer. So threads do it, and nobody waits
-//! for them: how a child has ended was asked before ([`ended`](super::process::ended)). It is one
-//! thread mostly, which others replace while it hangs. None of them has a descriptor of this
+//! every mount namespace, and whoever reaps it waits for that: for whoever serves such a file
+//! system (FUSE), for as long as that likes, and no signal ends it. A service can mount there, in a
+//! user namespace of its own, and so can any user of this computer. So threads do it, and nobody
+//! waits for them: how a child has ended was asked before ([`ended`](super::process::ended)). It is
+//! one thread mostly, which others replace while it hangs. None of them has a descriptor of this
 //! process, so that nothing stays open when this process ends and one hangs.
 
-use super::process;
+use super::{process, signal};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -140,7 +140,7 @@ impl All {
         self.threads += 1;
         let number = self.threads;
         let thread = std::thread::Builder::new().name(NAME.into()).stack_size(STACK);
-        match thread.spawn(move || work(number)) {
+        match signal::without(|| thread.spawn(move || work(number))) {
             Ok(_) => self.thread = Some(number),
             Err(e) => log::debug!("{NAME}: {e}"),
         }
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn what_has_ended_is_a_zombie_until_it_is_reaped() {
-        let child = Command::new("/bin/true").spawn().unwrap();
+        let mut child = Command::new("/bin/true").spawn().unwrap();
         let pid = child.id() as i32;
         let until = |what: &dyn Fn() -> bool| {
             let is = (0..4000).any(|_| {
@@ -224,7 +224,7 @@ mod tests {
         assert_eq!(process::ended(Some(pid)), Some((pid, process::Exit::Status(0))));
         reap(pid, Some(1));
         until(&|| !has(pid));
-        assert!(process::ended(Some(pid)).is_none() && !is_held_up(1));
+        assert!(child.wait().is_err() && !is_held_up(1));
     }
 
     #[test]

@@ -12,7 +12,7 @@
 //! this process might close it. ([`close`] is the exception.)
 
 use super::stack::Stack;
-use super::{process, reaper};
+use super::{process, reaper, signal};
 use std::ffi::{CStr, c_int, c_void};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
@@ -83,7 +83,7 @@ where
 {
     let work = Work { name, channel, heir, work: Some(work) };
     let thread = std::thread::Builder::new().name(name.into()).stack_size(THREAD_STACK);
-    thread.spawn(move || wait_for(work)).map(drop)
+    signal::without(|| thread.spawn(move || wait_for(work))).map(drop)
 }
 
 fn wait_for<F: FnOnce(Option<BorrowedFd>)>(mut work: Work<F>) {

@@ -60,7 +60,8 @@ impl Gate {
         self.runs.load(Ordering::Acquire) != 0
     }
 
-    /// Waits until the child is gone, or for some time of less than a second: the caller looks which.
+    /// Waits until the child is gone, or for some time of less than a second: the caller looks
+    /// which.
     pub fn wait_until_gone(&self, time: Duration) {
         let time = libc::timespec { tv_sec: 0, tv_nsec: time.subsec_nanos() as _ };
         let (call, at, running) = (libc::SYS_futex, self.runs.as_ptr(), 1u32);

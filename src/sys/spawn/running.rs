@@ -1,7 +1,7 @@
 //! A program that was started.
 
 use super::super::signal::Signal;
-use super::super::{check, process};
+use super::super::{check, processes};
 use std::cell::OnceCell;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -112,7 +112,7 @@ fn kill_tree(pid: i32, left: &mut usize) {
     *left -= 1;
     // SAFETY: no memory is handed over.
     unsafe { libc::kill(pid, libc::SIGSTOP) };
-    process::children(pid).into_iter().for_each(|child| kill_tree(child, left));
+    processes::children(pid).into_iter().for_each(|child| kill_tree(child, left));
     // SAFETY: no memory is handed over.
     unsafe { libc::kill(pid, libc::SIGKILL) };
 }
