@@ -184,7 +184,7 @@ fn through(hop: &Gate) -> Result<Connection, Error> {
 
 /// Runs a five that makes a session and leaves it to a holder. It has no terminal, and asks nobody.
 pub fn make(t: &Target) -> Result<(), Error> {
-    let mut five = Command::new(OsStr::from_bytes(process::own_program().to_bytes()));
+    let mut five = Command::new(OsStr::from_bytes(process::own_link().to_bytes()));
     five.args(["-q", "-n", "-p", &t.port.to_string(), "-l", t.user.as_deref().unwrap_or("")]);
     match t.spelled_way() {
         way if way.is_empty() => five.args(["-J", "none"]),

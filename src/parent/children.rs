@@ -34,6 +34,10 @@ impl Children {
         self.0.insert(pid, role);
     }
 
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Their process ids.
     pub fn all(&self) -> Vec<i32> {
         self.0.keys().copied().collect()

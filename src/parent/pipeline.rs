@@ -88,7 +88,7 @@ impl Parent {
         {
             // A client that saw the service end may be back before we have heard of that end.
             self.services.finish_starts(&mut self.cx);
-            self.reap();
+            self.reap_all();
             permit = self.services.permit(&self.cx, &a);
         }
         let error = match permit {

@@ -9,7 +9,7 @@ use super::run::{AwaitsAccount, Parent};
 use super::sessions::session::Step;
 use super::tokens::{NetToken, SessionToken};
 use crate::sys::process::Exit;
-use crate::sys::{clock, foreign};
+use crate::sys::{clock, foreign, reaper};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -17,12 +17,18 @@ use std::time::Duration;
 /// there. Somebody else may have the other end too, and go on.
 pub const LAST_ORDERS: usize = 4096;
 
-/// How long children are reaped at a time. A service can make as many children of fived's as its
-/// user may have processes (CLONE_PARENT, clone(2)), end some without end, and let the others live
-/// so that it takes long to find those: then there is a pause, of so many times the time that it
-/// took, in which fived asks for its own ones alone.
+/// How long it may take to find children that have ended, at a time.
 const REAP_MAX: Duration = Duration::from_millis(5);
+/// A service can make as many children of fived's as its user may have processes (CLONE_PARENT,
+/// clone(2)), end some without end, and let the others live so that it takes long to find those:
+/// then there is a pause, of so many times the time that it took, in which fived asks for its own
+/// ones alone.
 const REAP_PAUSE: u32 = 9;
+/// Of so many children each is asked: of more, any that has ended, and that one has to be reaped
+/// before another can be seen.
+const FEW: usize = 64;
+/// When the loop looks again whether what reaps goes on.
+const LATE: Duration = Duration::from_millis(25);
 
 impl Parent {
     /// A session's channel has closed or cannot be used: everything known about it is forgotten.
@@ -48,45 +54,81 @@ impl Parent {
         self.relays_over(Owner::Session(token));
     }
 
-    /// Reaps all children that have ended, as far as there is time for that now.
+    /// Finds the next child that has ended, or of few all that have. When they were reaped SIGCHLD
+    /// comes again, if there is another one (`sys::reaper`).
     pub fn reap(&mut self) {
-        let (began, mut ended) = (clock::monotonic(), false);
-        if self.strangers_at.is_some_and(|at| began < at) {
-            return self.reap_own();
+        let began = clock::monotonic();
+        self.reap_again_at = None;
+        let only_own = self.strangers_at.is_some_and(|at| began < at);
+        let each = only_own || self.cx.children.len() <= FEW;
+        if each && self.reap_own() || only_own {
+            return;
         }
         self.strangers_at = None;
-        while let Some((pid, exit)) = self.services.running.next_end() {
-            ended = true;
-            self.ended(pid, exit);
+        match reaper::state() {
+            reaper::State::Free if self.reap_next(began) => {}
+            // A signal without an end tells of a stop. One that came together with an end is
+            // noticed by the next look (`watchdog::check`).
+            reaper::State::Free => watchdog::end_stopped(&self.nets),
+            reaper::State::Busy => self.reap_again_at = Some(began + LATE),
+            reaper::State::Full => {
+                self.reap_own();
+                self.reap_again_at = Some(began + LATE);
+            }
+        }
+    }
+
+    /// Finds all that have ended, as far as there is time for that now.
+    pub fn reap_all(&mut self) {
+        let began = clock::monotonic();
+        while self.strangers_at.is_none()
+            && clock::monotonic() < began + REAP_MAX
+            && reaper::settle(REAP_MAX)
+        {
+            if !self.reap_next(clock::monotonic()) {
+                return;
+            }
+        }
+        self.reap_own();
+    }
+
+    /// False: none has ended.
+    fn reap_next(&mut self, began: Duration) -> bool {
+        let Some((pid, exit)) = self.services.running.ended(None) else { return false };
+        if reaper::has(pid) {
+            // The computer is busy: nobody has come to it yet, and others are not seen.
+            self.reap_own();
+            self.reap_again_at = Some(began + LATE);
+            return true;
+        }
+        if self.ended(pid, exit).is_none() {
             let now = clock::monotonic();
-            if now >= began + REAP_MAX {
-                self.strangers_at = Some(now + REAP_PAUSE * (now - began));
-                return self.reap_own();
-            }
+            self.strangers_at = Some(now + REAP_PAUSE * now.saturating_sub(began));
         }
-        // A signal without an end tells of a stop. One that came together with an end is noticed
-        // by the next look (`watchdog::check`).
-        if !ended {
-            watchdog::end_stopped(&self.nets);
-        }
+        true
     }
 
-    /// Reaps what fived itself has started, which takes the same time however many other children
-    /// there are.
-    fn reap_own(&mut self) {
+    /// Finds those that have ended of what fived itself has started, which takes the same time
+    /// however many other children there are. False: none has.
+    fn reap_own(&mut self) -> bool {
+        let mut any = false;
         for pid in self.cx.children.all() {
-            if let Some(exit) = self.services.running.end_of(pid) {
+            if let Some((pid, exit)) = self.services.running.ended(Some(pid)) {
                 self.ended(pid, exit);
+                any = true;
             }
         }
+        any
     }
 
-    /// This child has ended, and was reaped.
-    fn ended(&mut self, pid: i32, exit: Exit) {
-        self.services.reaped(&mut self.cx, pid);
-        self.connects.reaped(&mut self.cx, pid);
+    /// This child has ended, and is reaped from now on. Returns what it was.
+    fn ended(&mut self, pid: i32, exit: Exit) -> Option<Role> {
+        let uid = self.services.running.get(pid).map(|r| r.uid);
+        self.services.child_ended(&mut self.cx, pid);
+        self.connects.child_ended(&mut self.cx, pid);
         let cx = &mut self.cx;
-        match cx.children.remove(pid) {
+        let role = cx.children.remove(pid);
+        match role {
             Some(Role::Service) => {
                 if let Some((socket, uid)) = self.services.ended(cx, pid, exit) {
                     self.lingering.close(&socket, uid, cx.now);
@@ -111,6 +153,8 @@ impl Parent {
             }
             None => {}
         }
+        reaper::reap(pid, uid);
+        role
     }
 
     fn look_up_login(&mut self, look_up: Option<NeedsAccount>) {

@@ -95,6 +95,8 @@ pub struct Parent {
     pub signalled: bool,
     /// When children that fived has not started are reaped again, where there was no time for all.
     pub strangers_at: Option<Duration>,
+    /// When the loop looks again for children that have ended, where it could not ask for all.
+    pub reap_again_at: Option<Duration>,
     pub watchdog: Watchdog,
     /// Channels that may have orders.
     pub ready: Ready,
@@ -132,6 +134,8 @@ impl Parent {
             signals,
             signalled: false,
             strangers_at: None,
+            // Those that ended before there were signals.
+            reap_again_at: Some(Duration::ZERO),
             watchdog: Watchdog::default(),
             ready: Ready::default(),
             stand_in: None,
@@ -258,7 +262,7 @@ impl Parent {
         let until = |at: Duration| at.saturating_sub(self.cx.now) + Duration::from_millis(1);
         let timer = self.cx.next_due().map(until);
         let login = self.logins.deadline().map(until);
-        let reap = self.strangers_at.map(until);
+        let reap = self.strangers_at.into_iter().chain(self.reap_again_at).min().map(until);
         let (connect, start) = (self.connects.poll_timeout(), self.services.poll_timeout());
         let deferred = (!self.deferred.is_empty()).then_some(super::services::turns::LOOK_SOON);
         [timer, login, reap, log, retry, connect, start, deferred].into_iter().flatten().min()

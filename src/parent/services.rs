@@ -204,15 +204,15 @@ impl Services {
     pub fn finish_starts(&mut self, cx: &mut Context) {
         while let Some(n) = self.starting.iter().position(PendingStart::is_over) {
             let start = self.starting.remove(n);
-            self.finish(cx, start, false);
+            self.finish(cx, start);
         }
     }
 
-    /// A child was reaped: it may be one whose start was not finished yet.
-    pub fn reaped(&mut self, cx: &mut Context, pid: i32) {
+    /// A child has ended: it may be one whose start was not finished yet.
+    pub fn child_ended(&mut self, cx: &mut Context, pid: i32) {
         if let Some(n) = self.starting.iter().position(|start| start.pid() == Some(pid)) {
             let start = self.starting.remove(n);
-            self.finish(cx, start, true);
+            self.finish(cx, start);
         }
     }
 

@@ -125,7 +125,7 @@ impl Parent {
         let until = clock::monotonic() + WAITS_END;
         while self.services.running.waits().next().is_some() && clock::monotonic() < until {
             std::thread::sleep(LOOK_AGAIN);
-            self.reap();
+            self.reap_all();
         }
         self.services.running.warn_of_waits();
     }

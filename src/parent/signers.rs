@@ -122,7 +122,7 @@ impl Signers {
     /// Ends all keys processes. They are gone then: one that ended after fived would be one that
     /// remains, for the service manager.
     pub fn end(&mut self) {
-        self.all.iter_mut().filter_map(|s| s.process.take()).for_each(|p| p.child.end());
+        self.all.iter_mut().filter_map(|s| s.process.take()).for_each(|p| p.child.kill());
     }
 
     /// Starts the keys process of the current configuration.
@@ -344,7 +344,7 @@ impl Process {
                 Ok(Process { token, child, channel })
             }
             Err(e) => {
-                child.end();
+                child.kill();
                 Err(e)
             }
         }

@@ -8,7 +8,7 @@
 //! | file | noun |
 //! |---|---|
 //! | `spawn` `program` | programs are started; which of them can run |
-//! | `process` `signal` `interrupt` `undo` | this process and its children; signals; interrupted waits; what is undone before a signal ends this process |
+//! | `process` `processes` `reaper` `signal` `interrupt` `undo` | this process and its children; all processes; children that have ended; signals; interrupted waits; what is undone before a signal ends this process |
 //! | `confine` `rights` `namespace` | rights given up; rights that are missing; network namespaces |
 //! | `origin_mark` `given_mark` | which sockets fived itself has connected; which ones a service has got |
 //! | `identity` `crypt` `pam` `library` `resolve` `libwrap` | users and groups, hashes, PAM, names of addresses, hosts_access(5) |
@@ -63,9 +63,11 @@ pub mod pipe;
 pub mod poll;
 pub mod port;
 pub mod process;
+pub mod processes;
 pub mod program;
 pub mod pty;
 pub mod queue_head;
+pub mod reaper;
 pub mod reserve;
 pub mod resolve;
 pub mod retransmit;

@@ -12,12 +12,13 @@ pub use limits::{
 pub use standard::{null, redirect_to_null};
 
 use super::check;
-use std::collections::HashSet;
 use std::ffi::{CStr, CString, OsStr};
 use std::fmt;
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 /// How a child ended.
@@ -41,24 +42,38 @@ pub fn wait_any() -> Option<(i32, Exit)> {
     wait(-1)
 }
 
-/// Reaps this child, if it has ended. However many others there are, that costs the same.
-pub fn wait_for(pid: i32) -> Option<Exit> {
-    wait(pid).map(|(_, exit)| exit)
-}
-
-/// The next child that has ended, or this one if it has. It is still a zombie, so that its pid is
-/// not reused.
-pub fn has_ended(which: Option<i32>) -> Option<i32> {
+/// The next child that has ended, or this one if it has, and how. It is still a zombie, so that its
+/// pid is not reused. However many children there are, to ask for one costs the same.
+pub fn ended(which: Option<i32>) -> Option<(i32, Exit)> {
     let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
     let (kind, id) = which.map_or((libc::P_ALL, 0), |pid| (libc::P_PID, pid as libc::id_t));
     // SAFETY: all zeros is a valid siginfo, which the call fills; its number stays zero where
     // nobody has ended.
-    let pid = unsafe {
+    let (pid, status, code) = unsafe {
         let mut info: libc::siginfo_t = std::mem::zeroed();
         check(libc::waitid(kind, id, &mut info, flags)).ok()?;
-        info.si_pid()
+        (info.si_pid(), info.si_status(), info.si_code)
     };
-    (pid != 0).then_some(pid)
+    let exit = match code {
+        libc::CLD_EXITED => Exit::Status(status),
+        _ => Exit::Signal(status),
+    };
+    (pid != 0).then_some((pid, exit))
+}
+
+/// Reaps a child that has ended ([`reaper`](super::reaper): that may take long).
+pub(super) fn reap(pid: i32) {
+    let (kind, id, flags) = (libc::P_PID, pid as libc::id_t, libc::WEXITED | libc::__WALL);
+    // SAFETY: nothing is written.
+    while check(unsafe { libc::waitid(kind, id, std::ptr::null_mut(), flags) })
+        .is_err_and(|e| e.kind() == io::ErrorKind::Interrupted)
+    {}
+}
+
+/// Sends this process the signal that tells of the end of a child.
+pub(super) fn child_signal() {
+    // SAFETY: no memory is handed over.
+    unsafe { libc::kill(libc::getpid(), libc::SIGCHLD) };
 }
 
 fn wait(who: i32) -> Option<(i32, Exit)> {
@@ -90,24 +105,6 @@ pub fn has_stopped(pid: i32) -> bool {
         let mut info: libc::siginfo_t = std::mem::zeroed();
         check(libc::waitid(libc::P_PID, pid as libc::id_t, &mut info, flags)).is_ok()
             && info.si_pid() == pid
-    }
-}
-
-/// The users that processes run as, as far as /proc shows them.
-pub fn users_running() -> HashSet<u32> {
-    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let processes = all.filter(|e| e.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit));
-    processes.filter_map(|e| Some(e.metadata().ok()?.uid())).collect()
-}
-
-/// How many descriptors a process has now; None: this one. Errors: there is no such process, or it
-/// may not be seen.
-pub fn descriptors(pid: Option<libc::pid_t>) -> io::Result<u64> {
-    let all = pid.map_or("/proc/self/fd".into(), |pid| format!("/proc/{pid}/fd"));
-    // Linux 6.2 and later tell it by the directory's size, whatever the number.
-    match std::fs::metadata(&all)?.len() {
-        0 => Ok(std::fs::read_dir(&all)?.count() as u64),
-        n => Ok(n),
     }
 }
 
@@ -159,13 +156,21 @@ pub fn limit_malloc_arenas(n: i32) {
     let _ = n;
 }
 
-/// The path by which this program can be started again: /proc/self/exe, or without /proc the path
-/// by which it was started. To be called before the working directory changes; later calls give the
-/// same.
-pub fn own_program() -> &'static CStr {
-    static PATH: OnceLock<CString> = OnceLock::new();
-    const LINK: &CStr = c"/proc/self/exe";
-    PATH.get_or_init(|| {
+/// How this program can be started again.
+struct OwnProgram {
+    /// Where it is, and the file that it must be there. As long as that is open nobody has to wait
+    /// who looks for it at this path.
+    place: Option<(CString, File)>,
+    /// /proc/self/exe, which is the same file for ever; or without /proc the path by which it was
+    /// started.
+    link: CString,
+}
+
+const LINK: &CStr = c"/proc/self/exe";
+
+fn own() -> &'static OwnProgram {
+    static OWN: OnceLock<OwnProgram> = OnceLock::new();
+    OWN.get_or_init(|| {
         // SAFETY: the kernel's own string, which stays as long as the process does (getauxval(3));
         // 0 where it gave none.
         let given = unsafe {
@@ -173,26 +178,40 @@ pub fn own_program() -> &'static CStr {
                 .as_ref()
                 .map(|c| CStr::from_ptr(c))
         };
+        let link = Path::new(OsStr::from_bytes(LINK.to_bytes()));
+        let c_string = |path: PathBuf| CString::new(path.into_os_string().into_vec()).ok();
         let absolute = |path: &CStr| std::path::absolute(OsStr::from_bytes(path.to_bytes())).ok();
-        let found =
-            given.and_then(absolute).filter(|_| !std::path::Path::new("/proc/self/exe").exists());
-        found
-            .and_then(|path| CString::new(path.into_os_string().into_vec()).ok())
-            .unwrap_or_else(|| LINK.into())
+        let found = given.and_then(absolute).filter(|_| !link.exists());
+        let open = || OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(link).ok();
+        OwnProgram {
+            place: std::fs::read_link(link).ok().and_then(c_string).zip(open()),
+            link: found.and_then(c_string).unwrap_or_else(|| LINK.into()),
+        }
     })
+}
+
+/// The path by which this program can be started again, whoever starts it, and whatever file is at
+/// its place then. To be called before the working directory changes; later calls give the same.
+pub fn own_link() -> &'static CStr {
+    &own().link
+}
+
+/// The path by which whoever this process is can start this program now. A process that was just
+/// made has no place in /proc that anybody has looked for, and whoever keeps /proc locked keeps it
+/// from finding that one; so this is where the program is, if it is there still.
+pub fn own_program() -> &'static CStr {
+    let OwnProgram { place, link } = own();
+    let is_there = |(path, file): &&(CString, File)| {
+        let at = std::fs::metadata(OsStr::from_bytes(path.to_bytes()));
+        let is = |m: Metadata| Some((m.dev(), m.ino()));
+        at.ok().and_then(is).is_some_and(|at| Some(at) == file.metadata().ok().and_then(is))
+    };
+    place.as_ref().filter(is_there).map_or(link, |(path, _)| path)
 }
 
 /// The name of another process (proc(5), comm). None: there is no such process, or no /proc.
 pub fn name_of(pid: i32) -> Option<String> {
     std::fs::read_to_string(format!("/proc/{pid}/comm")).ok().map(|n| n.trim_end().to_string())
-}
-
-/// A process's children, of all its threads (proc(5), children). None if /proc does not say.
-pub fn children(pid: i32) -> Vec<i32> {
-    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
-    let lists = threads.flatten().map(|t| std::fs::read_to_string(t.path().join("children")));
-    let all: Vec<String> = lists.map(Result::unwrap_or_default).collect();
-    all.iter().flat_map(|l| l.split_ascii_whitespace()).filter_map(|n| n.parse().ok()).collect()
 }
 
 /// Has a process been stopped (SIGSTOP), or is it being traced? If /proc does not say: no.

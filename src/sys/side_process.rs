@@ -11,8 +11,8 @@
 //! or out but through its channel, and no [`Shared`](super::shared::Shared) is dropped in it, for
 //! this process might close it. ([`close`] is the exception.)
 
-use super::process;
 use super::stack::Stack;
+use super::{process, reaper, signal};
 use std::ffi::{CStr, c_int, c_void};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
@@ -91,7 +91,7 @@ where
 {
     let work = Work { name, channel, heir, work: Some(work) };
     let thread = std::thread::Builder::new().name(name.into()).stack_size(THREAD_STACK);
-    thread.spawn(move || wait_for(work)).map(drop)
+    signal::without(|| thread.spawn(move || wait_for(work))).map(drop)
 }
 
 fn wait_for<F: FnOnce(Option<BorrowedFd>)>(mut work: Work<F>) {
@@ -103,9 +103,10 @@ fn wait_for<F: FnOnce(Option<BorrowedFd>)>(mut work: Work<F>) {
         // has ended. Until then it makes one system call, which touches no thread-local memory.
         let pid = super::check(unsafe { libc::clone(process_of::<F>, stack.top(), flags, at) })?;
         let (call, none) = (Sysno::waitid, ptr::null::<c_void>());
-        let (which, how) = (libc::P_PID, libc::WEXITED | libc::__WALL);
+        let (which, how) = (libc::P_PID, libc::WEXITED | libc::WNOWAIT | libc::__WALL);
         // SAFETY: nothing is written.
         while unsafe { syscall!(call, which, pid, none, how, none) } == Err(Errno::EINTR) {}
+        reaper::reap(pid, None);
         #[cfg(asan)]
         stack.unpoison();
         Ok(())
@@ -183,13 +184,15 @@ impl Heir {
 impl Drop for Heir {
     fn drop(&mut self) {
         let (pid, none) = (self.pid, ptr::null_mut());
+        let how = libc::WEXITED | libc::WNOWAIT | libc::__WALL;
         // SAFETY: it is a child that nobody else waits for; nothing is written.
         unsafe {
             libc::kill(pid, libc::SIGKILL);
-            while libc::waitpid(pid, none, libc::__WALL) < 0
+            while libc::waitid(libc::P_PID, pid as libc::id_t, none, how) < 0
                 && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
             {}
         }
+        reaper::reap(pid, None);
         #[cfg(asan)]
         self.stack.unpoison();
     }

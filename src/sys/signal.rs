@@ -87,6 +87,24 @@ impl Signal {
     }
 }
 
+/// Makes a thread, to which no signal is to be given that is for the whole process: it may be made
+/// before [`Signals`] are, and would end by one. Only SIGALRM is not blocked (`interrupt`).
+pub(super) fn without<T>(make: impl FnOnce() -> T) -> T {
+    let mut before = MaybeUninit::uninit();
+    // SAFETY: both sets are filled before they are read.
+    let before = unsafe {
+        let mut all = MaybeUninit::uninit();
+        libc::sigfillset(all.as_mut_ptr());
+        libc::sigdelset(all.as_mut_ptr(), libc::SIGALRM);
+        libc::pthread_sigmask(libc::SIG_BLOCK, all.as_ptr(), before.as_mut_ptr());
+        before.assume_init()
+    };
+    let made = make();
+    // SAFETY: the set was filled.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut()) };
+    made
+}
+
 /// A signal that was received. Several of one kind that are pending together are received as one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Received {

@@ -38,7 +38,6 @@
 //! | `inherited` | what it has from this process |
 //! | `pending` | a start that is under way |
 //! | `failure` | why nothing was started |
-//! | `reap` | the end of a child that becomes no program |
 //! | `running` | a program that was started |
 //! | `spare` | a child that is made before there is an order for it |
 
@@ -54,7 +53,6 @@ mod list;
 mod order;
 mod pending;
 mod places;
-mod reap;
 mod running;
 mod slot;
 mod spare;
@@ -149,7 +147,7 @@ impl Spawner {
         let begun = unsafe { self.prepare(launch) }.map_err(|f| (f, Fds::default()));
         let begun = begun.and_then(|prepared| self.make_child(prepared, Fds::default()));
         let start = PendingStart::new(Box::into_raw(Box::new(())), begun);
-        let (_, result, rest) = self.finish(start, false);
+        let (_, result, rest) = self.finish(start);
         discard(rest);
         result
     }
@@ -202,14 +200,13 @@ impl Spawner {
     }
 
     /// What became of a start, as soon as that is known; and the descriptors of its launch, in
-    /// their order, if no program can have had them. `reaped`: its child has ended, and was reaped
-    /// already.
+    /// their order, if no program can have had them. A child that becomes no program ends then, and
+    /// is left to whoever reaps all that ends.
     pub fn finish<T: 'static>(
         &mut self,
         start: PendingStart<T>,
-        reaped: bool,
     ) -> (Box<T>, Result<Child, Failure>, Fds) {
-        let (payload, finished) = start.finish(reaped);
+        let (payload, finished) = start.finish();
         let Finished { slot, result, rest } = finished;
         slot.into_iter().for_each(|slot| self.add_free(slot));
         (payload, result, rest)

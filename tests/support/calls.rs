@@ -21,7 +21,12 @@ impl Calls {
         calls
     }
 
-    /// Those until now, one a line.
+    /// Those until now, one a line; the last one may be there in part.
+    pub fn until_now(&self) -> String {
+        std::fs::read_to_string(&self.to).expect("calls")
+    }
+
+    /// All of them.
     pub fn end(self) -> String {
         let to = self.to.clone();
         drop(self);

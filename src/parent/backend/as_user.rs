@@ -113,7 +113,7 @@ impl AsUser {
             self.late.push(start);
             return Tried::Begun;
         }
-        finished(cx, start, false)
+        finished(cx, start)
     }
 
     /// Looks after children that are late.
@@ -128,7 +128,7 @@ impl AsUser {
             return Some(held_up(Box::new(lost)));
         }
         if let Some(n) = self.late.iter().position(PendingStart::is_over) {
-            return Some(finished(cx, self.late.remove(n), false));
+            return Some(finished(cx, self.late.remove(n)));
         }
         for uid in self.deferred.users() {
             let turn = self.turn_of(uid);
@@ -145,10 +145,10 @@ impl AsUser {
         None
     }
 
-    /// A child was reaped: it may be one of these.
-    pub fn reaped(&mut self, cx: &mut Context, pid: i32) -> Option<Tried> {
+    /// A child has ended: it may be one of these.
+    pub fn child_ended(&mut self, cx: &mut Context, pid: i32) -> Option<Tried> {
         let n = self.late.iter().position(|l| l.pid() == Some(pid))?;
-        Some(finished(cx, self.late.remove(n), true))
+        Some(finished(cx, self.late.remove(n)))
     }
 
     /// How long the loop's poll may wait, for the sake of these.
@@ -217,8 +217,8 @@ fn held_up(c: Box<Connecting>) -> Tried {
 }
 
 /// How the try of a child that has ended went.
-fn finished(cx: &mut Context, start: PendingStart<Trial>, reaped: bool) -> Tried {
-    let (trial, result, _) = cx.spawner.finish(start, reaped);
+fn finished(cx: &mut Context, start: PendingStart<Trial>) -> Tried {
+    let (trial, result, _) = cx.spawner.finish(start);
     let Trial { connecting: c, target, socket, .. } = *trial;
     match result {
         Ok(_) => Tried::Connected(c, target, socket),

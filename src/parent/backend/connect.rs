@@ -190,9 +190,9 @@ impl Connects {
         self.as_user.poll_timeout()
     }
 
-    /// A child was reaped: it may be one of these.
-    pub fn reaped(&mut self, cx: &mut Context, pid: i32) {
-        if let Some(tried) = self.as_user.reaped(cx, pid) {
+    /// A child has ended: it may be one of these.
+    pub fn child_ended(&mut self, cx: &mut Context, pid: i32) {
+        if let Some(tried) = self.as_user.child_ended(cx, pid) {
             self.go_on(cx, tried);
             self.finish_late(cx);
         }

@@ -325,7 +325,7 @@ impl ChildProgram {
             Backend::Internal(i) => {
                 let mut words = vec![roles::SERVICE.to_string(), i.as_str().to_string()];
                 words.extend(at_a_time.map(|n| n.to_string()));
-                (process::own_program().to_owned(), words, false)
+                (process::own_link().to_owned(), words, false)
             }
             Backend::Handover { path } => (c_string(path)?, Vec::new(), false),
             // No program is started: whom it runs as is whom Unix sockets are connected as.

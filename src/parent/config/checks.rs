@@ -5,10 +5,12 @@ use super::catalog::Catalog;
 use super::own_users::OwnUsers;
 use super::programs::{self, CANNOT_START, Programs};
 use crate::policy::{Backend, HostId, LogType, Service, Table, UserSpec};
+use crate::sys::directory_calls;
 use crate::sys::output::SYSLOG;
 use crate::sys::spawn::CList;
 use crate::sys::{identity, pam, program};
 use std::collections::HashSet;
+use std::path::Path;
 
 /// What only this computer can say about a row. Of one that is switched off only mistakes are
 /// told: it answers nobody. `before`: the users of the configuration that stands.
@@ -128,7 +130,8 @@ fn kept_groups(s: &Service) -> Option<String> {
 /// Syslog that is not there: its lines are lost, and nobody would hear of that.
 pub fn log(table: &Table) -> Option<String> {
     let LogType::Syslog { .. } = table.settings.log_type else { return None };
-    let e = std::fs::metadata(SYSLOG).err()?;
+    let look = || std::fs::metadata(SYSLOG).map(drop);
+    let e = directory_calls::make(Path::new(SYSLOG), &[], move |_| look()).err()?;
     let place = table.place(HostId::DEFAULT, "log_type");
     Some(format!("{place}: log_type: {SYSLOG}: {e}: nothing is logged until syslog is there"))
 }

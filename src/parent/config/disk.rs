@@ -7,6 +7,7 @@ use super::own_users::OwnUsers;
 use super::port_names::{Numbers, PortNames};
 use super::programs;
 use crate::policy::Files;
+use crate::sys::directory_calls;
 use crate::sys::file;
 use crate::sys::libwrap;
 use crate::sys::network;
@@ -21,6 +22,7 @@ use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Instant;
 
@@ -59,6 +61,19 @@ impl<'a> Disk<'a> {
         Disk { first_read: false, refused: None, before, last, hosts, warnings, left, ports }
     }
 
+    /// Asks the disk for the file at this path. While fived serves, nobody who keeps its directory
+    /// locked keeps it waiting.
+    fn ask<T: Send + 'static>(
+        &self,
+        path: &Path,
+        what: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        match self.last {
+            Some(_) => directory_calls::make(path, &[], |_| what()),
+            None => what(),
+        }
+    }
+
     /// Could all of the configuration be read, as far as the system is concerned?
     pub fn has_all(&mut self) -> Result<(), ConfigError> {
         self.refused.take().map_or(Ok(()), |what| Err(ConfigError::System(what)))
@@ -74,7 +89,9 @@ impl<'a> Disk<'a> {
     /// Whoever can write a file or a directory of the configuration decides what root runs. A pipe
     /// is read once: `cat /etc/fived.conf | sudo fived -t -f /dev/stdin`.
     fn warn_of_others(&mut self, path: &str) {
-        let found = fs::metadata(path).ok().filter(|found| found.is_file() || found.is_dir());
+        let at = PathBuf::from(path);
+        let found = self.ask(Path::new(path), move || fs::metadata(at));
+        let found = found.ok().filter(|found| found.is_file() || found.is_dir());
         let why = found.and_then(|found| file::others_write(&found));
         let line = why.map(|why| format!("{path}: {why}"));
         self.warnings.extend(line.filter(|line| !self.warnings.contains(line)));
@@ -115,18 +132,23 @@ impl Files for Disk<'_> {
     fn read(&mut self, path: &str) -> Result<Vec<u8>, String> {
         // The administrator names the first file, and it need not be a regular one: `fived -t -f
         // /dev/stdin`.
-        let found = if std::mem::replace(&mut self.first_read, true) {
-            file::read(path)
-        } else {
-            file::read_any(path)
-        };
+        let (is_first, at) = (!std::mem::replace(&mut self.first_read, true), PathBuf::from(path));
+        let found = self.ask(Path::new(path), move || match is_first {
+            // A pipe takes its time, and has a limit of its own.
+            true if fs::metadata(&at)?.is_file() => file::read(at).map(Some),
+            true => Ok(None),
+            false => file::read(at).map(Some),
+        });
+        let found = found.and_then(|read| read.map_or_else(|| file::read_any(path), Ok));
         self.warn_of_others(path);
         found.map_err(|e| self.failed(path, &e))
     }
 
     fn list(&mut self, directory: &str) -> Result<Vec<String>, String> {
         self.warn_of_others(directory);
-        names(directory).map_err(|e| self.failed(directory, &e))
+        let at = PathBuf::from(directory);
+        let names = self.ask(&at.join("x"), move || names(&at));
+        names.map_err(|e| self.failed(directory, &e))
     }
 
     fn port(&mut self, name: &str, protocol: &str) -> Option<u16> {
@@ -162,13 +184,15 @@ impl Files for Disk<'_> {
 
     fn program(&mut self, name: &str) -> Option<String> {
         let executable = |path: &String| {
-            fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+            let at = PathBuf::from(path);
+            let found = self.ask(Path::new(path), move || fs::metadata(at));
+            found.is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
         };
         PATH.split(':').map(|directory| format!("{directory}/{name}")).find(executable)
     }
 }
 
-fn names(directory: &str) -> io::Result<Vec<String>> {
+fn names(directory: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;

@@ -92,7 +92,7 @@ impl Drop for Inspector<'_> {
     fn drop(&mut self) {
         if let Some((child, channel)) = self.process.take() {
             drop(channel);
-            child.end();
+            child.kill();
         }
     }
 }

@@ -4,7 +4,7 @@
 use super::catalog::Catalog;
 use crate::policy::{Table, UserSpec};
 use crate::sys::identity;
-use crate::sys::process;
+use crate::sys::processes;
 use crate::wire::roles::Ids;
 use std::collections::HashSet;
 
@@ -44,7 +44,7 @@ impl OwnUsers {
             return Ok(None);
         }
         let rows = Rows::of(table, catalog);
-        let running = process::users_running();
+        let running = processes::users_running();
         let free = |ids: Ids, except: Option<u32>| {
             !rows.uids.contains(&ids.0)
                 && !rows.gids.contains(&ids.1)
@@ -88,7 +88,7 @@ impl OwnUsers {
         if identity::effective_uid() != 0 {
             return Ok(None);
         }
-        let running = process::users_running();
+        let running = processes::users_running();
         let unused = |n: &u32| {
             !running.contains(n) && identity::by_uid(*n).is_none() && !identity::is_group(*n)
         };

@@ -8,7 +8,7 @@ use crate::parent::descriptors::own;
 use crate::parent::nets::Nets;
 use crate::parent::tokens::NetToken;
 use crate::sys::gauges::Now;
-use crate::sys::process;
+use crate::sys::processes;
 use crate::wire::orders::ToNet;
 use std::os::fd::AsFd;
 use std::rc::Rc;
@@ -57,7 +57,7 @@ impl Nets {
 
     /// How many descriptors all of them have. One that has just ended has none.
     pub fn descriptors(&self) -> u64 {
-        self.all.values().filter_map(|net| process::descriptors(Some(net.child.pid)).ok()).sum()
+        self.all.values().filter_map(|net| processes::descriptors(Some(net.child.pid)).ok()).sum()
     }
 }
 

@@ -3,7 +3,7 @@
 use super::tallies::{BOUNDS, Place};
 use crate::parent::reports::{Kinds, Metric, MetricsPart as Part, ROWS};
 use crate::parent::run::Parent;
-use crate::sys::process;
+use crate::sys::{process, processes};
 use crate::wire::exposition::{Exposition, Kind};
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -166,7 +166,7 @@ impl Parent {
     }
 
     fn descriptors_now(&self, e: &mut Exposition) {
-        let own = process::descriptors(None).unwrap_or_default();
+        let own = processes::descriptors(None).unwrap_or_default();
         let name = "fived_descriptors";
         e.begin(name, Kind::Gauge, "Descriptors that are open, by process.");
         for (role, n) in [("parent", own), ("net", self.nets.descriptors())] {

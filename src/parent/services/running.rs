@@ -20,6 +20,8 @@ use std::time::Duration;
 /// A service that runs.
 pub struct Running {
     pub child: Child,
+    /// The user that it runs as.
+    pub uid: u32,
     pub config: Rc<Config>,
     pub service: ServiceId,
     /// None: it was released.
@@ -154,25 +156,16 @@ impl Runs {
         }
     }
 
-    /// The next child that has ended.
-    pub fn next_end(&self) -> Option<(i32, Exit)> {
-        if self.early_kills == 0 {
-            return process::wait_any();
-        }
-        let pid = process::has_ended(None)?;
-        Some((pid, self.end_of(pid)?))
-    }
-
-    /// How this child has ended. None: it has not.
-    pub fn end_of(&self, pid: i32) -> Option<Exit> {
+    /// The next child that has ended, or this one if it has, which is to be reaped then.
+    pub fn ended(&self, which: Option<i32>) -> Option<(i32, Exit)> {
+        let (pid, exit) = process::ended(which)?;
         if self.early_kills > 0
             && let Some(r) = self.all.get(&pid).filter(|r| r.ending != Ending::No)
         {
-            process::has_ended(Some(pid))?;
             // This fails only where the group is empty.
             let _ = r.child.signal_group(Signal::KILL);
         }
-        process::wait_for(pid)
+        Some((pid, exit))
     }
 
     /// Sends SIGTERM to a service's process group.

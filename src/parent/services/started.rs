@@ -27,12 +27,12 @@ struct Started {
 }
 
 impl Services {
-    /// A start is over: the service runs, or it does not. `reaped`: its child was reaped already.
-    pub(super) fn finish(&mut self, cx: &mut Context, start: PendingStart<Starting>, reaped: bool) {
+    /// A start is over: the service runs, or it does not.
+    pub(super) fn finish(&mut self, cx: &mut Context, start: PendingStart<Starting>) {
         // A copy of the service's socket may be closed below; the interrupt keeps that from taking
         // long.
         self.interrupt.want();
-        let (starting, result, mut rest) = cx.spawner.finish(start, reaped);
+        let (starting, result, mut rest) = cx.spawner.finish(start);
         let Starting { config, service, ticket, plan, mut net_ends, record, copies } = *starting;
         let launch = plan.launch(None);
         if result.as_ref().is_err_and(|f| f.stage == Stage::OtherCopy) {
@@ -47,7 +47,7 @@ impl Services {
                     Started { config, id: service, ticket, record, net_ends, text, copies };
                 match plan.hands_over() {
                     true => self.handed_over(cx, started),
-                    false => self.runs(cx, started, child),
+                    false => self.runs(cx, started, child, plan.uid),
                 }
             }
             Err(error) => {
@@ -91,6 +91,7 @@ impl Services {
         cx: &mut Context,
         Started { config, id, ticket, record, net_ends, text, copies }: Started,
         child: Child,
+        uid: u32,
     ) {
         let (pid, started) = (child.pid, record.at);
         // The loop's own time may be that of the turn in which the start began.
@@ -121,6 +122,7 @@ impl Services {
         self.has_begun(&record, id, text, net_ends, record.reports_to.is_some());
         self.running.add(Running {
             child,
+            uid,
             config,
             service: id,
             ticket: Some(ticket),

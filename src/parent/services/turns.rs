@@ -6,6 +6,7 @@ use crate::parent::arrival::Requester;
 use crate::parent::context::Context;
 use crate::parent::services::Services;
 use crate::sys::foreign;
+use crate::sys::reaper;
 use crate::sys::shared::Whose;
 use crate::sys::spawn::{LOOK_AFTER, PendingStart};
 use std::time::Duration;
@@ -59,7 +60,7 @@ impl Services {
     /// May one more service of this user be started? Waits for others' starts, but for those alone
     /// that are expected to be over in a moment.
     pub fn turn_of(&mut self, cx: &mut Context, uid: u32) -> Turn {
-        if foreign::is_held_up(Whose::User(uid)) {
+        if foreign::is_held_up(Whose::User(uid)) || reaper::is_held_up(uid) {
             return Turn::Never;
         }
         loop {

@@ -6,6 +6,7 @@ use super::order::Order;
 use std::ffi::CStr;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::time::Duration;
 use syscalls::{Errno, Sysno, syscall};
 
 /// What ps(1) calls a spare (prctl(2), PR_SET_NAME: 15 bytes at most).
@@ -57,6 +58,16 @@ impl Gate {
 
     pub fn is_ours(&self) -> bool {
         self.runs.load(Ordering::Acquire) != 0
+    }
+
+    /// Waits until the child is gone, or for some time of less than a second: the caller looks
+    /// which.
+    pub fn wait_until_gone(&self, time: Duration) {
+        let time = libc::timespec { tv_sec: 0, tv_nsec: time.subsec_nanos() as _ };
+        let (call, at, running) = (libc::SYS_futex, self.runs.as_ptr(), 1u32);
+        // SAFETY: one word and one timespec are read. Not private: the kernel wakes us as it wakes
+        // who joins a thread.
+        unsafe { libc::syscall(call, at, libc::FUTEX_WAIT, running, &raw const time) };
     }
 
     /// Wakes a child that waits: its order will come in a moment, or not at all.

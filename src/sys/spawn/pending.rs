@@ -5,14 +5,13 @@ use super::failure::{Failure, Fault, Stage};
 use super::gate::Gate;
 use super::given::discard;
 use super::order::Order;
-use super::reap::reap_at_once;
 use super::running::Child;
 use super::slot::{Place, Slot};
 use crate::sys::message::Fds;
 use crate::sys::process;
 use std::io;
 use std::ptr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// How long a child is waited for before it is looked after; a start takes some 0.1 ms. Not
@@ -171,11 +170,10 @@ impl<T: 'static> PendingStart<T> {
         }
     }
 
-    /// The payload, and what became of the child, as soon as that is known. `reaped`: the child has
-    /// ended, and was reaped already.
-    pub(super) fn finish(mut self, reaped: bool) -> (Box<T>, Finished) {
+    /// The payload, and what became of the child, as soon as that is known.
+    pub(super) fn finish(mut self) -> (Box<T>, Finished) {
         let finished = match self.take_state() {
-            State::Begun(begun) => begun.finish(reaped),
+            State::Begun(begun) => begun.finish(),
             State::NotBegun((why, rest)) => Finished { slot: None, result: Err(why), rest },
         };
         let payload = std::mem::replace(&mut self.payload, ptr::null_mut());
@@ -204,7 +202,7 @@ impl<T: 'static> Drop for PendingStart<T> {
     fn drop(&mut self) {
         if let State::Begun(begun) = self.take_state() {
             // Nobody wants to know; the slot ends with it.
-            drop(begun.finish(false));
+            drop(begun.finish());
         }
         if !self.payload.is_null() {
             // SAFETY: as in `finish`.
@@ -283,7 +281,7 @@ impl Begun {
                 self.late = true;
                 return self.look_after();
             }
-            sleep(&self.gate().runs, left);
+            self.gate().wait_until_gone(left);
         }
     }
 
@@ -311,7 +309,7 @@ impl Begun {
         }
     }
 
-    fn finish(mut self, reaped: bool) -> Finished {
+    fn finish(mut self) -> Finished {
         while self.is_ours() {
             self.wait();
         }
@@ -324,16 +322,8 @@ impl Begun {
         let no_exec = self.killed || !order.launch.greeting.is_empty() && !order.greeted.get();
         let failed = order.fault.take().or((no_exec && !ends).then_some(stopped));
         let result = match failed {
-            None => {
-                if ends && !reaped {
-                    reap_at_once(self.pid, false);
-                }
-                Ok(Child::new(self.pid))
-            }
+            None => Ok(Child::new(self.pid)),
             Some(f) => {
-                if !reaped {
-                    reap_at_once(self.pid, self.killed);
-                }
                 Err(Failure { stage: f.stage, errno: f.errno, greeted: order.greeted.get() })
             }
         };
@@ -379,13 +369,4 @@ impl Begun {
             }
         }
     }
-}
-
-/// Until the child is gone, or for some time of less than a second: the caller looks which.
-fn sleep(runs: &AtomicU32, time: Duration) {
-    let time = libc::timespec { tv_sec: 0, tv_nsec: time.subsec_nanos() as _ };
-    let (call, running) = (libc::SYS_futex, 1u32);
-    // SAFETY: one word and one timespec are read. Not private: the kernel wakes us as it wakes who
-    // joins a thread.
-    unsafe { libc::syscall(call, runs.as_ptr(), libc::FUTEX_WAIT, running, &raw const time) };
 }

@@ -1,7 +1,7 @@
 //! A program that was started.
 
 use super::super::signal::Signal;
-use super::super::{check, process};
+use super::super::{check, processes};
 use std::cell::OnceCell;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -12,7 +12,7 @@ const TREE_MAX: usize = 256;
 /// pidfd_send_signal(2), since Linux 6.9.
 const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
 
-/// A running program, ours to reap (`process::wait_any`). To be dropped when it was reaped.
+/// A running program, ours to reap (`reaper`). To be dropped when it has ended.
 ///
 /// Its pidfd is made when it is first needed: that costs 5 µs at every start otherwise, and a
 /// descriptor for every service that runs. Until a child was reaped its number is nobody else's,
@@ -38,17 +38,6 @@ impl Child {
         // SAFETY: no memory is handed over. Its number is its own until it was reaped; of one that
         // has ended it reaches nobody.
         unsafe { libc::kill(self.pid, libc::SIGKILL) };
-    }
-
-    /// Ends it, and returns when it has ended: SIGKILL is put off by nobody. Nobody else may reap
-    /// it.
-    pub fn end(self) {
-        self.kill();
-        let mut status = 0;
-        // SAFETY: the call writes one int.
-        while unsafe { libc::waitpid(self.pid, &mut status, 0) } < 0
-            && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
-        {}
     }
 
     /// Ends it with all that it has started, whatever sessions and groups these have made their own
@@ -123,7 +112,7 @@ fn kill_tree(pid: i32, left: &mut usize) {
     *left -= 1;
     // SAFETY: no memory is handed over.
     unsafe { libc::kill(pid, libc::SIGSTOP) };
-    process::children(pid).into_iter().for_each(|child| kill_tree(child, left));
+    processes::children(pid).into_iter().for_each(|child| kill_tree(child, left));
     // SAFETY: no memory is handed over.
     unsafe { libc::kill(pid, libc::SIGKILL) };
 }

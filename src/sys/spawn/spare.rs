@@ -10,7 +10,6 @@ use super::entry;
 use super::gate::Gate;
 use super::order::Order;
 use super::pending::Begun;
-use super::reap::reap;
 use super::slot::Slot;
 use std::io;
 use std::time::Duration;
@@ -21,6 +20,8 @@ const OFTEN: u32 = 16;
 const WINDOW: Duration = Duration::from_secs(1);
 /// After a spare that somebody ended, or that could not be made, none is made for this long.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How often it is looked whether one that was killed has left our memory.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// How often services are started: a computer where that is seldom has no process for it.
 #[derive(Debug, Default)]
@@ -108,8 +109,10 @@ impl Spare {
             // SAFETY: no memory is handed over. It is in our memory, so nobody has reaped it: the
             // number is its own.
             unsafe { libc::kill(self.pid, libc::SIGKILL) };
-            // It sleeps where SIGKILL ends it at once.
-            reap(self.pid);
+        }
+        // It sleeps where SIGKILL ends it at once.
+        while self.is_there() {
+            self.gate().wait_until_gone(LOOK);
         }
         // SAFETY: from a Box; the child has ended.
         drop(unsafe { Box::from_raw(self.gate) });

@@ -1,7 +1,7 @@
 use super::super::identity::Identity;
+use super::super::process;
 use super::super::signal::{Signal, Signals, raise};
 use super::super::{check, confine, identity, memfd, socket};
-use super::reap;
 use super::*;
 use std::ffi::CString;
 use std::fs::Permissions;
@@ -16,7 +16,7 @@ mod starts;
 const STARTS: usize = 4;
 
 fn reap(pid: i32) {
-    reap::reap(pid);
+    process::reap(pid);
 }
 
 /// A launch of /bin/sh with a script, to be varied.

@@ -104,6 +104,7 @@ fn what_is_no_service_leaves_it_alone() {
     assert_eq!(spare(&spawner), Some(made));
     // It ends with the spawner.
     drop(spawner);
+    reap(made);
     assert_ne!(comm(made).as_deref(), Some("fived-spare\n"));
 }
 
@@ -139,7 +140,7 @@ fn a_spare_takes_nobodys_place() {
         let first = spawner.begin(payload, |(w, who)| Launch { identity: Some(who), ..w.launch() });
         spawner.make_ahead(NOW);
         let second = spawner.start(&launch).unwrap();
-        let (_, first, _) = spawner.finish(first, false);
+        let (_, first, _) = spawner.finish(first);
         reap(first.unwrap().pid);
         reap(second.pid);
     }
@@ -161,7 +162,7 @@ fn one_that_is_ended_before_its_exec_has_failed() {
     });
     assert_eq!(start.pid(), Some(made));
     raise_at(made, Signal::KILL);
-    let why = spawner.finish(start, false).1.unwrap_err();
+    let why = spawner.finish(start).1.unwrap_err();
     assert_eq!((why.stage, why.greeted), (Stage::Stopped, false));
 }
 

@@ -83,12 +83,12 @@ fn one_that_is_held_up_holds_up_no_other() {
     let second = stopped(&mut spawner);
     for _ in 0..2 * STARTS {
         let start = spawner.begin(Box::new(World::new("echo hi")), World::launch);
-        let (w, child, _) = spawner.finish(start, false);
+        let (w, child, _) = spawner.finish(start);
         reap(child.unwrap().pid);
         assert_eq!(socket::receive(w.ours.as_fd(), &mut [0; 9]).unwrap(), 3);
     }
     assert!(!first.is_over() && !first.is_late() && !second.0.is_over());
-    let (w, why, _) = spawner.finish(first, false);
+    let (w, why, _) = spawner.finish(first);
     let why = why.unwrap_err();
     assert_eq!((why.stage, why.greeted), (Stage::Stopped, true));
     // The second began while the first had its connection, and does not hold it.
@@ -115,10 +115,10 @@ fn so_many_at_a_time_and_each_with_its_own_end() {
         scripts.iter().map(|s| spawner.begin(Box::new(World::new(s)), World::launch)).collect();
     let none = spawner.begin(Box::new(World::new("")), World::launch);
     assert!(none.is_over() && none.pid().is_none());
-    let none = spawner.finish(none, false).1.unwrap_err();
+    let none = spawner.finish(none).1.unwrap_err();
     assert!(none.is_scarcity());
     for (n, start) in starts.into_iter().enumerate().rev() {
-        let child = spawner.finish(start, false).1.unwrap();
+        let child = spawner.finish(start).1.unwrap();
         let mut status = 0;
         // SAFETY: one int is written.
         assert_eq!(unsafe { libc::waitpid(child.pid, &mut status, 0) }, child.pid);
@@ -137,7 +137,7 @@ fn each_has_its_own_extra() {
     };
     let (first, second) = (begin(&mut spawner, b"1st"), begin(&mut spawner, b"2nd"));
     for (start, text) in [(second, b"2nd"), (first, b"1st")] {
-        let (payload, child, _) = spawner.finish(start, false);
+        let (payload, child, _) = spawner.finish(start);
         reap(child.unwrap().pid);
         let mut got = [0; 9];
         let n = socket::receive(payload.0.ours.as_fd(), &mut got).unwrap();
@@ -183,7 +183,7 @@ fn when_a_program_runs_we_have_nothing_that_was_passed_to_it() {
         poll::wait(&mut [poll::Poll::new(ours.as_fd(), true, false)], None).unwrap();
         assert_eq!(socket::receive(ours.as_fd(), &mut text).unwrap(), 2);
         assert_eq!(copies(inode), 0);
-        let (_, child, mut rest) = spawner.finish(start, false);
+        let (_, child, mut rest) = spawner.finish(start);
         assert!(rest.take().is_none());
         socket::send(ours.as_fd(), b"x\n").unwrap();
         reap(child.unwrap().pid);
@@ -197,7 +197,7 @@ fn what_was_passed_comes_back_where_no_program_runs() {
     let (start, ours, inode) = passing(&mut spawner, missing);
     let (full, other_end, other) = passing(&mut spawner, World::new(""));
     for (start, ours, inode) in [(start, ours, inode), (full, other_end, other)] {
-        let (_, result, mut rest) = spawner.finish(start, false);
+        let (_, result, mut rest) = spawner.finish(start);
         assert!(result.is_err());
         let back = rest.take().unwrap();
         assert_eq!((copies(inode), rest.take().is_none()), (1, true));
@@ -213,7 +213,7 @@ fn what_was_passed_comes_back_where_no_child_can_be_made() {
         confine::refuse(libc::SYS_clone, libc::EAGAIN);
         for _ in 0..3 {
             let (start, ours, inode) = passing(&mut spawner, World::new(""));
-            let (_, result, mut rest) = spawner.finish(start, false);
+            let (_, result, mut rest) = spawner.finish(start);
             assert!(result.unwrap_err().is_scarcity());
             let back = rest.take().unwrap();
             assert_eq!((copies(inode), rest.take().is_none()), (1, true));
@@ -235,7 +235,7 @@ fn a_child_has_nothing_of_other_starts() {
     // Its connection, and perhaps its own queue.
     assert!((1..=2).contains(&sockets.len()), "{sockets:?}");
     for (start, _client) in [first, second] {
-        assert!(spawner.finish(start, false).1.is_err());
+        assert!(spawner.finish(start).1.is_err());
     }
 }
 
@@ -260,7 +260,7 @@ fn stopped_early(spawner: &mut Spawner, apart: bool) -> (PendingStart<World>, Ow
         }
         eprintln!("too late, or too early");
         // Its place is free again; of one that is dropped it would be lost.
-        drop(spawner.finish(start, false));
+        drop(spawner.finish(start));
     }
 }
 
@@ -271,11 +271,11 @@ fn what_was_passed_to_one_that_is_killed_comes_back() {
     // Others have their places.
     let third = stopped_early(&mut spawner, false);
     let next = spawner.begin(Box::new(World::new("echo hi")), World::launch);
-    let (w, child, _) = spawner.finish(next, false);
+    let (w, child, _) = spawner.finish(next);
     reap(child.unwrap().pid);
     assert_eq!(socket::receive(w.ours.as_fd(), &mut [0; 9]).unwrap(), 3);
     for (start, ours) in [second, third, first] {
-        let (_, result, mut rest) = spawner.finish(start, false);
+        let (_, result, mut rest) = spawner.finish(start);
         assert_eq!(result.unwrap_err().stage, Stage::Stopped);
         socket::send(rest.take().unwrap().as_fd(), b"x").unwrap();
         assert_eq!(socket::receive(ours.as_fd(), &mut [0; 9]).unwrap(), 1);
@@ -325,7 +325,7 @@ fn a_socket_is_connected_as_the_user() {
             instead: Some(Instead::Connect(to)),
             ..w.launch()
         });
-        let (payload, result, _) = spawner.finish(start, false);
+        let (payload, result, _) = spawner.finish(start);
         result.map(|_| payload.0.theirs)
     };
     let fd = connect(0o666).unwrap();

@@ -1,0 +1,255 @@
+//! Reaps children that have ended: their numbers are nobody's from then on.
+//!
+//! When a process is reaped the system removes what is mounted below its directory in /proc, in
+//! every mount namespace, and whoever reaps it waits for that: for whoever serves such a file
+//! system (FUSE), for as long as that likes, and no signal ends it. A service can mount there, in a
+//! user namespace of its own, and so can any user of this computer. So threads do it, and nobody
+//! waits for them: how a child has ended was asked before ([`ended`](super::process::ended)). It is
+//! one thread mostly, which others replace while it hangs. None of them has a descriptor of this
+//! process, so that nothing stays open when this process ends and one hangs.
+
+use super::{process, signal};
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+const NAME: &str = "fived-reaps";
+const STACK: usize = 64 * 1024;
+/// A thread that has reaped one child for so long is replaced.
+const LATE: Duration = Duration::from_millis(20);
+/// Such threads at most: what ends then stays a zombie until one goes on.
+const LATE_MAX: usize = 64;
+/// Where so many threads have hung for so long with one user's, no more of that user's are to
+/// begin.
+const OF_A_USER: usize = 8;
+const HANGS: Duration = Duration::from_secs(3);
+/// A thread ends when it has had nothing to do for so long.
+const IDLE: Duration = Duration::from_millis(500);
+
+/// A child that is to be reaped, and the user that it ran as, where that is known.
+#[derive(Debug, Clone, Copy)]
+struct Ended {
+    pid: i32,
+    uid: Option<u32>,
+}
+
+/// One that is being reaped.
+#[derive(Debug)]
+struct Reaping {
+    child: Ended,
+    since: Instant,
+    /// The number of its thread.
+    by: u64,
+}
+
+#[derive(Debug)]
+struct All {
+    waiting: VecDeque<Ended>,
+    /// By the thread that is not late.
+    now: Option<Reaping>,
+    /// By threads that are.
+    late: Vec<Reaping>,
+    /// The number of the thread that is not late, if there is one.
+    thread: Option<u64>,
+    threads: u64,
+}
+
+/// Where the reaping is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// All children that were handed over were reaped, but for those that hang.
+    Free,
+    /// One may still be a zombie. SIGCHLD comes when it was reaped, if another one has ended.
+    Busy,
+    /// As many hang as may: those that end stay zombies.
+    Full,
+}
+
+static ALL: Mutex<All> = Mutex::new(All {
+    waiting: VecDeque::new(),
+    now: None,
+    late: Vec::new(),
+    thread: None,
+    threads: 0,
+});
+static MORE: Condvar = Condvar::new();
+
+fn all() -> MutexGuard<'static, All> {
+    ALL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Has this child, which has ended, reaped.
+pub fn reap(pid: i32, uid: Option<u32>) {
+    let mut all = all();
+    all.waiting.push_back(Ended { pid, uid });
+    all.go_on();
+}
+
+/// Is this child to be reaped already?
+pub fn has(pid: i32) -> bool {
+    let all = all();
+    let reaping = all.now.iter().chain(&all.late).map(|r| r.child);
+    reaping.chain(all.waiting.iter().copied()).any(|child| child.pid == pid)
+}
+
+/// To be called in a moment again, as long as it is not free.
+pub fn state() -> State {
+    let mut all = all();
+    all.go_on();
+    match (all.now.is_none() && all.waiting.is_empty(), all.thread) {
+        (true, _) => State::Free,
+        (false, Some(_)) => State::Busy,
+        (false, None) => State::Full,
+    }
+}
+
+/// Waits for a moment until it is free. False: it is not.
+pub fn settle(most: Duration) -> bool {
+    let since = Instant::now();
+    loop {
+        match state() {
+            State::Free => return true,
+            State::Busy if since.elapsed() < most => std::thread::yield_now(),
+            State::Busy | State::Full => return false,
+        }
+    }
+}
+
+/// Do so many of this user's children hang that no more are to begin?
+pub fn is_held_up(uid: u32) -> bool {
+    all().holds_up(uid)
+}
+
+impl All {
+    /// Sees to it that a thread reaps what waits for that.
+    fn go_on(&mut self) {
+        if let Some(late) = self.now.take_if(|now| now.since.elapsed() > LATE) {
+            self.late.push(late);
+            self.thread = None;
+        }
+        if self.waiting.is_empty() {
+            return;
+        }
+        if self.thread.is_some() {
+            return MORE.notify_one();
+        }
+        if self.late.len() >= LATE_MAX {
+            return;
+        }
+        self.threads += 1;
+        let number = self.threads;
+        let thread = std::thread::Builder::new().name(NAME.into()).stack_size(STACK);
+        match signal::without(|| thread.spawn(move || work(number))) {
+            Ok(_) => self.thread = Some(number),
+            Err(e) => log::debug!("{NAME}: {e}"),
+        }
+    }
+
+    fn holds_up(&self, uid: u32) -> bool {
+        let hangs = |r: &&Reaping| r.child.uid == Some(uid) && r.since.elapsed() > HANGS;
+        self.late.iter().filter(hangs).count() >= OF_A_USER
+    }
+
+    fn is_of(&self, thread: u64) -> bool {
+        self.thread == Some(thread)
+    }
+
+    /// What this thread does next. None: it ends.
+    fn next(mut all: MutexGuard<All>, thread: u64) -> Option<Ended> {
+        let until = Instant::now() + IDLE;
+        while all.is_of(thread) {
+            if let Some(child) = all.waiting.pop_front() {
+                all.now = Some(Reaping { child, since: Instant::now(), by: thread });
+                return Some(child);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                all.thread = None;
+                break;
+            }
+            let waited = MORE.wait_timeout(all, left);
+            all = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        None
+    }
+
+    /// This thread has reaped its child. True: no other one waits.
+    fn is_over(&mut self, thread: u64) -> bool {
+        self.now.take_if(|now| now.by == thread);
+        self.late.retain(|late| late.by != thread);
+        self.waiting.is_empty()
+    }
+}
+
+fn work(thread: u64) {
+    if let Err(e) = no_descriptors() {
+        log::debug!("{NAME}: {e}");
+    }
+    // Nobody waits for it: whoever serves has the processor first.
+    process::give_way();
+    while let Some(child) = All::next(all(), thread) {
+        process::reap(child.pid);
+        if all().is_over(thread) && process::ended(None).is_some() {
+            // The loop asks for one at a time.
+            process::child_signal();
+        }
+    }
+}
+
+/// Leaves the table of descriptors that all threads share, and has none.
+fn no_descriptors() -> io::Result<()> {
+    let all = (0u32, u32::MAX, libc::CLOSE_RANGE_UNSHARE);
+    // SAFETY: no memory is handed over; the table that is closed is this thread's own by then.
+    match unsafe { libc::syscall(libc::SYS_close_range, all.0, all.1, all.2) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn what_has_ended_is_a_zombie_until_it_is_reaped() {
+        let mut child = Command::new("/bin/true").spawn().unwrap();
+        let pid = child.id() as i32;
+        let until = |what: &dyn Fn() -> bool| {
+            let is = (0..4000).any(|_| {
+                std::thread::sleep(Duration::from_millis(5));
+                what()
+            });
+            assert!(is);
+        };
+        until(&|| process::ended(Some(pid)).is_some());
+        assert_eq!(process::ended(Some(pid)), Some((pid, process::Exit::Status(0))));
+        reap(pid, Some(1));
+        until(&|| !has(pid));
+        assert!(child.wait().is_err() && !is_held_up(1));
+    }
+
+    #[test]
+    fn whoever_hangs_is_replaced_and_a_user_has_no_more_than_some() {
+        let reaping = |by, uid, age| Reaping {
+            child: Ended { pid: -1, uid },
+            since: Instant::now().checked_sub(age).unwrap(),
+            by,
+        };
+        let mut all = All {
+            waiting: VecDeque::new(),
+            now: Some(reaping(7, Some(2), 2 * LATE)),
+            late: Vec::new(),
+            thread: Some(7),
+            threads: 7,
+        };
+        all.go_on();
+        assert!(all.now.is_none() && all.thread.is_none() && all.late.len() == 1);
+        assert!(!all.holds_up(2));
+        all.late.extend((0..OF_A_USER as u64).map(|n| reaping(n, Some(2), 2 * HANGS)));
+        assert!(all.holds_up(2) && !all.holds_up(3));
+        all.is_over(0);
+        assert!(!all.holds_up(2));
+    }
+}
