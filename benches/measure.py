@@ -335,16 +335,17 @@ def one_core():
 
 
 def start():
-    with Up(bare("vfork", "127.0.1.1", TINY), fived(), inetd(), xinetd(), tcpserver()) as servers:
-        bare_, own, _, _, own_port = servers
+    apart = bare("apart", "127.0.1.10", TINY)
+    with Up(bare("vfork", "127.0.1.1", TINY), apart, fived(), inetd(), xinetd(), tcpserver()) as servers:
+        _, _, own, _, _, own_port = servers
         kind = lambda s: ("plain", END) if s is own_port else ("exec", "tiny", END)
         for clients, title in ((CLIENTS, f"{CLIENTS} clients at a time"), ("1", "one client at a time")):
             must = 0.8 if clients == CLIENTS else 0.85
             rows = [Row(s.name, load(s, *kind(s), clients=clients), "bare vfork", must if s is own else None) for s in servers if s]
             rows.append(Row("fived, a port of its own", port_load(own, clients), "bare vfork", 0.95))
             table(f"starting a tiny static program, {title}", "starts/s", rows, 2 * ROUNDS)
-    with one_core(), Up(bare("vfork", "127.0.1.1", TINY), fived(), tcpserver()) as servers:
-        _, own, own_port = servers
+    with one_core(), Up(bare("vfork", "127.0.1.1", TINY), apart, fived(), tcpserver()) as servers:
+        _, _, own, own_port = servers
         kind = lambda s: ("plain", END) if s is own_port else ("exec", "tiny", END)
         rows = [Row(s.name, load(s, *kind(s), clients="1"), "bare vfork", 0.7 if s is own else None) for s in servers if s]
         table("starting a tiny static program, one client at a time, all on one core", "starts/s", rows, 2 * ROUNDS)
@@ -508,11 +509,11 @@ def metrics():
 
 def redirect():
     at = "127.0.1.20"
-    with Up(bare("line", at, port=7003), bare(f"src {BULK}", at, port=7001), bare("hold", at, port=7002), bare(f"splice {at}:7001", "127.0.1.33", port=7102), *redirects()) as (line, _, _, splice, *all_):
-        rows = [Row("the server itself", load(line, "plain", END))]
+    with Up(bare("line", at, port=7003), bare(f"src {BULK}", at, port=7001), bare("hold", at, port=7002), bare(f"splice {at}:7001", "127.0.1.33", port=7102), bare(f"relay {at}:7003", "127.0.1.35", port=7101), *redirects()) as (line, _, _, splice, relay, *all_):
         own = all_[0]
         many = lambda s: took(s, "rate", LOAD, "-h", s.address, "-p", "7101", "-c", CLIENTS, "-d", SECS, "-w", "0.1", "plain", END) if s else None
         musts = {"haproxy, mode tcp": 1, "xinetd, redirect": 10}
+        rows = [Row("the server itself", load(line, "plain", END)), Row("bare relay", many(relay), "the server itself")]
         rows += [Row(s.name, many(s), "the server itself") for s in all_ if s]
         rows += [Row(f"fived to {s.name}", many(own), s.name, musts[s.name]) for s in all_[1:] if s]
         table(f"redirected connections, {CLIENTS} clients at a time", "connections/s", rows, 2 * ROUNDS)

@@ -161,7 +161,7 @@ impl Flow {
         Flow { fd, socket: true, stream: true }
     }
 
-    /// Our end of a terminal that fived made ([`pty`]), which never waits.
+    /// Our end of a terminal that fived made ([`super::pty`]), which never waits.
     pub fn of_terminal(fd: OwnedFd) -> Flow {
         Flow { fd, socket: false, stream: false }
     }
