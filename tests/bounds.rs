@@ -242,7 +242,9 @@ fn thousands_of_silent_clients_cost_next_to_nothing() {
     }
     let grown = (proc::rss(parent) + proc::rss(net)).saturating_sub(before);
     assert!(grown <= 2 * n as u64, "{grown} KiB for {n} clients");
-    assert_eq!((proc::threads(net), proc::threads(parent)), (threads, 1));
+    assert_eq!(proc::threads(net), threads);
+    // The one that reaps ends when it has had nothing to do for a moment.
+    until("the parent has one thread", || proc::threads(parent) == 1);
     same(d.ask("hello\r\n"), HELLO);
     until("no process", || d.services().is_empty());
     let mut last = silent.pop().expect("one");

@@ -6,6 +6,7 @@ mod listed;
 mod support;
 
 use listed::Listed;
+use nix::sys::signal::Signal;
 use std::process::{Child, Command};
 use support::*;
 
@@ -47,7 +48,13 @@ fn whoever_keeps_proc_locked_keeps_nobody_waiting_for_ever() {
     let d = Daemon::with(&conf).under(&["unshare", "-m", "sh", "-c", own, "sh"]).start();
     same(d.ask("hello\r\n"), HELLO);
     let _locked = Locked::new(&d, &format!("/proc/{}/root/proc", d.parent_pid()));
-    d.reload(&conf);
+    // Those that are started meanwhile find nothing there, either: a network process, and the
+    // helpers of a reload.
+    assert!(d.reload(&conf).contains("services=2"));
+    same(d.ask("hello\r\n"), HELLO);
+    let before = d.net_pid();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(before), Signal::SIGKILL).expect("kill");
+    until("another net serves", || matches!(d.nets()[..], [net] if net != before));
     same(d.ask("hello\r\n"), HELLO);
 }
 

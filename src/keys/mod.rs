@@ -38,8 +38,7 @@ pub fn main() -> i32 {
 
 fn serve() -> Result<(), String> {
     let channel = inherit::take(roles::CHANNEL).map_err(|e| format!("channel: {e}"))?;
-    // Before the confinement, after which the system's files cannot be read.
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = process::processors();
     confine::keys().map_err(|e| e.to_string())?;
     let channel = channel.as_fd();
     let Some(pairs) = learn(channel)? else { return Ok(()) };

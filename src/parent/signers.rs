@@ -18,7 +18,7 @@ use super::start_limit::{PAUSE, StartLimit};
 use super::tokens::{KeysToken, SessionToken};
 use crate::log;
 use crate::policy::{BySource, Source};
-use crate::sys::process::Exit;
+use crate::sys::process::{self, Exit};
 use crate::sys::spawn::{Child, Stderr};
 use crate::wire::orders::{Answer, Data, KeysPhase};
 use crate::wire::signing::{FromKeys, ToKeys};
@@ -85,7 +85,7 @@ pub struct Signers {
 
 impl Signers {
     pub fn new() -> Signers {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let processors = process::processors();
         let asked_max = processors * ASKED_PER_PROCESSOR;
         Signers { all: Vec::new(), asked_max, number: 0, answers: Vec::new() }
     }

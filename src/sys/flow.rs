@@ -204,7 +204,7 @@ impl Flow {
         if self.socket {
             return socket::send(self.fd.as_fd(), bytes);
         }
-        // SAFETY: the bytes are readable for their whole length. Rust's runtime ignores SIGPIPE.
+        // SAFETY: the bytes are readable for their whole length. SIGPIPE is ignored.
         count(unsafe { libc::write(self.fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) })
     }
 

@@ -23,6 +23,7 @@
 //! | `file` `strict` `memfd` `output` | files read whole, files that only their owner can write, files in memory, the log's output |
 //! | `allocator` | where buffers begin in memory |
 //! | `gauges` | numbers that another process looks at |
+//! | `start` | how a program begins |
 //! | `terminal` `pty` | passwords and keys typed at a terminal; terminals for services |
 //! | `inherit` `notify` `outcome` | what this process was started with; the service manager; the answer to `--reload` |
 //! | `sanitizer` | what the address sanitizer is told, in its build alone |
@@ -81,6 +82,7 @@ pub mod signal;
 pub mod socket;
 pub mod spawn;
 mod stack;
+pub mod start;
 pub mod strict;
 pub mod terminal;
 pub mod undo;

@@ -252,6 +252,19 @@ pub fn go_first() {
     }
 }
 
+/// How many processors this thread may use. (std asks /proc, too, see `sys::start`.)
+pub fn processors() -> usize {
+    // SAFETY: all zeros are a set, which is written.
+    let n = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        match libc::sched_getaffinity(0, size_of_val(&set), &mut set) {
+            0 => libc::CPU_COUNT(&set),
+            _ => 1,
+        }
+    };
+    usize::try_from(n).unwrap_or(1).max(1)
+}
+
 /// From now on this thread gives way: woken, it does not interrupt who has its processor, and then
 /// finds more to do at once (sched(7), SCHED_BATCH). Its share of the processors stays the same.
 /// Where whoever started fived has set another policy, that stays.

@@ -249,7 +249,7 @@ pub fn ignore_orders() {
 
 /// Gives a handler that does nothing to each signal that is ignored and not blocked: exec(2) leaves
 /// an ignored signal ignored, but gives one that has a handler its default effect back. For this
-/// process nothing changes. Rust's runtime ignores SIGPIPE; who started this process may have had
+/// process nothing changes. SIGPIPE is ignored (`start`); who started this process may have had
 /// others ignored.
 pub fn catch_ignored() {
     extern "C" fn nothing(_: libc::c_int) {}

@@ -130,7 +130,7 @@ impl Spawner {
             capacity,
             inherited: Arc::new(Inherited::look()?),
             spare: None,
-            has_processors: std::thread::available_parallelism().is_ok_and(|n| n.get() > 1),
+            has_processors: process::processors() > 1,
             demand: Demand::default(),
         })
     }

@@ -9,7 +9,7 @@ use crate::parent::tokens::SessionToken;
 use crate::policy::{Peer, Source};
 use crate::sys::signal::Signal;
 use crate::sys::spawn::{BadWord, CList, Child, Env, Launch, Spawner};
-use crate::sys::{message, socket};
+use crate::sys::{message, process, socket};
 use crate::wire::login::{HASH, LoginResult, REPORT_MAX, REPORTS_MAX, Report};
 use crate::wire::orders::{Data, Method};
 use crate::wire::pubkey::Kind;
@@ -93,7 +93,7 @@ pub struct Tries {
 
 impl Tries {
     pub fn new() -> Tries {
-        let processors = std::thread::available_parallelism().map_or(1, Into::into);
+        let processors = process::processors();
         Tries { slots: Slots::new(processors), tries: HashMap::new(), dropped: Vec::new() }
     }
 

@@ -7,8 +7,8 @@ use crate::parent::context::Context;
 use crate::parent::descriptors::own;
 use crate::parent::nets::Nets;
 use crate::parent::tokens::{NetToken, RelayThreadToken};
-use crate::sys::local;
 use crate::sys::shared::Shared;
+use crate::sys::{local, process};
 use crate::wire::orders::{FromRelays, RelayEnd, ToNet, ToRelays};
 use std::collections::BTreeMap;
 use std::io;
@@ -44,7 +44,7 @@ pub struct RelayThreads {
 
 impl RelayThreads {
     pub fn new() -> RelayThreads {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let processors = process::processors();
         let most = processors.clamp(1, THREADS);
         RelayThreads { all: BTreeMap::new(), most, singles: 0, failed: Vec::new() }
     }
