@@ -25,6 +25,7 @@ use crate::sys::foreign;
 use crate::sys::identity;
 use crate::sys::notify;
 use crate::sys::process::{self, Detached};
+use crate::sys::reaper;
 use crate::sys::rights::{self, Right};
 use crate::sys::signal::{self, Signal, Signals};
 use crate::sys::spawn::Spawner;
@@ -96,6 +97,7 @@ fn start(mut options: Options, made: &mut Vec<String>) -> Result<(), Stop> {
     ports.listeners.given = given;
     let missing = bind(&config, &options, &mut ports.listeners, &mut listeners)?;
     let detached = detach(&options, &config.table)?;
+    reaper::begin();
     let pidfile =
         options.pidfile.as_deref().map(Pidfile::write).transpose().map_err(Stop::refused)?;
     let signals = Signals::new(&signals(&options)).map_err(Stop::system("signals"))?;

@@ -11,6 +11,7 @@
 use super::{process, signal};
 use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -74,6 +75,14 @@ static ALL: Mutex<All> = Mutex::new(All {
     threads: 0,
 });
 static MORE: Condvar = Condvar::new();
+/// Do threads reap?
+static BEGUN: AtomicBool = AtomicBool::new(false);
+
+/// From now on threads reap. Before that whoever asks does it: a process that is to go on in the
+/// background (fork(2)) leaves its threads behind, and the locks that they have.
+pub fn begin() {
+    BEGUN.store(true, Ordering::Release);
+}
 
 fn all() -> MutexGuard<'static, All> {
     ALL.lock().unwrap_or_else(PoisonError::into_inner)
@@ -81,6 +90,9 @@ fn all() -> MutexGuard<'static, All> {
 
 /// Has this child, which has ended, reaped.
 pub fn reap(pid: i32, uid: Option<u32>) {
+    if !BEGUN.load(Ordering::Acquire) {
+        return process::reap(pid);
+    }
     let mut all = all();
     all.waiting.push_back(Ended { pid, uid });
     all.go_on();
@@ -214,6 +226,7 @@ mod tests {
 
     #[test]
     fn what_has_ended_is_a_zombie_until_it_is_reaped() {
+        begin();
         let mut child = Command::new("/bin/true").spawn().unwrap();
         let pid = child.id() as i32;
         let until = |what: &dyn Fn() -> bool| {
