@@ -176,6 +176,7 @@ fn where_services_are_started_seldom_there_is_none() {
     (0..15).for_each(|_| spawner.demand.count(true));
     spawner.tidy(NOW + 2 * second);
     assert_eq!(spare(&spawner), None);
+    reap(made);
     assert_ne!(comm(made).as_deref(), Some("fived-spare\n"));
     // What was long ago does not count.
     (0..16).for_each(|_| spawner.demand.count(true));
