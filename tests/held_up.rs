@@ -243,7 +243,13 @@ fn no_child_is_waited_for_until_it_has_ended() {
     let calls = Calls::of_parent(&d, &["-e", "trace=wait4,waitid"]);
     same(d.ask("x\r\n"), FAILED);
     d.wait_log("REFUSE service=x");
-    until("it is asked how it ended", || calls.until_now().contains("waitid("));
+    // A call that waits has no end there.
+    until("it was asked how it ended", || {
+        let calls_before = calls.until_now();
+        std::thread::sleep(Duration::from_millis(100));
+        let told = calls_before.contains("waitid(") && calls_before.ends_with('\n');
+        told && calls.until_now() == calls_before
+    });
     let calls = calls.end();
     assert_eq!(calls.lines().find(|l| l.starts_with("wait") && !l.contains("WNOHANG")), None);
 }
