@@ -180,12 +180,11 @@ fn refuses(clients: usize, sessions: usize) -> Daemon {
     for c in &mut between {
         c.send("HOST\r\n\r\n").expect(format!("{HOST}Host  selected\r\n"));
     }
-    let before = proc::descriptors(net).len();
     let mut waiting: Vec<Client> = (0..clients).map(|_| d.connect()).collect();
     for c in &mut waiting {
         c.send("no ");
     }
-    until("all are accepted", || proc::descriptors(net).len() >= before + clients);
+    until("all are accepted", || proc::descriptors(net).len() >= sessions + clients);
     // They have channels to the parent.
     d.wait_logs("SESSION ", sessions);
     d.signal(Signal::SIGSTOP);

@@ -154,6 +154,8 @@ impl Parent {
             None => {}
         }
         reaper::reap(pid, uid);
+        // Others wait for the same thread: if it hangs nothing else may tell of that.
+        self.reap_again_at = Some(clock::monotonic() + LATE);
         role
     }
 
