@@ -22,6 +22,10 @@ cat stream tcp nowait @USER@ /bin/cat cat
  pty = yes
 keys stream tcp nowait @USER@ /bin/sh sh -c 'cat; stty -icanon min 1; echo keys; head -c 1 | od -An -tx1; stty icanon; echo lines; cat; echo over'
  pty = yes
+closes stream tcp nowait @USER@ /bin/sh sh -c 'echo last; exec </dev/null >/dev/null 2>&1; sleep 0.3; exit 5'
+ pty = yes
+stays stream tcp nowait @USER@ /bin/sh sh -c 'echo last; exec sleep 600 </dev/null >/dev/null 2>&1'
+ pty = yes
 none stream tcp nowait @USER@ /bin/sh sh -c 'tty; read x; echo got $x'
 ";
 
@@ -357,6 +361,27 @@ fn who_asks_for_no_terminal_and_who_gets_none() {
     assert!(f.run(&[H, "what"]).1.starts_with("not a tty"));
     let (status, out, _) = f.run(&["-t", H, "what"]);
     assert!(status == 7 && out.starts_with("/dev/pts/"), "{status} {out}");
+}
+
+/// Its terminal hangs up only after it: programs close their standard output before they end.
+#[test]
+fn a_service_that_closes_its_terminal_is_not_ended_by_that() {
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    for x in ["-t", "-tx"] {
+        let (status, out, _) = f.run(&[x, H, "closes"]);
+        assert_eq!((status, &*out), (5, "last\r\n"), "{x}");
+    }
+    // It hangs up when its client leaves, too.
+    let mut p = Person::calls(&f, &["-x", H, "stays"]);
+    p.sees("last\r\n");
+    drop(p);
+    assert!(d.wait_log("EXIT service=stays ").contains(" signal=1 "));
+    let is_terminal =
+        |pid: &i32| proc::arguments(*pid).first().is_some_and(|a| a == "fived-terminal");
+    until("no process of a terminal is left", || {
+        !proc::children(d.parent_pid()).iter().any(is_terminal)
+    });
 }
 
 /// A terminal that hands every key to its reader, as shells and editors have it, keeps no end of

@@ -10,7 +10,7 @@
 use crate::sys::flow::Flow;
 use crate::sys::poll::{self, Poll};
 use crate::sys::pty::{self, Mode};
-use crate::sys::{confine, inherit, process, signal};
+use crate::sys::{confine, inherit, process, signal, socket};
 use crate::wire::roles;
 use crate::wire::run::Size;
 use std::io::{self, ErrorKind};
@@ -21,8 +21,7 @@ const PIECE: usize = 32 * 1024;
 /// What a terminal's line discipline takes for the end of the input, where it reads lines.
 const END_OF_INPUT: &[u8] = b"\x04";
 
-/// Runs the process. Returns its exit status: 0 when the service's end of the terminal is closed,
-/// or net's end of the connection; 111 when it cannot begin.
+/// Runs the process. Returns its exit status: 0 when the relay is over; 111 when it cannot begin.
 pub fn main() -> i32 {
     signal::ignore_orders();
     process::limit_malloc_arenas(1);
@@ -88,8 +87,9 @@ impl TerminalCopy {
         }
     }
 
-    /// Copies until the service's end is closed and all that came from it was passed on, or until
-    /// nobody has the other end of the connection.
+    /// Copies until the service's end is closed and all that came from it was passed on, and then
+    /// keeps the terminal until the relay is over; or until nobody has the other end of the
+    /// connection.
     fn run(&mut self) -> io::Result<()> {
         while self.output.0 != Direction::Over {
             let [connection, terminal, sizes] = self.wait()?;
@@ -113,6 +113,16 @@ impl TerminalCopy {
                 self.pass_output()?;
             }
         }
+        self.keep()
+    }
+
+    /// Keeps the terminal until net has closed the channel for its sizes, which it does when the
+    /// service has ended or the client has left. A program that closes its terminal goes on for a
+    /// moment at least: a terminal that hung up now would end it by SIGHUP.
+    fn keep(&self) -> io::Result<()> {
+        let Some(sizes) = &self.sizes else { return Ok(()) };
+        socket::shutdown_both(self.connection.as_fd())?;
+        poll::wait(&mut [Poll::hangup(sizes.as_fd())], None)?;
         Ok(())
     }
 
