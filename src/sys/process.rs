@@ -214,11 +214,12 @@ pub fn name_of(pid: i32) -> Option<String> {
     std::fs::read_to_string(format!("/proc/{pid}/comm")).ok().map(|n| n.trim_end().to_string())
 }
 
-/// Has a process been stopped (SIGSTOP), or is it being traced? If /proc does not say: no.
+/// Has a process been stopped (SIGSTOP)? If /proc does not say: no. One that is traced is stopped
+/// for a moment at each of its calls: that does not count.
 pub fn is_stopped(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The name before the state, in parentheses, may be anything.
-    stat.rsplit_once(") ").is_some_and(|(_, fields)| fields.starts_with(['T', 't']))
+    stat.rsplit_once(") ").is_some_and(|(_, fields)| fields.starts_with('T'))
 }
 
 /// The computer's own name (gethostname(2)); `localhost` where it has none.
