@@ -27,7 +27,7 @@ use super::services::running::Runs;
 use super::tokens::PortToken;
 use crate::log;
 use crate::policy::{Denied, PeerName, Service, ServiceId, Source};
-use crate::sys::queue_head;
+use crate::sys::{poll, queue_head};
 use crate::wire::orders::Why;
 use port_listener::Condition;
 use port_listeners::PortListeners;
@@ -104,6 +104,10 @@ impl Ports {
             self.again_now(cx);
             return false;
         };
+        if l.has_datagrams() && poll::is_readable(l.socket.as_fd()) {
+            // Another program will be wanted, unless this one has left what it was started for.
+            cx.spawner.expect_start();
+        }
         let examined = l.examine();
         l.condition = if examined.is_err() { Condition::Unexamined } else { Condition::Good };
         let (found, undone) = match examined {

@@ -59,6 +59,7 @@ impl Parent {
     pub fn reap(&mut self) {
         let began = clock::monotonic();
         self.reap_again_at = None;
+        reaper::go_on();
         let only_own = self.strangers_at.is_some_and(|at| began < at);
         let each = only_own || self.cx.children.len() <= FEW;
         if each && self.reap_own() || only_own {
@@ -153,8 +154,10 @@ impl Parent {
             }
             None => {}
         }
-        reaper::reap(pid, uid);
-        // Others wait for the same thread: if it hangs nothing else may tell of that.
+        // Where the loop has something else to do it does that first. Others wait for the same
+        // thread: if it hangs nothing else may tell of that.
+        reaper::reap_soon(pid, uid);
+        self.to_reap = true;
         self.reap_again_at = Some(clock::monotonic() + LATE);
         role
     }

@@ -32,7 +32,7 @@ use super::tokens::Watched;
 use crate::log;
 use crate::sys::notify::StandIn;
 use crate::sys::signal::Signals;
-use crate::sys::{clock, foreign};
+use crate::sys::{clock, foreign, reaper};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Token};
 use std::io::{self, ErrorKind};
@@ -97,6 +97,9 @@ pub struct Parent {
     pub strangers_at: Option<Duration>,
     /// When the loop looks again for children that have ended, where it could not ask for all.
     pub reap_again_at: Option<Duration>,
+    /// Children have ended that the thread which reaps was not woken for: that waits until there is
+    /// nothing else to do.
+    pub to_reap: bool,
     pub watchdog: Watchdog,
     /// Channels that may have orders.
     pub ready: Ready,
@@ -136,6 +139,7 @@ impl Parent {
             strangers_at: None,
             // Those that ended before there were signals.
             reap_again_at: Some(Duration::ZERO),
+            to_reap: false,
             watchdog: Watchdog::default(),
             ready: Ready::default(),
             stand_in: None,
@@ -209,7 +213,15 @@ impl Parent {
         // In every turn: while there are orders all the time, no turn waits.
         let logged = log::flush();
         foreign::settle();
-        let polled = self.cx.poll.poll(events, self.poll_timeout(logged));
+        let timeout = self.poll_timeout(logged);
+        let at_once = Some(Duration::ZERO);
+        let first = if self.to_reap { at_once } else { timeout };
+        let mut polled = self.cx.poll.poll(events, first);
+        let rests = polled.is_ok() && events.is_empty() && timeout != at_once;
+        if rests && std::mem::take(&mut self.to_reap) {
+            reaper::go_on();
+            polled = self.cx.poll.poll(events, timeout);
+        }
         self.cx.now = clock::monotonic();
         self.services.rest_interrupt();
         match polled {

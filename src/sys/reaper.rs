@@ -90,12 +90,21 @@ fn all() -> MutexGuard<'static, All> {
 
 /// Has this child, which has ended, reaped.
 pub fn reap(pid: i32, uid: Option<u32>) {
+    reap_soon(pid, uid);
+    go_on();
+}
+
+/// The same, from the next [`go_on`] on, which is to follow soon.
+pub fn reap_soon(pid: i32, uid: Option<u32>) {
     if !BEGUN.load(Ordering::Acquire) {
         return process::reap(pid);
     }
-    let mut all = all();
-    all.waiting.push_back(Ended { pid, uid });
-    all.go_on();
+    all().waiting.push_back(Ended { pid, uid });
+}
+
+/// Sees to it that a thread reaps what was handed over.
+pub fn go_on() {
+    all().go_on();
 }
 
 /// Is this child to be reaped already?
