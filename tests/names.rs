@@ -248,6 +248,40 @@ fn look_ups_are_not_in_each_other_s_reach() {
     });
 }
 
+/// Look-ups at once, and addresses that may wait for one.
+const AT_ONCE: usize = 64;
+const WAITING: usize = 1024;
+
+/// Sources of `127.NET.0.0/16` ask, all that may and a few more. False: the machine was so slow that
+/// the time of the first was over meanwhile.
+fn the_longest_waiting_gives_way(d: &Daemon, net: usize) -> bool {
+    let ask = |n: usize| {
+        let mut c = d.connect_from(&format!("127.{net}.{}.{}", n / 250, n % 250 + 1));
+        c.send("for\r\n");
+        c
+    };
+    let mut all: Vec<Client> = (0..AT_ONCE + WAITING).map(ask).collect();
+    let waited = all[AT_ONCE].silent(1);
+    const MORE: usize = 8;
+    all.extend((AT_ONCE + WAITING..AT_ONCE + WAITING + MORE).map(ask));
+    let (running, waiting) = all.split_at_mut(AT_ONCE);
+    let (longest, others) = waiting.split_at_mut(MORE);
+    longest.iter_mut().for_each(|c| same(c.read_all(), NOT_AVAILABLE));
+    // The first of all would have been told before them that its time is over.
+    let before = running[0].silent(1) && others[0].silent(1);
+    running.iter_mut().chain(others).for_each(|c| same(c.read_all(), NOT_AVAILABLE));
+    waited && before
+}
+
+#[test]
+fn of_too_many_addresses_the_one_that_has_waited_longest_gets_no_name() {
+    if !descriptors(3000) {
+        return skip("needs 3000 descriptors");
+    }
+    let Some(d) = daemon() else { return };
+    assert!((100..104).any(|net| the_longest_waiting_gives_way(&d, net)));
+}
+
 #[test]
 fn streams_and_tls_too() {
     let Some(d) = daemon() else { return };

@@ -141,3 +141,18 @@ fn a_home_that_cannot_be_entered_does_not_keep_an_ordinary_user_from_starting() 
     d.wait_log("the certificate is kept for this run only");
     same(d.connect().send("cat\r\nx").half_close().read_all(), "+Go\r\nx");
 }
+
+/// What fived opens first must not become its standard input or output by chance.
+#[test]
+fn standard_descriptors_that_are_closed_are_those_of_dev_null() {
+    if !root() {
+        return skip("needs root");
+    }
+    let closed = "exec \"$0\" \"$@\" <&- >&-";
+    let d = Daemon::with(CONF).under(&["sh", "-c", closed]).start();
+    for n in 0..2 {
+        let at = std::fs::read_link(format!("/proc/{}/fd/{n}", d.parent_pid()));
+        assert_eq!(at.expect("open"), std::path::Path::new("/dev/null"), "{n}");
+    }
+    same(d.ask("hello\r\n"), "+Go\r\nhello\n");
+}

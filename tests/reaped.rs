@@ -6,7 +6,8 @@
 mod support;
 
 use nix::sys::signal::Signal;
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
 use support::*;
 
 /// Mounts, below its own directory in /proc, a file system whose end waits until it is released,
@@ -19,15 +20,17 @@ const HANGS: &str = r#"
     #include <linux/fuse.h>
     #include <pthread.h>
     #include <sched.h>
+    #include <signal.h>
     #include <stdio.h>
     #include <stdlib.h>
     #include <string.h>
     #include <sys/mman.h>
     #include <sys/mount.h>
+    #include <sys/prctl.h>
     #include <sys/stat.h>
     #include <unistd.h>
 
-    static int slow, other;
+    static int other;
     static char *nothing;
 
     static void answer(struct fuse_in_header *asked, void *what, int size, int error) {
@@ -67,8 +70,8 @@ const HANGS: &str = r#"
         return 0;
     }
 
-    static void *take(void *none) {
-        read(slow, nothing, 1 << 18);
+    static void *take(void *device) {
+        read((long)device, nothing, 1 << 18);
         return 0;
     }
 
@@ -78,18 +81,44 @@ const HANGS: &str = r#"
         return mount("x", at, "fuse", 0, how);
     }
 
+    /// 0: such a file system is mounted below the directory of that process.
+    static int keep(int pid) {
+        char at[99];
+        pthread_t takes;
+        int device = open("/dev/fuse", O_RDWR);
+        sprintf(at, "/proc/%d/task", pid);
+        if (mounted(device, at)) return close(device), 1;
+        return pthread_create(&takes, 0, take, (void *)(long)device);
+    }
+
+    /// Does that with each child of that process that begins from now on, until it is released.
+    static void watch(char *parent, char *release) {
+        char list[99], all[4096], *rest;
+        int first = 1, last = 0;
+        sprintf(list, "/proc/%s/task/%s/children", parent, parent);
+        while (access(release, F_OK)) {
+            int f = open(list, O_RDONLY), n = read(f, all, sizeof all - 1), pid;
+            close(f);
+            all[n > 0 ? n : 0] = 0;
+            for (rest = all; (pid = strtol(rest, &rest, 10)); )
+                if (pid > last) {
+                    last = pid;
+                    if (!first && !keep(pid)) write(1, "kept\n", 5);
+                }
+            if (first) write(1, "watches\n", 8);
+            first = 0;
+        }
+    }
+
     int main(int n, char **words) {
-        char at[99], file[4200], told;
-        int done[2];
-        pthread_t serves, takes;
-        sprintf(at, "/proc/%d/task", getpid());
+        char file[4200], told;
+        int done[2], pid = getpid(), watches = n > 3;
+        pthread_t serves;
         sprintf(file, "%s/x", words[2]);
         if (unshare(CLONE_NEWNS) || mount(0, "/", 0, MS_REC | MS_PRIVATE, 0) || pipe(done)) return 1;
-        slow = open("/dev/fuse", O_RDWR);
         other = open("/dev/fuse", O_RDWR);
-        if (fork()) {
+        if (!watches && fork()) {
             close(done[1]);
-            close(slow);
             close(other);
             return read(done[0], &told, 1) == 1 ? 0 : 2;
         }
@@ -98,8 +127,13 @@ const HANGS: &str = r#"
         int f = open(file, O_RDONLY);
         nothing = mmap(0, 1 << 18, PROT_READ | PROT_WRITE, MAP_PRIVATE, f, 0);
         close(f);
-        if (f < 0 || mounted(slow, at)) return 4;
-        pthread_create(&takes, 0, take, 0);
+        if (f < 0) return 4;
+        if (watches) {
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
+            watch(words[3], words[1]);
+            _exit(0);
+        }
+        if (keep(pid)) return 5;
         usleep(200000);
         write(done[1], "x", 1);
         for (n = 0; n < 3; n++) close(n);
@@ -108,33 +142,102 @@ const HANGS: &str = r#"
     }"#;
 
 const HELLO: &str = "+Go\r\nhello\n";
+const CONF: &str = "hello stream tcp nowait nobody /bin/echo echo hello\n\
+                    root stream tcp nowait root /bin/echo echo hello\n\
+                    x stream tcp nowait root @DIR@/x x @DIR@/release @DIR@/other\n";
 
-#[test]
-fn whoever_keeps_a_child_from_being_reaped_keeps_nobody_else_waiting() {
+/// None: this cannot be done here.
+fn daemon() -> Option<Daemon> {
     if !root() || !installed("cc") || !std::path::Path::new("/dev/fuse").exists() {
-        return skip("needs root, a C compiler, and fuse");
+        skip("needs root, a C compiler, and fuse");
+        return None;
     }
-    let conf = "hello stream tcp nowait nobody /bin/echo echo hello\n\
-                x stream tcp nowait root @DIR@/x x @DIR@/release @DIR@/other\n";
-    let d = Daemon::with(conf).file("x.c", HANGS);
+    let d = Daemon::with(CONF).file("x.c", HANGS);
     let mut cc = Command::new("cc");
     cc.args(["-static", "-O2", "-w", "-pthread", "-o"]).args([d.place.at("x"), d.place.at("x.c")]);
     assert!(cc.status().expect("cc").success());
     std::fs::create_dir(d.place.at("other")).expect("directory");
-    let mut d = d.start();
+    Some(d.start())
+}
+
+/// The `n`th service has ended that cannot be reaped.
+fn ends(d: &Daemon, n: usize) {
+    same(d.ask("x\r\n"), "+Go\r\n");
+    let lines = d.wait_logs("EXIT service=x", n);
+    assert!(lines.iter().all(|l| l.contains("status=0")), "{lines:?}");
+}
+
+fn is_free(port: std::net::SocketAddr) {
+    until("the port is free", || std::net::TcpListener::bind(port).is_ok());
+}
+
+#[test]
+fn whoever_keeps_a_child_from_being_reaped_keeps_nobody_else_waiting() {
+    let Some(mut d) = daemon() else { return };
     for n in 1..=3 {
-        same(d.ask("x\r\n"), "+Go\r\n");
-        let lines = d.wait_logs("EXIT service=x", n);
-        assert!(lines.iter().all(|l| l.contains("status=0")), "{lines:?}");
+        ends(&d, n);
         (0..3).for_each(|_| same(d.ask("hello\r\n"), HELLO));
     }
     d.wait_logs("EXIT service=hello", 9);
-    d.reload(conf);
+    d.reload(CONF);
     same(d.ask("hello\r\n"), HELLO);
     d.signal(Signal::SIGTERM);
     d.wait_log("stopping");
-    let address = d.addresses[0];
-    until("the port is free", || std::net::TcpListener::bind(address).is_ok());
+    is_free(d.addresses[0]);
     d.place.write("release", "", 0o644);
     assert_eq!(d.wait(), 0);
+}
+
+/// It ends with this, before what it keeps waiting is waited for.
+struct Watches(Child);
+
+impl Drop for Watches {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// At a reload others of fived's processes look for what the parent needs.
+#[test]
+fn nor_do_those_of_a_reload_that_cannot_be_reaped() {
+    let Some(d) = daemon() else { return };
+    let parent = d.parent_pid().to_string();
+    let mut watches = Command::new(d.place.at("x"));
+    watches.args([d.place.at("release"), d.place.at("other")]).arg(&parent);
+    let mut watches = Watches(watches.stdout(Stdio::piped()).spawn().expect("it watches"));
+    let output = BufReader::new(watches.0.stdout.take().expect("its output"));
+    let (said, hears) = std::sync::mpsc::channel();
+    std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|l| said.send(l)));
+    let says = |what| same(hears.recv_timeout(TIMEOUT).expect("a line"), what);
+    says("watches");
+    for _ in 0..3 {
+        d.reload(CONF);
+        says("kept");
+        same(d.ask("hello\r\n"), HELLO);
+    }
+    d.place.write("release", "", 0o644);
+    assert!(watches.0.wait().expect("it ends").success());
+}
+
+/// Threads that hang cannot end, but have no descriptor.
+#[test]
+fn nor_the_ports_of_a_fived_that_was_killed() {
+    let Some(d) = daemon() else { return };
+    ends(&d, 1);
+    d.signal(Signal::SIGKILL);
+    is_free(d.addresses[0]);
+    d.place.write("release", "", 0o644);
+}
+
+#[test]
+fn a_user_with_eight_such_children_gets_no_more() {
+    let Some(d) = daemon() else { return };
+    (1..=8).for_each(|n| ends(&d, n));
+    until("they have hung for so long", || d.ask("root\r\n") == BUSY.as_bytes());
+    d.wait_log("REFUSE service=root host= from=127.0.0.1 reason=processes");
+    same(d.ask("hello\r\n"), HELLO);
+    d.place.write("release", "", 0o644);
+    until("they have ended", || d.ask("root\r\n") == HELLO.as_bytes());
 }

@@ -65,6 +65,9 @@ fn input(bytes: &[u8]) -> Vec<u8> {
 
 const END: [u8; 4] = [1, 0, 0, 0];
 
+/// What ps(1) calls the process of a terminal.
+const TERMINAL: &str = "fived-terminal";
+
 /// Where RUN is asked for.
 #[derive(Debug, Clone, Copy)]
 enum On {
@@ -510,6 +513,56 @@ sizes stream tcp nowait @USER@ /bin/sh sh -c 'trap \"stty size\" WINCH; echo on;
     }
     let hung_up = |l: &&str| l.starts_with("EXIT service=cat") && l.contains(" signal=1 ");
     assert_eq!(d.log().lines().filter(hung_up).count(), 20, "{}", d.log());
+}
+
+/// Whoever else has a terminal can keep its process from going on, as ptrace(2) does here.
+#[test]
+fn a_user_with_many_terminals_that_cannot_end_gets_no_more() {
+    if !root() {
+        return skip("needs root");
+    }
+    let row = |name, user| format!("{name} stream tcp nowait {user} /bin/cat cat\n pty = yes\n");
+    let d = Daemon::with(&[row("cat", "nobody"), row("other", "daemon")].concat()).start();
+    let line = |name: &str| format!("RUN\r\n{name} pty xterm 24 80\r\n");
+    let begins = |name: &str| {
+        let mut c = d.connect();
+        c.send(line(name)).expect("+ Success\r\n");
+        (c.read_any_of(5) == b"+Go\r\n").then_some(c)
+    };
+    let is_terminal = |pid: &i32| proc::arguments(*pid).first().is_some_and(|a| a == TERMINAL);
+    let mut held: Vec<(i32, proc::Held)> = Vec::new();
+    let mut hold = || {
+        let mut all = proc::children(d.parent_pid()).into_iter().filter(is_terminal);
+        let new = all.find(|pid| held.iter().all(|(of, _)| of != pid)).expect("its process");
+        proc::hold(new).map(|hold| held.push((new, hold))).is_some()
+    };
+    // Of these nobody counts bytes: their net process ends.
+    let lost: Vec<Client> = (0..16).map_while(|_| begins("cat").filter(|_| hold())).collect();
+    if lost.len() < 16 {
+        return;
+    }
+    let net = nix::unistd::Pid::from_raw(d.net_pid());
+    nix::sys::signal::kill(net, nix::sys::signal::Signal::SIGKILL).expect("kill");
+    d.wait_log("WARN net: pid ");
+    // The session of these goes on.
+    let mut session = d.connect();
+    session.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+    let mut session = Raw(session.0);
+    for id in (1..33).step_by(2) {
+        session.data(SYN, id, &line("cat"));
+        let mut said = Vec::new();
+        while !said.ends_with(b"+Go\r\n") && !said.ends_with(&[0; 4]) {
+            said.extend(session.until(yamux_raw::DATA, 0, id).payload);
+        }
+        assert!(hold());
+        session.data(RST, id, "");
+    }
+    // One that began while the parent did not know of all those ends yet ends by itself.
+    until("no more begin", || begins("cat").is_none());
+    d.wait_log("REFUSE service=cat host= from=127.0.0.1 reason=processes");
+    assert!(begins("other").is_some(), "others have theirs");
+    drop(held);
+    until("they have ended", || begins("cat").is_some());
 }
 
 /// The end of the input is Control-D, and not the end of the terminal; that its client is gone is.

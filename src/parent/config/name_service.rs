@@ -145,7 +145,8 @@ impl Asked {
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        // One that cannot be killed yet is reaped later, with all other children.
-        let _ = self.child.kill().and_then(|()| self.child.try_wait());
+        // It has ended already, or is killed now. The loop has it reaped, as all other children:
+        // whoever does that may have to wait (`sys::reaper`).
+        let _ = self.child.kill();
     }
 }

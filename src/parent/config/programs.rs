@@ -158,12 +158,11 @@ pub fn answer(program: &mut Command, within: Duration) -> io::Result<(String, Op
     let mut child =
         program.stdout(Stdio::piped()).stderr(Stdio::null()).current_dir("/").spawn()?;
     let output = read_output(&mut child, within);
-    let finished = output.as_ref().is_ok_and(|(_, finished)| *finished);
-    if !finished {
+    // The loop has it reaped, as all other children: whoever does that may have to wait
+    // (`sys::reaper`).
+    if !output.as_ref().is_ok_and(|(_, finished)| *finished) {
         child.kill()?;
     }
-    // A child that cannot be killed yet is reaped later, with all other children.
-    let _ = if finished { child.wait().map(Some) } else { child.try_wait() };
     let (text, finished) = output?;
     // One digit: what is left of a longer time is no round number.
     let slow = || format!("no answer within {} s", (within.as_secs_f32() * 10.0).round() / 10.0);
