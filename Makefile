@@ -155,6 +155,7 @@ fuzz:
 #   how much memory is used (`rss` in tests/support/proc.rs): the sanitizer keeps what was freed
 #   memory that net is refused (tests/faults.rs): the sanitizer ends whoever gets none
 #   the handler that it has for SIGFPE (tests/security.rs)
+#   a /proc that is locked (tests/locked_directories.rs): the sanitizer looks there when a program begins
 # Its options are compiled in too (src/sys/sanitizer.rs). Leaks are not looked for, because that wants ptrace(2), which fived gives up; nor
 # the use of a returned call's memory, which the sanitizer would have to keep apart from the stack, and a child that shares its parent's
 # memory would leave it there by exec.

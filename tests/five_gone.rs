@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Stdio};
-use support::{Daemon, Five, kill_and_wait, until};
+use support::{Daemon, Five, kill_and_wait, proc, until};
 
 const CONF: &str = "
 tick   stream tcp nowait @USER@ /bin/sh  sh -c \"while echo x; do sleep 0.1; done\"
@@ -192,6 +192,8 @@ fn a_pipeline_ends_whatever_becomes_of_the_holder() {
     assert_eq!(ends(pipeline("hello")), "hello\nover\n");
     let holder = Pid::from_raw(f.holder());
     kill(holder, Signal::SIGSTOP).expect("kill");
+    // A call that it was handed before would keep the pipe open until it goes on.
+    until("it stands", || proc::status(holder.as_raw(), "State").starts_with('T'));
     let outcome = ends(pipeline("hello"));
     kill(holder, Signal::SIGCONT).expect("kill");
     assert!(outcome.contains("was stopped") && outcome.ends_with("\nover\n"), "{outcome}");

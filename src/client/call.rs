@@ -70,18 +70,18 @@ impl Unserved {
         self.calls.len() < UNSERVED_MAX
     }
 
-    /// All of them, for the session that there is now; after a pause, if those before it broke as
-    /// soon as they were made.
+    /// All of them, for the session that there is now.
     pub fn take(&mut self) -> Vec<(u32, Call)> {
-        if self.calls.iter().any(|(_, call)| call.tries > TRIES_AT_ONCE) {
-            std::thread::sleep(RETRY_INTERVAL);
-        }
         std::mem::take(&mut self.calls)
     }
 
-    /// Has one come since this was asked last?
-    pub fn is_new(&mut self) -> bool {
-        std::mem::take(&mut self.is_new)
+    /// Has one come since this was asked last? Then: how long to wait before the next session is
+    /// made, which depends on how those before it did. Once it stands nothing waits: it may not
+    /// stand for long.
+    pub fn pause(&mut self) -> Option<Duration> {
+        let broke = self.calls.iter().any(|(_, call)| call.tries > TRIES_AT_ONCE);
+        let pause = if broke { RETRY_INTERVAL } else { Duration::ZERO };
+        std::mem::take(&mut self.is_new).then_some(pause)
     }
 }
 
@@ -92,4 +92,25 @@ pub enum CallEvent {
     /// Its service has a terminal. So many bytes of its output, the first ones, are a banner.
     Terminal(usize),
     Ended(Ended),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::run::Way;
+
+    #[test]
+    fn sessions_that_break_as_soon_as_they_are_made_follow_each_other_after_a_pause() {
+        let pause_after = |tries| {
+            let mut all = Unserved::default();
+            let (host, service) = (String::new(), Some("web".into()));
+            let request = Request { host, service, way: Way::Plain, offered: None };
+            let call = Call::new(request, OverWhen::BothEnd, Vec::new());
+            assert_eq!(all.pause(), None);
+            all.push(7, Call { tries, ..call });
+            (all.pause(), all.pause())
+        };
+        assert_eq!(pause_after(TRIES_AT_ONCE), (Some(Duration::ZERO), None));
+        assert_eq!(pause_after(TRIES_AT_ONCE + 1), (Some(RETRY_INTERVAL), None));
+    }
 }

@@ -72,9 +72,9 @@ impl<'a> Caller<'a> {
         self.unserved = Some(Unserved::default());
     }
 
-    /// Has an application begun to wait for a session since this was asked last?
-    pub fn is_session_wanted(&mut self) -> bool {
-        self.unserved.as_mut().is_some_and(Unserved::is_new)
+    /// Has an application begun to wait for a session since this was asked last? After which pause?
+    pub fn is_session_wanted(&mut self) -> Option<Duration> {
+        self.unserved.as_mut().and_then(Unserved::pause)
     }
 
     /// May further applications be accepted?

@@ -19,24 +19,24 @@ pub struct Kept {
     pause: Duration,
     /// It was printed why there is none now.
     told: bool,
-    /// An application waits for one since the last attempt.
-    wanted: bool,
+    /// An application waits for one since the last attempt, which is made after so much more time.
+    wanted: Option<Duration>,
 }
 
 impl Kept {
     /// Of a session that was made just now. From now on applications wait for the next one.
     pub fn of(caller: &mut Caller) -> Kept {
         caller.let_applications_wait();
-        Kept { last: clock::monotonic(), pause: PAUSE, told: false, wanted: false }
+        Kept { last: clock::monotonic(), pause: PAUSE, told: false, wanted: None }
     }
 
     /// How long to wait at most until another session is made.
     pub fn timeout(&self, caller: &Caller) -> Option<Duration> {
         let pause = match (self.wanted, self.told) {
-            (false, _) => self.pause,
+            (None, _) => self.pause,
             // Of many that come, each would make an attempt that fails.
-            (true, true) => PAUSE,
-            (true, false) => Duration::ZERO,
+            (Some(_), true) => PAUSE,
+            (Some(pause), false) => pause,
         };
         let due = self.last + pause;
         (!caller.has_session()).then(|| due.saturating_sub(clock::monotonic()))
@@ -45,7 +45,7 @@ impl Kept {
     /// Makes another session, if there is none and its time has come. Whatever is wrong then may be
     /// right later: a server that starts again may say anything.
     pub fn keep(&mut self, caller: &mut Caller) {
-        self.wanted |= caller.is_session_wanted();
+        self.wanted = caller.is_session_wanted().or(self.wanted);
         if self.timeout(caller).is_none_or(|left| !left.is_zero()) {
             return;
         }
@@ -63,7 +63,7 @@ impl Kept {
             }
         }
         self.last = clock::monotonic();
-        if !std::mem::take(&mut self.wanted) {
+        if self.wanted.take().is_none() {
             self.pause = (self.pause * 2).min(PAUSE_MAX);
         }
     }

@@ -18,6 +18,7 @@ use super::start_limit::{PAUSE, StartLimit};
 use super::tokens::{KeysToken, SessionToken};
 use crate::log;
 use crate::policy::{BySource, Source};
+use crate::sys::clock;
 use crate::sys::process::{self, Exit};
 use crate::sys::spawn::{Child, Stderr};
 use crate::wire::orders::{Answer, Data, KeysPhase};
@@ -34,6 +35,8 @@ const ASKED_PER_PROCESSOR: usize = 8;
 const TRIES_MAX: u32 = 3;
 /// How long a process that was asked may take for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long one that was killed may take to end.
+const ENDS_WITHIN: Duration = Duration::from_secs(1);
 /// How long a request may wait while no process can be started; after that the handshake fails.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -120,9 +123,18 @@ impl Signers {
     }
 
     /// Ends all keys processes. They are gone then: one that ended after fived would be one that
-    /// remains, for the service manager.
+    /// remains, for the service manager. Whoever keeps one in the kernel keeps nobody waiting for
+    /// long.
     pub fn end(&mut self) {
-        self.all.iter_mut().filter_map(|s| s.process.take()).for_each(|p| p.child.kill());
+        let all: Vec<Child> =
+            self.all.iter_mut().filter_map(|s| s.process.take()).map(|p| p.child).collect();
+        all.iter().for_each(Child::kill);
+        let until = clock::monotonic() + ENDS_WITHIN;
+        while all.iter().any(|child| process::ended(Some(child.pid)).is_none())
+            && clock::monotonic() < until
+        {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Starts the keys process of the current configuration.

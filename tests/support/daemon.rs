@@ -509,9 +509,13 @@ impl Daemon {
     /// The same, and waits for the log to say that the configuration is served.
     #[track_caller]
     pub fn reload(&self, conf: &str) -> String {
-        let n = self.log().matches("RELOAD ").count();
+        self.read_up();
+        // Nobody reads on while a log is searched, and one of an hour is long.
+        let from = self.log.text.lock().expect("log").0.len();
         self.begin_reload(conf);
-        self.wait_logs("RELOAD ", n + 1).pop().expect("a line")
+        let reload =
+            |log: &str| log.get(from..)?.lines().find(|l| l.contains("RELOAD ")).map(String::from);
+        self.wait_whole("a RELOAD line", reload)
     }
 
     /// The exit status, if it has ended (128 and the number of the signal).

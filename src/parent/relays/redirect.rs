@@ -43,6 +43,11 @@ pub struct RelayParts {
     pub greeting: Greeting,
 }
 
+/// `server_timeout`.
+fn lasts(service: &Service) -> Option<Duration> {
+    service.attributes.server_timeout.map(|seconds| Duration::from_secs(seconds.into()))
+}
+
 impl Parent {
     /// A permitted arrival of a redirected service is connected.
     pub fn redirect(&mut self, permit: Permit, a: Arrival, prepared: &Prepared) {
@@ -130,10 +135,14 @@ impl Parent {
         owner: Owner,
         until: Option<(Duration, Shared)>,
     ) {
-        let (service, record) = (a.service, a.record());
+        let (service, mut record) = (a.service, a.record());
+        let row = a.config.table.service(service);
+        if let (Some((at, _)), Some(lasts)) = (&until, row.and_then(lasts)) {
+            // Its time runs since it was asked when that is over.
+            record.at = at.saturating_sub(lasts);
+        }
         let started = record.at;
-        let counted = a.config.table.service(service);
-        let counted = counted.map(|s| self.cx.counters.started(&s.name, &record.host));
+        let counted = row.map(|s| self.cx.counters.started(&s.name, &record.host));
         let (config, ticket) = (a.config.clone(), permit.into_ticket());
         let relay = Relay { config, service, ticket, counted, record, to, started, until, owner };
         self.relays.begin(&mut self.cx, number, relay);
@@ -229,8 +238,7 @@ impl Parent {
 
     /// `server_timeout`: when a relay that begins now ends.
     pub fn ends_at(&self, service: &Service) -> Option<Duration> {
-        let seconds = service.attributes.server_timeout?;
-        Some(clock::monotonic() + Duration::from_secs(seconds.into()))
+        lasts(service).map(|lasts| clock::monotonic() + lasts)
     }
 
     /// Who relays: the process that has the client; a plain client is handed to a net process.
