@@ -10,6 +10,7 @@ mod yamux_raw;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::net::TcpStream;
+use std::time::{Duration, Instant};
 use support::*;
 use tls::Tls;
 use yamux_raw::{DATA, FIN, Raw, SYN};
@@ -127,9 +128,12 @@ fn logins_that_hang_are_not_waited_for_and_end_with_it() {
         until("16 of them run", || begun() == 16);
         let all = proc::descendants(d.parent_pid());
         assert!(all.len() > 32, "{all:?}");
+        let told = Instant::now();
         d.signal(signal);
         drop(clients.split_off(9));
         assert_eq!(d.wait(), 0);
+        // A program itself has 60 s.
+        assert!(told.elapsed() < Duration::from_secs(30), "it has waited for them");
         until("all of fived is gone", || all.iter().all(|p| !proc::alive(*p)));
         assert!(!d.log().contains("PENALTY"), "{}", d.log());
     }
