@@ -549,7 +549,7 @@ fn a_user_with_many_terminals_that_cannot_end_gets_no_more() {
     session.send("MULTIPLEX\r\n").expect("+ Success\r\n");
     let mut session = Raw(session.0);
     for id in (1..33).step_by(2) {
-        session.data(SYN, id, &line("cat"));
+        session.data(SYN, id, line("cat"));
         let mut said = Vec::new();
         while !said.ends_with(b"+Go\r\n") && !said.ends_with(&[0; 4]) {
             said.extend(session.until(yamux_raw::DATA, 0, id).payload);
