@@ -12,6 +12,7 @@ use nix::sys::signal::Signal;
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
+use std::time::{Duration, Instant};
 use support::*;
 use tls::Tls;
 
@@ -360,6 +361,8 @@ fn a_port_of_its_own_hears_the_header_too() {
 fn a_crowd_at_ports_of_their_own_is_taken_as_net_can_take_it() {
     const PORTS: usize = 3;
     const EACH: usize = 2300;
+    /// One that stands for longer has not answered, and is replaced.
+    const HELD_MAX: Duration = Duration::from_secs(4);
     let backlog: usize = read("/proc/sys/net/core/somaxconn").trim().parse().expect("a number");
     if !descriptors(10_000) || backlog < EACH {
         return skip("needs 10000 descriptors and a backlog of 2300");
@@ -369,22 +372,28 @@ fn a_crowd_at_ports_of_their_own_is_taken_as_net_can_take_it() {
     let conf = format!(
         "{FROM}max_connections = 20000\nbacklog = 4096\nlog_on_success =\ncps = UNLIMITED\n{rows}"
     );
-    let d = Daemon::with(&conf).start();
-    let (net, ports) = (d.net_pid(), d.ports::<PORTS>());
-    let mut session = d.connect();
-    session.send("MULTIPLEX\r\n").expect("+ Success\r\n");
-    let Some(held) = proc::hold(net) else { return };
-    let mut crowd = Vec::new();
-    for n in 0..PORTS * EACH {
-        crowd.push(at(ports[n % PORTS]));
+    for _ in 0..3 {
+        let d = Daemon::with(&conf).start();
+        let (net, ports) = (d.net_pid(), d.ports::<PORTS>());
+        let mut session = d.connect();
+        session.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+        let since = Instant::now();
+        let Some(held) = proc::hold(net) else { return };
+        let crowd: Vec<_> = (0..PORTS * EACH).map(|n| at(ports[n % PORTS])).collect();
+        drop(held);
+        if since.elapsed() > HELD_MAX {
+            continue;
+        }
+        // The last of all is served.
+        let mut last = at(ports[0]);
+        last.send(V1).expect(SEEN);
+        assert!(session.silent(10), "its session stands");
+        assert_eq!(d.net_pid(), net, "{}", d.log());
+        assert!(!d.log().contains("WARN"), "{}", d.log());
+        drop(crowd);
+        return;
     }
-    drop(held);
-    // The last of all is served.
-    let mut last = at(ports[0]);
-    last.send(V1).expect(SEEN);
-    assert!(session.silent(10), "its session stands");
-    assert_eq!(d.net_pid(), net, "{}", d.log());
-    assert!(!d.log().contains("WARN"), "{}", d.log());
+    skip("this computer is too busy: the crowd takes seconds to come");
 }
 
 #[test]
