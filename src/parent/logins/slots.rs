@@ -320,7 +320,7 @@ mod tests {
                 for _ in 0..WAITING_PER_SOURCE_MAX {
                     s.add(work, from(n), long, S(0));
                 }
-                while s.next_of(work, S(0)).is_some() {}
+                while s.next_of(work, S(0), |_| true).is_some() {}
                 most = most.max(s.counts(work, from(n)).running);
             }
             let until = s.running.iter().map(|(_, n)| s.entries[n].until.as_secs()).max();
