@@ -33,7 +33,7 @@ use crate::wire::roles::{Asks, Login};
 use attempt::Attempt;
 use conversation::Conversation;
 
-pub use passwords::{passwd_line, warnings};
+pub use passwords::{PasswordFile, passwd_line, warnings};
 
 /// Runs a login child. Returns its exit status, which is the result.
 pub fn main() -> i32 {

@@ -11,7 +11,7 @@ use crate::wire::login::LoginResult;
 use ring::digest;
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 
 /// Bytes of the password file at most.
@@ -70,15 +70,30 @@ fn read(path: &str) -> Result<Vec<u8>, String> {
     Ok(text)
 }
 
+/// A password file, as [`warnings`] looks at it.
+pub struct PasswordFile {
+    text: Vec<u8>,
+    mode: u32,
+}
+
+impl PasswordFile {
+    /// It never waits for another process.
+    pub fn read(path: &str) -> io::Result<PasswordFile> {
+        let (text, mode) = (file::read(path)?, std::fs::metadata(path)?.mode() & 0o7777);
+        Ok(PasswordFile { text, mode })
+    }
+}
+
 /// Warnings about a password file, before anybody logs in: one if it is none, with the place of its
 /// setting (`at`); one if others can write it; and `FILE:LINE: NAME: ...` for each hash by a scheme
 /// that the system's crypt(3) does not know. There are none if the file does not exist, or if this
-/// user may not read it, as when an ordinary user tests root's configuration. It never waits.
-pub fn warnings(path: &str, at: &str) -> Vec<String> {
-    use std::io::ErrorKind::{NotFound, PermissionDenied};
-    let text = match file::read(path) {
-        Ok(text) => text,
-        Err(e) if matches!(e.kind(), NotFound | PermissionDenied) => return Vec::new(),
+/// user may not read it, as when an ordinary user tests root's configuration; nor if it could not
+/// be looked at in time.
+pub fn warnings(path: &str, at: &str, found: io::Result<PasswordFile>) -> Vec<String> {
+    use std::io::ErrorKind::{NotFound, PermissionDenied, TimedOut};
+    let PasswordFile { text, mode } = match found {
+        Ok(found) => found,
+        Err(e) if matches!(e.kind(), NotFound | PermissionDenied | TimedOut) => return Vec::new(),
         Err(e) => return vec![format!("{at}: {path}: {e}: nobody can log in by a password")],
     };
     let crypt = match Crypt::open() {
@@ -99,7 +114,7 @@ pub fn warnings(path: &str, at: &str) -> Vec<String> {
         })
     };
     let mut all = text.split(|&b| b == b'\n').enumerate().filter_map(unknown);
-    let mut lines: Vec<String> = others_write(path).into_iter().collect();
+    let mut lines: Vec<String> = others_write(path, mode).into_iter().collect();
     lines.extend(all.by_ref().take(WARNINGS_MAX));
     if let more @ 1.. = all.count() {
         lines.push(format!(
@@ -110,8 +125,7 @@ pub fn warnings(path: &str, at: &str) -> Vec<String> {
 }
 
 /// A warning about a password file that its owner is not alone to write.
-fn others_write(path: &str) -> Option<String> {
-    let mode = std::fs::metadata(path).ok()?.mode() & 0o7777;
+fn others_write(path: &str, mode: u32) -> Option<String> {
     (mode & 0o022 != 0).then(|| {
         format!(
             "{path}: mode {mode:04o}: whoever can write it can log in as any user: run `chmod go-w`"

@@ -155,17 +155,17 @@ pub fn read(
     port_rules::check(&mut table, &mut wrong, &mut warnings);
     let (catalog, late) = catalog(&table, before, &mut wrong);
     checks::rows(&table, &catalog, own, &mut wrong, &mut warnings);
-    checks::logins(&table, &mut wrong, &mut warnings);
+    let backends = Backends::of(&table, before.map(|b| &b.backends));
+    checks::logins(&table, &backends, before.is_some(), &mut wrong, &mut warnings);
     warnings.extend(checks::log(&table));
     let found = row_ports::of(&table, listen, handed, &catalog, &mut disk.ports);
     let ports = found.ports;
     wrong.extend(found.wrong);
     let late: Vec<String> = late.into_iter().chain(disk.ports.warning()).collect();
     warnings.extend_from_slice(&late);
-    warnings.extend(socket_directories::warnings(&ports.plain, &table, &catalog));
+    warnings.extend(socket_directories::warnings(&ports.plain, &table, &catalog, before.is_some()));
     warnings.extend(banners::warnings(&table));
-    let stood = before.map(|b| &b.table);
-    let given = (listen, handed);
+    let (stood, given) = (before.map(|b| &b.table), (listen, handed));
     warnings.extend(reachability::warn(origin, &table, stood, &ports, given, make));
     left_out |= !found.left_out.is_empty();
     warnings.extend(switch_off(&mut table, found.left_out));
@@ -184,7 +184,7 @@ pub fn read(
         wrong.extend(late.into_iter().chain(rest));
         return Err(ConfigError::Mistakes(wrong));
     }
-    let (origin, backends) = (origin.clone(), Backends::of(&table));
+    let origin = origin.clone();
     let (hosts, names_of_ports) = disk.found();
     let config = Config {
         origin,

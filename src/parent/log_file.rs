@@ -19,9 +19,7 @@ pub fn open(table: &Table, background: bool) -> Result<(), String> {
     let wrong = |what: &str, e: std::io::Error| wrong(table, what, &e);
     let output = match if background && *log_type == LogType::Stderr { &SYSLOG } else { log_type } {
         LogType::Stderr => Output::stderr(table.services().iter().any(has_it)),
-        LogType::Syslog { facility, level } => {
-            Output::syslog(*facility, *level).map_err(|e| wrong("SYSLOG", e))?
-        }
+        LogType::Syslog { facility, level } => Output::syslog(*facility, *level),
         LogType::File(path) => Output::file(path).map_err(|e| wrong(path, e))?,
     };
     log::open(output);

@@ -3,7 +3,7 @@
 use super::identity;
 use super::poll::{self, Poll};
 use nix::errno::Errno;
-use nix::fcntl::{self, FcntlArg};
+use nix::fcntl::{self, FcntlArg, OFlag, OpenHow, ResolveFlag};
 use nix::unistd::{self, AccessFlags};
 use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -19,6 +19,8 @@ pub const FILE_MAX: u64 = 64 * 1024 * 1024;
 const SPARE: usize = 64;
 /// How long a pipe may be silent.
 const PIPE_TIMEOUT: Duration = Duration::from_secs(5);
+/// openat2(2), since Linux 5.12.
+const RESOLVE_CACHED: u64 = 0x20;
 /// The group may write; all others may.
 const GROUP_WRITES: u32 = 0o020;
 const ALL_WRITE: u32 = 0o002;
@@ -81,6 +83,18 @@ pub fn may_append(path: &str) -> io::Result<()> {
             Ok(unistd::access(&directory, AccessFlags::W_OK | AccessFlags::X_OK)?)
         }
         Err(e) => Err(e),
+    }
+}
+
+/// What the file at this path is, if the system can say that without a look into a directory, which
+/// somebody may keep locked (`directory_calls`). None: it cannot, or not before Linux 5.12.
+pub fn known_metadata(path: &Path) -> Option<io::Result<Metadata>> {
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    let how = OpenHow::new().flags(flags).resolve(ResolveFlag::from_bits_retain(RESOLVE_CACHED));
+    match fcntl::openat2(fcntl::AT_FDCWD, path, how) {
+        Ok(found) => Some(File::from(found).metadata()),
+        Err(Errno::EAGAIN | Errno::ENOSYS | Errno::EINVAL | Errno::EPERM) => None,
+        Err(e) => Some(Err(e.into())),
     }
 }
 

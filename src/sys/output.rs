@@ -5,13 +5,16 @@
 //! |---|---|
 //! | `beside` | what is written by a process beside this one |
 //! | `path` | the file's name |
+//! | `syslog` | syslog's socket |
 //! | `stderr` | descriptor 2, and how much is written there at once |
 
 mod beside;
 mod path;
 mod stderr;
+mod syslog;
 
 pub use path::may_append;
+pub use syslog::SYSLOG;
 
 use super::socket;
 use beside::Beside;
@@ -20,14 +23,9 @@ use std::io::{self, Write};
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicBool, Ordering};
 use stderr::{descriptor_2, piece};
-
-pub const SYSLOG: &str = "/dev/log";
-const WARN: &[u8] = b"WARN ";
-/// The priority of warnings, as RFC 5424, 6.2.1 numbers it.
-const WARNING: u8 = 4;
+use syslog::{Syslog, WARN, WARNING};
 
 #[derive(Debug)]
 enum Kind {
@@ -41,11 +39,7 @@ enum Kind {
     /// Services have it, too, and it is no socket.
     Beside(Beside),
     Own(File),
-    Syslog {
-        socket: UnixDatagram,
-        facility: u8,
-        level: u8,
-    },
+    Syslog(Syslog),
 }
 
 /// How descriptor 2 is written to without waiting.
@@ -90,12 +84,9 @@ impl Output {
     }
 
     /// syslog(3)'s datagrams to /dev/log; `facility` and `level` as RFC 5424, 6.2.1 numbers them.
-    pub fn syslog(facility: u8, level: u8) -> io::Result<Output> {
-        let socket = UnixDatagram::unbound()?;
-        socket.set_nonblocking(true)?;
-        // A syslog that is not there yet is tried again with each line.
-        let _ = socket.connect(SYSLOG);
-        Ok(Output(Kind::Syslog { socket, facility, level }))
+    /// One that is not there yet is looked for again when something is logged.
+    pub fn syslog(facility: u8, level: u8) -> Output {
+        Output(Kind::Syslog(Syslog::new(facility, level)))
     }
 
     /// Does each line need the time? A file does; syslog, and whoever reads a terminal or a pipe,
@@ -112,7 +103,7 @@ impl Output {
             Kind::Shared { file, how, .. } => shared(file, *how, lines),
             Kind::Beside(beside) => beside.write(lines),
             Kind::Own(file) => file.write(lines).unwrap_or(0),
-            Kind::Syslog { socket, facility, level } => syslog(socket, *facility, *level, lines),
+            Kind::Syslog(syslog) => syslog.write(lines),
         }
     }
 
@@ -120,7 +111,7 @@ impl Output {
     pub fn is_done(&self) -> bool {
         match &self.0 {
             Kind::Beside(beside) => beside.is_done(),
-            Kind::Shared { .. } | Kind::Own(_) | Kind::Syslog { .. } => true,
+            Kind::Shared { .. } | Kind::Own(_) | Kind::Syslog(_) => true,
         }
     }
 }
@@ -175,23 +166,4 @@ fn writable(fd: BorrowedFd) -> bool {
     let mut p = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
     // SAFETY: one valid pollfd; a timeout of 0 never waits.
     unsafe { libc::poll(&mut p, 1, 0) == 1 && p.revents & libc::POLLOUT != 0 }
-}
-
-fn syslog(socket: &UnixDatagram, facility: u8, level: u8, lines: &[u8]) -> usize {
-    let mut done = 0;
-    for line in lines.split_inclusive(|&b| b == b'\n') {
-        let level = if line.starts_with(WARN) { level.min(WARNING) } else { level };
-        let priority = u32::from(facility) * 8 + u32::from(level);
-        let prefix = format!("<{priority}>fived[{}]: ", std::process::id());
-        let packet = [prefix.as_bytes(), line.strip_suffix(b"\n").unwrap_or(line)].concat();
-        let sent = socket.send(&packet).or_else(|e| match e.kind() {
-            io::ErrorKind::WouldBlock => Err(e),
-            _ => socket.connect(SYSLOG).and_then(|()| socket.send(&packet)),
-        });
-        if sent.is_err() {
-            break;
-        }
-        done += line.len();
-    }
-    done
 }

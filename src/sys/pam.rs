@@ -69,12 +69,15 @@ pub enum Answer {
     No(String),
 }
 
+/// Where PAM looks for the file of a service.
+pub const SERVICES: [&str; 2] = ["/etc/pam.d", "/usr/lib/pam.d"];
+
 /// Is there such a service (pam.d(5))?
 pub fn is_configured(service: &str) -> bool {
-    let all = ["/etc/pam.d", "/usr/lib/pam.d"];
     let named = |directory: &&str| Path::new(directory).join(service).exists();
     // Without the directory PAM reads its one file.
-    all.iter().any(named) || !Path::new(all[0]).is_dir() && Path::new("/etc/pam.conf").exists()
+    SERVICES.iter().any(named)
+        || !Path::new(SERVICES[0]).is_dir() && Path::new("/etc/pam.conf").exists()
 }
 
 /// Asks PAM whether it is that user, and whether that account may be used now. Err: a sentence; PAM

@@ -1,6 +1,9 @@
 //! Where passwords are checked, and the keys of users found.
 
+use super::disk::ask;
 use crate::policy::Table;
+use std::fs;
+use std::io::ErrorKind;
 
 /// The password file that is used if it is there.
 const PASSWORDS: &str = "/etc/fived.passwd";
@@ -18,10 +21,20 @@ pub struct Backends {
 }
 
 impl Backends {
-    /// Those that a table names.
-    pub fn of(table: &Table) -> Backends {
+    /// Those that a table names. `before`: of the configuration that stands, which says whether the
+    /// usual password file is there if nothing else does in time.
+    pub fn of(table: &Table, before: Option<&Backends>) -> Backends {
         let s = &table.settings;
-        let usual = || std::path::Path::new(PASSWORDS).exists().then(|| PASSWORDS.to_string());
+        let usual = || {
+            let is_there =
+                match ask(before.is_some(), PASSWORDS.as_ref(), || fs::metadata(PASSWORDS)) {
+                    Err(e) if e.kind() == ErrorKind::TimedOut => {
+                        before.is_some_and(|b| b.passwords.as_deref() == Some(PASSWORDS))
+                    }
+                    found => found.is_ok(),
+                };
+            is_there.then(|| PASSWORDS.to_string())
+        };
         Backends {
             passwords: s.passwords.clone().or_else(usual),
             pam: s.pam.clone(),

@@ -117,8 +117,10 @@ fn certificates(pem: &[u8]) -> Vec<u8> {
 }
 
 /// The mode of a file that grants any of `rights`. None: it grants none of them.
-pub fn mode_that_allows(path: &Path, rights: u32) -> Option<u32> {
-    let mode = fs::metadata(path).ok()?.permissions().mode() & 0o7777;
+pub fn mode_that_allows(path: &Path, rights: u32, inspector: &mut Inspector) -> Option<u32> {
+    let at = path.to_path_buf();
+    let found = inspector.ask_disk(path, move || fs::metadata(at)).ok()?;
+    let mode = found.permissions().mode() & 0o7777;
     (mode & rights != 0).then_some(mode)
 }
 

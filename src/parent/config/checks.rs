@@ -2,8 +2,10 @@
 
 use super::backends::Backends;
 use super::catalog::Catalog;
+use super::disk::ask;
 use super::own_users::OwnUsers;
 use super::programs::{self, CANNOT_START, Programs};
+use crate::login::{self, PasswordFile};
 use crate::policy::{Backend, HostId, LogType, Service, Table, UserSpec};
 use crate::sys::directory_calls;
 use crate::sys::output::SYSLOG;
@@ -136,24 +138,37 @@ pub fn log(table: &Table) -> Option<String> {
     Some(format!("{place}: log_type: {SYSLOG}: {e}: nothing is logged until syslog is there"))
 }
 
-/// What only this computer can say about where passwords are asked.
-pub fn logins(table: &Table, wrong: &mut Vec<String>, warnings: &mut Vec<String>) {
+/// What only this computer can say about where passwords are asked. `serves`: see [`ask`].
+pub fn logins(
+    table: &Table,
+    backends: &Backends,
+    serves: bool,
+    wrong: &mut Vec<String>,
+    warnings: &mut Vec<String>,
+) {
     let (s, at) = (&table.settings, |setting: &str| {
         format!("{}: {setting}", table.place(HostId::DEFAULT, setting))
     });
+    let look = |path: &str, what: Box<dyn FnOnce() -> Result<(), String> + Send>| {
+        ask(serves, Path::new(path), || Ok(what())).unwrap_or_else(|e| Err(e.to_string()))
+    };
     if let Some(path) = s.checkpassword.as_ref().and_then(|words| words.first())
-        && let Err(e) = program::inspect(None, path)
+        && let name = path.clone()
+        && let Err(e) = look(path, Box::new(move || program::inspect(None, &name)))
     {
         warnings
             .push(format!("{}: {path}: {e}: nobody can log in by a password", at("checkpassword")));
     }
     if let Some(path) = &s.passwords
-        && let Err(e) = std::fs::metadata(path)
+        && let name = path.clone()
+        && let Err(e) = ask(serves, Path::new(path), || std::fs::metadata(name))
     {
         warnings.push(format!("{}: {path}: {e}: nobody can log in by a password", at("passwords")));
     }
     if let Some(service) = &s.pam
-        && !pam::is_configured(service)
+        && let name = service.clone()
+        && ask(serves, Path::new(pam::SERVICES[0]), move || Ok(pam::is_configured(&name)))
+            .is_ok_and(|is| !is)
     {
         let why = "no such file in /etc/pam.d: PAM then uses its service `other`, which usually lets nobody in";
         warnings.push(format!("{}: {service}: {why}", at("pam")));
@@ -164,9 +179,10 @@ pub fn logins(table: &Table, wrong: &mut Vec<String>, warnings: &mut Vec<String>
             at("pam_account")
         ));
     }
-    let backends = Backends::of(table);
     if let (Some(path), None, None) = (&backends.passwords, &backends.pam, &backends.checkpassword)
     {
-        warnings.extend(crate::login::warnings(path, &at("passwords")));
+        let name = path.clone();
+        let found = ask(serves, Path::new(path), move || PasswordFile::read(&name));
+        warnings.extend(login::warnings(path, &at("passwords"), found));
     }
 }

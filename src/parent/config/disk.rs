@@ -49,6 +49,19 @@ pub struct Disk<'a> {
     pub ports: PortNames<'a>,
 }
 
+/// Asks the disk about a path. `serves`: somebody may wait for fived already, and nobody who keeps
+/// the path's directory locked is to keep it waiting. `TimedOut`: there is no answer in time.
+pub fn ask<T: Send + 'static>(
+    serves: bool,
+    path: &Path,
+    what: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    match serves {
+        true => directory_calls::make(path, &[], |_| what()),
+        false => what(),
+    }
+}
+
 impl<'a> Disk<'a> {
     /// For a configuration that is to take the place of another one, whose users and addresses
     /// these are.
@@ -61,17 +74,13 @@ impl<'a> Disk<'a> {
         Disk { first_read: false, refused: None, before, last, hosts, warnings, left, ports }
     }
 
-    /// Asks the disk for the file at this path. While fived serves, nobody who keeps its directory
-    /// locked keeps it waiting.
+    /// See [`ask`].
     fn ask<T: Send + 'static>(
         &self,
         path: &Path,
         what: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
-        match self.last {
-            Some(_) => directory_calls::make(path, &[], |_| what()),
-            None => what(),
-        }
+        ask(self.last.is_some(), path, what)
     }
 
     /// Could all of the configuration be read, as far as the system is concerned?
@@ -157,7 +166,7 @@ impl Files for Disk<'_> {
 
     fn has_access_rules(&mut self) -> bool {
         // A file that cannot be read may have one.
-        libwrap::has_rules().unwrap_or(true)
+        self.ask(Path::new(libwrap::RULES[0]), libwrap::has_rules).unwrap_or(true)
     }
 
     fn host(&mut self, name: &str) -> Result<Vec<IpAddr>, String> {

@@ -2,6 +2,7 @@
 //! process does that, because the parent never decodes a private key.
 
 use super::catalog;
+use super::disk;
 use crate::parent::descriptors::own;
 use crate::sys::file;
 use crate::sys::message;
@@ -11,7 +12,7 @@ use crate::sys::spawn::{CList, Child, Env, Launch, Spawner, Stderr};
 use crate::wire::orders::{KeysPhase, Message, ORDER};
 use crate::wire::roles;
 use crate::wire::signing::{self, FromKeys, ToKeys};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
@@ -29,11 +30,16 @@ pub struct Inspector<'s> {
     process: Option<(Child, OwnedFd)>,
     /// The first thing that the system refused, and for which no file is to blame.
     refused: Option<String>,
+    /// Somebody may wait for fived already ([`disk::ask`]).
+    serves: bool,
+    /// The first file about which nothing was heard in time: there may be many more, and fived does
+    /// not wait for each.
+    late: Option<String>,
 }
 
 impl Inspector<'_> {
-    pub fn new(spawner: &mut Spawner) -> Inspector<'_> {
-        Inspector { spawner, process: None, refused: None }
+    pub fn new(spawner: &mut Spawner, serves: bool) -> Inspector<'_> {
+        Inspector { spawner, process: None, refused: None, serves, late: None }
     }
 
     /// Checks the key (PEM) of this certificate (DER). Err: what is wrong with it, or why it cannot
@@ -47,10 +53,30 @@ impl Inspector<'_> {
 
     /// Reads a file of a pair. Errors: as those of a file that is wrong; where the system has no
     /// descriptor or memory for it, [`Inspector::refused`] says so too.
-    pub fn read(&mut self, path: &Path) -> io::Result<Vec<u8>> {
-        file::read(path).inspect_err(|e| {
+    pub fn read(&mut self, path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+        let at = path.to_path_buf();
+        self.ask_disk(path, move || file::read(at).map(Zeroizing::new)).inspect_err(|e| {
             if is_scarcity(e) {
                 self.refused.get_or_insert_with(|| format!("{}: {e}", path.display()));
+            }
+        })
+    }
+
+    /// Asks the disk about a path of a pair. Errors also after one that took too long.
+    pub fn ask_disk<T: Send + 'static>(
+        &mut self,
+        path: &Path,
+        what: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        if let Some(late) = &self.late {
+            return Err(io::Error::new(
+                ErrorKind::TimedOut,
+                format!("not looked at, after {late}"),
+            ));
+        }
+        disk::ask(self.serves, path, what).inspect_err(|e| {
+            if e.kind() == ErrorKind::TimedOut {
+                self.late = Some(path.display().to_string());
             }
         })
     }

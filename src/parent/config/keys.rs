@@ -71,8 +71,13 @@ impl Keys {
         made: &mut Vec<String>,
     ) -> Result<Keys, ConfigError> {
         let (keys, secrets, wrong) = (Keys::default(), Vec::new(), Vec::new());
-        let mut reading =
-            Reading { table, inspector: Inspector::new(spawner), keys, secrets, wrong };
+        let mut reading = Reading {
+            table,
+            inspector: Inspector::new(spawner, before.is_some()),
+            keys,
+            secrets,
+            wrong,
+        };
         let s = &table.settings;
         match reading.given(HostId::DEFAULT, s.certificate.as_deref(), s.key.as_deref()) {
             Some(_) => {}
@@ -200,7 +205,7 @@ fn pair(
     inspector: &mut Inspector,
 ) -> Result<(Pair, Secret), Vec<WrongFile>> {
     let mut read = |setting, path: &str| {
-        let found = inspector.read(path.as_ref()).map(Zeroizing::new);
+        let found = inspector.read(path.as_ref());
         found.map_err(|e| (setting, format!("{path}: {e}")))
     };
     let c = read("certificate", certificate);
@@ -222,7 +227,7 @@ fn pair(
         return Err(vec![(of_key, what)]);
     }
     // Whoever can read the key can act as this server.
-    if let Some(mode) = mode_that_allows(key.as_ref(), 0o007) {
+    if let Some(mode) = mode_that_allows(key.as_ref(), 0o007, inspector) {
         let what = format!("{key}: expected mode 0600, found {mode:04o}: every user can open it");
         return Err(vec![(of_key, what)]);
     }

@@ -72,8 +72,11 @@ pub fn read(
     let directory = state_directory(table);
     let (certificate, key) = (directory.join(CERTIFICATE), directory.join(KEY));
     // fived has never kept a pair in a home directory that its user cannot enter.
+    let at = directory.clone();
     let closed = table.settings.state_directory.is_none()
-        && fs::metadata(&directory).is_err_and(|e| e.kind() == ErrorKind::PermissionDenied);
+        && inspector
+            .ask_disk(&directory, || fs::metadata(at))
+            .is_err_and(|e| e.kind() == ErrorKind::PermissionDenied);
     let is_missing = |e: &io::Error| match e.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => true,
         ErrorKind::PermissionDenied => closed,
@@ -82,17 +85,16 @@ pub fn read(
     let wrong = |path: &Path, e: &dyn fmt::Display| format!("{}: {e}: {MEND}", path.display());
     let unread = |path: &Path, e: &io::Error| match e.kind() {
         // It is there, and may be good.
-        ErrorKind::PermissionDenied => format!("{}: {e}", path.display()),
+        ErrorKind::PermissionDenied | ErrorKind::TimedOut => format!("{}: {e}", path.display()),
         _ => wrong(path, e),
     };
     match (inspector.read(&certificate), inspector.read(&key)) {
-        (Ok(c), Ok(k)) => {
-            let secret = Zeroizing::new(k);
+        (Ok(c), Ok(secret)) => {
             let pair = Pair::new(&c, &secret, inspector).map_err(|found| match found {
                 Wrong::Certificate(e) => wrong(&certificate, &e),
                 Wrong::Key(e) => wrong(&key, &e),
             })?;
-            let warning = mode_that_allows(&key, 0o077).map(|mode| {
+            let warning = mode_that_allows(&key, 0o077, inspector).map(|mode| {
                 format!(
                     "{}: expected mode 0600, found {mode:04o}: users other than its owner can open it",
                     key.display()
@@ -126,7 +128,8 @@ fn keep_or_make(
         Wrong::Certificate(e) | Wrong::Key(e) => e,
     })?;
     let print = pair.fingerprint();
-    Ok(match keep(directory, &c, &k) {
+    let (at, of) = (directory.to_path_buf(), SelfSigned(c.clone(), k.clone()));
+    Ok(match inspector.ask_disk(&directory.join(KEY), move || keep(&at, &of)) {
         Ok(()) => {
             let made = format!("made {} with key {print}", directory.join(CERTIFICATE).display());
             FoundPair { pair, secret, made: Some(made), note: None, warning: None, unkept: None }
@@ -174,10 +177,10 @@ fn make() -> Result<SelfSigned, rcgen::Error> {
 
 /// Writes both files, the key first, which only its owner may read. Each is renamed into place when
 /// it is complete.
-fn keep(directory: &Path, certificate: &str, key: &str) -> io::Result<()> {
+fn keep(directory: &Path, SelfSigned(certificate, key): &SelfSigned) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
     let new = |name: &str| directory.join(format!("{name}.new"));
-    for (name, text, mode) in [(KEY, key, 0o600), (CERTIFICATE, certificate, 0o644)] {
+    for (name, text, mode) in [(KEY, &**key, 0o600), (CERTIFICATE, certificate, 0o644)] {
         let new = new(name);
         let mut file =
             OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&new)?;

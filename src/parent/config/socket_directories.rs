@@ -2,6 +2,7 @@
 //! with which fived's clients would speak.
 
 use super::catalog::Catalog;
+use super::disk::ask;
 use super::row_ports::Port;
 use crate::policy::{Table, UserSpec};
 use crate::sys::identity;
@@ -11,12 +12,14 @@ use std::path::Path;
 
 /// A warning for each socket whose directory others can write to: neither root, nor the user who
 /// started fived, nor those whose the row or its socket is.
-pub fn warnings(ports: &[Port], table: &Table, catalog: &Catalog) -> Vec<String> {
+/// `serves`: see [`ask`].
+pub fn warnings(ports: &[Port], table: &Table, catalog: &Catalog, serves: bool) -> Vec<String> {
     let of = |port: &Port| {
         let wanted = port.at.path()?;
         let directory = Path::new(&wanted.path).parent()?;
         // One that does not exist is told where the socket is to be made.
-        let is = std::fs::metadata(directory).ok()?;
+        let at = directory.to_path_buf();
+        let is = ask(serves, directory, || std::fs::metadata(at)).ok()?;
         let row = port.service.and_then(|id| table.service(id));
         let named = row.and_then(|row| match &row.user {
             UserSpec::Named { user, .. } => catalog.user(user),

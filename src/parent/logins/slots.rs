@@ -147,18 +147,28 @@ impl Slots {
     }
 
     /// The next try that may start now; it counts as running. Also a running try that must end for
-    /// it.
-    pub fn next(&mut self, now: Duration) -> Option<(u64, Option<Evicted>)> {
-        Work::ALL.into_iter().find_map(|work| self.next_of(work, now))
+    /// it. `may`: is there room for this one's user?
+    pub fn next(
+        &mut self,
+        now: Duration,
+        may: impl Fn(u64) -> bool,
+    ) -> Option<(u64, Option<Evicted>)> {
+        Work::ALL.into_iter().find_map(|work| self.next_of(work, now, &may))
     }
 
-    fn next_of(&mut self, work: Work, now: Duration) -> Option<(u64, Option<Evicted>)> {
+    fn next_of(
+        &mut self,
+        work: Work,
+        now: Duration,
+        may: impl Fn(u64) -> bool,
+    ) -> Option<(u64, Option<Evicted>)> {
         let bounds = work.bounds();
         let slots = if bounds.slots == 0 { self.processors } else { bounds.slots };
         let running = |s: &Slots, n: u64| {
             s.entries.get(&n).map_or(usize::MAX, |e| s.counts(work, e.source).running)
         };
-        let number = of(&self.waiting, work).min_by_key(|&n| (running(self, n), n))?;
+        let waiting = of(&self.waiting, work).filter(|&n| may(n));
+        let number = waiting.min_by_key(|&n| (running(self, n), n))?;
         let Entry { source, timeout, .. } = *self.entries.get(&number)?;
         let of_source = self.counts(work, source).running;
         let mut evicted = None;
@@ -251,16 +261,16 @@ mod tests {
         let mut s = Slots::new(2);
         let all: Vec<u64> = [1, 1, 1, 2].into_iter().map(|n| add(&mut s, Work::Hash, n)).collect();
         assert_eq!(
-            (s.next(S(0)), s.next(S(0)), s.next(S(0))),
+            (s.next(S(0), |_| true), s.next(S(0), |_| true), s.next(S(0), |_| true)),
             (Some((all[0], None)), Some((all[3], None)), None)
         );
         s.remove(all[0]);
-        assert_eq!(s.next(S(0)), Some((all[1], None)));
+        assert_eq!(s.next(S(0), |_| true), Some((all[1], None)));
         s.remove(all[2]);
         s.remove(all[1]);
         s.remove(all[3]);
         assert!(
-            s.next(S(0)).is_none()
+            s.next(S(0), |_| true).is_none()
                 && s.counts.is_empty()
                 && s.deadlines.is_empty()
                 && s.entries.is_empty()
@@ -268,24 +278,33 @@ mod tests {
     }
 
     #[test]
+    fn who_has_no_room_for_his_user_is_passed_over() {
+        let mut s = Slots::new(1);
+        let [first, second] = [1, 2].map(|n| add(&mut s, Work::Key, n));
+        assert_eq!(s.next(S(0), |n| n != first), Some((second, None)));
+        assert_eq!(s.next(S(0), |n| n != first), None);
+        assert_eq!(s.next(S(0), |_| true), Some((first, None)));
+    }
+
+    #[test]
     fn who_waits_for_people_gives_way_and_keeps_nobody_else_waiting() {
         let mut s = Slots::new(1);
         let first = add(&mut s, Work::Pam, 1);
-        assert_eq!(s.next(S(0)), Some((first, None)));
+        assert_eq!(s.next(S(0), |_| true), Some((first, None)));
         for _ in 1..16 {
             add(&mut s, Work::Pam, 1);
-            assert!(matches!(s.next(S(0)), Some((_, None))));
+            assert!(matches!(s.next(S(0), |_| true), Some((_, None))));
         }
         let more = add(&mut s, Work::Pam, 1);
-        assert_eq!(s.next(S(0)), Some((more, Some(Evicted(first)))));
+        assert_eq!(s.next(S(0), |_| true), Some((more, Some(Evicted(first)))));
         let other = add(&mut s, Work::Pam, 2);
-        assert_eq!(s.next(S(0)), Some((other, None)));
+        assert_eq!(s.next(S(0), |_| true), Some((other, None)));
         let key = add(&mut s, Work::Key, 1);
-        assert_eq!(s.next(S(0)), Some((key, None)));
+        assert_eq!(s.next(S(0), |_| true), Some((key, None)));
         // All places: the source that has most loses its oldest.
         for source in 3..250 {
             add(&mut s, Work::Pam, source);
-            while s.next(S(0)).is_some() {}
+            while s.next(S(0), |_| true).is_some() {}
         }
         assert_eq!(of(&s.running, Work::Pam).count(), 128);
     }
@@ -301,7 +320,7 @@ mod tests {
                 for _ in 0..WAITING_PER_SOURCE_MAX {
                     s.add(work, from(n), long, S(0));
                 }
-                while s.next_of(work, S(0)).is_some() {}
+                while s.next_of(work, S(0), |_| true).is_some() {}
                 most = most.max(s.counts(work, from(n)).running);
             }
             let until = s.running.iter().map(|(_, n)| s.entries[n].until.as_secs()).max();
@@ -338,7 +357,7 @@ mod tests {
         let mut s = Slots::new(1);
         let (a, b) = (add(&mut s, Work::Hash, 1), add(&mut s, Work::Hash, 1));
         // The first may run for 15 s, the second wait for 20.
-        assert_eq!(s.next(S(5)), Some((a, None)));
+        assert_eq!(s.next(S(5), |_| true), Some((a, None)));
         assert_eq!(
             (s.deadline(), s.late(S(19)), s.late(S(20)), s.late(S(20))),
             (Some(S(20)), None, Some(Evicted(a)), Some(Evicted(b)))

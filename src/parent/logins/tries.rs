@@ -19,6 +19,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
+/// Processes of one user that look for keys, or ask about the account, at a time. They read what is
+/// that user's own, who can keep them waiting in the kernel where no signal ends them. Those that
+/// were ended and cannot end count, too, of any kind.
+const OF_A_USER: usize = 8;
+
 /// What a login child is to find out.
 pub enum Asks {
     /// Is the client that user?
@@ -121,11 +126,30 @@ impl Tries {
 
     /// The next try that may start now; it counts as running.
     pub fn next(&mut self, now: Duration) -> Option<(u64, &mut Try)> {
-        let (number, evicted) = self.slots.next(now)?;
+        let (tries, full) = (&self.tries, self.full());
+        let may = |number: u64| {
+            let name = tries.get(&number).map_or(&[][..], |(t, _)| t.user.bytes());
+            !full.iter().any(|other| other.eq_ignore_ascii_case(name))
+        };
+        let (number, evicted) = self.slots.next(now, may)?;
         if let Some(Evicted(n)) = evicted {
             self.end(n, LoginResult::Later);
         }
         self.tries.get_mut(&number).map(|(t, _)| (number, t))
+    }
+
+    /// The names of those users for whom as many processes run as may ([`OF_A_USER`]), in small
+    /// letters: some name services know a name in capitals, too.
+    fn full(&self) -> Vec<Vec<u8>> {
+        let counts = |t: &Try, running: &Option<LoginChild>| {
+            let is_of_user = matches!(t.work(), Work::Key | Work::Account);
+            running.as_ref().is_some_and(|child| is_of_user || child.ended.is_some())
+        };
+        let mut running = HashMap::<Vec<u8>, usize>::new();
+        for (t, _) in self.tries.values().filter(|(t, child)| counts(t, child)) {
+            *running.entry(t.user.bytes().to_ascii_lowercase()).or_default() += 1;
+        }
+        running.into_iter().filter(|(_, n)| *n >= OF_A_USER).map(|(name, _)| name).collect()
     }
 
     /// The child of a try has been started.

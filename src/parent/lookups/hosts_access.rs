@@ -20,13 +20,17 @@ use crate::parent::children::Role;
 use crate::parent::context::{Context, Timer};
 use crate::parent::lookups::LookUps;
 use crate::policy::{Peer, Source};
+use crate::sys::directory_calls;
+use crate::sys::file;
 use crate::sys::libwrap::{self, RULES};
 use crate::sys::process::Exit;
 use crate::wire::lookups::LibwrapAnswer;
 use crate::wire::orders::Why;
 use crate::wire::roles::LookUp;
-use std::fs;
+use std::fs::{self, Metadata};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::Duration;
 
 /// How long the rules may take.
@@ -50,6 +54,20 @@ struct Check {
 /// What tells a file from what it was before: inode, size, and time of change. None: it is not
 /// there.
 type Stamp = Option<(u64, u64, i64, i64)>;
+
+/// Err: the system has not answered in time. Mostly it knows the path, and answers at once.
+fn stamp(path: &str) -> io::Result<Stamp> {
+    let of = |m: &Metadata| (m.ino(), m.size(), m.ctime(), m.ctime_nsec());
+    let found = file::known_metadata(Path::new(path)).unwrap_or_else(|| {
+        let at = path.to_string();
+        directory_calls::make(Path::new(path), &[], |_| fs::metadata(at))
+    });
+    match found {
+        Ok(found) => Ok(Some(of(&found))),
+        Err(e) if e.kind() == ErrorKind::TimedOut => Err(e),
+        Err(_) => Ok(None),
+    }
+}
 
 /// See the module.
 #[derive(Default)]
@@ -75,14 +93,17 @@ pub type Checked = (Box<Arrival>, Verdict);
 impl HostsAccess {
     /// Has one of the files a rule? A file that cannot be read may have one.
     pub fn has_rules(&mut self) -> bool {
-        let now = RULES.map(|path| {
-            let m = fs::metadata(path).ok()?;
-            Some((m.ino(), m.size(), m.ctime(), m.ctime_nsec()))
-        });
+        let stamps = RULES.map(stamp);
+        let [Ok(allow), Ok(deny)] = stamps else {
+            // Somebody keeps their directory locked. Whoever is asked finds nothing out either.
+            return true;
+        };
+        let now = [allow, deny];
         match self.rules {
             Some((before, any)) if before == now => any,
             _ => {
-                let any = libwrap::has_rules().unwrap_or(true);
+                let any = directory_calls::make(Path::new(RULES[0]), &[], |_| libwrap::has_rules());
+                let any = any.unwrap_or(true);
                 self.rules = Some((now, any));
                 self.generation += 1;
                 self.decisions.clear();
