@@ -154,10 +154,9 @@ impl Parent {
             }
             None => {}
         }
-        // Where the loop has something else to do it does that first. Others wait for the same
-        // thread: if it hangs nothing else may tell of that.
+        // What is started next goes first. Others wait for the same thread: if it hangs nothing
+        // else may tell of that.
         reaper::reap_soon(pid, uid);
-        self.to_reap = true;
         self.reap_again_at = Some(clock::monotonic() + LATE);
         role
     }

@@ -97,9 +97,6 @@ pub struct Parent {
     pub strangers_at: Option<Duration>,
     /// When the loop looks again for children that have ended, where it could not ask for all.
     pub reap_again_at: Option<Duration>,
-    /// Children have ended that the thread which reaps was not woken for: that waits until there is
-    /// nothing else to do.
-    pub to_reap: bool,
     pub watchdog: Watchdog,
     /// Channels that may have orders.
     pub ready: Ready,
@@ -139,7 +136,6 @@ impl Parent {
             strangers_at: None,
             // Those that ended before there were signals.
             reap_again_at: Some(Duration::ZERO),
-            to_reap: false,
             watchdog: Watchdog::default(),
             ready: Ready::default(),
             stand_in: None,
@@ -213,15 +209,7 @@ impl Parent {
         // In every turn: while there are orders all the time, no turn waits.
         let logged = log::flush();
         foreign::settle();
-        let timeout = self.poll_timeout(logged);
-        let at_once = Some(Duration::ZERO);
-        let first = if self.to_reap { at_once } else { timeout };
-        let mut polled = self.cx.poll.poll(events, first);
-        let rests = polled.is_ok() && events.is_empty() && timeout != at_once;
-        if rests && std::mem::take(&mut self.to_reap) {
-            reaper::go_on();
-            polled = self.cx.poll.poll(events, timeout);
-        }
+        let polled = self.cx.poll.poll(events, self.poll_timeout(logged));
         self.cx.now = clock::monotonic();
         self.services.rest_interrupt();
         match polled {
@@ -259,6 +247,10 @@ impl Parent {
             self.pairs.make_ahead(&self.cx.descriptors, self.cx.now);
             if !self.cx.is_ending() {
                 self.cx.spawner.make_ahead(self.cx.now);
+            }
+            if self.cx.spawner.has_started() {
+                // What was started runs: this process has nothing else to do meanwhile.
+                reaper::go_on();
             }
         }
     }

@@ -101,6 +101,8 @@ pub struct Spawner {
     /// More than one.
     has_processors: bool,
     demand: Demand,
+    /// Since it was asked last.
+    started: bool,
 }
 
 const FULL: Failure = Failure { stage: Stage::Clone, errno: libc::EAGAIN, greeted: false };
@@ -132,6 +134,7 @@ impl Spawner {
             spare: None,
             has_processors: process::processors() > 1,
             demand: Demand::default(),
+            started: false,
         })
     }
 
@@ -247,6 +250,11 @@ impl Spawner {
         }
     }
 
+    /// Has a start begun since this was asked last?
+    pub fn has_started(&mut self) -> bool {
+        std::mem::take(&mut self.started)
+    }
+
     /// Is there a spare, which [`Spawner::tidy`] may end?
     pub fn has_spare(&self) -> bool {
         self.spare.is_some()
@@ -277,6 +285,7 @@ impl Spawner {
         // What a spare has done already is what this one is to do.
         let fits = launch.new_session && launch.identity.is_some();
         self.demand.count(fits);
+        self.started = true;
         let spare = self.spare.take_if(|spare| fits && spare.is_there()).map(Maker::Spare);
         let mut maker = spare.or_else(|| self.free.pop().map(Maker::Slot)).ok_or(FULL)?;
         match self.order(launch, &mut maker) {
