@@ -26,6 +26,10 @@ closes stream tcp nowait @USER@ /bin/sh sh -c 'echo last; exec </dev/null >/dev/
  pty = yes
 stays stream tcp nowait @USER@ /bin/sh sh -c 'echo last; exec sleep 600 </dev/null >/dev/null 2>&1'
  pty = yes
+leaves stream tcp nowait @USER@ /bin/sh sh -c 'setsid sleep 600 & while [ $(cut -f6 -d\" \" /proc/$!/stat) != $! ]; do :; done; echo left $!; exit 3'
+ pty = yes
+much stream tcp nowait @USER@ /bin/sh sh -c 'setsid sleep 600 & while [ $(cut -f6 -d\" \" /proc/$!/stat) != $! ]; do :; done; echo left $!; exec head -c 60000 /dev/zero'
+ pty = yes
 none stream tcp nowait @USER@ /bin/sh sh -c 'tty; read x; echo got $x'
 ";
 
@@ -382,6 +386,22 @@ fn a_service_that_closes_its_terminal_is_not_ended_by_that() {
     until("no process of a terminal is left", || {
         !proc::children(d.parent_pid()).iter().any(is_terminal)
     });
+}
+
+/// A terminal hangs up after its service, whoever else has it, as sshd's does; nothing that the
+/// service has written is lost.
+#[test]
+fn what_a_service_leaves_at_its_terminal_keeps_nobody_waiting() {
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    for (service, status, bytes) in [("leaves", 3, 0), ("much", 0, 60_000)] {
+        let (found, out, _) = f.run(&["-tx", H, service]);
+        let (first, rest) = out.split_once("\r\n").expect("a line");
+        let pid = first.strip_prefix("left ").and_then(|pid| pid.parse().ok()).expect("a number");
+        assert!(proc::alive(pid), "{service}");
+        kill(Pid::from_raw(pid), Signal::SIGKILL).expect("killed");
+        assert_eq!((found, rest.len()), (status, bytes), "{service}");
+    }
 }
 
 /// A terminal that hands every key to its reader, as shells and editors have it, keeps no end of

@@ -64,7 +64,7 @@ struct Held {
 struct TerminalCopy {
     connection: Flow,
     terminal: Flow,
-    /// None: no more sizes will come.
+    /// None: no more sizes will come, because the service has ended.
     sizes: Option<Flow>,
     input: (Direction, Held),
     output: (Direction, Held),
@@ -87,11 +87,14 @@ impl TerminalCopy {
         }
     }
 
-    /// Copies until the service's end is closed and all that came from it was passed on, and then
-    /// keeps the terminal until the relay is over; or until nobody has the other end of the
-    /// connection.
+    /// Copies until the service has ended, or its end is closed, and all that came from it was
+    /// passed on, and keeps the terminal until the service has ended; or until nobody has the other
+    /// end of the connection.
     fn run(&mut self) -> io::Result<()> {
         while self.output.0 != Direction::Over {
+            if self.sizes.is_none() && self.passed_rest()? {
+                break;
+            }
             let [connection, terminal, sizes] = self.wait()?;
             if sizes.readable {
                 self.resize();
@@ -116,7 +119,7 @@ impl TerminalCopy {
         self.keep()
     }
 
-    /// Keeps the terminal until net has closed the channel for its sizes, which it does when the
+    /// Keeps the terminal until net has ended the channel for its sizes, which it does when the
     /// service has ended or the client has left. A program that closes its terminal goes on for a
     /// moment at least: a terminal that hung up now would end it by SIGHUP.
     fn keep(&self) -> io::Result<()> {
@@ -213,6 +216,19 @@ impl TerminalCopy {
         if self.end_written.is_some_and(|before| self.mode().is_some_and(|now| now != before)) {
             self.write_end();
         }
+    }
+
+    /// The service has ended: there is all that it has written. What it has left in the background
+    /// may go on, and keeps nobody waiting. False: some of it was not taken yet.
+    fn passed_rest(&mut self) -> io::Result<bool> {
+        while self.output.0 == Direction::Open && self.output.1.is_empty() {
+            self.output.1.is_filled_from(&self.terminal);
+            if self.output.1.is_empty() {
+                self.output.0 = Direction::Ended;
+            }
+            self.pass_output()?;
+        }
+        Ok(self.output.0 == Direction::Over)
     }
 
     fn pass_output(&mut self) -> io::Result<()> {
@@ -323,13 +339,12 @@ mod tests {
     }
 
     #[test]
-    fn both_ways_with_the_last_size_until_the_service_has_closed() {
+    fn both_ways_with_the_last_size_until_the_service_has_ended() {
         let Ends { mut client, mut service, sizes, copy } = ends();
         for rows in [30, 40] {
             let size = Size { rows, columns: 132 }.bytes();
             socket::send(sizes.as_ref().expect("there").as_fd(), &size).expect("sent");
         }
-        drop(sizes);
         client.write_all(b"one\n").expect("taken");
         assert_eq!(read(&mut service, 9), b"one\n");
         let mut echo = [0; 5];
@@ -337,7 +352,8 @@ mod tests {
         assert_eq!(&echo, b"one\r\n");
         assert_eq!(pty::size(service.as_fd()).expect("a size"), (40, 132));
         service.write_all(&[b'x'; 3000]).expect("taken");
-        drop(service);
+        // It has ended, and somebody else has its terminal.
+        drop(sizes);
         let mut rest = Vec::new();
         client.read_to_end(&mut rest).expect("all of it");
         assert_eq!(rest, [b'x'; 3000]);
@@ -346,7 +362,7 @@ mod tests {
 
     #[test]
     fn the_end_of_the_input_is_typed_and_whoever_leaves_hangs_up() {
-        let Ends { mut client, mut service, copy, .. } = ends();
+        let Ends { mut client, mut service, sizes: _sizes, copy } = ends();
         client.write_all(b"in a line").expect("taken");
         socket::shutdown_write(client.as_fd()).expect("ended");
         assert_eq!(read(&mut service, 99), b"in a line");

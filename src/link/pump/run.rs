@@ -50,7 +50,8 @@ pub enum Terminal {
     None,
     /// The caller's, whose sizes are sent even after its input has ended.
     OfCaller,
-    /// The service's, which has a process of its own: that is told each size here.
+    /// The service's, which has a process of its own: that is told each size here, and that the
+    /// service has ended.
     OfService(Flow),
 }
 
@@ -127,6 +128,10 @@ impl Run {
     pub fn ended(&mut self, status: Option<Status>) {
         if matches!(self.service_end, ServiceEnd::Unknown | ServiceEnd::NeverKnown) {
             self.service_end = status.map_or(ServiceEnd::NeverKnown, ServiceEnd::Known);
+        }
+        if let (Terminal::OfService(sizes), Some(_)) = (&self.terminal, status) {
+            // The terminal hangs up when what is there has been passed on, whoever has it still.
+            sizes.finish();
         }
     }
 

@@ -1,9 +1,10 @@
 //! The processes of services' terminals (`internal::terminal`): one for each terminal, because a
 //! terminal's users can keep whoever serves it waiting in the kernel, for as long as they like.
 //!
-//! Such a process ends when its service's end of the terminal is closed, or net's end of the
-//! connection. One that goes on although its relay is over is kept from its end by a user of the
-//! terminal. A user with many of those gets no more terminals until some have ended.
+//! Such a process ends when the service has ended and all of its output was taken, or net has
+//! closed its end of the connection. One that goes on although its relay is over is kept from its
+//! end by a user of the terminal. A user with many of those gets no more terminals until some have
+//! ended.
 
 use crate::log;
 use crate::parent::arrival::{StartError, StreamTag};
