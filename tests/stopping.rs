@@ -224,6 +224,8 @@ fn refusals_that_are_lost_with_net_are_counted() {
         }
         assert_eq!(d.wait(), 0);
         let (lines, counted) = refusals(&d.log());
-        assert!(counted > 0 && lines + counted == 720, "{lines} and {counted}:\n{}", d.log());
+        // One that net had sent just before it was killed may be both logged and counted.
+        let all = lines + counted;
+        assert!(counted > 0 && (720..=721).contains(&all), "{lines} and {counted}:\n{}", d.log());
     }
 }
