@@ -17,16 +17,17 @@ use std::time::Duration;
 /// there. Somebody else may have the other end too, and go on.
 pub const LAST_ORDERS: usize = 4096;
 
-/// How long it may take to find children that have ended, at a time.
-const REAP_MAX: Duration = Duration::from_millis(5);
 /// A service can make as many children of fived's as its user may have processes (CLONE_PARENT,
 /// clone(2)), end some without end, and let the others live so that it takes long to find those:
 /// then there is a pause, of so many times the time that it took, in which fived asks for its own
 /// ones alone.
 const REAP_PAUSE: u32 = 9;
-/// Of so many children each is asked: of more, any that has ended, and that one has to be reaped
-/// before another can be seen.
+/// There is one too where so many live that to find none takes so long.
+const LONG: Duration = Duration::from_millis(1);
+/// Of so many children each is asked: of more, any that has ended, and each only if one has.
 const FEW: usize = 64;
+/// Where one of so many has ended they are all asked as often as SIGCHLD comes.
+const OFTEN: usize = 16;
 /// When the loop looks again whether what reaps goes on.
 const LATE: Duration = Duration::from_millis(25);
 
@@ -54,72 +55,84 @@ impl Parent {
         self.relays_over(Owner::Session(token));
     }
 
-    /// Finds the next child that has ended, or of few all that have. When they were reaped SIGCHLD
-    /// comes again, if there is another one (`sys::reaper`).
+    /// Finds children that have ended: of fived's own all, of others the next one. What waits to be
+    /// reaped hides those; when it was reaped SIGCHLD comes again (`sys::reaper`).
     pub fn reap(&mut self) {
         let began = clock::monotonic();
-        self.reap_again_at = None;
-        reaper::go_on();
-        let only_own = self.strangers_at.is_some_and(|at| began < at);
-        let each = only_own || self.cx.children.len() <= FEW;
-        if each && self.reap_own() || only_own {
-            return;
-        }
-        self.strangers_at = None;
-        match reaper::state() {
-            reaper::State::Free if self.reap_next(began) => {}
+        let again = self.reap_again_at.take().is_some_and(|at| at <= began);
+        self.strangers_at.take_if(|at| *at <= began);
+        let sees_all = self.strangers_at.is_none() && reaper::is_free();
+        let next = sees_all && self.reap_next();
+        let few = self.cx.children.len() <= FEW;
+        let own = match few {
+            true => self.reap_own(),
+            false if next || !sees_all => self.reap_own_in_turn(),
+            false => 0,
+        };
+        if sees_all && !next && own == 0 {
             // A signal without an end tells of a stop. One that came together with an end is
             // noticed by the next look (`watchdog::check`).
-            reaper::State::Free => watchdog::end_stopped(&self.nets),
-            reaper::State::Busy => self.reap_again_at = Some(began + LATE),
-            reaper::State::Full => {
-                self.reap_own();
-                self.reap_again_at = Some(began + LATE);
-            }
+            watchdog::end_stopped(&self.nets);
+        }
+        if (again || own == 0 || !few) && !reaper::go_on() {
+            self.reap_again_before(began + LATE);
         }
     }
 
-    /// Finds all that have ended, as far as there is time for that now.
+    fn reap_again_before(&mut self, at: Duration) {
+        self.reap_again_at = Some(self.reap_again_at.map_or(at, |other| other.min(at)));
+    }
+
+    /// Finds all of fived's own that have ended, if any has.
     pub fn reap_all(&mut self) {
-        let began = clock::monotonic();
-        while self.strangers_at.is_none()
-            && clock::monotonic() < began + REAP_MAX
-            && reaper::settle(REAP_MAX)
-        {
-            if !self.reap_next(clock::monotonic()) {
-                return;
-            }
+        let sees_all = self.strangers_at.is_none() && reaper::is_free();
+        if !sees_all || self.reap_next() {
+            self.reap_own();
         }
-        self.reap_own();
     }
 
-    /// False: none has ended.
-    fn reap_next(&mut self, began: Duration) -> bool {
-        let Some((pid, exit)) = self.services.running.ended(None) else { return false };
-        if reaper::has(pid) {
-            // The computer is busy: nobody has come to it yet, and others are not seen.
-            self.reap_own();
-            self.reap_again_at = Some(began + LATE);
-            return true;
+    /// Finds the next that has ended, whoever started it, where none waits to be reaped. False:
+    /// none has.
+    fn reap_next(&mut self) -> bool {
+        let began = clock::monotonic();
+        let ended = self.services.running.ended(None);
+        let role = ended.and_then(|(pid, exit)| self.ended(pid, exit));
+        let is_strange = ended.is_some() && role.is_none();
+        let now = clock::monotonic();
+        let took = now.saturating_sub(began);
+        self.strangers_at = (is_strange || took > LONG).then_some(now + REAP_PAUSE * took);
+        if is_strange {
+            reaper::go_on();
         }
-        if self.ended(pid, exit).is_none() {
-            let now = clock::monotonic();
-            self.strangers_at = Some(now + REAP_PAUSE * now.saturating_sub(began));
-        }
-        true
+        ended.is_some()
     }
 
     /// Finds those that have ended of what fived itself has started, which takes the same time
-    /// however many other children there are. False: none has.
-    fn reap_own(&mut self) -> bool {
-        let mut any = false;
+    /// however many other children there are. Returns how many have.
+    fn reap_own(&mut self) -> usize {
+        let mut found = 0;
         for pid in self.cx.children.all() {
             if let Some((pid, exit)) = self.services.running.ended(Some(pid)) {
                 self.ended(pid, exit);
-                any = true;
+                found += 1;
             }
         }
-        any
+        found
+    }
+
+    /// The same, but where it finds few among many not so often that it takes all the time.
+    fn reap_own_in_turn(&mut self) -> usize {
+        let began = clock::monotonic();
+        if let Some(at) = self.own_at.filter(|at| began < *at) {
+            self.reap_again_before(at);
+            return 0;
+        }
+        let asked = self.cx.children.len();
+        let found = self.reap_own();
+        let now = clock::monotonic();
+        let pause = REAP_PAUSE * now.saturating_sub(began);
+        self.own_at = (found < asked / OFTEN).then_some(now + pause);
+        found
     }
 
     /// This child has ended, and is reaped from now on. Returns what it was.
@@ -157,7 +170,7 @@ impl Parent {
         // What is started next goes first. Others wait for the same thread: if it hangs nothing
         // else may tell of that.
         reaper::reap_soon(pid, uid);
-        self.reap_again_at = Some(clock::monotonic() + LATE);
+        self.reap_again_before(clock::monotonic() + LATE);
         role
     }
 

@@ -95,6 +95,8 @@ pub struct Parent {
     pub signalled: bool,
     /// When children that fived has not started are reaped again, where there was no time for all.
     pub strangers_at: Option<Duration>,
+    /// When each of many children may be asked again whether it has ended.
+    pub own_at: Option<Duration>,
     /// When the loop looks again for children that have ended, where it could not ask for all.
     pub reap_again_at: Option<Duration>,
     pub watchdog: Watchdog,
@@ -134,6 +136,7 @@ impl Parent {
             signals,
             signalled: false,
             strangers_at: None,
+            own_at: None,
             // Those that ended before there were signals.
             reap_again_at: Some(Duration::ZERO),
             watchdog: Watchdog::default(),
@@ -250,7 +253,7 @@ impl Parent {
             }
             if self.cx.spawner.has_started() {
                 // What was started runs: this process has nothing else to do meanwhile.
-                reaper::go_on();
+                reaper::go_on_with_many();
             }
         }
     }

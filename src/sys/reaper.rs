@@ -25,6 +25,8 @@ const LATE_MAX: usize = 64;
 /// begin.
 const OF_A_USER: usize = 8;
 const HANGS: Duration = Duration::from_secs(3);
+/// So many are worth it to wake a thread.
+const MANY: usize = 16;
 /// A thread ends when it has had nothing to do for so long.
 const IDLE: Duration = Duration::from_millis(500);
 
@@ -54,17 +56,6 @@ struct All {
     /// The number of the thread that is not late, if there is one.
     thread: Option<u64>,
     threads: u64,
-}
-
-/// Where the reaping is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// All children that were handed over were reaped, but for those that hang.
-    Free,
-    /// One may still be a zombie. SIGCHLD comes when it was reaped, if another one has ended.
-    Busy,
-    /// As many hang as may: those that end stay zombies.
-    Full,
 }
 
 static ALL: Mutex<All> = Mutex::new(All {
@@ -102,39 +93,25 @@ pub fn reap_soon(pid: i32, uid: Option<u32>) {
     all().waiting.push_back(Ended { pid, uid });
 }
 
-/// Sees to it that a thread reaps what was handed over.
-pub fn go_on() {
-    all().go_on();
-}
-
-/// Is this child to be reaped already?
-pub fn has(pid: i32) -> bool {
-    let all = all();
-    let reaping = all.now.iter().chain(&all.late).map(|r| r.child);
-    reaping.chain(all.waiting.iter().copied()).any(|child| child.pid == pid)
-}
-
-/// To be called in a moment again, as long as it is not free.
-pub fn state() -> State {
+/// Sees to it that a thread reaps what was handed over. To be called in a moment again, as long as
+/// that is false: there is something left to reap.
+pub fn go_on() -> bool {
     let mut all = all();
     all.go_on();
-    match (all.now.is_none() && all.waiting.is_empty(), all.thread) {
-        (true, _) => State::Free,
-        (false, Some(_)) => State::Busy,
-        (false, None) => State::Full,
+    all.is_free()
+}
+
+/// The same, where that is much.
+pub fn go_on_with_many() {
+    let mut all = all();
+    if all.waiting.len() >= MANY {
+        all.go_on();
     }
 }
 
-/// Waits for a moment until it is free. False: it is not.
-pub fn settle(most: Duration) -> bool {
-    let since = Instant::now();
-    loop {
-        match state() {
-            State::Free => return true,
-            State::Busy if since.elapsed() < most => std::thread::yield_now(),
-            State::Busy | State::Full => return false,
-        }
-    }
+/// Were all children that were handed over reaped, but for those that hang?
+pub fn is_free() -> bool {
+    all().is_free()
 }
 
 /// Do so many of this user's children hang that no more are to begin?
@@ -165,6 +142,10 @@ impl All {
             Ok(_) => self.thread = Some(number),
             Err(e) => log::debug!("{NAME}: {e}"),
         }
+    }
+
+    fn is_free(&self) -> bool {
+        self.now.is_none() && self.waiting.is_empty()
     }
 
     fn holds_up(&self, uid: u32) -> bool {
@@ -248,7 +229,7 @@ mod tests {
         until(&|| process::ended(Some(pid)).is_some());
         assert_eq!(process::ended(Some(pid)), Some((pid, process::Exit::Status(0))));
         reap(pid, Some(1));
-        until(&|| !has(pid));
+        until(&go_on);
         assert!(child.wait().is_err() && !is_held_up(1));
     }
 
