@@ -74,6 +74,7 @@ impl Parent {
             // noticed by the next look (`watchdog::check`).
             watchdog::end_stopped(&self.nets);
         }
+        // Of few the next start has it done.
         if (again || own == 0 || !few) && !reaper::go_on() {
             self.reap_again_before(began + LATE);
         }
