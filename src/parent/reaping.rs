@@ -69,14 +69,13 @@ impl Parent {
             false if next || !sees_all => self.reap_own_in_turn(),
             false => 0,
         };
-        let none = !next && own == 0;
-        if sees_all && none {
+        if sees_all && !next && own == 0 {
             // A signal without an end tells of a stop. One that came together with an end is
             // noticed by the next look (`watchdog::check`).
             watchdog::end_stopped(&self.nets);
         }
         // Of few the next start has it done.
-        if (again || none || !few) && !reaper::go_on() {
+        if (again || own == 0 || !few) && !reaper::go_on() {
             self.reap_again_before(began + LATE);
         }
     }
