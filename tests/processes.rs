@@ -33,32 +33,6 @@ fn three_processes_and_the_parent_is_single_threaded() {
     assert_eq!(proc::arguments(net)[0], "fived-net");
 }
 
-/// One at a time, each of them seen when the one before was reaped, they would take 25 ms each.
-#[test]
-fn many_services_that_end_at_once_are_noticed_at_once() {
-    let limits = "max_services = 1000\nmax_services_per_source = 1000\n";
-    let d = Daemon::with(&format!("{limits}{CONF}")).start();
-    let clients: Vec<_> = (0..400)
-        .map(|_| {
-            let mut c = d.connect();
-            c.send("cat\r\n").expect("+Go\r\n");
-            c
-        })
-        .collect();
-    let services = d.services();
-    assert_eq!(services.len(), 400);
-    // None of them is reaped before all have ended.
-    let parent = proc::hold(d.parent_pid());
-    services.iter().for_each(|&pid| kill(Pid::from_raw(pid), Signal::SIGKILL).expect("kill"));
-    until("they have ended", || services.iter().all(|&pid| !proc::alive(pid)));
-    drop(parent);
-    let since = std::time::Instant::now();
-    d.wait_logs("EXIT service=cat", 400);
-    until("they are reaped", || services.iter().all(|&pid| proc::stat(pid).is_none()));
-    assert!(since.elapsed().as_secs() < 6, "{:?}", since.elapsed());
-    drop(clients);
-}
-
 #[test]
 fn a_process_that_closes_for_it_ends_when_nobody_comes_any_more() {
     let row =

@@ -1,11 +1,12 @@
 //! What a process has mounted below its own directory in /proc, in a namespace of its own, is
 //! removed when somebody reaps it, who waits for whoever serves that file system (FUSE): for as long
 //! as that likes, and no signal ends it. So nothing that serves all reaps what somebody else's
-//! program was.
+//! program was. And whoever reaps does not keep others that have ended from being noticed.
 
 mod support;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use support::*;
@@ -240,4 +241,30 @@ fn a_user_with_eight_such_children_gets_no_more() {
     same(d.ask("hello\r\n"), HELLO);
     d.place.write("release", "", 0o644);
     until("they have ended", || d.ask("root\r\n") == HELLO.as_bytes());
+}
+
+/// One at a time, each of them seen when the one before was reaped, they would take 25 ms each.
+#[test]
+fn many_services_that_end_at_once_are_noticed_at_once() {
+    let limits = "max_services = 1000\nmax_services_per_source = 1000\n";
+    let d = Daemon::with(&format!("{limits}cat stream tcp nowait @USER@ /bin/cat cat\n")).start();
+    let clients: Vec<_> = (0..400)
+        .map(|_| {
+            let mut c = d.connect();
+            c.send("cat\r\n").expect("+Go\r\n");
+            c
+        })
+        .collect();
+    let services = d.services();
+    assert_eq!(services.len(), 400);
+    // None of them is reaped before all have ended.
+    let parent = proc::hold(d.parent_pid());
+    services.iter().for_each(|&pid| kill(Pid::from_raw(pid), Signal::SIGKILL).expect("kill"));
+    until("they have ended", || services.iter().all(|&pid| !proc::alive(pid)));
+    drop(parent);
+    let since = std::time::Instant::now();
+    d.wait_logs("EXIT service=cat", 400);
+    until("they are reaped", || services.iter().all(|&pid| proc::stat(pid).is_none()));
+    assert!(since.elapsed().as_secs() < 6, "{:?}", since.elapsed());
+    drop(clients);
 }

@@ -22,14 +22,20 @@ pub const LAST_ORDERS: usize = 4096;
 /// then there is a pause, of so many times the time that it took, in which fived asks for its own
 /// ones alone.
 const REAP_PAUSE: u32 = 9;
+/// It is no longer than this, because that time includes what others had the processor for.
+const REAP_PAUSE_MAX: Duration = Duration::from_millis(250);
 /// There is one too where so many live that to find none takes so long.
 const LONG: Duration = Duration::from_millis(1);
-/// Of so many children each is asked: of more, any that has ended, and each only if one has.
+/// As many children as this are each asked whether they have ended; more of them only if any has.
 const FEW: usize = 64;
-/// Where one of so many has ended they are all asked as often as SIGCHLD comes.
+/// Where at least one of so many had ended there is no pause before all are asked again.
 const OFTEN: usize = 16;
 /// When the loop looks again whether what reaps goes on.
 const LATE: Duration = Duration::from_millis(25);
+
+fn pause_after(took: Duration) -> Duration {
+    (REAP_PAUSE * took).min(REAP_PAUSE_MAX)
+}
 
 impl Parent {
     /// A session's channel has closed or cannot be used: everything known about it is forgotten.
@@ -74,7 +80,7 @@ impl Parent {
             // noticed by the next look (`watchdog::check`).
             watchdog::end_stopped(&self.nets);
         }
-        // Of few the next start has it done.
+        // Otherwise the thread is woken after the next start (`make_ahead`), or when this is late.
         if (again || own == 0 || !few) && !reaper::go_on() {
             self.reap_again_before(began + LATE);
         }
@@ -101,10 +107,7 @@ impl Parent {
         let is_strange = ended.is_some() && role.is_none();
         let now = clock::monotonic();
         let took = now.saturating_sub(began);
-        self.strangers_at = (is_strange || took > LONG).then_some(now + REAP_PAUSE * took);
-        if is_strange {
-            reaper::go_on();
-        }
+        self.strangers_at = (is_strange || took > LONG).then_some(now + pause_after(took));
         ended.is_some()
     }
 
@@ -131,7 +134,7 @@ impl Parent {
         let asked = self.cx.children.len();
         let found = self.reap_own();
         let now = clock::monotonic();
-        let pause = REAP_PAUSE * now.saturating_sub(began);
+        let pause = pause_after(now.saturating_sub(began));
         self.own_at = (found < asked / OFTEN).then_some(now + pause);
         found
     }
