@@ -108,6 +108,22 @@ fn every_idle_session_makes_room_the_oldest_first() {
     }
 }
 
+/// Not even while the client hears that it has logged in.
+#[test]
+fn whoever_has_logged_in_takes_no_share_of_the_idle_sessions() {
+    let d = daemon(2);
+    for n in 1..=100 {
+        let mut idle = d.connect();
+        idle.send("HOST\r\n").expect(HOST);
+        let mut second = d.connect_from(HONEST);
+        let first = newcomer(&d, HONEST);
+        second.send("HOST\r\n").expect(HOST);
+        ends(idle.0);
+        drop((first, second));
+        d.wait_logs("END ", 3 * n);
+    }
+}
+
 #[test]
 fn nobody_takes_a_place_of_a_source_that_has_no_more() {
     let d = daemon(3);

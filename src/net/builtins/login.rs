@@ -70,9 +70,14 @@ pub fn login_result(
     };
     if LoginResult::from_status(status as i32) == LoginResult::Yes {
         let name = String::from_utf8_lossy(user).into_owned();
-        s.write(&reply::logged_in(&name))?;
+        let text = reply::logged_in(&name);
         s.state.facts.login = Some(Login { name, groups: GroupSet(groups), superuser });
-        return Ok(());
+        // Before its client hears of it, which may have others begin a session at once.
+        s.makes_room(false);
+        if s.state.guard.is_evicted() {
+            return Err(End::Evicted);
+        }
+        return s.write(&text);
     }
     if let Some(came) = key_came {
         let taken = clock::monotonic().saturating_sub(came).as_nanos();
