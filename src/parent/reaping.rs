@@ -67,7 +67,8 @@ impl Parent {
         let began = clock::monotonic();
         let again = self.reap_again_at.take().is_some_and(|at| at <= began);
         self.strangers_at.take_if(|at| *at <= began);
-        let sees_all = self.strangers_at.is_none() && reaper::is_free();
+        let is_free = reaper::is_free();
+        let sees_all = self.strangers_at.is_none() && is_free;
         let next = sees_all && self.reap_next();
         let few = self.cx.children.len() <= FEW;
         let own = match few {
@@ -75,13 +76,15 @@ impl Parent {
             false if next || !sees_all => self.reap_own_in_turn(),
             false => 0,
         };
-        if sees_all && !next && own == 0 {
+        if (few || sees_all) && !next && own == 0 {
             // A signal without an end tells of a stop. One that came together with an end is
             // noticed by the next look (`watchdog::check`).
             watchdog::end_stopped(&self.nets);
         }
-        // Otherwise the thread is woken after the next start (`make_ahead`), or when this is late.
-        if (again || own == 0 || !few) && !reaper::go_on() {
+        // A few of fived's own are reaped together: after a start (`make_ahead`), or when this is
+        // late.
+        let at_once = again || !few || self.strangers_at.is_some();
+        if at_once && !reaper::go_on() || !is_free {
             self.reap_again_before(began + LATE);
         }
     }
@@ -115,7 +118,7 @@ impl Parent {
     /// however many other children there are. Returns how many have.
     fn reap_own(&mut self) -> usize {
         let mut found = 0;
-        for pid in self.cx.children.all() {
+        for pid in self.services.just_begun().into_iter().chain(self.cx.children.all()) {
             if let Some((pid, exit)) = self.services.running.ended(Some(pid)) {
                 self.ended(pid, exit);
                 found += 1;

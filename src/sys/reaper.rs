@@ -11,8 +11,8 @@
 use super::{process, signal};
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 const NAME: &str = "fived-reaps";
@@ -65,7 +65,12 @@ static ALL: Mutex<All> = Mutex::new(All {
     thread: None,
     threads: 0,
 });
+/// Handed over, and not taken into `ALL` yet. The threads that reap take this lock for one look
+/// only, so that the loop does not wait until one of them has a processor again.
+static NEW: Mutex<VecDeque<Ended>> = Mutex::new(VecDeque::new());
 static MORE: Condvar = Condvar::new();
+/// How many are late.
+static LATE_NOW: AtomicUsize = AtomicUsize::new(0);
 /// Do threads reap?
 static BEGUN: AtomicBool = AtomicBool::new(false);
 
@@ -79,10 +84,23 @@ fn all() -> MutexGuard<'static, All> {
     ALL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Has this child, which has ended, reaped.
+/// None: a thread has it, which may wait for a processor.
+fn try_all() -> Option<MutexGuard<'static, All>> {
+    match ALL.try_lock() {
+        Ok(all) => Some(all),
+        Err(TryLockError::Poisoned(e)) => Some(e.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
+
+fn new() -> MutexGuard<'static, VecDeque<Ended>> {
+    NEW.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Has this child, which has ended, reaped. Not for the loop: it may wait for a moment.
 pub fn reap(pid: i32, uid: Option<u32>) {
     reap_soon(pid, uid);
-    go_on();
+    go_on_with(all());
 }
 
 /// The same, from the next [`go_on`] on, which is to follow soon.
@@ -90,50 +108,57 @@ pub fn reap_soon(pid: i32, uid: Option<u32>) {
     if !BEGUN.load(Ordering::Acquire) {
         return process::reap(pid);
     }
-    all().waiting.push_back(Ended { pid, uid });
+    new().push_back(Ended { pid, uid });
 }
 
 /// Sees to it that a thread reaps what was handed over. To be called in a moment again, as long as
 /// that is false: there is something left to reap.
 pub fn go_on() -> bool {
-    let mut all = all();
-    all.go_on();
-    all.is_free()
+    try_all().is_some_and(go_on_with)
+}
+
+fn go_on_with(mut all: MutexGuard<All>) -> bool {
+    all.waiting.append(&mut new());
+    let wakes = all.go_on();
+    LATE_NOW.store(all.late.len(), Ordering::Relaxed);
+    let is_free = all.is_free();
+    // It would wait for the lock.
+    drop(all);
+    if wakes {
+        MORE.notify_one();
+    }
+    is_free
 }
 
 /// The same, where that is much.
 pub fn go_on_with_many() {
-    let mut all = all();
-    if all.waiting.len() >= MANY {
-        all.go_on();
+    if new().len() >= MANY {
+        go_on();
     }
 }
 
 /// Were all children that were handed over reaped, but for those that hang?
 pub fn is_free() -> bool {
-    all().is_free()
+    new().is_empty() && try_all().is_some_and(|all| all.is_free())
 }
 
 /// Do so many of this user's children hang that no more are to begin?
 pub fn is_held_up(uid: u32) -> bool {
-    all().holds_up(uid)
+    LATE_NOW.load(Ordering::Relaxed) >= OF_A_USER && all().holds_up(uid)
 }
 
 impl All {
-    /// Sees to it that a thread reaps what waits for that.
-    fn go_on(&mut self) {
+    /// Sees to it that a thread reaps what waits for that. True: there is one, to be woken.
+    fn go_on(&mut self) -> bool {
         if let Some(late) = self.now.take_if(|now| now.since.elapsed() > LATE) {
             self.late.push(late);
             self.thread = None;
         }
-        if self.waiting.is_empty() {
-            return;
-        }
-        if self.thread.is_some() {
-            return MORE.notify_one();
+        if self.waiting.is_empty() || self.thread.is_some() {
+            return !self.waiting.is_empty();
         }
         if self.late.len() >= LATE_MAX {
-            return;
+            return false;
         }
         self.threads += 1;
         let number = self.threads;
@@ -142,6 +167,7 @@ impl All {
             Ok(_) => self.thread = Some(number),
             Err(e) => log::debug!("{NAME}: {e}"),
         }
+        false
     }
 
     fn is_free(&self) -> bool {
@@ -192,7 +218,13 @@ fn work(thread: u64) {
     process::give_way();
     while let Some(child) = All::next(all(), thread) {
         process::reap(child.pid);
-        if all().is_over(thread) && process::ended(None).is_some() {
+        let none_waits = {
+            let mut all = all();
+            let none_waits = all.is_over(thread);
+            LATE_NOW.store(all.late.len(), Ordering::Relaxed);
+            none_waits
+        };
+        if none_waits && new().is_empty() && process::ended(None).is_some() {
             // The loop asks for one at a time.
             process::child_signal();
         }
