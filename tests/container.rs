@@ -69,6 +69,31 @@ children stream tcp nowait @USER@ /bin/sh sh -c 'grep -l ^Name:.sleep /proc/[0-9
     end(d);
 }
 
+/// While services come and go there is always one that has ended and was not reaped yet.
+#[test]
+fn the_first_process_reaps_orphans_however_busy_it_is() {
+    let conf = "
+cps = UNLIMITED
+max_services_per_source = 1000
+max_sessions_per_source = 1000
+hello stream tcp nowait @USER@ /bin/echo echo hello
+orphans stream tcp nowait @USER@ /bin/sh sh -c 'for n in 1 2 3 4 5 6 7 8 9 10; do : & done'
+zombies stream tcp nowait @USER@ /bin/sh sh -c 'grep -ls ^State:.Z /proc/[0-9]*/status | wc -l'
+";
+    let Some(d) = contained(conf, &[]) else { return };
+    std::thread::scope(|all| {
+        for _ in 0..8 {
+            all.spawn(|| (0..300).for_each(|_| same(d.ask("hello\r\n"), "+Go\r\nhello\n")));
+        }
+        (0..60).for_each(|_| same(d.ask("orphans\r\n"), "+Go\r\n"));
+        let answer = String::from_utf8(d.ask("zombies\r\n")).expect("text");
+        let zombies = answer.strip_prefix("+Go\r\n").and_then(|n| n.trim().parse::<usize>().ok());
+        assert!(zombies.is_some_and(|n| n < 200), "{answer}");
+    });
+    until("all that ended was reaped", || d.ask("zombies\r\n") == b"+Go\r\n0\n");
+    end(d);
+}
+
 /// As an engine does that gives each container a user id of its own, and the group 0.
 #[test]
 fn the_first_process_may_be_any_user() {

@@ -8,6 +8,7 @@ mod support;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 use support::*;
 
@@ -267,4 +268,25 @@ fn many_services_that_end_at_once_are_noticed_at_once() {
     until("they are reaped", || services.iter().all(|&pid| proc::stat(pid).is_none()));
     assert!(since.elapsed().as_secs() < 6, "{:?}", since.elapsed());
     drop(clients);
+}
+
+/// While others come and go there is always one that has ended and was not reaped yet.
+#[test]
+fn starts_that_fail_leave_nothing_behind_however_often_they_are_asked_for() {
+    let limits = "cps = UNLIMITED\nmax_sessions_per_source = 1000\n";
+    let rows = "bad stream tcp nowait @USER@ @DIR@/bad bad\n\
+                hello stream tcp nowait @USER@ /bin/echo echo hello\n";
+    let d = Daemon::with(&format!("{limits}{rows}")).file("bad", "no program").start();
+    let bad = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(d.place.at("bad"), bad).expect("mode");
+    let ask = |what: &str, answer: &str| (0..300).for_each(|_| same(d.ask(what), answer));
+    std::thread::scope(|all| {
+        for _ in 0..4 {
+            all.spawn(|| ask("bad\r\n", "-Service failed\r\n"));
+            all.spawn(|| ask("hello\r\n", HELLO));
+        }
+    });
+    let most = proc::defunct(d.parent_pid());
+    assert!(most < 200, "{most} at a time");
+    until("all are reaped", || proc::defunct(d.parent_pid()) == 0);
 }

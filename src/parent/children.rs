@@ -7,6 +7,8 @@ use std::collections::HashMap;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     Service,
+    /// It was to become a service, and ends.
+    NotStarted,
     /// A net process.
     Net(NetToken),
     /// A keys process.

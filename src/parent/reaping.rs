@@ -18,20 +18,29 @@ use std::time::Duration;
 pub const LAST_ORDERS: usize = 4096;
 
 /// A service can make as many children of fived's as its user may have processes (CLONE_PARENT,
-/// clone(2)), end some without end, and let the others live so that it takes long to find those:
-/// then there is a pause, of so many times the time that it took, in which fived asks for its own
-/// ones alone.
+/// clone(2)), so that it takes this long to find out which has ended, or that none has: then there
+/// is a pause, in which fived asks for its own ones alone.
+const LONG: Duration = Duration::from_millis(1);
+/// It is so many times the time that it took.
 const REAP_PAUSE: u32 = 9;
 /// It is no longer than this, because that time includes what others had the processor for.
 const REAP_PAUSE_MAX: Duration = Duration::from_millis(250);
-/// There is one too where so many live that to find none takes so long.
-const LONG: Duration = Duration::from_millis(1);
 /// As many children as this are each asked whether they have ended; more of them only if any has.
 const FEW: usize = 64;
 /// Where at least one of so many had ended there is no pause before all are asked again.
 const OFTEN: usize = 16;
 /// When the loop looks again whether what reaps goes on.
 const LATE: Duration = Duration::from_millis(25);
+
+/// What comes of a look for the next child that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Found,
+    /// It waits to be reaped, and may hide others that have ended.
+    Hidden,
+    /// None has ended.
+    None,
+}
 
 fn pause_after(took: Duration) -> Duration {
     (REAP_PAUSE * took).min(REAP_PAUSE_MAX)
@@ -61,30 +70,31 @@ impl Parent {
         self.relays_over(Owner::Session(token));
     }
 
-    /// Finds children that have ended: of fived's own all, of others the next one. What waits to be
-    /// reaped hides those; when it was reaped SIGCHLD comes again (`sys::reaper`).
+    /// Finds those that have ended of what fived has started. Others are nobody's, and are reaped
+    /// where they are found (`sys::reaper`).
     pub fn reap(&mut self) {
         let began = clock::monotonic();
-        let again = self.reap_again_at.take().is_some_and(|at| at <= began);
-        self.strangers_at.take_if(|at| *at <= began);
-        let is_free = reaper::is_free();
-        let sees_all = self.strangers_at.is_none() && is_free;
-        let next = sees_all && self.reap_next();
-        let few = self.cx.children.len() <= FEW;
-        let own = match few {
-            true => self.reap_own(),
-            false if next || !sees_all => self.reap_own_in_turn(),
-            false => 0,
+        let again = self.reap_again_at.take_if(|at| *at <= began).is_some();
+        self.next_at.take_if(|at| *at <= began);
+        let next = match self.next_at {
+            None => self.reap_next(),
+            Some(_) => Next::Hidden,
         };
-        if (few || sees_all) && !next && own == 0 {
+        let few = self.cx.children.len() <= FEW;
+        let own = match (few, next) {
+            (true, _) => self.reap_own(),
+            (false, Next::None) => 0,
+            (false, Next::Found | Next::Hidden) => self.reap_own_in_turn(),
+        };
+        if (few || next == Next::None) && next != Next::Found && own == 0 {
             // A signal without an end tells of a stop. One that came together with an end is
             // noticed by the next look (`watchdog::check`).
             watchdog::end_stopped(&self.nets);
         }
         // A few of fived's own are reaped together: after a start (`make_ahead`), or when this is
         // late.
-        let at_once = again || !few || self.strangers_at.is_some();
-        if at_once && !reaper::go_on() || !is_free {
+        let at_once = again || !few || self.next_at.is_some();
+        if at_once && !reaper::go_on() || next == Next::Hidden {
             self.reap_again_before(began + LATE);
         }
     }
@@ -95,23 +105,29 @@ impl Parent {
 
     /// Finds all of fived's own that have ended, if any has.
     pub fn reap_all(&mut self) {
-        let sees_all = self.strangers_at.is_none() && reaper::is_free();
-        if !sees_all || self.reap_next() {
+        if self.next_at.is_some() || self.reap_next() != Next::None {
             self.reap_own();
         }
     }
 
-    /// Finds the next that has ended, whoever started it, where none waits to be reaped. False:
-    /// none has.
-    fn reap_next(&mut self) -> bool {
+    /// Finds the next that has ended, if fived has started it.
+    fn reap_next(&mut self) -> Next {
         let began = clock::monotonic();
         let ended = self.services.running.ended(None);
-        let role = ended.and_then(|(pid, exit)| self.ended(pid, exit));
-        let is_strange = ended.is_some() && role.is_none();
         let now = clock::monotonic();
         let took = now.saturating_sub(began);
-        self.strangers_at = (is_strange || took > LONG).then_some(now + pause_after(took));
-        ended.is_some()
+        self.next_at = (took > LONG).then_some(now + pause_after(took));
+        match ended {
+            Some((pid, exit)) if reaper::is_own(pid) => {
+                self.ended(pid, exit);
+                Next::Found
+            }
+            Some(_) => {
+                reaper::look_soon();
+                Next::Hidden
+            }
+            None => Next::None,
+        }
     }
 
     /// Finds those that have ended of what fived itself has started, which takes the same time
@@ -161,6 +177,7 @@ impl Parent {
                 let look_up = self.logins.ended(cx, &mut self.sessions, number, exit);
                 self.look_up_login(look_up);
             }
+            Some(Role::NotStarted) | None => {}
             Some(Role::Keys(token)) => self.signers.ended(cx, token, exit),
             Some(Role::Host) => self.hosts.ended(cx, pid, exit),
             Some(Role::Name) => self.names.ended(cx, pid, exit),
@@ -172,7 +189,6 @@ impl Parent {
                 let checked = self.hosts_access.ended(cx, pid, exit);
                 self.libwrap_checked(checked);
             }
-            None => {}
         }
         // What is started next goes first. Others wait for the same thread: if it hangs nothing
         // else may tell of that.

@@ -93,8 +93,8 @@ pub struct Parent {
     pub signals: Signals,
     /// Signals may have come that were not received yet.
     pub signalled: bool,
-    /// When children that fived has not started are reaped again, where there was no time for all.
-    pub strangers_at: Option<Duration>,
+    /// When it is asked again which child has ended, whoever started it: to find that took long.
+    pub next_at: Option<Duration>,
     /// When each of many children may be asked again whether it has ended.
     pub own_at: Option<Duration>,
     /// When the loop looks again for children that have ended, where it could not ask for all.
@@ -135,7 +135,7 @@ impl Parent {
             announce: None,
             signals,
             signalled: false,
-            strangers_at: None,
+            next_at: None,
             own_at: None,
             // Those that ended before there were signals.
             reap_again_at: Some(Duration::ZERO),
@@ -269,7 +269,7 @@ impl Parent {
         let until = |at: Duration| at.saturating_sub(self.cx.now) + Duration::from_millis(1);
         let timer = self.cx.next_due().map(until);
         let login = self.logins.deadline().map(until);
-        let reap = self.strangers_at.into_iter().chain(self.reap_again_at).min().map(until);
+        let reap = self.next_at.into_iter().chain(self.reap_again_at).min().map(until);
         let (connect, start) = (self.connects.poll_timeout(), self.services.poll_timeout());
         let deferred = (!self.deferred.is_empty()).then_some(super::services::turns::LOOK_SOON);
         [timer, login, reap, log, retry, connect, start, deferred].into_iter().flatten().min()

@@ -16,7 +16,7 @@ impl Parent {
         if std::mem::take(&mut self.signalled) {
             self.signals();
         }
-        let reap_at = self.strangers_at.into_iter().chain(self.reap_again_at).min();
+        let reap_at = self.next_at.into_iter().chain(self.reap_again_at).min();
         if reap_at.is_some_and(|at| at <= clock::monotonic()) {
             self.reap();
             self.route();

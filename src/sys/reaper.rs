@@ -7,9 +7,13 @@
 //! waits for them: how a child has ended was asked before ([`ended`](super::process::ended)). It is
 //! one thread mostly, which others replace while it hangs. None of them has a descriptor of this
 //! process, so that nothing stays open when this process ends and one hangs.
+//!
+//! What this process has started ([`start`]) is noticed by its loop, which hands it over. Whatever
+//! else becomes its child (as an orphan, where this is the first process of a container, or because
+//! a service made it so) is nobody's, and reaped as soon as it is found.
 
 use super::{process, signal};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -25,6 +29,9 @@ const LATE_MAX: usize = 64;
 /// begin.
 const OF_A_USER: usize = 8;
 const HANGS: Duration = Duration::from_secs(3);
+/// A look for children that nobody knows is the last one for a while where it took so long: they
+/// are many.
+const LONG: Duration = Duration::from_millis(1);
 /// So many are worth it to wake a thread.
 const MANY: usize = 16;
 /// A thread ends when it has had nothing to do for so long.
@@ -56,6 +63,28 @@ struct All {
     /// The number of the thread that is not late, if there is one.
     thread: Option<u64>,
     threads: u64,
+    /// Is it to look for what has ended, and to reap what nobody knows?
+    looks: Looks,
+}
+
+/// What a thread looks for when nothing waits to be reaped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Looks {
+    No,
+    /// For what the loop is to hear of.
+    Tells,
+    /// For what nobody knows, too.
+    Reaps,
+}
+
+/// What a child is that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// The loop's, which has not noticed it yet.
+    Own,
+    /// It was handed over, or nothing of that number has ended any more.
+    HandedOver,
+    Nobodys,
 }
 
 static ALL: Mutex<All> = Mutex::new(All {
@@ -64,13 +93,19 @@ static ALL: Mutex<All> = Mutex::new(All {
     late: Vec::new(),
     thread: None,
     threads: 0,
+    looks: Looks::No,
 });
 /// Handed over, and not taken into `ALL` yet. The threads that reap take this lock for one look
 /// only, so that the loop does not wait until one of them has a processor again.
 static NEW: Mutex<VecDeque<Ended>> = Mutex::new(VecDeque::new());
+/// What was started and not handed over. Whoever takes two of these locks takes `ALL` before `NEW`
+/// before this one.
+static OWN: Mutex<Option<HashSet<i32>>> = Mutex::new(None);
 static MORE: Condvar = Condvar::new();
 /// How many are late.
 static LATE_NOW: AtomicUsize = AtomicUsize::new(0);
+/// Is a thread to look for what nobody knows?
+static LOOKS: AtomicBool = AtomicBool::new(false);
 /// Do threads reap?
 static BEGUN: AtomicBool = AtomicBool::new(false);
 
@@ -97,6 +132,27 @@ fn new() -> MutexGuard<'static, VecDeque<Ended>> {
     NEW.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn own() -> MutexGuard<'static, Option<HashSet<i32>>> {
+    OWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts a child that is to be handed over when it has ended; `pid`: its number. No thread asks
+/// whose it is before that is known here.
+pub fn start<T>(
+    start: impl FnOnce() -> io::Result<T>,
+    pid: impl FnOnce(&T) -> i32,
+) -> io::Result<T> {
+    let mut own = own();
+    let child = start()?;
+    own.get_or_insert_default().insert(pid(&child));
+    Ok(child)
+}
+
+/// Was it started here, and not handed over yet?
+pub fn is_own(pid: i32) -> bool {
+    own().as_ref().is_some_and(|own| own.contains(&pid))
+}
+
 /// Has this child, which has ended, reaped. Not for the loop: it may wait for a moment.
 pub fn reap(pid: i32, uid: Option<u32>) {
     reap_soon(pid, uid);
@@ -108,7 +164,11 @@ pub fn reap_soon(pid: i32, uid: Option<u32>) {
     if !BEGUN.load(Ordering::Acquire) {
         return process::reap(pid);
     }
-    new().push_back(Ended { pid, uid });
+    let mut new = new();
+    new.push_back(Ended { pid, uid });
+    if let Some(own) = own().as_mut() {
+        own.remove(&pid);
+    }
 }
 
 /// Sees to it that a thread reaps what was handed over. To be called in a moment again, as long as
@@ -119,6 +179,9 @@ pub fn go_on() -> bool {
 
 fn go_on_with(mut all: MutexGuard<All>) -> bool {
     all.waiting.append(&mut new());
+    if LOOKS.swap(false, Ordering::Relaxed) {
+        all.looks = Looks::Reaps;
+    }
     let wakes = all.go_on();
     LATE_NOW.store(all.late.len(), Ordering::Relaxed);
     let is_free = all.is_free();
@@ -137,9 +200,10 @@ pub fn go_on_with_many() {
     }
 }
 
-/// Were all children that were handed over reaped, but for those that hang?
-pub fn is_free() -> bool {
-    new().is_empty() && try_all().is_some_and(|all| all.is_free())
+/// From the next [`go_on`] on a thread looks for children that nobody knows, and reaps those that
+/// have ended.
+pub fn look_soon() {
+    LOOKS.store(true, Ordering::Relaxed);
 }
 
 /// Do so many of this user's children hang that no more are to begin?
@@ -154,8 +218,9 @@ impl All {
             self.late.push(late);
             self.thread = None;
         }
-        if self.waiting.is_empty() || self.thread.is_some() {
-            return !self.waiting.is_empty();
+        let has_work = !self.waiting.is_empty() || self.looks != Looks::No;
+        if !has_work || self.thread.is_some() {
+            return has_work;
         }
         if self.late.len() >= LATE_MAX {
             return false;
@@ -170,8 +235,24 @@ impl All {
         false
     }
 
+    fn handed_over(&self) -> impl Iterator<Item = &Ended> {
+        self.waiting.iter().chain(self.now.iter().chain(&self.late).map(|r| &r.child))
+    }
+
     fn is_free(&self) -> bool {
-        self.now.is_none() && self.waiting.is_empty()
+        self.now.is_none() && self.waiting.is_empty() && self.looks == Looks::No
+    }
+
+    /// Whose is this child, which has ended? One that nobody knows was not reaped, and will be by
+    /// whoever asks alone.
+    fn whose(&self, pid: i32) -> Whose {
+        let new = new();
+        let is = |child: &Ended| child.pid == pid;
+        // A thread may have reaped it, or more, since it was seen.
+        if self.handed_over().any(is) || new.iter().any(is) || process::ended(Some(pid)).is_none() {
+            return Whose::HandedOver;
+        }
+        if is_own(pid) { Whose::Own } else { Whose::Nobodys }
     }
 
     fn holds_up(&self, uid: u32) -> bool {
@@ -183,13 +264,36 @@ impl All {
         self.thread == Some(thread)
     }
 
-    /// What this thread does next. None: it ends.
-    fn next(mut all: MutexGuard<All>, thread: u64) -> Option<Ended> {
+    fn takes(&mut self, child: Ended, thread: u64) -> Option<Ended> {
+        self.now = Some(Reaping { child, since: Instant::now(), by: thread });
+        Some(child)
+    }
+
+    /// What this thread reaps next. None: it ends.
+    fn next(mut all: MutexGuard<'static, All>, thread: u64) -> Option<Ended> {
         let until = Instant::now() + IDLE;
         while all.is_of(thread) {
             if let Some(child) = all.waiting.pop_front() {
-                all.now = Some(Reaping { child, since: Instant::now(), by: thread });
-                return Some(child);
+                return all.takes(child, thread);
+            }
+            if all.looks != Looks::No {
+                drop(all);
+                let (found, took) = look();
+                all = self::all();
+                match found.map(|pid| (pid, all.whose(pid))) {
+                    _ if !all.is_of(thread) => break,
+                    Some((pid, Whose::Nobodys)) if all.looks == Looks::Reaps => {
+                        if took > LONG {
+                            all.looks = Looks::No;
+                        }
+                        return all.takes(Ended { pid, uid: None }, thread);
+                    }
+                    // The loop asks for one at a time, or does not know that there are others.
+                    Some((_, Whose::Own | Whose::Nobodys)) => process::child_signal(),
+                    Some((_, Whose::HandedOver)) | None => {}
+                }
+                all.looks = Looks::No;
+                continue;
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -202,12 +306,21 @@ impl All {
         None
     }
 
-    /// This thread has reaped its child. True: no other one waits.
-    fn is_over(&mut self, thread: u64) -> bool {
+    /// This thread has reaped its child.
+    fn is_over(&mut self, thread: u64) {
         self.now.take_if(|now| now.by == thread);
         self.late.retain(|late| late.by != thread);
-        self.waiting.is_empty()
+        if self.is_of(thread) && self.looks == Looks::No {
+            self.looks = Looks::Tells;
+        }
     }
+}
+
+/// The next child that has ended, and how long it took to find that.
+fn look() -> (Option<i32>, Duration) {
+    let began = Instant::now();
+    let found = process::ended(None).map(|(pid, _)| pid);
+    (found, began.elapsed())
 }
 
 fn work(thread: u64) {
@@ -218,16 +331,9 @@ fn work(thread: u64) {
     process::give_way();
     while let Some(child) = All::next(all(), thread) {
         process::reap(child.pid);
-        let none_waits = {
-            let mut all = all();
-            let none_waits = all.is_over(thread);
-            LATE_NOW.store(all.late.len(), Ordering::Relaxed);
-            none_waits
-        };
-        if none_waits && new().is_empty() && process::ended(None).is_some() {
-            // The loop asks for one at a time.
-            process::child_signal();
-        }
+        let mut all = all();
+        all.is_over(thread);
+        LATE_NOW.store(all.late.len(), Ordering::Relaxed);
     }
 }
 
@@ -278,6 +384,7 @@ mod tests {
             late: Vec::new(),
             thread: Some(7),
             threads: 7,
+            looks: Looks::No,
         };
         all.go_on();
         assert!(all.now.is_none() && all.thread.is_none() && all.late.len() == 1);

@@ -21,6 +21,11 @@ pub fn closers(parent: i32) -> Vec<i32> {
     named(parent, "fived-foreign")
 }
 
+/// How many of this process's children have ended and are still to be reaped.
+pub fn defunct(parent: i32) -> usize {
+    all_children(parent).filter(|&pid| stat(pid).is_some_and(|s| s[0] == "Z")).count()
+}
+
 fn named(parent: i32, name: &str) -> Vec<i32> {
     all_children(parent).filter(|&pid| comm(pid).is_some_and(|n| n.trim_end() == name)).collect()
 }

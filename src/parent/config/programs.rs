@@ -5,7 +5,7 @@
 use super::own_users::OwnUsers;
 use crate::parent::descriptors::own;
 use crate::policy::{Backend, Service, Table};
-use crate::sys::{poll, process};
+use crate::sys::{poll, process, reaper};
 use crate::wire::lookups::{self, FileKind};
 use crate::wire::roles::{self, Ids};
 use std::collections::HashMap;
@@ -155,8 +155,8 @@ pub fn by_helper(program: &mut Command, helper: Option<Ids>) {
 
 /// What a child answers within that time, and why that is not all, if it is not.
 pub fn answer(program: &mut Command, within: Duration) -> io::Result<(String, Option<String>)> {
-    let mut child =
-        program.stdout(Stdio::piped()).stderr(Stdio::null()).current_dir("/").spawn()?;
+    program.stdout(Stdio::piped()).stderr(Stdio::null()).current_dir("/");
+    let mut child = reaper::start(|| program.spawn(), |child| child.id().cast_signed())?;
     let output = read_output(&mut child, within);
     // The loop has it reaped, as all other children: whoever does that may have to wait
     // (`sys::reaper`).

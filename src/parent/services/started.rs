@@ -9,8 +9,8 @@ use crate::parent::config::Config;
 use crate::parent::context::{Context, Timer};
 use crate::parent::lines;
 use crate::policy::{Backend, ServiceId, Ticket};
-use crate::sys::clock;
 use crate::sys::spawn::{Child, PendingStart, Stage};
+use crate::sys::{clock, reaper};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -32,6 +32,7 @@ impl Services {
         // A copy of the service's socket may be closed below; the interrupt keeps that from taking
         // long.
         self.interrupt.want();
+        let pid = start.pid();
         let (starting, result, mut rest) = cx.spawner.finish(start);
         let Starting { config, service, ticket, plan, mut net_ends, record, copies } = *starting;
         let launch = plan.launch(None);
@@ -51,6 +52,13 @@ impl Services {
                 }
             }
             Err(error) => {
+                if let Some(pid) = pid {
+                    cx.children.add(pid, Role::NotStarted);
+                }
+                if error.reason == "processes" {
+                    // What has ended, and was not reaped, counts against these limits.
+                    reaper::go_on();
+                }
                 self.limits.release(ticket);
                 if let Requester::Session(stream) = record.requester {
                     self.running.counts.forget_early(stream);

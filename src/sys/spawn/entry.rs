@@ -5,7 +5,7 @@ use super::gate::Gate;
 use super::instead::{connect, hand_over};
 use super::launch::Instead;
 use super::slot::Slot;
-use crate::sys::check;
+use crate::sys::{check, reaper};
 use std::ffi::{c_int, c_void};
 use std::io;
 use std::ptr;
@@ -41,11 +41,14 @@ pub(super) unsafe fn make_child(gate: *mut Gate, slot: &Slot) -> io::Result<i32>
     #[cfg(asan)]
     slot.stack.unpoison();
     let before = mask(!0);
-    // SAFETY: the caller's promise. The kernel writes to `runs`, the child to its Cells.
-    let made = check(unsafe {
-        let (top, runs) = (slot.stack.top(), (*gate).runs.as_ptr());
-        libc::clone(run, top, flags, gate.cast(), parent_tid, tls, runs)
-    });
+    let clone = || {
+        // SAFETY: the caller's promise. The kernel writes to `runs`, the child to its Cells.
+        check(unsafe {
+            let (top, runs) = (slot.stack.top(), (*gate).runs.as_ptr());
+            libc::clone(run, top, flags, gate.cast(), parent_tid, tls, runs)
+        })
+    };
+    let made = reaper::start(clone, |pid| *pid);
     mask(before);
     made
 }
