@@ -9,6 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::process::{Child, Command, Stdio};
 use support::*;
 
@@ -272,18 +273,22 @@ fn many_services_that_end_at_once_are_noticed_at_once() {
 
 /// While others come and go there is always one that has ended and was not reaped yet.
 #[test]
-fn starts_that_fail_leave_nothing_behind_however_often_they_are_asked_for() {
+fn what_starts_no_service_leaves_nothing_behind_however_often_it_is_asked_for() {
     let limits = "cps = UNLIMITED\nmax_sessions_per_source = 1000\n";
-    let rows = "bad stream tcp nowait @USER@ @DIR@/bad bad\n\
-                hello stream tcp nowait @USER@ /bin/echo echo hello\n";
+    let rows = "hello stream tcp nowait @USER@ /bin/echo echo hello\n\
+                bad stream tcp nowait @USER@ @DIR@/bad bad\n\
+                away stream tcp nowait root redirect @DIR@/away\n";
     let d = Daemon::with(&format!("{limits}{rows}")).file("bad", "no program").start();
     let bad = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(d.place.at("bad"), bad).expect("mode");
+    let away = UnixListener::bind(d.place.at("away")).expect("a socket");
     let ask = |what: &str, answer: &str| (0..300).for_each(|_| same(d.ask(what), answer));
     std::thread::scope(|all| {
-        for _ in 0..4 {
-            all.spawn(|| ask("bad\r\n", "-Service failed\r\n"));
+        all.spawn(|| (0..600).for_each(|_| drop(away.accept().expect("a connection"))));
+        for _ in 0..2 {
             all.spawn(|| ask("hello\r\n", HELLO));
+            all.spawn(|| ask("bad\r\n", "-Service failed\r\n"));
+            all.spawn(|| ask("away\r\n", "+Go\r\n"));
         }
     });
     let most = proc::defunct(d.parent_pid());

@@ -7,8 +7,6 @@ use std::collections::HashMap;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     Service,
-    /// It was to become a service, and ends.
-    NotStarted,
     /// A net process.
     Net(NetToken),
     /// A keys process.
@@ -36,18 +34,8 @@ impl Children {
         self.0.insert(pid, role);
     }
 
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Their process ids.
-    pub fn all(&self) -> Vec<i32> {
-        self.0.keys().copied().collect()
-    }
-
-    /// Forgets a child that has ended, and returns what it was. None: fived did not start it, but
-    /// inherited it when the process that started it ended, or a service made it for fived
-    /// (CLONE_PARENT, clone(2)).
+    /// Forgets a child that has ended, and returns what it was. None: it has not become one of
+    /// these, or all that it was for was done before its end.
     pub fn remove(&mut self, pid: i32) -> Option<Role> {
         self.0.remove(&pid)
     }

@@ -80,13 +80,14 @@ impl Parent {
             None => self.reap_next(),
             Some(_) => Next::Hidden,
         };
-        let few = self.cx.children.len() <= FEW;
-        let own = match (few, next) {
-            (true, _) => self.reap_own(),
+        let own = reaper::own::all();
+        let few = own.len() <= FEW;
+        let found = match (few, next) {
+            (true, _) => self.reap_own(&own),
             (false, Next::None) => 0,
-            (false, Next::Found | Next::Hidden) => self.reap_own_in_turn(),
+            (false, Next::Found | Next::Hidden) => self.reap_own_in_turn(&own),
         };
-        if (few || next == Next::None) && next != Next::Found && own == 0 {
+        if (few || next == Next::None) && next != Next::Found && found == 0 {
             // A signal without an end tells of a stop. One that came together with an end is
             // noticed by the next look (`watchdog::check`).
             watchdog::end_stopped(&self.nets);
@@ -106,7 +107,7 @@ impl Parent {
     /// Finds all of fived's own that have ended, if any has.
     pub fn reap_all(&mut self) {
         if self.next_at.is_some() || self.reap_next() != Next::None {
-            self.reap_own();
+            self.reap_own(&reaper::own::all());
         }
     }
 
@@ -118,7 +119,7 @@ impl Parent {
         let took = now.saturating_sub(began);
         self.next_at = (took > LONG).then_some(now + pause_after(took));
         match ended {
-            Some((pid, exit)) if reaper::is_own(pid) => {
+            Some((pid, exit)) if reaper::own::has(pid) => {
                 self.ended(pid, exit);
                 Next::Found
             }
@@ -132,10 +133,13 @@ impl Parent {
 
     /// Finds those that have ended of what fived itself has started, which takes the same time
     /// however many other children there are. Returns how many have.
-    fn reap_own(&mut self) -> usize {
+    fn reap_own(&mut self, own: &[i32]) -> usize {
         let mut found = 0;
-        for pid in self.services.just_begun().into_iter().chain(self.cx.children.all()) {
-            if let Some((pid, exit)) = self.services.running.ended(Some(pid)) {
+        for &pid in own {
+            // What ends with one may be to find others.
+            if let Some((pid, exit)) = self.services.running.ended(Some(pid))
+                && reaper::own::has(pid)
+            {
                 self.ended(pid, exit);
                 found += 1;
             }
@@ -144,28 +148,26 @@ impl Parent {
     }
 
     /// The same, but where it finds few among many not so often that it takes all the time.
-    fn reap_own_in_turn(&mut self) -> usize {
+    fn reap_own_in_turn(&mut self, own: &[i32]) -> usize {
         let began = clock::monotonic();
         if let Some(at) = self.own_at.filter(|at| began < *at) {
             self.reap_again_before(at);
             return 0;
         }
-        let asked = self.cx.children.len();
-        let found = self.reap_own();
+        let found = self.reap_own(own);
         let now = clock::monotonic();
         let pause = pause_after(now.saturating_sub(began));
-        self.own_at = (found < asked / OFTEN).then_some(now + pause);
+        self.own_at = (found < own.len() / OFTEN).then_some(now + pause);
         found
     }
 
-    /// This child has ended, and is reaped from now on. Returns what it was.
-    fn ended(&mut self, pid: i32, exit: Exit) -> Option<Role> {
+    /// This child has ended, and is reaped from now on.
+    fn ended(&mut self, pid: i32, exit: Exit) {
         let uid = self.services.running.get(pid).map(|r| r.uid);
         self.services.child_ended(&mut self.cx, pid);
         self.connects.child_ended(&mut self.cx, pid);
         let cx = &mut self.cx;
-        let role = cx.children.remove(pid);
-        match role {
+        match cx.children.remove(pid) {
             Some(Role::Service) => {
                 if let Some((socket, uid)) = self.services.ended(cx, pid, exit) {
                     self.lingering.close(&socket, uid, cx.now);
@@ -177,7 +179,7 @@ impl Parent {
                 let look_up = self.logins.ended(cx, &mut self.sessions, number, exit);
                 self.look_up_login(look_up);
             }
-            Some(Role::NotStarted) | None => {}
+            None => {}
             Some(Role::Keys(token)) => self.signers.ended(cx, token, exit),
             Some(Role::Host) => self.hosts.ended(cx, pid, exit),
             Some(Role::Name) => self.names.ended(cx, pid, exit),
@@ -194,7 +196,6 @@ impl Parent {
         // else may tell of that.
         reaper::reap_soon(pid, uid);
         self.reap_again_before(clock::monotonic() + LATE);
-        role
     }
 
     fn look_up_login(&mut self, look_up: Option<NeedsAccount>) {

@@ -216,11 +216,6 @@ impl Services {
         }
     }
 
-    /// Children that have exec'd, or ended, since it was asked last who has.
-    pub fn just_begun(&self) -> Vec<i32> {
-        self.starting.iter().filter(|start| start.is_over()).filter_map(PendingStart::pid).collect()
-    }
-
     /// A service has ended, so its place is free. Returns the client's own socket, where that is to
     /// get a lingering close, and the user who has had it.
     pub fn ended(&mut self, cx: &mut Context, pid: i32, exit: Exit) -> Option<(Shared, u32)> {

@@ -8,12 +8,14 @@
 //! one thread mostly, which others replace while it hangs. None of them has a descriptor of this
 //! process, so that nothing stays open when this process ends and one hangs.
 //!
-//! What this process has started ([`start`]) is noticed by its loop, which hands it over. Whatever
+//! What this process has started ([`own`]) is noticed by its loop, which hands it over. Whatever
 //! else becomes its child (as an orphan, where this is the first process of a container, or because
 //! a service made it so) is nobody's, and reaped as soon as it is found.
 
+pub mod own;
+
 use super::{process, signal};
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -96,11 +98,9 @@ static ALL: Mutex<All> = Mutex::new(All {
     looks: Looks::No,
 });
 /// Handed over, and not taken into `ALL` yet. The threads that reap take this lock for one look
-/// only, so that the loop does not wait until one of them has a processor again.
+/// only, so that the loop does not wait until one of them has a processor again. Whoever takes
+/// several takes `ALL` first, and that of `own` last.
 static NEW: Mutex<VecDeque<Ended>> = Mutex::new(VecDeque::new());
-/// What was started and not handed over. Whoever takes two of these locks takes `ALL` before `NEW`
-/// before this one.
-static OWN: Mutex<Option<HashSet<i32>>> = Mutex::new(None);
 static MORE: Condvar = Condvar::new();
 /// How many are late.
 static LATE_NOW: AtomicUsize = AtomicUsize::new(0);
@@ -132,27 +132,6 @@ fn new() -> MutexGuard<'static, VecDeque<Ended>> {
     NEW.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn own() -> MutexGuard<'static, Option<HashSet<i32>>> {
-    OWN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Starts a child that is to be handed over when it has ended; `pid`: its number. No thread asks
-/// whose it is before that is known here.
-pub fn start<T>(
-    start: impl FnOnce() -> io::Result<T>,
-    pid: impl FnOnce(&T) -> i32,
-) -> io::Result<T> {
-    let mut own = own();
-    let child = start()?;
-    own.get_or_insert_default().insert(pid(&child));
-    Ok(child)
-}
-
-/// Was it started here, and not handed over yet?
-pub fn is_own(pid: i32) -> bool {
-    own().as_ref().is_some_and(|own| own.contains(&pid))
-}
-
 /// Has this child, which has ended, reaped. Not for the loop: it may wait for a moment.
 pub fn reap(pid: i32, uid: Option<u32>) {
     reap_soon(pid, uid);
@@ -166,9 +145,7 @@ pub fn reap_soon(pid: i32, uid: Option<u32>) {
     }
     let mut new = new();
     new.push_back(Ended { pid, uid });
-    if let Some(own) = own().as_mut() {
-        own.remove(&pid);
-    }
+    own::remove(pid);
 }
 
 /// Sees to it that a thread reaps what was handed over. To be called in a moment again, as long as
@@ -252,7 +229,7 @@ impl All {
         if self.handed_over().any(is) || new.iter().any(is) || process::ended(Some(pid)).is_none() {
             return Whose::HandedOver;
         }
-        if is_own(pid) { Whose::Own } else { Whose::Nobodys }
+        if own::has(pid) { Whose::Own } else { Whose::Nobodys }
     }
 
     fn holds_up(&self, uid: u32) -> bool {

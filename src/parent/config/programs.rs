@@ -156,7 +156,7 @@ pub fn by_helper(program: &mut Command, helper: Option<Ids>) {
 /// What a child answers within that time, and why that is not all, if it is not.
 pub fn answer(program: &mut Command, within: Duration) -> io::Result<(String, Option<String>)> {
     program.stdout(Stdio::piped()).stderr(Stdio::null()).current_dir("/");
-    let mut child = reaper::start(|| program.spawn(), |child| child.id().cast_signed())?;
+    let mut child = reaper::own::start(|| program.spawn(), |child| child.id().cast_signed())?;
     let output = read_output(&mut child, within);
     // The loop has it reaped, as all other children: whoever does that may have to wait
     // (`sys::reaper`).

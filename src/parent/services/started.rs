@@ -32,7 +32,6 @@ impl Services {
         // A copy of the service's socket may be closed below; the interrupt keeps that from taking
         // long.
         self.interrupt.want();
-        let pid = start.pid();
         let (starting, result, mut rest) = cx.spawner.finish(start);
         let Starting { config, service, ticket, plan, mut net_ends, record, copies } = *starting;
         let launch = plan.launch(None);
@@ -52,9 +51,6 @@ impl Services {
                 }
             }
             Err(error) => {
-                if let Some(pid) = pid {
-                    cx.children.add(pid, Role::NotStarted);
-                }
                 if error.reason == "processes" {
                     // What has ended, and was not reaped, counts against these limits.
                     reaper::go_on();

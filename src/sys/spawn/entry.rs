@@ -48,7 +48,7 @@ pub(super) unsafe fn make_child(gate: *mut Gate, slot: &Slot) -> io::Result<i32>
             libc::clone(run, top, flags, gate.cast(), parent_tid, tls, runs)
         })
     };
-    let made = reaper::start(clone, |pid| *pid);
+    let made = reaper::own::start(clone, |pid| *pid);
     mask(before);
     made
 }
