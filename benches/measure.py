@@ -108,13 +108,13 @@ def bare(mode, address, *program, port=1):
     return Server("bare " + mode, [BARE, *mode.split(), "-a", address, "-p", str(port), *(["-x", *program] if program else [])], address, [port])
 
 
-def fived(name="fived", address="127.0.1.100", services=3, settings="", ports=1, rows=""):
+def fived(name="fived", address="127.0.1.100", services=3, settings="", ports=1, rows="", program=FIVED):
     # Ports of their own: 7100 has the tiny program; the others are there to be many.
     own = "".join(f"p{i} stream tcp nowait root {TINY} tiny\n port = {address}:{7100 + i}\n tcpmux = no\n" for i in range(ports))
     big = "".join(f"s{i} stream tcp nowait root {TINY} tiny\n" for i in range(services - 3))
     # All clients are one source here. A build before these settings has no such bound.
     bounds = ("max_sessions_per_source", "max_services", "max_services_per_source")
-    known = open(FIVED, "rb").read()
+    known = open(program, "rb").read()
     settings += "".join(f"\n{name} = 20000" for name in bounds if name.encode() in known)
     # The same services with a Unix pair in a stream.
     pairs = "".join(f"{n}-unix stream tcp nowait root {c}\n socket = unix\n" for n, c in
@@ -136,7 +136,7 @@ src100 stream tcp nowait root {FLOW} flow src {BULK // 100}
 hold stream tcp nowait root {FLOW} flow hold
 {pairs}{own}{rows}"""
     listens = [1, *([7100, 7100 + ports - 1] if ports else [])]
-    return Server(name, [FIVED, "--config", f"{CONF}/{address}.conf", "--listen", address + ":1"], address, listens, **{address + ".conf": conf})
+    return Server(name, [program, "--config", f"{CONF}/{address}.conf", "--listen", address + ":1"], address, listens, **{address + ".conf": conf})
 
 
 def peer(package, program, *a):
@@ -188,13 +188,13 @@ def haproxy():
     return argv and Server("haproxy, connect", argv, a, [7444, 7445], **{"haproxy.cfg": conf})
 
 
-def redirects():
+def redirects(program=FIVED, own="127.0.1.30", name="fived, redirect"):
     """Ports that lead to running servers on 127.0.1.20: one that writes a line, one that writes BULK bytes, one that holds. fived's, HAProxy's, xinetd's and socat's."""
     to = {7101: 7003, 7102: 7001, 7103: 7002}
-    own, a = "127.0.1.30", "127.0.1.31"
+    a = "127.0.1.31"
     conf = f"max_connections = 20000\nmax_services = 20000\nmax_services_per_source = 20000\nstate_directory = {CONF}/state\n"
     conf += "".join(f"r{p} stream tcp nowait root redirect 127.0.1.20:{back}\n port = {own}:{p}\n log_on_success =\n" for p, back in to.items())
-    fived_ = Server("fived, redirect", [FIVED, "--config", f"{CONF}/{own}.conf", "--listen", own + ":1"], own, [1, *to], **{own + ".conf": conf})
+    fived_ = Server(name, [program, "--config", f"{CONF}/{own}.conf", "--listen", own + ":1"], own, [1, *to], **{own + ".conf": conf})
     argv = peer("haproxy", "sbin/haproxy", "-db", "-f", CONF + "/tcp.cfg")
     conf = "global\n maxconn 9500\n maxpipes 100\n nbthread 2\ndefaults\n mode tcp\n option splice-auto\n timeout connect 5s\n timeout client 600s\n timeout server 600s\n"
     conf += "".join(f"frontend f{p}\n bind {a}:{p}\n default_backend b{p}\nbackend b{p}\n server s 127.0.1.20:{back}\n" for p, back in to.items())
@@ -1074,7 +1074,46 @@ def first_byte(road, name, argv, how, away):
         os.close(main_)
 
 
-GROUPS = {"help": help_, "start": start, "storm": storm, "silent": silent, "table": big_table, "ports": ports, "dgram": datagrams, "proxy": proxy, "metrics": metrics, "redirect": redirect, "tls": tls_, "mux": mux, "five": five, "resume": resume, "cuts": cuts, "offer": offered, "return": returns}
+def before():
+    """Two builds of fived side by side, in what its speed is; OLD_FIVED is the other one."""
+    old = os.environ.get("OLD_FIVED")
+    if not old:
+        return
+    name = "fived before"
+
+    def compare(title, unit, measure, pair, scale=1.0, most=False):
+        now, then = pair
+        rows = [Row(then.name, measure(then)), Row(now.name, measure(now), then.name, 1.05 if most else 0.95, most)]
+        table(f"two builds: {title}", unit, rows, 3 * ROUNDS, scale)
+
+    in_band, mux = ("-P", "SSL", "-I"), ("-P", "MULTIPLEX", "-I")
+    starts = lambda clients: lambda s: load(s, "exec", "tiny", END, clients=clients)
+    port = lambda clients: lambda s: port_load(s, clients)
+    dgram = lambda clients: lambda s: took(s, "rate", LOAD, "-h", s.address, "-p", "7200", "-c", clients, "-d", SECS, "-w", "0.1", "dgram")
+    hands = lambda at, *a: lambda s: tls(s, at, "tls-hs", "-c", "8", "-d", SECS, "-w", "0.1", "-e", END, *a, key="rate")
+    stream = lambda s: tls(s, 1, "yamux-lat", "-c", "1", "-d", SECS, "-w", "0.1", *mux, "tiny", "-e", END, key="p50_us")
+    with Up(fived(), fived(name, "127.0.1.105", program=old)) as pair:
+        if not all(pair):
+            return
+        compare(f"HELP, {CLIENTS} clients", "requests/s", lambda s: load(s, "help"), pair)
+        for n in (CLIENTS, "1"):
+            compare(f"starts by name, clients: {n}", "starts/s", starts(n), pair)
+            compare(f"starts at a port, clients: {n}", "starts/s", port(n), pair)
+            compare(f"dgram wait, clients: {n}", "answers/s", dgram(n), pair)
+        compare("new TLS sessions with a start, 8 clients", "sessions/s", hands(1, *in_band, "tiny"), pair)
+        compare("the same at a tls_port", "sessions/s", hands(6443), pair)
+        compare("a new stream", "us", stream, pair, most=True)
+        compare("bytes of one TLS service", "MB/s", lambda s: tls(s, 1, "tls-bulk", "-n", str(BULK), *in_band, "src", key="bytes_per_s"), pair, 1e-6)
+        for n, src in (("1", "src"), ("100", "src100")):
+            compare(f"bytes of a session, streams: {n}", "MB/s", lambda s: tls(s, 1, "yamux-bulk", "-c", n, "-n", str(BULK), *mux, src, key="bytes_per_s"), pair, 1e-6)
+    line, src = bare("line", "127.0.1.20", port=7003), bare(f"src {BULK}", "127.0.1.20", port=7001)
+    with Up(line, src, redirects()[0], redirects(old, "127.0.1.34", name)[0]) as (_, _, *pair):
+        many = lambda s: took(s, "rate", LOAD, "-h", s.address, "-p", "7101", "-c", CLIENTS, "-d", SECS, "-w", "0.1", "plain", END)
+        compare(f"redirected connections, {CLIENTS} clients", "connections/s", many, pair)
+        compare("redirected bytes", "MB/s", lambda s: took(s, "bytes_per_s", LOAD, "-h", s.address, "-p", "7102", "bulk", "-", str(BULK)), pair, 1e-6)
+
+
+GROUPS = {"help": help_, "start": start, "storm": storm, "silent": silent, "table": big_table, "ports": ports, "dgram": datagrams, "proxy": proxy, "metrics": metrics, "redirect": redirect, "tls": tls_, "mux": mux, "five": five, "resume": resume, "cuts": cuts, "offer": offered, "return": returns, "before": before}
 
 
 def main():
