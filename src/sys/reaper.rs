@@ -141,6 +141,7 @@ pub fn reap(pid: i32, uid: Option<u32>) {
 /// The same, from the next [`go_on`] on, which is to follow soon.
 pub fn reap_soon(pid: i32, uid: Option<u32>) {
     if !BEGUN.load(Ordering::Acquire) {
+        own::remove(pid);
         return process::reap(pid);
     }
     let mut new = new();
