@@ -277,21 +277,36 @@ fn what_starts_no_service_leaves_nothing_behind_however_often_it_is_asked_for() 
     let limits = "cps = UNLIMITED\nmax_sessions_per_source = 1000\n";
     let rows = "hello stream tcp nowait @USER@ /bin/echo echo hello\n\
                 bad stream tcp nowait @USER@ @DIR@/bad bad\n\
-                away stream tcp nowait root redirect @DIR@/away\n";
+                away stream tcp nowait root redirect @DIR@/away\n\
+                given stream tcp nowait root handover @DIR@/given\n";
     let d = Daemon::with(&format!("{limits}{rows}")).file("bad", "no program").start();
     let bad = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(d.place.at("bad"), bad).expect("mode");
-    let away = UnixListener::bind(d.place.at("away")).expect("a socket");
+    let listener = |name| UnixListener::bind(d.place.at(name)).expect("a socket");
+    let (away, given) = (listener("away"), listener("given"));
     let ask = |what: &str, answer: &str| (0..300).for_each(|_| same(d.ask(what), answer));
     std::thread::scope(|all| {
-        all.spawn(|| (0..600).for_each(|_| drop(away.accept().expect("a connection"))));
+        let end = |n, at: &UnixListener| (0..n).for_each(|_| drop(at.accept().expect("a call")));
+        all.spawn(move || end(600, &away));
+        all.spawn(move || end(600, &given));
         for _ in 0..2 {
             all.spawn(|| ask("hello\r\n", HELLO));
             all.spawn(|| ask("bad\r\n", "-Service failed\r\n"));
             all.spawn(|| ask("away\r\n", "+Go\r\n"));
+            all.spawn(|| ask("given\r\n", "+Go\r\n"));
         }
     });
     let most = proc::defunct(d.parent_pid());
     assert!(most < 200, "{most} at a time");
     until("all are reaped", || proc::defunct(d.parent_pid()) == 0);
+}
+
+/// Nothing else wakes fived meanwhile.
+#[test]
+fn the_last_one_is_reaped_too() {
+    let d = Daemon::with("hello stream tcp nowait @USER@ /bin/echo echo hello\n").start();
+    for _ in 0..3 {
+        same(d.ask("hello\r\n"), HELLO);
+        until("it is reaped", || proc::defunct(d.parent_pid()) == 0);
+    }
 }

@@ -333,8 +333,9 @@ mod tests {
     #[test]
     fn what_has_ended_is_a_zombie_until_it_is_reaped() {
         begin();
-        let mut child = Command::new("/bin/true").spawn().unwrap();
-        let pid = child.id() as i32;
+        let start = || Command::new("/bin/true").spawn();
+        let mut child = own::start(start, |child| child.id().cast_signed()).unwrap();
+        let pid = child.id().cast_signed();
         let until = |what: &dyn Fn() -> bool| {
             let is = (0..4000).any(|_| {
                 std::thread::sleep(Duration::from_millis(5));
@@ -344,7 +345,9 @@ mod tests {
         };
         until(&|| process::ended(Some(pid)).is_some());
         assert_eq!(process::ended(Some(pid)), Some((pid, process::Exit::Status(0))));
+        assert!(own::has(pid) && own::all().contains(&pid));
         reap(pid, Some(1));
+        assert!(!own::has(pid));
         until(&go_on);
         assert!(child.wait().is_err() && !is_held_up(1));
     }
