@@ -20,7 +20,7 @@ use support::*;
 /// listeners (`at:PORT`); it is handed over with one end of a pair (`session:ORDER`), and on the
 /// channel that comes back orders follow: without descriptors (`says:ORDER`), or with that
 /// connection (`with-client:ORDER`); or on the process's own channel, for that session and with that
-/// connection (`on-client:ORDER`). `name:ORDER` is followed by claims of that session, with a proof
+/// connection (`on-client:ORDER`). `flood:ORDER` follows 4,000 times, or until that fails. `name:ORDER` is followed by claims of that session, with a proof
 /// (`proved:ORDER`). `password:WORD` answers a login child. `stream` waits for the channel of a stream, on which all that
 /// follows is said. `hears` waits for an answer and prints its kind; 0: none came.
 const SAYS: &str = r"
@@ -75,6 +75,12 @@ for step in steps:
         send(channel, order)
     elif what == 'with-client':
         send(channel, order, client)
+    elif what == 'flood':
+        try:
+            for _ in range(4000):
+                send(channel, order)
+        except OSError:
+            print('ended')
     elif what == 'password':
         # What its session was answered has the channel of a login child, which prompts.
         fds = channel.recvmsg(4096, 64)[1]
@@ -369,15 +375,67 @@ fn claims_do_not_pile_up_at_a_session_that_answers_none() {
     for _ in 0..=CLAIMS_MAX {
         steps = steps.then("proved", &claim(0));
     }
+    let heard = said(&d, steps.hears());
+    assert_eq!(heard.lines().last(), Some(&*kind::CLAIMED.to_string()), "{heard}{}", d.log());
+    // They are proved: a wrong claim has a penalty.
+    assert!(!d.log().contains("PENALTY") && !d.log().contains("a forbidden order"), "{}", d.log());
+}
+
+/// Says these steps, and returns what they print.
+fn said(d: &Daemon, steps: Steps) -> String {
     let said = Command::new("python3")
         .args(["-c", &with_client(SAYS), &d.net_pid().to_string()])
-        .args(steps.hears().0)
+        .args(steps.0)
         .stdin(Stdio::null())
         .output()
         .expect("python3");
     same(&said.stderr, "");
-    let heard = String::from_utf8(said.stdout).expect("numbers");
-    assert_eq!(heard.lines().last(), Some(&*kind::CLAIMED.to_string()), "{heard}{}", d.log());
-    // They are proved: a wrong claim has a penalty.
-    assert!(!d.log().contains("PENALTY") && !d.log().contains("a forbidden order"), "{}", d.log());
+    String::from_utf8(said.stdout).expect("text")
+}
+
+/// So many sessions ask for 4,000 answers each, and read none. How many were ended.
+fn floods(d: &Daemon, sessions: usize) -> usize {
+    let session = FromNet::Session { tls_port: None, addresses: ClientAddresses::default() };
+    let mut steps = Steps(vec![format!("at:{}", d.address().port())]);
+    for _ in 0..sessions {
+        steps = steps.begins(&session).then("flood", &start(1, Way::Plain));
+    }
+    said(d, steps.hears());
+    d.wait_logs("END session=", sessions);
+    d.log().lines().filter(|l| l.contains("END session=") && l.contains("reason=system")).count()
+}
+
+const THERE: &str =
+    "there stream tcp nowait @USER@ /bin/echo echo there\n tls_port = 127.0.0.1:0\n";
+
+#[test]
+fn answers_that_a_session_does_not_read_have_a_bound() {
+    if takes_net_over() {
+        let d = Daemon::with(&format!("{CONF}{THERE}")).start();
+        assert_eq!(floods(&d, 1), 1, "{}", d.log());
+    }
+}
+
+#[test]
+fn answers_that_a_stream_does_not_read_have_a_bound() {
+    if !takes_net_over() {
+        return;
+    }
+    let d = Daemon::with(&format!("passwords = @DIR@/passwd\n{CONF}{THERE}"))
+        .file("passwd", &passwords(&["demo"]))
+        .start();
+    let steps = Steps::new(&format!("at:{}", d.address().port()), None);
+    let steps = steps.in_a_stream_of_demo().then("flood", &start(1, Way::Plain));
+    let heard = said(&d, steps);
+    assert_eq!(heard.lines().last(), Some("ended"), "{heard}{}", d.log());
+}
+
+/// Each of these sessions alone has fewer than one may have.
+#[test]
+fn answers_that_all_sessions_do_not_read_have_a_bound() {
+    if takes_net_over() {
+        let d = Daemon::with(&format!("max_streams = 4096\n{CONF}{THERE}")).start();
+        let ended = floods(&d, 8);
+        assert!((1..8).contains(&ended), "{ended}: {}", d.log());
+    }
 }
