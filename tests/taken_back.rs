@@ -8,7 +8,8 @@ use std::net::{SocketAddr, TcpStream};
 use support::*;
 use yamux_raw::{ACK, GO_AWAY, PING, RST, Raw, SYN, WINDOW};
 
-const CONF: &str = "hello stream tcp nowait @USER@ /bin/echo echo hello\n";
+/// A session that nobody tells to go away is not ended soon.
+const CONF: &str = "login_timeout = 900\nhello stream tcp nowait @USER@ /bin/echo echo hello\n";
 const HELLO: &str = "+Go\r\nhello\n";
 
 /// A daemon with a second listener, which its net process, held, cannot leave.
