@@ -1078,7 +1078,7 @@ def before():
     """Two builds of fived side by side, in what its speed is; OLD_FIVED is the other one."""
     old = os.environ.get("OLD_FIVED")
     if not old:
-        return
+        return say("before: OLD_FIVED names no other build of fived: left out")
     name = "fived before"
 
     def compare(title, unit, measure, pair, scale=1.0, most=False):

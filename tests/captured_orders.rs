@@ -20,8 +20,8 @@ use support::*;
 /// listeners (`at:PORT`); it is handed over with one end of a pair (`session:ORDER`), and on the
 /// channel that comes back orders follow: without descriptors (`says:ORDER`), or with that
 /// connection (`with-client:ORDER`); or on the process's own channel, for that session and with that
-/// connection (`on-client:ORDER`). `flood:ORDER` follows 4,000 times, or until that fails. `name:ORDER` is followed by claims of that session, with a proof
-/// (`proved:ORDER`). `password:WORD` answers a login child. `stream` waits for the channel of a stream, on which all that
+/// connection (`on-client:ORDER`). `flood:ORDER` follows 4,000 times, or until that fails, which is
+/// printed. `name:ORDER` is followed by claims of that session, with a proof (`proved:ORDER`). `password:WORD` answers a login child. `stream` waits for the channel of a stream, on which all that
 /// follows is said. `hears` waits for an answer and prints its kind; 0: none came.
 const SAYS: &str = r"
 import array, base64, ctypes, hmac, os, socket, sys, time

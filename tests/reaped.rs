@@ -300,13 +300,3 @@ fn what_starts_no_service_leaves_nothing_behind_however_often_it_is_asked_for() 
     assert!(most < 200, "{most} at a time");
     until("all are reaped", || proc::defunct(d.parent_pid()) == 0);
 }
-
-/// Nothing else wakes fived meanwhile.
-#[test]
-fn the_last_one_is_reaped_too() {
-    let d = Daemon::with("hello stream tcp nowait @USER@ /bin/echo echo hello\n").start();
-    for _ in 0..3 {
-        same(d.ask("hello\r\n"), HELLO);
-        until("it is reaped", || proc::defunct(d.parent_pid()) == 0);
-    }
-}
